@@ -1,0 +1,85 @@
+// The syntax tree of a MAL file: what was written, where, before any name is resolved.
+
+/** A place in a source text: byte offsets are UTF-16 code units, as JavaScript strings count. */
+export interface Span {
+  readonly file: string;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A scalar expression as written (LANGUAGE 2.2). Names are parameters, constants or learned values. */
+export type SyntaxExpression = { readonly span: Span } & (
+  | { readonly kind: 'number'; readonly value: number }
+  | { readonly kind: 'name'; readonly name: string }
+  | { readonly kind: 'unary'; readonly operator: '-' | '!'; readonly operand: SyntaxExpression }
+  | {
+      readonly kind: 'binary';
+      readonly operator: BinaryOperator;
+      readonly left: SyntaxExpression;
+      readonly right: SyntaxExpression;
+    }
+  | {
+      readonly kind: 'select';
+      readonly condition: SyntaxExpression;
+      readonly whenTrue: SyntaxExpression;
+      readonly whenFalse: SyntaxExpression;
+    }
+  | { readonly kind: 'call'; readonly callee: string; readonly args: readonly SyntaxExpression[] }
+);
+
+export type BinaryOperator = '+' | '-' | '*' | '/' | '^' | '<' | '<=' | '>' | '>=' | '==' | '!=' | '&&' | '||';
+
+/** `name: 3`, `name: gelu`, `name: rope { theta: 1e4 }`, `name { ... }`, `name: [a, b]`. */
+export interface Property {
+  readonly name: string;
+  readonly nameSpan: Span;
+  readonly value: PropertyValue;
+  readonly span: Span;
+}
+
+export type PropertyValue = { readonly span: Span } & (
+  | { readonly kind: 'number'; readonly value: number; readonly integer: boolean }
+  | { readonly kind: 'boolean'; readonly value: boolean }
+  | { readonly kind: 'string'; readonly value: string }
+  | { readonly kind: 'word'; readonly word: string; readonly properties: readonly Property[] | null }
+  | { readonly kind: 'group'; readonly properties: readonly Property[] }
+  | { readonly kind: 'list'; readonly words: readonly { readonly word: string; readonly span: Span }[] }
+);
+
+/** `attention ID { ... }`, `ffn`, `block`, `model` and, refused by name until they are compiled, `ssm`, `memory`. */
+export interface GroupDefinition {
+  readonly kind: 'attention' | 'ffn' | 'ssm' | 'block' | 'model' | 'memory';
+  readonly name: string;
+  readonly nameSpan: Span;
+  readonly properties: readonly Property[];
+  readonly span: Span;
+}
+
+/** `activation relu2(x) = max(x, 0)^2`; `norm dyt(x) { alpha: learned 0.5 } = ...`; `function` is for the standard library. */
+export interface FormulaDefinition {
+  readonly kind: 'activation' | 'norm' | 'function' | 'loss';
+  readonly name: string;
+  readonly nameSpan: Span;
+  readonly parameters: readonly string[];
+  readonly constants: readonly FormulaConstant[];
+  readonly body: SyntaxExpression;
+  readonly span: Span;
+  /** The definition as it was written, for comments in generated source. */
+  readonly text: string;
+}
+
+export interface FormulaConstant {
+  readonly name: string;
+  readonly value: number;
+  /** True where the file says `learned NUM`: a trained parameter that starts at that value. */
+  readonly learned: boolean;
+  readonly span: Span;
+}
+
+export type Definition = GroupDefinition | FormulaDefinition;
+
+export interface SyntaxFile {
+  readonly file: string;
+  readonly text: string;
+  readonly definitions: readonly Definition[];
+}

@@ -1,0 +1,88 @@
+/* malc.h - the C interface of a generated model library.
+ *
+ * A library holds one architecture: its parameters, gradients, optimizer state and activations live in one arena that
+ * malc_create allocates; nothing is allocated afterwards. Every function that can fail returns 0 or one of the codes below
+ * and leaves a sentence in malc_message. No function exits the process or prints. A model is used by one thread at a time.
+ *
+ * Tokens and labels are int32, row-major [batch][time]; labels are already shifted (labels[b][t] is the token that
+ * position t must predict) and -1 marks a position that is not scored. */
+#ifndef MALC_H
+#define MALC_H
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MALC_ABI 1
+
+enum { MALC_OK = 0, MALC_NO_MEMORY = 1, MALC_BAD_ARGUMENT = 2 };
+
+typedef struct malc_model malc_model;
+
+typedef struct {
+  int64_t max_batch;   /* sequences in one micro-batch */
+  int64_t max_time;    /* positions in one call */
+  int64_t max_context; /* positions that the key-value cache holds; 0 for no cache */
+  int32_t training;    /* 0: no gradients, no optimizer state, no saved activations */
+  int32_t threads;     /* 0: as OpenMP chooses */
+} malc_options;
+
+typedef struct {
+  float learning_rate, beta1, beta2, epsilon, weight_decay;
+  float clip_norm;     /* global gradient norm above which gradients are scaled down; 0 for none */
+  int64_t update;      /* the number of this update, from 1: the moments' bias correction */
+} malc_adamw;
+
+typedef struct {
+  double loss;          /* mean negative log-likelihood in nats over all scored positions */
+  double gradient_norm; /* before clipping; 0 where no gradient was computed */
+  int64_t scored;       /* positions that were scored */
+} malc_result;
+
+int32_t malc_abi(void);
+const char *malc_architecture(void); /* the model's name */
+
+/* Exact bytes that malc_create will allocate. */
+int64_t malc_bytes(const malc_options *options);
+int malc_create(const malc_options *options, malc_model **model);
+void malc_destroy(malc_model *model);
+/* The last error of this model, or of a failed malc_create where model is null. Never null. */
+const char *malc_message(const malc_model *model);
+
+/* Parameters, in a fixed order. Names and shapes are those of the Hugging Face checkpoint ([out, in] for matrices). */
+int32_t malc_parameter_count(void);
+const char *malc_parameter_name(int32_t index);
+int32_t malc_parameter_rank(int32_t index);
+int64_t malc_parameter_dimension(int32_t index, int32_t axis);
+/* 1 where weight decay applies (two or more dimensions). */
+int32_t malc_parameter_decays(int32_t index);
+
+enum { MALC_DATA = 0, MALC_GRADIENT = 1, MALC_FIRST_MOMENT = 2, MALC_SECOND_MOMENT = 3 };
+/* Address of a parameter's values, gradient or moments; null where the model was not created for training. */
+float *malc_parameter_address(malc_model *model, int32_t index, int32_t what);
+
+/* Random initial weights, the same for the same seed on every machine; moments are cleared. */
+int malc_initialize(malc_model *model, uint64_t seed);
+
+/* One optimizer step over micro_batches x batch sequences, given one after the other. The loss is the mean over all scored
+ * positions of the whole step, so micro-batching does not change the mathematics. With update null the gradients are
+ * computed and left in place, and no weight moves. */
+int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, int64_t micro_batches, int64_t batch,
+              int64_t time, const malc_adamw *update, malc_result *result);
+
+/* Loss without gradients. */
+int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *labels, int64_t batch, int64_t time,
+                  malc_result *result);
+
+/* Logits of every position: [batch][time][vocabulary]. */
+int malc_forward(malc_model *model, const int32_t *tokens, int64_t batch, int64_t time, float *logits);
+
+/* Appends `time` tokens of each sequence to the key-value cache at position `start` and returns the logits that follow the
+ * last of them: [batch][vocabulary]. start = 0 begins a new text; the same batch must be used from then on. */
+int malc_decode(malc_model *model, const int32_t *tokens, int64_t batch, int64_t time, int64_t start, float *logits);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
