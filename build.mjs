@@ -1,20 +1,33 @@
-// Bundles the command line into one file, dist/malc.js. Only koffi stays outside: it carries native code.
+// Bundles the command line into one file: dist/malc.js, or the path given. Only koffi stays outside, for it carries native code.
 import { chmodSync } from 'node:fs';
 import { build } from 'esbuild';
 
+/** An import of an external package would run whenever malc starts. koffi is needed only where a model runs. */
+const loadKoffiLate = {
+  name: 'load koffi late',
+  setup: ({ onResolve, onLoad }) => {
+    onResolve({ filter: /^koffi$/ }, () => ({ path: 'koffi', namespace: 'late' }));
+    onLoad({ filter: /.*/, namespace: 'late' }, () => ({ contents: "export default malcRequire('koffi');" }));
+  },
+};
+
+const outfile = process.argv[2] ?? 'dist/malc.js';
 await build({
   entryPoints: ['cli.ts'],
-  outfile: 'dist/malc.js',
+  outfile,
   bundle: true,
   platform: 'node',
   target: 'node20',
   format: 'esm',
-  external: ['koffi'],
+  plugins: [loadKoffiLate],
   // Some packages inside are CommonJS and ask for require, which an ES module does not have.
   banner: {
-    js: "#!/usr/bin/env node\nimport { createRequire as malcCreateRequire } from 'node:module';\nconst require = malcCreateRequire(import.meta.url);",
+    js: `#!/usr/bin/env node
+import { createRequire as malcCreateRequire } from 'node:module';
+const malcRequire = malcCreateRequire(import.meta.url);
+const require = malcRequire;`,
   },
   legalComments: 'none',
   logLevel: 'warning',
 });
-chmodSync('dist/malc.js', 0o755);
+chmodSync(outfile, 0o755);

@@ -1,5 +1,5 @@
-// What an error is. A user's error says what, where and how to mend it; an internal error asks for a report.
-// The texts themselves are in errors.ts.
+// What an error is, and how it is shown. A user's error says what, where and how to mend it; an internal error asks for a
+// report. The texts themselves are in errors.ts.
 import type { Span } from './syntax/syntax.ts';
 
 export interface Diagnostic {
@@ -21,4 +21,117 @@ export class UserError extends Error {
 /** The machine lacks something (a compiler, memory): the command line leaves with 3. */
 export class MachineError extends Error {
   override readonly name = 'MachineError';
+}
+
+/** The texts of the files that spans point into, by file name. */
+export type Sources = ReadonlyMap<string, string>;
+
+/** Errors in source files. The message is the whole text, with every place shown; warnings are among the diagnostics. */
+export class SourceError extends UserError {
+  readonly diagnostics: readonly Diagnostic[];
+  readonly sources: Sources;
+
+  constructor(diagnostics: readonly Diagnostic[], sources: Sources) {
+    super(diagnostics.map(diagnostic => formatDiagnostic(diagnostic, sources, { color: false })).join('\n\n'));
+    this.diagnostics = diagnostics;
+    this.sources = sources;
+  }
+}
+
+export interface Position {
+  /** From 1. */
+  readonly line: number;
+  /** From 1, in UTF-16 code units. */
+  readonly column: number;
+}
+
+/** The line and column of an offset. A byte-order mark takes no column. */
+export function positionOf(text: string, offset: number): Position {
+  const before = text.slice(0, offset);
+  const lineStart = before.lastIndexOf('\n') + 1;
+  const mark = lineStart === 0 && before.startsWith('\uFEFF') ? 1 : 0;
+  return { line: before.split('\n').length, column: offset - lineStart - mark + 1 };
+}
+
+/**
+ * A diagnostic as a person reads it: the sentence, the place, the lines with the part underlined, the notes with their own
+ * places, the remedy. Without a final line break.
+ */
+export function formatDiagnostic(diagnostic: Diagnostic, sources: Sources, options: { color: boolean }): string {
+  const paint = options.color ? withColor : (_: Style, text: string) => text;
+  const severity = paint(diagnostic.severity === 'error' ? 'red' : 'yellow', diagnostic.severity);
+  const lines = [`${severity}: ${paint('bold', printable(diagnostic.message))}`];
+  if (diagnostic.span) lines.push(...codeFrame(diagnostic.span, sources, paint, 1));
+  for (const note of diagnostic.notes) {
+    lines.push(`${paint('blue', 'note')}: ${printable(note.message)}`);
+    if (note.span) lines.push(...codeFrame(note.span, sources, paint, 0));
+  }
+  if (diagnostic.help) lines.push(`${paint('green', 'help')}: ${printable(diagnostic.help)}`);
+  return lines.join('\n');
+}
+
+type Style = keyof typeof styles;
+type Paint = (style: Style, text: string) => string;
+
+const styles = { red: '31;1', yellow: '33;1', blue: '34;1', green: '32;1', bold: '1', faint: '2' } as const;
+const withColor: Paint = (style, text) => `\u001b[${styles[style]}m${text}\u001b[0m`;
+
+/** `--> file:line:column` and the line with the span underlined, below as many lines of context as `before` says. */
+function codeFrame(span: Span, sources: Sources, paint: Paint, before: number): string[] {
+  const text = sources.get(span.file);
+  if (text === undefined) return [`  --> ${span.file}`];
+  const { line, column } = positionOf(text, span.start);
+  const lines = text.replace(/^\uFEFF/, '').split('\n');
+  const first = Math.max(1, line - before);
+  const width = String(line).length;
+  const frame = lines.slice(first - 1, line).flatMap((content, index) => {
+    const shown = printable(content);
+    // A blank line above explains nothing.
+    if (first + index < line && shown === '') return [];
+    return `${String(first + index).padStart(width)} | ${shown}`.trimEnd();
+  });
+  const lineEnd = text.indexOf('\n', span.start);
+  const end = Math.min(span.end, lineEnd < 0 ? text.length : lineEnd);
+  const underline = '^'.repeat(Math.max(1, text.slice(span.start, end).trimEnd().length));
+  return [
+    `${' '.repeat(width)}--> ${span.file}:${line}:${column}`,
+    ...frame,
+    `${' '.repeat(width)} | ${' '.repeat(column - 1)}${paint('red', underline)}`,
+  ];
+}
+
+/** A line with a blank for every tab and control character: the underlining fits, and a terminal obeys no source file. */
+const printable = (line: string) => line.replace(/\p{Cc}/gu, ' ').trimEnd();
+
+/** The candidate that a mistyped word most likely means, or null where none is near. */
+export function nearest(word: string, candidates: Iterable<string>): string | null {
+  let best: string | null = null;
+  let bestDistance = Number.POSITIVE_INFINITY;
+  for (const candidate of candidates) {
+    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
+    // One letter in three may be wrong, so that words of one or two letters match nothing but themselves.
+    const near = distance <= Math.floor(Math.max(word.length, candidate.length) / 3);
+    if (near && distance < bestDistance) [best, bestDistance] = [candidate, distance];
+  }
+  return best;
+}
+
+/** Insertions, deletions, replacements and swaps of neighbours that turn one word into the other (Damerau, 1964). */
+function editDistance(from: string, to: string): number {
+  // A word that differs this much in length is never near: a limit on the work for a pathological input.
+  if (Math.abs(from.length - to.length) > 32) return 33;
+  let beforeLast: number[] = [];
+  let last = Array.from({ length: to.length + 1 }, (_, column) => column);
+  for (let row = 1; row <= from.length; row++) {
+    const current = [row];
+    for (let column = 1; column <= to.length; column++) {
+      const replaced = last[column - 1]! + (from[row - 1] === to[column - 1] ? 0 : 1);
+      let distance = Math.min(replaced, last[column]! + 1, current[column - 1]! + 1);
+      if (row > 1 && column > 1 && from[row - 1] === to[column - 2] && from[row - 2] === to[column - 1])
+        distance = Math.min(distance, beforeLast[column - 2]! + 1);
+      current.push(distance);
+    }
+    [beforeLast, last] = [last, current];
+  }
+  return last[to.length]!;
 }

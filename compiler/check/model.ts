@@ -53,7 +53,7 @@ export interface Attention {
 }
 
 export type PositionEncoding =
-  | { readonly kind: 'rope'; readonly theta: number; /** Linear scaling. */ readonly scaling: number | null }
+  | { readonly kind: 'rope'; readonly theta: number /** Linear scaling. */; readonly scaling: number | null }
   | { readonly kind: 'learned'; readonly max_positions: number }
   | { readonly kind: 'none' };
 

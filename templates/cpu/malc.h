@@ -50,7 +50,8 @@ void malc_destroy(malc_model *model);
 /* The last error of this model, or of a failed malc_create where model is null. Never null. */
 const char *malc_message(const malc_model *model);
 
-/* Parameters, in a fixed order. Names and shapes are those of the Hugging Face checkpoint ([out, in] for matrices). */
+/* Parameters, in a fixed order. Names and shapes are those of the Hugging Face checkpoint ([out, in] for matrices).
+ * Parameter 0 is the token embedding, [vocabulary, hidden]. */
 int32_t malc_parameter_count(void);
 const char *malc_parameter_name(int32_t index);
 int32_t malc_parameter_rank(int32_t index);

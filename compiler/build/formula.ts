@@ -1,0 +1,193 @@
+// Turns a formula of MAL (an activation, a norm, a loss) into graph: reductions become reduce nodes, and everything
+// between them one map each.
+import type { Builder } from '../graph/builder.ts';
+import { type Dimension, hasDimension } from '../graph/dimension.ts';
+import type { Node } from '../graph/graph.ts';
+import { mapOver } from '../ops/map.ts';
+import { maximum, sum } from '../ops/reduce.ts';
+import {
+  add,
+  apply,
+  constant,
+  coordinate,
+  coordinatesOf,
+  divide,
+  multiply,
+  negate,
+  operand,
+  operandsOf,
+  type Scalar,
+  select,
+  subtract,
+} from '../scalar/expression.ts';
+import { type FunctionName, functions } from '../scalar/functions.ts';
+import type { FormulaDefinition, SyntaxExpression } from '../syntax/syntax.ts';
+
+export interface FormulaContext {
+  readonly builder: Builder;
+  /** The dimension that mean, sum, max, var and at run over; null where a formula has no reduction. */
+  readonly over: Dimension | null;
+  /** Values of the formula's constants, such as eps. */
+  readonly constants: Readonly<Record<string, number>>;
+  /** The trained parameter of this name: weight, bias, or one declared `learned`. */
+  readonly learned: (name: string) => Node;
+  /** Other formulas that it may call. */
+  readonly library: ReadonlyMap<string, FormulaDefinition>;
+}
+
+/**
+ * Builds the formula's value.
+ * @param args one tensor for each of the formula's parameters
+ */
+export function buildFormula(formula: FormulaDefinition, args: readonly Node[], context: FormulaContext): Node {
+  const translation = new Translation(context);
+  const scope = new Map(formula.parameters.map((name, n) => [name, translation.read(args[n]!)]));
+  return translation.materialise(translation.inline(formula, scope));
+}
+
+/** The names that a formula reads besides its parameters and constants: its trained parameters. */
+export function learnedNames(formula: FormulaDefinition): string[] {
+  const names = new Set<string>();
+  const visit = (expression: SyntaxExpression): void => {
+    if (expression.kind === 'name') names.add(expression.name);
+    for (const child of childrenOf(expression)) visit(child);
+  };
+  visit(formula.body);
+  const given = new Set([
+    ...formula.parameters,
+    ...formula.constants.filter(constant => !constant.learned).map(constant => constant.name),
+  ]);
+  return [...names].filter(name => !given.has(name));
+}
+
+function childrenOf(expression: SyntaxExpression): readonly SyntaxExpression[] {
+  switch (expression.kind) {
+    case 'number':
+    case 'name':
+      return [];
+    case 'unary':
+      return [expression.operand];
+    case 'binary':
+      return [expression.left, expression.right];
+    case 'select':
+      return [expression.condition, expression.whenTrue, expression.whenFalse];
+    case 'call':
+      return expression.args;
+  }
+}
+
+const binary: Record<Extract<SyntaxExpression, { kind: 'binary' }>['operator'], (a: Scalar, b: Scalar) => Scalar> = {
+  '+': add,
+  '-': subtract,
+  '*': multiply,
+  '/': divide,
+  '^': (a, b) => apply('power', a, b),
+  '<': (a, b) => apply('less', a, b),
+  '<=': (a, b) => apply('lessEqual', a, b),
+  '>': (a, b) => apply('less', b, a),
+  '>=': (a, b) => apply('lessEqual', b, a),
+  '==': (a, b) => apply('equal', a, b),
+  '!=': (a, b) => apply('not', apply('equal', a, b)),
+  '&&': (a, b) => apply('and', a, b),
+  '||': (a, b) => apply('or', a, b),
+};
+
+/** One formula on its way into the graph: scalars over a growing list of tensors. */
+class Translation {
+  private readonly operands: Node[] = [];
+  private readonly context: FormulaContext;
+
+  constructor(context: FormulaContext) {
+    this.context = context;
+  }
+
+  /** The element of a tensor. */
+  read(node: Node): Scalar {
+    const known = this.operands.indexOf(node);
+    return operand(known >= 0 ? known : this.operands.push(node) - 1);
+  }
+
+  inline(formula: FormulaDefinition, scope: ReadonlyMap<string, Scalar>): Scalar {
+    const inner = new Map(scope);
+    for (const { name, value, learned } of formula.constants)
+      if (!learned) inner.set(name, constant(this.context.constants[name] ?? value));
+    return this.translate(formula.body, inner);
+  }
+
+  /** A tensor of the expression's values, as wide as the widest tensor that it reads. */
+  materialise(scalar: Scalar): Node {
+    const read = [...operandsOf(scalar)].map(index => this.operands[index]!);
+    const widest = read.reduce<readonly Dimension[]>(
+      (dims, node) => (node.dimensions.length > dims.length ? node.dimensions : dims),
+      [],
+    );
+    for (const name of coordinatesOf(scalar))
+      if (!hasDimension(widest, name)) throw new Error(`a formula reads the position along ${name}, which no operand has`);
+    return mapOver(this.context.builder, widest, scalar, this.operands);
+  }
+
+  private translate(expression: SyntaxExpression, scope: ReadonlyMap<string, Scalar>): Scalar {
+    switch (expression.kind) {
+      case 'number':
+        return constant(expression.value);
+      case 'name':
+        return scope.get(expression.name) ?? this.read(this.context.learned(expression.name));
+      case 'unary': {
+        const value = this.translate(expression.operand, scope);
+        return expression.operator === '-' ? negate(value) : apply('not', value);
+      }
+      case 'binary':
+        return binary[expression.operator](this.translate(expression.left, scope), this.translate(expression.right, scope));
+      case 'select':
+        return select(
+          this.translate(expression.condition, scope),
+          this.translate(expression.whenTrue, scope),
+          this.translate(expression.whenFalse, scope),
+        );
+      case 'call':
+        return this.call(
+          expression.callee,
+          expression.args.map(arg => this.translate(arg, scope)),
+        );
+    }
+  }
+
+  private call(callee: string, args: readonly Scalar[]): Scalar {
+    const [x, y] = args as [Scalar, Scalar];
+    const { builder, library } = this.context;
+    switch (callee) {
+      case 'sum':
+        return this.total(x);
+      case 'mean':
+        return this.mean(x);
+      case 'var': {
+        const centred = subtract(x, this.mean(x));
+        return this.mean(multiply(centred, centred));
+      }
+      case 'at': {
+        const here = apply('equal', coordinate(this.reduced().name), y);
+        return this.total(select(here, x, constant(0)));
+      }
+      case 'max':
+        if (args.length === 1) return this.read(maximum(builder, this.materialise(x), [this.reduced().name]));
+    }
+    // A formula may bear the name of the function that it is made of: `activation tanh(x) = tanh(x)`.
+    if (callee in functions) return apply(callee as FunctionName, ...args);
+    const formula = library.get(callee);
+    if (!formula) throw new Error(`a formula calls ${callee}, which is not defined`);
+    return this.inline(formula, new Map(formula.parameters.map((name, n) => [name, args[n]!])));
+  }
+
+  private total(x: Scalar): Scalar {
+    return this.read(sum(this.context.builder, this.materialise(x), [this.reduced().name]));
+  }
+
+  private mean(x: Scalar): Scalar {
+    return multiply(this.total(x), constant(1 / this.reduced().size!));
+  }
+
+  private reduced(): Dimension {
+    if (!this.context.over) throw new Error('a formula reduces where there is no dimension to reduce over');
+    return this.context.over;
+  }
+}

@@ -1,0 +1,70 @@
+// From syntax to models: names resolved, defaults filled, every rule of LANGUAGE 1.2 and 1.3 held.
+import type { Diagnostic } from '../diagnostic.ts';
+import * as errors from '../errors.ts';
+import type { Span, SyntaxFile } from '../syntax/syntax.ts';
+import { Definitions, isFormula } from './definitions.ts';
+import type { Model } from './model.ts';
+import { resolveModel } from './resolve-model.ts';
+
+/**
+ * Checks a file and returns its models, in the order of the text; a model with a fault is left out. Several faults are
+ * reported together, each once and in the order of the text.
+ */
+export function checkFile(syntax: SyntaxFile): { models: Model[]; diagnostics: Diagnostic[] } {
+  const diagnostics = new Map<string, Diagnostic>();
+  // Two models that use one block find the same faults in it.
+  const report = (diagnostic: Diagnostic) => {
+    const { message, span } = diagnostic;
+    const place = `${span?.start} ${message}`;
+    if (!diagnostics.has(place)) diagnostics.set(place, diagnostic);
+  };
+  const definitions = new Definitions(syntax, report);
+  const declared = definitions.all('model');
+  const models = declared.flatMap(model => resolveModel(model, { syntax, definitions, report }) ?? []);
+  // After an error a use may have been missed, and in a file without a model nothing is used.
+  if (declared.length > 0 && ![...diagnostics.values()].some(isError))
+    for (const unused of unusedDefinitions(syntax, definitions)) report(unused);
+  const ordered = [...diagnostics.values()].sort((a, b) => (a.span?.start ?? 0) - (b.span?.start ?? 0));
+  return { models, diagnostics: ordered };
+}
+
+/**
+ * Checks a file and returns the one model that is asked for.
+ *
+ * @param options.model its name; it may be left out where the file has one model.
+ * @returns the model, null where any diagnostic is an error.
+ */
+export function check(
+  syntax: SyntaxFile,
+  options: { model?: string } = {},
+): { model: Model | null; diagnostics: Diagnostic[] } {
+  const { models, diagnostics } = checkFile(syntax);
+  const declared = syntax.definitions.filter(definition => definition.kind === 'model');
+  const fault = chooseModel(syntax, declared, options.model);
+  if (fault) diagnostics.push(fault);
+  if (diagnostics.some(isError)) return { model: null, diagnostics };
+  const model = models.find(candidate => candidate.name === (options.model ?? models[0]!.name));
+  return { model: model ?? null, diagnostics };
+}
+
+const isError = (diagnostic: Diagnostic) => diagnostic.severity === 'error';
+
+function chooseModel(
+  syntax: SyntaxFile,
+  declared: readonly { name: string; nameSpan: Span }[],
+  wanted: string | undefined,
+): Diagnostic | null {
+  const names = [...new Set(declared.map(model => model.name))];
+  if (names.length === 0) return errors.noModel(syntax.file);
+  if (wanted === undefined) return names.length === 1 ? null : errors.severalModels(names, declared[1]!.nameSpan);
+  return names.includes(wanted) ? null : errors.unknownModel(syntax.file, wanted, names);
+}
+
+/** Definitions that no model reaches: nothing in them acts. */
+function unusedDefinitions(syntax: SyntaxFile, definitions: Definitions): Diagnostic[] {
+  return syntax.definitions.flatMap(definition => {
+    const { kind, name, nameSpan } = definition;
+    const used = kind === 'model' || (!isFormula(definition) && definitions.isUsed(kind, name));
+    return used ? [] : [errors.unusedDefinition(nameSpan, kind, name)];
+  });
+}

@@ -1,0 +1,204 @@
+// What each kind of definition may say (LANGUAGE 1.2): one table a kind, one row a property, with aliases, type and default.
+// A property without a default is absent where it is not written; what then holds is computed where it is used.
+import type { Property, Span } from '../syntax/syntax.ts';
+import type { Norm } from './model.ts';
+
+/** The types that a property's value may have. */
+export type PropertyType =
+  | { readonly kind: 'integer'; readonly minimum: number; readonly maximum: number }
+  | { readonly kind: 'number'; readonly range: Range }
+  | { readonly kind: 'boolean' }
+  | { readonly kind: 'string' }
+  /** One of a few words, such as `pre`. */
+  | { readonly kind: 'word'; readonly words: readonly string[] }
+  /** One of a few words, each with properties of its own: `rope { theta: 10000 }`. Null: not in this version. */
+  | { readonly kind: 'choice'; readonly choices: Readonly<Record<string, PropertyTable | null>> }
+  /** A group of properties: `embeddings { ... }`. */
+  | { readonly kind: 'group'; readonly table: PropertyTable }
+  /** A definition by name, or its properties in braces. */
+  | { readonly kind: 'definition'; readonly of: DefinitionKind }
+  /** A list of definitions by name. */
+  | { readonly kind: 'list'; readonly of: DefinitionKind }
+  /** An `activation` of the standard library, or one of the names that are used for them in the field. */
+  | { readonly kind: 'activation' }
+  /** A `norm` of the standard library with its constants, or `none`. */
+  | { readonly kind: 'norm' }
+  /** Known to the language and refused by name: not in this version. */
+  | { readonly kind: 'unsupported' };
+
+/** The numbers that a property accepts, and how a message says so. */
+export interface Range {
+  readonly text: string;
+  accepts(value: number): boolean;
+}
+
+export interface PropertyRule {
+  readonly type: PropertyType;
+  readonly aliases?: readonly string[];
+  /** A literal, or for choices, activations and norms the word that stands for it. */
+  readonly default?: number | boolean | string;
+  /** The only value that this version compiles, and how to mend another. Others are checked, then refused. */
+  readonly only?: { readonly value: number | boolean; readonly mend: string };
+}
+
+export type PropertyTable = Readonly<Record<string, PropertyRule>>;
+export type DefinitionKind = 'attention' | 'ffn' | 'block' | 'model';
+
+/** Dimensions are 32-bit in the generated program. */
+export const largestDimension = 2 ** 31 - 1;
+const largestDepth = 100_000;
+
+const positive: Range = { text: 'above 0', accepts: value => value > 0 };
+const fraction: Range = { text: 'at least 0 and below 1', accepts: value => value >= 0 && value < 1 };
+
+const dimension = { kind: 'integer', minimum: 1, maximum: largestDimension } as const;
+const positiveNumber = { kind: 'number', range: positive } as const;
+const boolean = { kind: 'boolean' } as const;
+const noDropout = {
+  type: { kind: 'number', range: fraction },
+  default: 0,
+  only: { value: 0, mend: 'remove it, or set it to 0' },
+} as const;
+
+const rope = {
+  rope_theta: { type: positiveNumber, aliases: ['theta', 'base'], default: 10000 },
+  rope_scaling: { type: positiveNumber },
+} as const;
+
+const learned = {
+  // max_seq_len where it is not written.
+  max_positions: { type: dimension },
+} as const;
+
+const attention = {
+  num_heads: { type: dimension, aliases: ['n_heads', 'attention_heads'], default: 12 },
+  // num_heads where it is not written.
+  num_kv_heads: { type: dimension, aliases: ['kv_heads'] },
+  // hidden_size / num_heads where it is not written.
+  head_dim: { type: dimension },
+  bias: { type: boolean, default: false },
+  dropout: noDropout,
+  causal: {
+    type: boolean,
+    default: true,
+    only: { value: true, mend: 'remove it: a language model must not see the token that it predicts' },
+  },
+  window_size: { type: dimension },
+  qk_norm: { type: boolean, default: false },
+  position_encoding: {
+    type: { kind: 'choice', choices: { rope, alibi: null, learned, none: {} } },
+    default: 'rope',
+  },
+} as const satisfies PropertyTable;
+
+const ffn = {
+  // 4 * hidden_size where it is not written.
+  hidden_dim: { type: dimension, aliases: ['intermediate_size'] },
+  activation: { type: { kind: 'activation' }, default: 'swiglu' },
+  gate: { type: boolean, default: true },
+  bias: { type: boolean, default: false },
+  dropout: noDropout,
+  moe: { type: { kind: 'unsupported' } },
+} as const satisfies PropertyTable;
+
+const block = {
+  attention: { type: { kind: 'definition', of: 'attention' } },
+  ffn: { type: { kind: 'definition', of: 'ffn' } },
+  ssm: { type: { kind: 'unsupported' } },
+  memory: { type: { kind: 'unsupported' } },
+  norm: { type: { kind: 'norm' }, default: 'rmsnorm' },
+  norm_position: { type: { kind: 'word', words: ['pre', 'post'] }, default: 'pre' },
+  residual: { type: boolean, default: true },
+  dropout: noDropout,
+} as const satisfies PropertyTable;
+
+const embeddings = {
+  tie_weights: { type: boolean, default: false },
+  dropout: noDropout,
+  scale: { type: positiveNumber },
+} as const;
+
+const output = {
+  bias: { type: boolean, default: false },
+  // That of the first layer's block where it is not written.
+  norm: { type: { kind: 'norm' } },
+} as const;
+
+const model = {
+  description: { type: { kind: 'string' }, default: '' },
+  vocab_size: { type: dimension, default: 32000 },
+  max_seq_len: { type: dimension, aliases: ['context_length', 'seq_len'], default: 2048 },
+  hidden_size: { type: dimension, aliases: ['d_model', 'embed_dim'], default: 768 },
+  num_layers: {
+    type: { kind: 'integer', minimum: 1, maximum: largestDepth },
+    aliases: ['n_layers', 'depth'],
+    default: 12,
+  },
+  block: { type: { kind: 'definition', of: 'block' } },
+  pattern: { type: { kind: 'list', of: 'block' } },
+  embeddings: { type: { kind: 'group', table: embeddings } },
+  output: { type: { kind: 'group', table: output } },
+} as const satisfies PropertyTable;
+
+export const tables = { attention, ffn, block, model } as const satisfies Record<DefinitionKind, PropertyTable>;
+type Tables = typeof tables;
+
+// What reading a table's properties yields.
+
+/** A property's value and where it was written; the property is null where the value is a default. */
+export interface Setting<V> {
+  readonly value: V;
+  readonly property: Property | null;
+}
+
+export type Settings<T extends PropertyTable> = {
+  readonly [Name in keyof T]: Setting<SettingValue<T[Name]>>;
+};
+
+/** Groups and definitions that are not written are read as empty ones. */
+type SettingValue<Rule extends PropertyRule> = Rule extends
+  | { default: unknown }
+  | { type: { kind: 'group' | 'definition' } }
+  ? Value<Rule['type']>
+  : Value<Rule['type']> | null;
+
+type Value<T extends PropertyType> = T extends { kind: 'integer' | 'number' }
+  ? number
+  : T extends { kind: 'boolean' }
+    ? boolean
+    : T extends { kind: 'string' | 'activation' }
+      ? string
+      : T extends { kind: 'word'; words: readonly (infer Word)[] }
+        ? Word
+        : T extends { kind: 'choice'; choices: infer Choices }
+          ? { [Word in keyof Choices]: Choice<Word, Choices[Word]> }[keyof Choices]
+          : T extends { kind: 'group'; table: infer Table extends PropertyTable }
+            ? Settings<Table>
+            : T extends { kind: 'definition'; of: infer Kind extends DefinitionKind }
+              ? Use<Kind>
+              : T extends { kind: 'list' }
+                ? readonly { readonly word: string; readonly span: Span }[]
+                : T extends { kind: 'norm' }
+                  ? Norm | null
+                  : never;
+
+type Choice<Word, Table> = Table extends PropertyTable
+  ? { readonly word: Word; readonly settings: Settings<Table> }
+  : never;
+
+/** A definition whose properties have been read. */
+export interface Read<Kind extends DefinitionKind> {
+  readonly kind: Kind;
+  /** Null for one in braces, without a name, and for a default. */
+  readonly name: string | null;
+  /** Its name, or where it has none its braces; null for a default. */
+  readonly span: Span | null;
+  readonly settings: Settings<Tables[Kind]>;
+  /** False where a property is at fault: it has been reported, and nothing that follows from it should be. */
+  readonly sound: boolean;
+}
+
+/** Where one definition uses another: by name, or written in place. */
+export type Use<Kind extends DefinitionKind> =
+  | { readonly name: string; readonly span: Span }
+  | { readonly name: null; readonly definition: Read<Kind> };

@@ -1,0 +1,128 @@
+// Makes a Model of a model definition: its blocks in the order of their layers, its embeddings and its output.
+import { basename } from 'node:path';
+import type { Diagnostic } from '../diagnostic.ts';
+import { positionOf } from '../diagnostic.ts';
+import * as errors from '../errors.ts';
+import type { Span, SyntaxFile } from '../syntax/syntax.ts';
+import { countParameters } from './count.ts';
+import type { Definitions } from './definitions.ts';
+import type { Block, Model } from './model.ts';
+import type { Read, Use } from './properties.ts';
+import { type BlockContext, resolveBlock } from './resolve-block.ts';
+
+/** What resolving a model needs of its file. */
+interface FileContext {
+  readonly syntax: SyntaxFile;
+  readonly definitions: Definitions;
+  report(diagnostic: Diagnostic): void;
+}
+
+/** The model, or null where something is at fault, which has been reported. */
+export function resolveModel(read: Read<'model'>, file: FileContext): Model | null {
+  const { settings } = read;
+  const cycle = resolveCycle(read, file);
+  if (!read.sound || cycle === null) return null;
+
+  const kinds = [...new Set(cycle.slice(0, settings.num_layers.value))];
+  const layers = Array.from({ length: settings.num_layers.value }, (_, layer) =>
+    kinds.indexOf(cycle[layer % cycle.length]!),
+  );
+  const positions = learnedPositions(kinds, file);
+  if (positions === undefined) return null;
+  const { embeddings, output } = settings;
+  const outputNorm = output.value.norm;
+  const model: Model = {
+    name: read.name!,
+    description: settings.description.value,
+    vocab_size: settings.vocab_size.value,
+    max_seq_len: settings.max_seq_len.value,
+    hidden_size: settings.hidden_size.value,
+    embeddings: {
+      tie_weights: embeddings.value.tie_weights.value,
+      scale: embeddings.value.scale.value,
+      learned_positions: positions,
+    },
+    blocks: kinds.map(kind => kind.block),
+    layers,
+    output: { bias: output.value.bias.value, norm: outputNorm.property ? outputNorm.value : kinds[0]!.block.norm },
+  };
+  const { total } = countParameters(model);
+  if (Number.isSafeInteger(total)) return model;
+  const where = `model \`${model.name}\``;
+  file.report(errors.overflow(read.span, where, 'the number of parameters', total, Number.MAX_SAFE_INTEGER));
+  return null;
+}
+
+/** A block as one model uses it. */
+interface BlockKind {
+  readonly read: Read<'block'>;
+  readonly block: Block;
+  readonly where: string;
+}
+
+/** The blocks of one cycle of the layers, each definition resolved once; null where one is at fault. */
+function resolveCycle(read: Read<'model'>, file: FileContext): BlockKind[] | null {
+  const depth = read.settings.num_layers.value;
+  const found = blocksUsed(read, file).map(use => file.definitions.find('block', use));
+  const kinds = new Map<Read<'block'>, BlockKind | null>();
+  for (const definition of found) {
+    if (definition === null || kinds.has(definition)) continue;
+    const places = found.flatMap((other, place) => (other === definition ? [place] : []));
+    const where = `${describeBlock(definition)}${describeLayers(places, found.length, depth)} of model \`${read.name}\``;
+    const block = resolveBlock(definition, contextOf(read, where, file));
+    kinds.set(definition, block && { read: definition, block, where });
+  }
+  const cycle = found.flatMap(definition => (definition && kinds.get(definition)) ?? []);
+  return cycle.length === found.length ? cycle : null;
+}
+
+/** What the model names as the blocks of one cycle. */
+function blocksUsed(read: Read<'model'>, { report }: FileContext): Use<'block'>[] {
+  const { block, pattern, num_layers } = read.settings;
+  if (pattern.value === null) return [block.value];
+  if (block.property) report(errors.blockBesidePattern(block.property.span));
+  const unreached = pattern.value[num_layers.value];
+  if (unreached)
+    report(errors.patternNotReached(unreached.span, unreached.word, num_layers.value, pattern.value.length));
+  return pattern.value.map(({ word, span }) => ({ name: word, span }));
+}
+
+function contextOf(read: Read<'model'>, where: string, { syntax, definitions, report }: FileContext): BlockContext {
+  const { hidden_size, max_seq_len } = read.settings;
+  // Without the folder: the generated source, which quotes it, is the same wherever the file lies.
+  const origin = (span: Span | null) =>
+    span ? `${basename(span.file)}:${positionOf(syntax.text, span.start).line}` : '';
+  // What is wrong with a default has no place of its own: the model is where it came from.
+  const placed = (diagnostic: Diagnostic) => report({ ...diagnostic, span: diagnostic.span ?? read.span });
+  return { definitions, hidden_size, max_seq_len, sound: read.sound, where, origin, report: placed };
+}
+
+const describeBlock = (block: Read<'block'>) =>
+  block.name !== null ? `block \`${block.name}\`` : block.span ? 'the block' : 'the default block';
+
+/** ` (layer 3)`, ` (layers 0 to 11)`, ` (layers 0, 3, 6, ...)`. */
+function describeLayers(places: readonly number[], period: number, depth: number): string {
+  if (period === 1) return depth === 1 ? ' (layer 0)' : ` (layers 0 to ${depth - 1})`;
+  const layers: number[] = [];
+  for (let start = 0; start < depth && layers.length < 4; start += period)
+    layers.push(...places.map(place => start + place).filter(layer => layer < depth));
+  if (layers.length === 0) return '';
+  if (layers.length === 1) return ` (layer ${layers[0]})`;
+  return ` (layers ${layers.slice(0, 3).join(', ')}${layers.length > 3 ? ', ...' : ''})`;
+}
+
+/** Rows of the model's one table of learned positions, null for none; undefined where blocks disagree. */
+function learnedPositions(kinds: readonly BlockKind[], file: FileContext): number | null | undefined {
+  const learned = kinds.flatMap(({ where, block, read }) => {
+    const encoding = block.attention.position_encoding;
+    if (encoding.kind !== 'learned') return [];
+    const attention = file.definitions.find('attention', read.settings.attention.value);
+    const span = attention?.settings.position_encoding.property?.span ?? null;
+    return [{ where, positions: encoding.max_positions, span }];
+  });
+  const [first, ...others] = learned;
+  const different = others.find(other => other.positions !== first!.positions);
+  if (!different) return first?.positions ?? null;
+  file.report(errors.positionsDisagree(first!, different));
+  return undefined;
+}

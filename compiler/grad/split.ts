@@ -1,0 +1,74 @@
+// Splits a stage that was differentiated as a whole into its forward and its backward function, and decides which
+// values the forward function keeps for the backward one.
+import type { Builder } from '../graph/builder.ts';
+import { type Graph, makeGraph, type Node, type Output } from '../graph/graph.ts';
+import { cut } from './cut.ts';
+import { differentiate } from './differentiate.ts';
+
+export interface Split {
+  readonly forward: Graph;
+  readonly backward: Graph;
+  /** Labels of what forward keeps: outputs of the one, inputs of the other. */
+  readonly saved: readonly { readonly label: string; readonly node: Node }[];
+}
+
+export interface SplitRequest {
+  readonly name: string;
+  readonly builder: Builder;
+  /** The graph's inputs. */
+  readonly inputs: readonly Node[];
+  /** The result, and the input that holds the gradient of the loss with respect to it. */
+  readonly result: Output;
+  readonly seed: Node;
+  /** What a gradient is wanted of; outputs of the backward function are called `gradient.<label>`. */
+  readonly wanted: readonly Node[];
+  /** Those of the wanted whose gradients add up over calls. */
+  readonly accumulated: ReadonlySet<Node>;
+}
+
+/** Differentiates a stage and cuts it in two. */
+export function splitStage({ name, builder, inputs, result, seed, wanted, accumulated }: SplitRequest): Split {
+  const gradients = differentiate(builder, [{ node: result.node, gradient: seed }], wanted);
+  const gradientOutputs = gradientsAsOutputs(gradients, accumulated);
+  const whole = makeGraph(name, [...inputs, seed], [result, ...gradientOutputs]);
+  const isBackward = dependantsOf(whole, seed);
+  const forwardNodes = new Set(makeGraph(name, inputs, [result]).nodes);
+
+  // A value is kept where it crosses from forward to backward. What only the backward function asks for is computed
+  // there, from kept values, unless it is a by-product of a forward kernel (attention's log-sum-exp).
+  const kept = new Map<Node, string>();
+  const keep = (node: Node) => {
+    if (node.primitive === null || kept.has(node)) return;
+    const computedForward = forwardNodes.has(node) || node.primitive.kernel !== 'row';
+    if (computedForward) kept.set(node, uniqueLabel(node, kept));
+    else for (const input of node.inputs) keep(input);
+  };
+  for (const node of whole.nodes)
+    if (isBackward.has(node)) for (const input of node.inputs) if (!isBackward.has(input)) keep(input);
+
+  const saved = [...kept].map(([node, label]) => ({ label, node }));
+  const forwardOutputs = [result, ...saved.map(({ label, node }) => ({ name: `saved.${label}`, node, accumulate: false }))];
+  return {
+    forward: cut(`${name}_forward`, forwardOutputs, new Map()),
+    backward: cut(`${name}_backward`, gradientOutputs, new Map(saved.map(({ label, node }) => [node, `saved.${label}`]))),
+    saved,
+  };
+}
+
+/** Gradients as outputs of a graph, called `gradient.<label>`. */
+export const gradientsAsOutputs = (gradients: ReadonlyMap<Node, Node>, accumulated: ReadonlySet<Node>): Output[] =>
+  [...gradients].map(([of, node]) => ({ name: `gradient.${of.label}`, node, accumulate: accumulated.has(of) }));
+
+function dependantsOf(graph: Graph, source: Node): Set<Node> {
+  const result = new Set<Node>([source]);
+  for (const node of graph.nodes) if (node.inputs.some(input => result.has(input))) result.add(node);
+  return result;
+}
+
+function uniqueLabel(node: Node, kept: ReadonlyMap<Node, string>): string {
+  const taken = new Set(kept.values());
+  if (!taken.has(node.label)) return node.label;
+  let n = 2;
+  while (taken.has(`${node.label}_${n}`)) n++;
+  return `${node.label}_${n}`;
+}

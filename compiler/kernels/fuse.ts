@@ -1,0 +1,161 @@
+// Fusion: starts with a kernel for each node and merges kernels as long as the result has a legal form (forms.ts) and
+// the launches can still be put in order. Each merge keeps a tensor in registers or cache that would go through memory.
+import { type Graph, consumers, type Node } from '../graph/graph.ts';
+import { matmulForm, rowForm } from './forms.ts';
+import type { Kernel, Schedule } from './kernel.ts';
+
+export interface FuseOptions {
+  /** False for a kernel for each node (`--no-fuse`): slower, the same result within rounding. */
+  readonly fuse: boolean;
+}
+
+/** Partitions a graph's nodes into kernels and orders them. */
+export function fuse(graph: Graph, options: FuseOptions): Schedule {
+  const partition = new Partition(graph);
+  // Attention's output and log-sum-exp, and its three gradients, are by-products of one another: one launch.
+  mergeSiblings(graph, partition, 'attention');
+  mergeSiblings(graph, partition, 'attention-gradient');
+  if (options.fuse) {
+    mergeEpilogues(graph, partition);
+    mergeRows(graph, partition);
+    mergeRowSiblings(graph, partition);
+    mergeMatmulSiblings(graph, partition);
+  }
+  return { kernels: partition.order().map(group => describe(graph, group)) };
+}
+
+/** Maps that follow a product finish its elements in the product's epilogue. */
+function mergeEpilogues(graph: Graph, partition: Partition): void {
+  const readers = consumers(graph);
+  for (const node of graph.nodes) {
+    if (node.primitive?.name !== 'map' && node.primitive?.name !== 'pair') continue;
+    // What a reduction reads belongs to the reduction's own pass over the row.
+    if (readers.get(node)!.some(reader => reader.primitive?.name === 'reduce')) continue;
+    const matmuls = node.inputs.filter(input => partition.holds(input, 'matmul'));
+    if (matmuls.length === 0) continue;
+    if (partition.merge([node, ...matmuls])) continue;
+    for (const matmul of matmuls.reverse()) if (partition.merge([node, matmul])) break;
+  }
+}
+
+/** Maps and reductions join the kernels that make what they read. */
+function mergeRows(graph: Graph, partition: Partition): void {
+  for (const node of graph.nodes) {
+    if (!partition.holds(node, 'row')) continue;
+    for (const input of [...node.inputs].reverse()) if (partition.holds(input, 'row')) partition.merge([node, input]);
+  }
+}
+
+/** Row kernels that read the same tensor over the same rows visit it once. */
+function mergeRowSiblings(graph: Graph, partition: Partition): void {
+  const readers = consumers(graph);
+  for (const node of graph.nodes) {
+    const rows = readers.get(node)!.filter(reader => partition.holds(reader, 'row') && reader.dimensions.length > 0);
+    for (const reader of rows.slice(1)) partition.merge([rows[0]!, reader]);
+  }
+}
+
+/** Products that share an operand (query, key and value; gate and up) are launched together. */
+function mergeMatmulSiblings(graph: Graph, partition: Partition): void {
+  const readers = consumers(graph);
+  for (const node of graph.nodes) {
+    const products = readers.get(node)!.filter(reader => reader.primitive?.name === 'contract');
+    for (const product of products.slice(1)) partition.merge([products[0]!, product]);
+  }
+}
+
+function mergeSiblings(graph: Graph, partition: Partition, kernel: string): void {
+  const nodes = graph.nodes.filter(node => node.primitive?.kernel === kernel);
+  for (const node of nodes) {
+    const twin = nodes.find(
+      other => other.id < node.id && other.inputs.length === node.inputs.length && other.inputs.every((input, n) => input === node.inputs[n]),
+    );
+    if (twin) partition.merge([twin, node]);
+  }
+}
+
+/** Disjoint groups of nodes, each of which can be one kernel. */
+class Partition {
+  private readonly groupOf = new Map<Node, Node[]>();
+
+  constructor(graph: Graph) {
+    for (const node of graph.nodes) if (node.primitive !== null) this.groupOf.set(node, [node]);
+  }
+
+  holds(node: Node, kernel: string): boolean {
+    const group = this.groupOf.get(node);
+    if (!group) return false;
+    const isMatmul = group.some(member => member.primitive!.kernel === 'matmul');
+    return kernel === 'matmul' ? isMatmul : !isMatmul && group.every(member => member.primitive!.kernel === kernel);
+  }
+
+  /** Merges the nodes' groups if that is legal; says whether it did. */
+  merge(nodes: readonly Node[]): boolean {
+    const groups = [...new Set(nodes.map(node => this.groupOf.get(node)!))];
+    if (groups.length < 2) return true;
+    const merged = groups.flat().sort((a, b) => a.id - b.id);
+    if (!isLegal(merged)) return false;
+    for (const node of merged) this.groupOf.set(node, merged);
+    if (this.tryOrder() !== null) return true;
+    for (const group of groups) for (const node of group) this.groupOf.set(node, group);
+    return false;
+  }
+
+  order(): Node[][] {
+    const order = this.tryOrder();
+    if (order === null) throw new Error('fusion: the kernels cannot be put in order');
+    return order;
+  }
+
+  /** The groups in an order of computation, earliest first member first; null where they wait for one another. */
+  private tryOrder(): Node[][] | null {
+    const state = new Map<Node[], 'open' | 'done'>();
+    const result: Node[][] = [];
+    const visit = (group: Node[]): boolean => {
+      const known = state.get(group);
+      if (known) return known === 'done';
+      state.set(group, 'open');
+      for (const node of group)
+        for (const input of node.inputs) {
+          const producer = this.groupOf.get(input);
+          if (producer && producer !== group && !visit(producer)) return false;
+        }
+      state.set(group, 'done');
+      result.push(group);
+      return true;
+    };
+    for (const group of new Set(this.groupOf.values())) if (!visit(group)) return null;
+    return result;
+  }
+}
+
+function isLegal(members: readonly Node[]): boolean {
+  const kernels = new Set(members.map(node => node.primitive!.kernel));
+  if (kernels.has('matmul')) return [...kernels].every(kernel => kernel === 'matmul' || kernel === 'row') && matmulForm(members) !== null;
+  if (kernels.size > 1) return false;
+  const [kernel] = kernels;
+  if (kernel === 'row') return rowForm(members) !== null;
+  return kernel === 'attention' || kernel === 'attention-gradient';
+}
+
+function describe(graph: Graph, members: readonly Node[]): Kernel {
+  const inside = new Set(members);
+  const read = new Set(members.flatMap(node => node.inputs).filter(input => !inside.has(input)));
+  const readOutside = new Set<Node>(graph.outputs.map(output => output.node));
+  for (const node of graph.nodes) if (!inside.has(node)) for (const input of node.inputs) readOutside.add(input);
+  const common = { members, inputs: [...read], outputs: members.filter(node => readOutside.has(node)) };
+  const kernel = members.some(node => node.primitive!.kernel === 'matmul') ? 'matmul' : members[0]!.primitive!.kernel;
+  switch (kernel) {
+    case 'row':
+      return { kind: kernel, ...common, ...rowForm(members)! };
+    case 'matmul': {
+      const groups = matmulForm(members)!.map(group => ({
+        ...group,
+        outputs: [...group.products, ...group.epilogue].filter(node => readOutside.has(node)),
+      }));
+      return { kind: kernel, ...common, groups };
+    }
+    default:
+      return { kind: kernel, ...common };
+  }
+}

@@ -1,0 +1,129 @@
+// attention: softmax(scale q kᵀ) v with a causal or window mask, grouped queries, and the log-sum-exp of its scores.
+// Vaswani et al. 2017; log-sum-exp for the backward pass as in FlashAttention (Dao et al. 2022).
+import type { Builder } from '../graph/builder.ts';
+import { batch, dimension, hasDimension, showDimensions, time } from '../graph/dimension.ts';
+import type { Node, Primitive } from '../graph/graph.ts';
+import { mapOver } from './map.ts';
+import { sum } from './reduce.ts';
+import { multiply, operand } from '../scalar/expression.ts';
+import { type Tensor, zeros } from '../graph/tensor.ts';
+import { attentionGradient } from './attention-gradient.ts';
+
+export interface AttentionShape {
+  readonly scale: number;
+  readonly causal: boolean;
+  /** A query at p sees keys p - window + 1 .. p; 0 for all. */
+  readonly window: number;
+}
+
+export interface AttentionAttributes extends AttentionShape {
+  /** The weighted values, or the log of the sum of exponentials of each query's scores. */
+  readonly result: 'output' | 'log_sum_exp';
+}
+
+const heads = dimension('heads', 4);
+const kvHeads = dimension('kv_heads', 2);
+const headDim = dimension('head_dim', 3);
+const caseInputs = [
+  { dimensions: [batch, time, heads, headDim], dtype: 'f32' },
+  { dimensions: [batch, time, kvHeads, headDim], dtype: 'f32' },
+  { dimensions: [batch, time, kvHeads, headDim], dtype: 'f32' },
+] as const;
+
+export const attention: Primitive<AttentionAttributes> = {
+  name: 'attention',
+  doc: 'softmax(scale q kᵀ) v over the keys that the mask lets each query see; inputs q, k, v and, with a cache, start.',
+  kernel: 'attention',
+  type([query, key, value, start], { result }) {
+    const [, , queryHeads, queryDim] = query!.dimensions;
+    const [, , keyHeads, keyDim] = key!.dimensions;
+    const fits = queryDim?.size === keyDim?.size && (queryHeads?.size ?? 0) % (keyHeads?.size ?? 1) === 0;
+    const cached = hasDimension(key!.dimensions, 'context');
+    if (!fits || value!.dimensions.length !== 4 || cached !== (start !== undefined))
+      throw new Error(
+        `attention: ${[query, key, value].map(input => showDimensions(input!.dimensions)).join(', ')}${start ? ', start' : ''}`,
+      );
+    return { dimensions: result === 'output' ? query!.dimensions : query!.dimensions.slice(0, 3), dtype: 'f32' };
+  },
+  gradient({ builder, node, inputs: [query, key, value, start], attributes: { result, ...shape }, gradient }) {
+    if (start || result !== 'output') throw new Error('attention: only the output of attention without a cache is differentiated');
+    const logSumExp = builder.apply(attention, [query!, key!, value!], { ...shape, result: 'log_sum_exp' });
+    // delta = sum over head_dim of output * gradient: the softmax gradient's row term (FlashAttention-2, Dao 2023).
+    const product = mapOver(builder, node.dimensions, multiply(operand(0), operand(1)), [node, gradient]);
+    const delta = sum(builder, product, ['head_dim']);
+    const inputs = [query!, key!, value!, logSumExp, gradient, delta];
+    return (['query', 'key', 'value'] as const).map(of => builder.apply(attentionGradient, inputs, { ...shape, of }));
+  },
+  reference([query, key, value, start], attributes, result, sizes) {
+    const output = zeros(result.dimensions, sizes);
+    const width = query!.shape[3]!;
+    forEachRow(query!, key!, start?.data[0] ?? 0, attributes, row => {
+      if (attributes.result === 'log_sum_exp') {
+        output.data[row.place] = row.logSumExp;
+        return;
+      }
+      row.probabilities.forEach((probability, n) => {
+        for (let d = 0; d < width; d++)
+          output.data[row.query + d]! += probability * value!.data[row.keys[n]! + d]!;
+      });
+    });
+    return output;
+  },
+  cases: [
+    { inputs: [...caseInputs], attributes: { scale: 0.7, causal: true, window: 0, result: 'output' }, sizes: { batch: 2, time: 4 } },
+    { inputs: [...caseInputs], attributes: { scale: 0.5, causal: true, window: 2, result: 'output' }, sizes: { batch: 1, time: 5 } },
+    { inputs: [...caseInputs], attributes: { scale: 0.5, causal: false, window: 0, result: 'output' }, sizes: { batch: 1, time: 3 } },
+  ],
+};
+
+export interface AttentionRow {
+  /** Index of (batch, time, head). */
+  readonly place: number;
+  /** Where this query's vector begins. */
+  readonly query: number;
+  /** Where each visible key's (and value's) vector begins, and its probability. */
+  readonly keys: readonly number[];
+  readonly probabilities: readonly number[];
+  readonly logSumExp: number;
+}
+
+/** Visits each query with the keys that it sees: what the references of attention and of its gradient share. */
+export function forEachRow(
+  query: Tensor,
+  key: Tensor,
+  start: number,
+  { scale, causal, window }: AttentionShape,
+  visit: (row: AttentionRow) => void,
+): void {
+  const [sequences, queries, headCount, width] = query.shape as [number, number, number, number];
+  const [, contextSize, kvHeadCount] = key.shape as [number, number, number];
+  // A cache holds room for positions that are not written yet.
+  const filled = hasName(key, 'context') ? start + queries : contextSize;
+  const group = headCount / kvHeadCount;
+  for (let sequence = 0; sequence < sequences; sequence++)
+    for (let t = 0; t < queries; t++)
+      for (let head = 0; head < headCount; head++) {
+        const place = (sequence * queries + t) * headCount + head;
+        const position = start + t;
+        const keys: number[] = [];
+        const scores: number[] = [];
+        for (let s = 0; s < filled; s++) {
+          if ((causal && s > position) || (window > 0 && position - s >= window)) continue;
+          const at = ((sequence * contextSize + s) * kvHeadCount + Math.floor(head / group)) * width;
+          let score = 0;
+          for (let d = 0; d < width; d++) score += query.data[place * width + d]! * key.data[at + d]!;
+          keys.push(at);
+          scores.push(score * scale);
+        }
+        const greatest = Math.max(...scores);
+        const total = scores.reduce((sumSoFar, score) => sumSoFar + Math.exp(score - greatest), 0);
+        const probabilities = scores.map(score => Math.exp(score - greatest) / total);
+        visit({ place, query: place * width, keys, probabilities, logSumExp: greatest + Math.log(total) });
+      }
+}
+
+const hasName = (tensor: Tensor, name: string) => tensor.names.includes(name);
+
+/** Attention over q, k, v; with `start`, k and v are caches of which start + time positions are filled. */
+export const attend = (builder: Builder, inputs: readonly Node[], shape: AttentionShape): Node =>
+  builder.apply(attention, inputs, { ...shape, result: 'output' });

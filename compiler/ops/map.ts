@@ -1,0 +1,104 @@
+// map: a scalar expression of any number of tensors, element by element; operands broadcast by dimension name.
+import { type Dimension, hasDimension, showDimensions, type Sizes, within } from '../graph/dimension.ts';
+import type { Builder } from '../graph/builder.ts';
+import type { Node, Primitive } from '../graph/graph.ts';
+import { dot, forEachIndex, stridesAlong, type Tensor, zeros } from '../graph/tensor.ts';
+import { differentiate } from '../scalar/differentiate.ts';
+import { evaluator } from '../scalar/evaluate.ts';
+import { apply, constant, coordinate, multiply, operand, operandsOf, type Scalar, substitute } from '../scalar/expression.ts';
+import { sum } from './reduce.ts';
+
+export interface MapAttributes {
+  readonly expression: Scalar;
+  readonly dimensions: readonly Dimension[];
+}
+
+const hidden: Dimension = { name: 'hidden', size: 5 };
+const rows: Dimension = { name: 'rows', size: 3 };
+
+export const map: Primitive<MapAttributes> = {
+  name: 'map',
+  doc: 'A scalar expression, element by element; operands broadcast by dimension name.',
+  kernel: 'row',
+  type(inputs, { dimensions }) {
+    for (const input of inputs)
+      if (!within(input.dimensions, dimensions))
+        throw new Error(`map: an operand has ${showDimensions(input.dimensions)}, the result ${showDimensions(dimensions)}`);
+    return { dimensions, dtype: 'f32' };
+  },
+  gradient({ builder, inputs, attributes, gradient }) {
+    return inputs.map((input, index) => {
+      const partial = differentiate(attributes.expression, index);
+      if (input.dtype !== 'f32' || (partial.kind === 'constant' && partial.value === 0)) return null;
+      const full = mapOver(
+        builder,
+        attributes.dimensions,
+        multiply(operand(inputs.length), partial),
+        [...inputs, gradient],
+      );
+      const missing = attributes.dimensions.filter(dim => !hasDimension(input.dimensions, dim.name));
+      return sum(builder, full, missing.map(dim => dim.name));
+    });
+  },
+  reference(inputs, { expression }, result, sizes) {
+    return evaluateMap(inputs, expression, result.dimensions, sizes);
+  },
+  cases: [
+    {
+      inputs: [
+        { dimensions: [rows, hidden], dtype: 'f32' },
+        { dimensions: [rows], dtype: 'f32', range: [0.5, 2] },
+        { dimensions: [hidden], dtype: 'f32' },
+      ],
+      attributes: {
+        expression: apply('multiply', apply('multiply', operand(0), apply('rsqrt', operand(1))), apply('tanh', operand(2))),
+        dimensions: [rows, hidden],
+      },
+    },
+    {
+      inputs: [{ dimensions: [rows], dtype: 'f32' }],
+      attributes: {
+        expression: apply('select', apply('less', coordinate('hidden'), constant(2)), operand(0), apply('exp', operand(0))),
+        dimensions: [rows, hidden],
+      },
+    },
+  ],
+};
+
+function evaluateMap(inputs: readonly Tensor[], expression: Scalar, dims: readonly Dimension[], sizes: Sizes): Tensor {
+  const result = zeros(dims, sizes);
+  const steps = inputs.map(input => stridesAlong(input, result.names));
+  const value = evaluator(expression);
+  const operands = inputs.map(() => 0);
+  const coordinates: Record<string, number> = {};
+  forEachIndex(result.shape, (index, linear) => {
+    for (let n = 0; n < inputs.length; n++) operands[n] = inputs[n]!.data[dot(index, steps[n]!)]!;
+    for (let axis = 0; axis < index.length; axis++) coordinates[result.names[axis]!] = index[axis]!;
+    result.data[linear] = value(operands, coordinates);
+  });
+  return result;
+}
+
+/**
+ * A map with these result dimensions. Operands that the expression does not read are dropped, equal ones merged,
+ * and a map that only hands its operand on is the operand itself.
+ */
+export function mapOver(
+  builder: Builder,
+  dimensions: readonly Dimension[],
+  expression: Scalar,
+  operands: readonly Node[],
+): Node {
+  const read = [...operandsOf(expression)].sort((a, b) => a - b);
+  const kept = [...new Set(read.map(index => operands[index]!))];
+  const renumbered = substitute(expression, index => operand(kept.indexOf(operands[index]!)));
+  const only = kept[0];
+  if (renumbered.kind === 'operand' && only!.dimensions.length === dimensions.length && only!.dtype === 'f32') return only!;
+  return builder.apply(map, kept, { expression: renumbered, dimensions });
+}
+
+/** A map whose result has the dimensions of its widest operand. */
+export function mapWide(builder: Builder, expression: Scalar, operands: readonly Node[]): Node {
+  const widest = operands.reduce((a, b) => (b.dimensions.length > a.dimensions.length ? b : a));
+  return mapOver(builder, widest.dimensions, expression, operands);
+}

@@ -1,0 +1,66 @@
+// pair: each element's partner along a dimension: what a rotation of pairs (rope) needs besides arithmetic.
+import type { Builder } from '../graph/builder.ts';
+import { type Dimension, dimension, hasDimension, showDimensions } from '../graph/dimension.ts';
+import type { Node, Primitive } from '../graph/graph.ts';
+import { forEachIndex, strides, zeros } from '../graph/tensor.ts';
+
+export interface PairAttributes {
+  readonly dimension: string;
+  /** The first `span` positions are paired, i with i + span / 2; the rest stand alone. */
+  readonly span: number;
+}
+
+/** A run of positions whose partner lies at a fixed distance. */
+export interface PairSegment {
+  readonly from: number;
+  readonly to: number;
+  readonly distance: number;
+}
+
+/** The dimension cut into runs with one distance each: what an emitter loops over. */
+export function pairSegments({ span }: PairAttributes, size: number): PairSegment[] {
+  const half = span / 2;
+  const segments = [
+    { from: 0, to: half, distance: half },
+    { from: half, to: span, distance: -half },
+    { from: span, to: size, distance: 0 },
+  ];
+  return segments.filter(segment => segment.from < segment.to);
+}
+
+const rows: Dimension = dimension('rows', 2);
+const headDim: Dimension = dimension('head_dim', 6);
+
+export const pair: Primitive<PairAttributes> = {
+  name: 'pair',
+  doc: "Each element's partner along a dimension, half a span away.",
+  kernel: 'row',
+  type([input], attributes) {
+    const dim = input!.dimensions.find(candidate => candidate.name === attributes.dimension);
+    if (!dim?.size || attributes.span > dim.size || attributes.span % 2 !== 0 || !hasDimension(input!.dimensions, dim.name))
+      throw new Error(`pair: span ${attributes.span} of ${attributes.dimension} in ${showDimensions(input!.dimensions)}`);
+    return { dimensions: input!.dimensions, dtype: 'f32' };
+  },
+  // Partners are partners of each other: the gradient goes back the same way.
+  gradient: ({ builder, attributes, gradient }) => [builder.apply(pair, [gradient], attributes)],
+  reference([input], attributes, result, sizes) {
+    const output = zeros(result.dimensions, sizes);
+    const axis = output.names.indexOf(attributes.dimension);
+    const step = strides(output.shape)[axis]!;
+    const segments = pairSegments(attributes, output.shape[axis]!);
+    forEachIndex(output.shape, (index, linear) => {
+      const at = index[axis]!;
+      const { distance } = segments.find(segment => at >= segment.from && at < segment.to)!;
+      output.data[linear] = input!.data[linear + distance * step]!;
+    });
+    return output;
+  },
+  cases: [
+    { inputs: [{ dimensions: [rows, headDim], dtype: 'f32' }], attributes: { dimension: 'head_dim', span: 6 } },
+    { inputs: [{ dimensions: [rows, headDim], dtype: 'f32' }], attributes: { dimension: 'head_dim', span: 4 } },
+  ],
+};
+
+/** The partner of each element of `node` along `name`, over its first `span` positions. */
+export const partners = (builder: Builder, node: Node, name: string, span: number): Node =>
+  builder.apply(pair, [node], { dimension: name, span });

@@ -1,0 +1,63 @@
+// The memory plan of one function: where each intermediate value lies. Values whose lifetimes do not meet share memory.
+import type { Graph, Node } from '../graph/graph.ts';
+import type { Schedule } from '../kernels/kernel.ts';
+import { aligned, extentOf, growthOf } from './extent.ts';
+
+/** A place among the buffers of one growth: floats from the start, for each combination of run-time positions. */
+export interface Placement {
+  readonly growth: string;
+  readonly offset: number;
+}
+
+export interface Plan {
+  readonly placements: ReadonlyMap<Node, Placement>;
+  /** For each growth, the floats that the function's intermediate values need. */
+  readonly totals: ReadonlyMap<string, number>;
+}
+
+interface Lifetime {
+  readonly node: Node;
+  readonly growth: string;
+  readonly count: number;
+  /** First and last kernel, by number, that touches it. */
+  readonly from: number;
+  readonly to: number;
+}
+
+/**
+ * Places every value that passes between kernels, except those in `bound`, which have a home outside the function.
+ * Largest first, each at the lowest offset where no live value is in the way.
+ */
+export function planMemory(graph: Graph, schedule: Schedule, bound: ReadonlySet<Node>): Plan {
+  const placed: (Lifetime & { offset: number })[] = [];
+  const lifetimes = lifetimesOf(graph, schedule).filter(({ node }) => !bound.has(node));
+  for (const lifetime of lifetimes.sort((a, b) => b.count - a.count || a.node.id - b.node.id)) {
+    const inTheWay = placed
+      .filter(other => other.growth === lifetime.growth && other.from <= lifetime.to && lifetime.from <= other.to)
+      .sort((a, b) => a.offset - b.offset);
+    let offset = 0;
+    for (const other of inTheWay) {
+      if (offset + lifetime.count <= other.offset) break;
+      offset = Math.max(offset, other.offset + other.count);
+    }
+    placed.push({ ...lifetime, offset });
+  }
+  const totals = new Map<string, number>();
+  for (const { growth, offset, count } of placed) totals.set(growth, Math.max(totals.get(growth) ?? 0, offset + count));
+  return { placements: new Map(placed.map(({ node, growth, offset }) => [node, { growth, offset }])), totals };
+}
+
+function lifetimesOf(graph: Graph, schedule: Schedule): Lifetime[] {
+  const last = new Map<Node, number>();
+  schedule.kernels.forEach((kernel, index) => {
+    for (const node of [...kernel.inputs, ...kernel.outputs]) last.set(node, index);
+  });
+  const asOutput = new Set(graph.outputs.map(output => output.node));
+  return schedule.kernels.flatMap((kernel, from) =>
+    kernel.outputs.map(node => {
+      const extent = extentOf(node.dimensions);
+      const to = asOutput.has(node) ? schedule.kernels.length : last.get(node)!;
+      return { node, growth: growthOf(extent), count: aligned(extent.count), from, to };
+    }),
+  );
+}

@@ -1,0 +1,116 @@
+// Emits the maps of a kernel for one element: each as a local constant, in the order in which they are needed.
+import type { Node } from '../../graph/graph.ts';
+import type { MapAttributes } from '../../ops/map.ts';
+import { type PairAttributes, pairSegments, type PairSegment } from '../../ops/pair.ts';
+import type { Dimension } from '../../graph/dimension.ts';
+import type { Coordinates } from './index-text.ts';
+import { coordinateName } from './index-text.ts';
+import { printScalar } from './scalar.ts';
+import type { Names, Writer } from './writer.ts';
+
+export interface ElementOptions {
+  /** Members of the kernel that are computed here, element by element. */
+  readonly inside: ReadonlySet<Node>;
+  /** The C text of an element of a value that is not computed here. */
+  readonly read: (node: Node, at: Coordinates) => string;
+  /** What a computed element is called. */
+  readonly nameOf: (node: Node) => string;
+  readonly names: Names;
+  /** In force inside the loop that is being written: how far each pair's partner is. */
+  readonly segment: ReadonlyMap<string, number>;
+}
+
+/** Emits into `writer`; values are remembered for the place that they were computed for. */
+export class Elements {
+  private readonly known = new Map<string, string>();
+  private readonly used = new Set<string>();
+  private readonly writer: Writer;
+  private readonly options: ElementOptions;
+
+  constructor(writer: Writer, options: ElementOptions) {
+    this.writer = writer;
+    this.options = options;
+  }
+
+  /** The name or text of a node's element at these coordinates. */
+  value(node: Node, at: Coordinates): string {
+    if (!this.options.inside.has(node)) return this.options.read(node, at);
+    if (node.primitive!.name === 'pair') return this.value(node.inputs[0]!, this.partnerOf(node.attributes as PairAttributes, at));
+    const key = `${node.id}@${[...at].join()}`;
+    const known = this.known.get(key);
+    if (known) return known;
+    const { expression } = node.attributes as MapAttributes;
+    const text = printScalar(
+      expression,
+      {
+        operand: index => this.value(node.inputs[index]!, at),
+        coordinate: name => atom(at.get(name)!),
+      },
+      shared => this.declare(this.options.names.unique('shared'), shared),
+    );
+    const name = this.declare(this.fresh(this.options.nameOf(node)), text);
+    this.known.set(key, name);
+    return name;
+  }
+
+  /** The name, or another where this scope has it already: an element and its partner. */
+  private fresh(wanted: string): string {
+    const name = this.used.has(wanted) ? this.options.names.unique(`${wanted}_partner`) : wanted;
+    this.used.add(name);
+    return name;
+  }
+
+  private declare(name: string, text: string): string {
+    if (/^[A-Za-z_]\w*$/.test(text)) return text;
+    this.writer.line(`const float ${name} = ${text};`);
+    return name;
+  }
+
+  private partnerOf({ dimension }: PairAttributes, at: Coordinates): Coordinates {
+    const distance = this.options.segment.get(dimension) ?? 0;
+    const here = at.get(dimension)!;
+    return distance === 0 ? at : new Map([...at, [dimension, `${here} ${distance < 0 ? '-' : '+'} ${Math.abs(distance)}`]]);
+  }
+}
+
+const atom = (text: string) => (/^\w+$/.test(text) ? text : `(${text})`);
+
+/**
+ * Nested loops over `columns`, the innermost vectorised. Where a node pairs elements along the last dimension, that loop
+ * is cut into runs with a fixed distance to the partner.
+ * @param pragma the simd pragma of the innermost loop
+ */
+export function columnLoops(
+  writer: Writer,
+  columns: readonly Dimension[],
+  bounds: (dim: Dimension, axis: number) => readonly [from: string, to: string],
+  members: Iterable<Node>,
+  pragma: string,
+  body: (at: Map<string, string>, segment: ReadonlyMap<string, number>) => void,
+): void {
+  const pairs = [...members].filter(node => node.primitive?.name === 'pair').map(node => node.attributes as PairAttributes);
+  const at = new Map<string, string>();
+  const visit = (axis: number): void => {
+    const dim = columns[axis];
+    if (!dim) return body(at, new Map());
+    const name = coordinateName(dim);
+    at.set(dim.name, name);
+    const [from, to] = bounds(dim, axis);
+    if (axis < columns.length - 1) return writer.loop(name, from, to, () => visit(axis + 1));
+    for (const segment of segmentsOf(pairs, dim)) {
+      const ends = segment ? [String(segment.from), String(segment.to)] : [from, to];
+      writer.line(pragma);
+      writer.loop(name, ends[0]!, ends[1]!, () => body(at, new Map(segment ? [[dim.name, segment.distance]] : [])));
+    }
+  };
+  visit(0);
+}
+
+function segmentsOf(pairs: readonly PairAttributes[], dim: Dimension): (PairSegment | null)[] {
+  const [first, ...others] = pairs;
+  if (!first) return [null];
+  if (first.dimension !== dim.name || others.some(other => other.span !== first.span || other.dimension !== first.dimension))
+    throw new Error(`pairs along ${pairs.map(pair => pair.dimension).join(', ')} in one loop over ${dim.name}`);
+  return pairSegments(first, dim.size!);
+}
+

@@ -1,0 +1,203 @@
+// Emits a graph as one C function that launches its kernels in order, and the kernels, each distinct one once.
+import { printGraph } from '../../graph/print.ts';
+import type { Graph, Node } from '../../graph/graph.ts';
+import { explainKernel } from '../../kernels/explain.ts';
+import { type FuseOptions, fuse } from '../../kernels/fuse.ts';
+import type { Kernel, Schedule } from '../../kernels/kernel.ts';
+import type { ReduceAttributes } from '../../ops/reduce.ts';
+import type { Extent } from '../../plan/extent.ts';
+import { type Plan, planMemory } from '../../plan/plan.ts';
+import { emitAttention } from './attention.ts';
+import { countText } from './index-text.ts';
+import type { Argument, KernelSource, Surroundings } from './kernel-source.ts';
+import { emitMatmul } from './matmul.ts';
+import { emitRow } from './row.ts';
+import { emitSimple } from './simple.ts';
+import { Names, Writer } from './writer.ts';
+
+/** Where a function finds its inputs and leaves its outputs, as C text, by label; null for a value it keeps to itself. */
+export type Homes = (label: string, isOutput: boolean) => string | null;
+
+export interface FunctionSource {
+  readonly name: string;
+  readonly text: string;
+  readonly plan: Plan;
+  readonly schedule: Schedule;
+  readonly graph: Graph;
+  /** Names of the kernels that it launches, in order. */
+  readonly launches: readonly string[];
+  /** Workspace of each launch that needs one. */
+  readonly workspaces: readonly (readonly Extent[])[];
+  /** The most floats that a launch needs for each thread. */
+  readonly scratch: number;
+}
+
+/** How the growth of a group of buffers is spelt: its pointer in malc_run, and its count of positions. */
+export const growths: Readonly<Record<string, { pointer: string; positions: string }>> = {
+  '': { pointer: 'run->fixed', positions: '1' },
+  batch: { pointer: 'run->per_sequence', positions: 'run->batch' },
+  time: { pointer: 'run->per_position', positions: 'run->time' },
+  'batch*time': { pointer: 'run->per_token', positions: 'run->batch * run->time' },
+};
+
+/** Collects the kernels of a program's functions. */
+export class KernelLibrary {
+  private readonly names = new Names();
+  private readonly byText = new Map<string, string>();
+  private readonly texts: string[] = [];
+
+  /** @param reserved names of functions that no kernel may take */
+  constructor(reserved: readonly string[]) {
+    for (const name of reserved) this.names.unique(name);
+  }
+
+  /** The name of this kernel's function; an equal kernel of an earlier function serves again. */
+  add(source: KernelSource, wanted: string): string {
+    const known = this.byText.get(source.text);
+    if (known) return known;
+    const name = this.names.unique(wanted);
+    this.byText.set(source.text, name);
+    this.texts.push(source.text.replaceAll('@NAME@', name));
+    return name;
+  }
+
+  toString(): string {
+    return this.texts.join('\n');
+  }
+}
+
+/** Fuses, plans and emits one function of a stage. */
+export function emitFunction(
+  graph: Graph,
+  stage: string,
+  parameters: string,
+  homes: Homes,
+  kernels: KernelLibrary,
+  options: FuseOptions,
+): FunctionSource {
+  const schedule = fuse(graph, options);
+  const places = new Map<Node, string>();
+  for (const node of graph.inputs) places.set(node, required(homes(node.label, false), graph, node.label));
+  const copies: { from: Node; to: string; accumulate: boolean }[] = [];
+  const outputNames = new Map<Node, string>();
+  const accumulated = new Set<Node>();
+  for (const { name, node, accumulate } of graph.outputs) {
+    const home = required(homes(name, true), graph, name);
+    if (places.has(node)) copies.push({ from: node, to: home, accumulate });
+    else {
+      places.set(node, home);
+      outputNames.set(node, name);
+      if (accumulate) accumulated.add(node);
+    }
+  }
+  // A cache is written in place: the whole cache lies where the cache lay.
+  for (const node of graph.nodes) if (node.primitive?.name === 'append') places.set(node, places.get(node.inputs[0]!)!);
+  const plan = planMemory(graph, schedule, new Set(places.keys()));
+
+  const writer = new Writer();
+  const launches: string[] = [];
+  const workspaces: (readonly Extent[])[] = [];
+  let scratch = 0;
+  const locals = new Names();
+  writer.block(`static void ${graph.name}(${parameters})`, () => {
+    for (const [node, { growth, offset }] of plan.placements) {
+      const { pointer, positions } = growths[growth]!;
+      const name = locals.unique(valueName(node, outputNames));
+      const shift = offset === 0 ? '' : positions === '1' ? ` + ${offset}` : ` + ${offset} * ${positions}`;
+      writer.line(`float *const ${name} = ${pointer}${shift};`);
+      places.set(node, name);
+    }
+    for (const kernel of schedule.kernels) {
+      const names = nameValues(kernel, outputNames);
+      const nameOf = (node: Node) => names.get(node)!;
+      const surroundings: Surroundings = {
+        nameOf,
+        accumulates: node => accumulated.has(node),
+        comment: explainKernel(kernel, nameOf),
+      };
+      const source = emitKernel(kernel, surroundings);
+      const name = kernels.add(source, `${stage}_${kernelName(kernel, outputNames)}`);
+      launches.push(name);
+      for (const argument of source.arguments) {
+        if (argument.kind === 'workspace') workspaces.push(argument.extents);
+        if (argument.kind === 'scratch') scratch = Math.max(scratch, argument.floats);
+      }
+      writer.line(`${name}(${source.arguments.flatMap(argument => argumentText(argument, places)).join(', ')});`);
+    }
+    for (const { from, to, accumulate } of copies) {
+      const count = countText(from.dimensions).replace(/\b(batch|time)\b/g, 'run->$1');
+      if (accumulate) writer.line(`for (int64_t i = 0; i < ${count}; i++) ${to}[i] += ${places.get(from)}[i];`);
+      else writer.line(`memcpy(${to}, ${places.get(from)}, (size_t)(${count}) * sizeof(float));`);
+    }
+  });
+  return { name: graph.name, text: writer.toString(), plan, schedule, graph, launches, workspaces, scratch };
+}
+
+function required(home: string | null, graph: Graph, label: string): string {
+  if (home === null) throw new Error(`${graph.name}: ${label} has no home\n${printGraph(graph)}`);
+  return home;
+}
+
+function emitKernel(kernel: Kernel, surroundings: Surroundings): KernelSource {
+  switch (kernel.kind) {
+    case 'row':
+      return emitRow(kernel, surroundings);
+    case 'matmul':
+      return emitMatmul(kernel, surroundings);
+    case 'attention':
+    case 'attention-gradient':
+      return emitAttention(kernel, surroundings);
+    default:
+      return emitSimple(kernel, surroundings);
+  }
+}
+
+function argumentText(argument: Argument, places: ReadonlyMap<Node, string>): string[] {
+  switch (argument.kind) {
+    case 'size':
+      return [`run->${argument.name}`];
+    case 'input':
+    case 'output':
+      return [places.get(argument.node)!];
+    case 'workspace':
+      return ['run->workspace'];
+    case 'scratch':
+      return ['run->scratch', 'run->scratch_stride'];
+    case 'text':
+      return [argument.text];
+  }
+}
+
+/** A name of its own for each value that a kernel reads or makes; what it reads and leaves goes first. */
+function nameValues(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): Map<Node, string> {
+  const names = new Names();
+  const named = new Map<Node, string>();
+  for (const node of [...kernel.inputs, ...kernel.outputs, ...kernel.members]) {
+    if (named.has(node)) continue;
+    const wanted = valueName(node, outputNames);
+    const { operation } = (node.attributes ?? {}) as Partial<ReduceAttributes>;
+    const suffix = operation && !outputNames.has(node) && node.primitive?.name === 'reduce' ? `_${operation}` : '';
+    named.set(node, names.unique(wanted + suffix));
+  }
+  return named;
+}
+
+/** `saved.query` is query, `gradient.y` is y_gradient, `self_attn.q_proj.weight` is q_proj_weight. */
+export function valueName(node: Node, outputNames: ReadonlyMap<Node, string> = new Map()): string {
+  const label = outputNames.get(node) ?? node.label;
+  if (label.startsWith('saved.')) return label.slice('saved.'.length);
+  if (label.startsWith('gradient.')) return `${shortName(label.slice('gradient.'.length))}_gradient`;
+  return shortName(label);
+}
+
+/** The last two parts of a parameter's name: enough inside one stage. */
+export const shortName = (label: string): string => label.split('.').slice(-2).join('_');
+
+/** Named by what it makes: up to three outputs, or what they have in common. */
+function kernelName(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): string {
+  const made = [...new Set(kernel.outputs.map(node => valueName(node, outputNames).replace(/_weight_gradient$/, '_gradient')))];
+  const suffix = kernel.kind === 'attention' || kernel.kind === 'attention-gradient' ? '_attention' : '';
+  const main = made.filter(name => !/_(sum|max|2|3|4)$/.test(name));
+  const chosen = (main.length > 0 ? main : made).slice(0, 3).join('_and_');
+  return suffix && !chosen.includes('attention') ? `${chosen}${suffix}` : chosen;
+}

@@ -1,0 +1,282 @@
+// Emits matmul kernels on top of templates/cpu/matmul.h: right operands packed once for all threads, then tasks of rows and
+// columns, each finished by its epilogue while its tile is in cache.
+import { type Dimension, hasDimension, product as productOf, sameDimensions } from '../../graph/dimension.ts';
+import type { Node } from '../../graph/graph.ts';
+import type { MatmulGroup, MatmulKernel } from '../../kernels/kernel.ts';
+import { columnLoops, Elements } from './elements.ts';
+import { type Coordinates, coordinateName, countText, offsetText, sizeText, times } from './index-text.ts';
+import { type Argument, type KernelSource, parameterList, sizeArguments, type Surroundings } from './kernel-source.ts';
+import { type Extent, extentOf } from '../../plan/extent.ts';
+import { Names, Writer } from './writer.ts';
+
+/** The constants of templates/cpu/matmul.h that do not depend on the machine. */
+export const panel = 32;
+export const blockRows = 96;
+export const scratchFloats = 49152;
+const columnsAtOnce = 256;
+
+/** Floats of a right operand packed in panels. */
+const packedCount = (columns: number) => Math.ceil(columns / panel) * panel;
+
+export function emitMatmul(kernel: MatmulKernel, surroundings: Surroundings): KernelSource {
+  return new MatmulEmitter(kernel, surroundings).emit();
+}
+
+interface RightOperand {
+  readonly node: Node;
+  readonly inner: readonly Dimension[];
+  readonly columns: readonly Dimension[];
+  readonly name: string;
+}
+
+class MatmulEmitter {
+  private readonly kernel: MatmulKernel;
+  private readonly surroundings: Surroundings;
+  private readonly names = new Names();
+  private readonly named = new Map<Node, string>();
+  /** Each distinct right operand is packed once, whatever products read it. */
+  private readonly rights = new Map<string, RightOperand>();
+
+  constructor(kernel: MatmulKernel, surroundings: Surroundings) {
+    this.kernel = kernel;
+    this.surroundings = surroundings;
+    for (const node of new Set([...kernel.inputs, ...kernel.outputs, ...kernel.members])) this.named.set(node, this.names.unique(surroundings.nameOf(node)));
+    for (const group of kernel.groups)
+      for (const node of group.products) {
+        const key = this.rightKey(node, group);
+        if (this.rights.has(key)) continue;
+        const right = node.inputs[1]!;
+        const name = this.names.unique(`${this.named.get(right)}_packed`);
+        this.rights.set(key, { node: right, inner: innerOf(node), columns: group.columns, name });
+      }
+  }
+
+  emit(): KernelSource {
+    const { kernel } = this;
+    const tiles = Math.max(...kernel.groups.map(group => (this.isDirect(group) ? 0 : group.products.length * chunkOf(group))));
+    const writer = new Writer();
+    const list: Argument[] = [
+      ...sizeArguments([...kernel.groups.flatMap(group => [group.rows, group.columns]), ...kernel.inputs.map(node => node.dimensions)]),
+      ...kernel.inputs.map(node => ({ kind: 'input' as const, node, name: this.named.get(node)! })),
+      ...kernel.outputs.map(node => ({ kind: 'output' as const, node, name: this.named.get(node)! })),
+      { kind: 'workspace', extents: this.workspace() },
+      { kind: 'scratch', floats: scratchFloats + blockRows * tiles },
+    ];
+    writer.comment(this.surroundings.comment);
+    writer.block(`static void @NAME@(${parameterList(list)})`, () => {
+      const few = this.fewRows();
+      if (few) writer.line(`const int few = ${few} <= MALC_FEW_ROWS;`);
+      this.declareRights(writer);
+      writer.line('#pragma omp parallel');
+      writer.block('', () => {
+        writer.line('float *own = scratch + omp_get_thread_num() * scratch_stride;');
+        this.pack(writer, few !== null);
+        kernel.groups.forEach(group => this.group(writer, group, few !== null));
+      });
+    });
+    return { text: writer.toString(), arguments: list };
+  }
+
+  /** The run-time row count, where every group has the same; null where rows are fixed (gradients of weights). */
+  private fewRows(): string | null {
+    const counts = new Set(this.kernel.groups.map(group => countText(group.rows)));
+    const [count] = counts;
+    return counts.size === 1 && this.kernel.groups[0]!.rows.some(dim => dim.size === null) ? count! : null;
+  }
+
+  private workspace(): Extent[] {
+    return [...this.rights.values()].map(({ inner, columns }) => {
+      const { runtime, count } = extentOf(inner);
+      return { runtime, count: count * packedCount(productOf(columns.map(dim => dim.size!))) };
+    });
+  }
+
+  private declareRights(writer: Writer): void {
+    let before = '';
+    for (const { node, name, inner, columns } of this.rights.values()) {
+      writer.line(`const malc_matrix ${name}_from = ${matrixText(this.named.get(node)!, node.dimensions, inner, columns)};`);
+      writer.line(`float *${name} = workspace${before};`);
+      before += ` + malc_packed_size(${countText(inner)}, ${countText(columns)})`;
+    }
+  }
+
+  private pack(writer: Writer, few: boolean): void {
+    const body = () => {
+      for (const { name, inner, columns } of this.rights.values())
+        writer.line(`malc_pack(${name}, ${name}_from, ${countText(inner)}, ${countText(columns)});`);
+      writer.line('#pragma omp barrier');
+    };
+    if (few) writer.block('if (!few)', body);
+    else body();
+  }
+
+  private group(writer: Writer, group: MatmulGroup, few: boolean): void {
+    const columns = productOf(group.columns.map(dim => dim.size!));
+    const width = chunkOf(group);
+    const chunks = Math.ceil(columns / width);
+    const rows = this.names.unique(`${this.named.get(group.products[0]!)}_rows`);
+    const block = this.names.unique(`${this.named.get(group.products[0]!)}_block`);
+    writer.comment(group.products.map(node => this.formula(node)));
+    writer.line(`const int64_t ${rows} = ${countText(group.rows)}, ${block} = malc_task_rows(${rows}, ${chunks});`);
+    writer.line('#pragma omp for schedule(dynamic, 1) nowait');
+    writer.loop('task', '0', times(`(${rows} + ${block} - 1) / ${block}`, String(chunks)), () => {
+      writer.line(`const int64_t first = ${chunks === 1 ? 'task' : `task / ${chunks}`} * ${block};`);
+      writer.line(`const int64_t rows = malc_least(${block}, ${rows} - first);`);
+      if (chunks === 1) writer.line(`enum { column = 0, columns = ${columns} };`);
+      else {
+        writer.line(`const int64_t column = task % ${chunks} * ${width};`);
+        writer.line(`const int64_t columns = malc_least(${width}, ${columns} - column);`);
+      }
+      if (this.isDirect(group)) this.direct(writer, group, columns, few);
+      else this.throughTiles(writer, group, width, few);
+    });
+  }
+
+  /** One product that is an output as it stands: multiplied, or added, right where it belongs. */
+  private isDirect({ products, epilogue, outputs }: MatmulGroup): boolean {
+    return products.length === 1 && epilogue.length === 0 && outputs.length === 1;
+  }
+
+  private direct(writer: Writer, group: MatmulGroup, columns: number, few: boolean): void {
+    const [node] = group.products as [Node];
+    const target = `${this.named.get(node)} + first * ${columns} + column`;
+    this.multiply(writer, group, node, target, String(columns), few, this.surroundings.accumulates(node));
+  }
+
+  private throughTiles(writer: Writer, group: MatmulGroup, width: number, few: boolean): void {
+    const tiles = new Map<Node, string>();
+    group.products.forEach((node, n) => {
+      const name = this.names.unique(`${this.named.get(node)}_tile`);
+      tiles.set(node, name);
+      writer.line(`float *${name} = own + MALC_SCRATCH${n === 0 ? '' : ` + ${n * width} * MALC_ROWS`};`);
+      this.multiply(writer, group, node, name, String(width), few, false);
+    });
+    writer.loop('r', '0', 'rows', () => this.epilogueRow(writer, group, tiles, width));
+  }
+
+  private multiply(writer: Writer, group: MatmulGroup, node: Node, target: string, stride: string, few: boolean, add: boolean): void {
+    const [left] = node.inputs as [Node];
+    const inner = innerOf(node);
+    const right = this.rights.get(this.rightKey(node, group))!.name;
+    const first = times('first', strideOf(left.dimensions, group.rows));
+    const from = matrixText(`${this.named.get(left)} + ${first}`, left.dimensions, group.rows, inner);
+    const common = `${target}, ${stride}, (malc_matrix)${from}, rows`;
+    const packed = `malc_multiply(${common}, ${right}, ${countText(inner)}, column, columns, own);`;
+    if (add) {
+      const panels = `malc_packed_panels(${right}, ${countText(inner)}, column)`;
+      return writer.line(`malc_multiply_panels(${common}, ${panels}, ${countText(inner)}, columns, own, true);`);
+    }
+    if (!few) return writer.line(packed);
+    writer.line(`if (few) malc_multiply_few(${common}, ${right}_from, ${countText(inner)}, column, columns);`);
+    writer.line(`else ${packed}`);
+  }
+
+  /** Finishes row `r` of the tiles: the epilogue's maps, and the stores. */
+  private epilogueRow(writer: Writer, group: MatmulGroup, tiles: ReadonlyMap<Node, string>, width: number): void {
+    const inside = new Set(group.epilogue);
+    const flat = group.columns.length === 1;
+    const step = productOf(group.columns.slice(1).map(dim => dim.size!));
+    const external = [...new Set(group.epilogue.flatMap(node => node.inputs))].filter(node => !inside.has(node) && !tiles.has(node));
+    const at = this.rowCoordinates(writer, group, external);
+    const pointers = new Map<Node, string>();
+    const targets = new Map<Node, string>();
+    for (const [node, tile] of tiles) {
+      const name = this.names.unique(`${this.named.get(node)}_done`);
+      writer.line(`const float *${name} = ${tile} + r * ${width};`);
+      pointers.set(node, name);
+    }
+    for (const node of [...external, ...group.outputs]) {
+      const hasColumns = node.dimensions.some(dim => hasDimension(group.columns, dim.name));
+      const hasRows = node.dimensions.some(dim => hasDimension(group.rows, dim.name));
+      if (!hasRows || !hasColumns) continue;
+      const isOutput = group.outputs.includes(node);
+      const name = this.names.unique(`${this.named.get(node)}_row`);
+      const columns = node.dimensions.filter(dim => hasDimension(group.columns, dim.name));
+      const leads = sameDimensions(node.dimensions.slice(0, group.rows.length), group.rows);
+      const offset = leads ? times('(first + r)', countText(columns)) : offsetText(node.dimensions, at);
+      writer.line(`${isOutput ? '' : 'const '}float *${name} = ${this.named.get(node)} + ${offset};`);
+      (isOutput ? targets : pointers).set(node, name);
+    }
+    const read = (node: Node, place: Coordinates): string => {
+      const pointer = pointers.get(node);
+      const cast = node.dtype === 'i32' ? '(float)' : '';
+      const columns = node.dimensions.filter(dim => hasDimension(group.columns, dim.name));
+      if (tiles.has(node)) return `${pointer}[${offsetText(group.columns, place)} - column]`;
+      if (pointer) return `${cast}${pointer}[${offsetText(columns, place)}]`;
+      return `${cast}${this.named.get(node)}[${columns.length === 0 && node.dimensions.length > 0 ? '(first + r)' : offsetText(node.dimensions, place)}]`;
+    };
+    const bounds = (dim: Dimension, axis: number): [string, string] =>
+      axis > 0 ? ['0', sizeText(dim)] : flat ? ['column', 'column + columns'] : [`column / ${step}`, `(column + columns) / ${step}`];
+    columnLoops(writer, group.columns, bounds, inside, '#pragma omp simd', (columns, segment) => {
+      const place = new Map([...at, ...columns]);
+      const nameOf = (node: Node) => (group.outputs.includes(node) ? this.names.unique(`${this.named.get(node)}_value`) : this.named.get(node)!);
+      const elements = new Elements(writer, { inside, read, nameOf, names: this.names, segment });
+      for (const node of group.outputs) {
+        const value = tiles.has(node) ? read(node, place) : elements.value(node, place);
+        const target = `${targets.get(node)}[${offsetText(group.columns, place)}]`;
+        writer.line(`${target} ${this.surroundings.accumulates(node) ? '+=' : '='} ${value};`);
+      }
+    });
+  }
+
+  private rowCoordinates(writer: Writer, group: MatmulGroup, external: readonly Node[]): Map<string, string> {
+    const { rows } = group;
+    if (rows.length === 1) return new Map([[rows[0]!.name, '(first + r)']]);
+    const at = new Map(rows.map(dim => [dim.name, coordinateName(dim)]));
+    const used = rows.filter(dim =>
+      external.some(
+        node => hasDimension(node.dimensions, dim.name) && !sameDimensions(node.dimensions.slice(0, rows.length), rows),
+      ),
+    );
+    for (const dim of used) {
+      const axis = rows.indexOf(dim);
+      const after = rows.slice(axis + 1);
+      const above = after.length > 0 ? `(first + r) / (${countText(after)})` : '(first + r)';
+      writer.line(`const int64_t ${at.get(dim.name)} = ${axis > 0 ? `${above} % ${sizeText(dim)}` : above};`);
+    }
+    return at;
+  }
+
+  private formula(node: Node): string {
+    const [left, right] = node.inputs as [Node, Node];
+    return `${this.named.get(node)} = ${this.named.get(left)} x ${this.named.get(right)}, summed over ${innerOf(node).map(dim => dim.name).join(', ')}`;
+  }
+
+  private rightKey(node: Node, group: MatmulGroup): string {
+    return `${node.inputs[1]!.id}:${group.columns.map(dim => dim.name).join()}`;
+  }
+}
+
+/** Columns that one task computes: all of them if they are few, else a run that no head is cut by. */
+function chunkOf(group: MatmulGroup): number {
+  const columns = productOf(group.columns.map(dim => dim.size!));
+  const step = leastCommonMultiple(panel, productOf(group.columns.slice(1).map(dim => dim.size!)));
+  return columns <= columnsAtOnce * 1.5 || step >= columns ? columns : Math.max(step, Math.floor(columnsAtOnce / step) * step);
+}
+
+const leastCommonMultiple = (a: number, b: number): number => {
+  const greatestCommonDivisor = (x: number, y: number): number => (y === 0 ? x : greatestCommonDivisor(y, x % y));
+  return (a / greatestCommonDivisor(a, b)) * b;
+};
+
+/** The dimensions that a product sums over, in the left operand's order. */
+function innerOf(node: Node): Dimension[] {
+  const [left, right] = node.inputs as [Node, Node];
+  return left.dimensions.filter(dim => hasDimension(right.dimensions, dim.name));
+}
+
+/** Elements between two consecutive positions along `dims`, which lie side by side in the tensor. */
+function strideOf(tensor: readonly Dimension[], dims: readonly Dimension[]): string {
+  const last = tensor.findIndex(dim => dim.name === dims.at(-1)!.name);
+  return countText(tensor.slice(last + 1));
+}
+
+/** A tensor as a matrix with these rows and columns. */
+function matrixText(data: string, tensor: readonly Dimension[], rows: readonly Dimension[], columns: readonly Dimension[]): string {
+  const order = tensor.map(dim => dim.name).join();
+  const names = (dims: readonly Dimension[]) => dims.map(dim => dim.name);
+  const plain = [...names(rows), ...names(columns)].join();
+  const transposed = [...names(columns), ...names(rows)].join();
+  if (order !== plain && order !== transposed) throw new Error(`matmul: [${order}] is not a matrix of [${names(rows)}] by [${names(columns)}]`);
+  return `{ ${data}, ${strideOf(tensor, rows)}, ${strideOf(tensor, columns)} }`;
+}

@@ -1,0 +1,290 @@
+// Emits row kernels: norms, losses, sums of gradients and whatever else visits rows. A row's reductions cut its columns
+// into passes; totals over the rows are summed in a fixed number of parts, so that results do not depend on threads.
+import { hasDimension, sameDimensions } from '../../graph/dimension.ts';
+import type { Node } from '../../graph/graph.ts';
+import { isTotal } from '../../kernels/forms.ts';
+import type { RowKernel } from '../../kernels/kernel.ts';
+import type { ReduceAttributes } from '../../ops/reduce.ts';
+import { Elements, columnLoops } from './elements.ts';
+import { type Coordinates, coordinateName, countText, offsetText, sizeText, times } from './index-text.ts';
+import { type Argument, type KernelSource, parameterList, sizeArguments, type Surroundings } from './kernel-source.ts';
+import { extentOf } from '../../plan/extent.ts';
+import { Names, Writer } from './writer.ts';
+
+/** Parts that totals are summed in: fixed, so that the order of addition is. */
+const parts = 32;
+
+export function emitRow(kernel: RowKernel, surroundings: Surroundings): KernelSource {
+  return new RowEmitter(kernel, surroundings).emit();
+}
+
+class RowEmitter {
+  private readonly kernel: RowKernel;
+  private readonly surroundings: Surroundings;
+  private readonly names = new Names();
+  private readonly named = new Map<Node, string>();
+  /** Local names of row values, once they are known. */
+  private readonly rowValues = new Map<Node, string>();
+  private readonly inside: ReadonlySet<Node>;
+  private readonly totals: readonly Node[];
+
+  constructor(kernel: RowKernel, surroundings: Surroundings) {
+    this.kernel = kernel;
+    this.surroundings = surroundings;
+    this.inside = new Set(kernel.members);
+    this.totals = kernel.members.filter(node => isTotal(node, kernel.rows));
+    for (const node of new Set([...kernel.inputs, ...kernel.outputs, ...kernel.members])) this.named.set(node, this.names.unique(surroundings.nameOf(node)));
+  }
+
+  emit(): KernelSource {
+    const { kernel, surroundings } = this;
+    const total = this.totals.length > 0;
+    const extents = this.totals.map(node => {
+      const { runtime, count } = extentOf(node.dimensions);
+      return { runtime, count: count * parts };
+    });
+    const list: Argument[] = [
+      ...sizeArguments([kernel.rows, kernel.columns, ...kernel.inputs.map(node => node.dimensions)]),
+      ...kernel.inputs.map(node => ({ kind: 'input' as const, node, name: this.named.get(node)! })),
+      ...kernel.outputs.map(node => ({ kind: 'output' as const, node, name: this.named.get(node)! })),
+      ...(total ? [{ kind: 'workspace' as const, extents }] : []),
+    ];
+    const writer = new Writer();
+    writer.comment(surroundings.comment);
+    writer.block(`static void @NAME@(${parameterList(list)})`, () => {
+      if (total) this.rowsInParts(writer);
+      else {
+        writer.line('#pragma omp parallel for schedule(static)');
+        writer.loop('row', '0', countText(kernel.rows), () => this.row(writer));
+      }
+    });
+    return { text: writer.toString(), arguments: list };
+  }
+
+  /** Rows in a fixed number of parts, each with sums of its own, which are then added in order. */
+  private rowsInParts(writer: Writer): void {
+    const partials = new Map<Node, string>();
+    writer.line(`enum { parts = ${parts} };`);
+    writer.line(`const int64_t rows = ${countText(this.kernel.rows)};`);
+    let before: string[] = [];
+    for (const node of this.totals) {
+      const name = this.names.unique(`${this.named.get(node)}_parts`);
+      partials.set(node, name);
+      writer.line(`float *${name} = workspace${before.map(text => ` + ${times('parts', text)}`).join('')};`);
+      before = [...before, countText(node.dimensions)];
+    }
+    writer.line('#pragma omp parallel for schedule(static)');
+    writer.loop('part', '0', 'parts', () => {
+      for (const node of this.totals) {
+        const name = this.names.unique(`${this.named.get(node)}_part`);
+        this.rowValues.set(node, name);
+        const width = countText(node.dimensions);
+        writer.line(`float *${name} = ${partials.get(node)} + ${times('part', width)};`);
+        writer.line(`for (int64_t i = 0; i < ${width}; i++) ${name}[i] = 0.0f;`);
+      }
+      writer.loop('row', 'rows * part / parts', 'rows * (part + 1) / parts', () => this.row(writer));
+    });
+    for (const node of this.totals) {
+      const width = countText(node.dimensions);
+      const assign = this.surroundings.accumulates(node) ? '+=' : '=';
+      if (width !== '1') writer.line('#pragma omp parallel for schedule(static)');
+      writer.loop('i', '0', width, () => {
+        writer.line('double sum = 0;');
+        writer.line(`for (int64_t part = 0; part < parts; part++) sum += ${partials.get(node)}[${width === '1' ? 'part' : `part * ${width} + i`}];`);
+        writer.line(`${this.named.get(node)}[i] ${assign} (float)sum;`);
+      });
+    }
+  }
+
+  /** One row: row values that are ready, then a pass over the columns, and so on while reductions give new row values. */
+  private row(writer: Writer): void {
+    const at = this.rowCoordinates(writer);
+    const rowNames = this.rowPointers(writer, at);
+    const read = (node: Node, place: Coordinates): string => this.readElement(node, place, rowNames);
+    const rowElements = new Elements(writer, { inside: this.rowMaps(), read, nameOf: node => this.localName(node), names: this.names, segment: new Map() });
+    const done = new Set<Node>();
+    const levels = this.levels();
+    const last = Math.max(0, ...levels.values());
+    for (let level = 0; level <= last; level++) {
+      for (const node of this.kernel.members) {
+        if (levels.get(node) !== level || done.has(node) || !this.isRowMap(node)) continue;
+        done.add(node);
+        this.rowValues.set(node, rowElements.value(node, at));
+        this.storeRow(writer, node);
+      }
+      this.pass(writer, this.kernel.members.filter(node => levels.get(node) === level), at, rowNames);
+      for (const node of this.kernel.members) {
+        if (levels.get(node) !== level) continue;
+        if (this.isColumnReduction(node)) this.storeRow(writer, node);
+        if (this.totals.includes(node) && !this.isElement(node.inputs[0]!))
+          writer.line(`${this.rowValues.get(node)}[0] += ${this.rowValue(node.inputs[0]!, at, rowNames)};`);
+      }
+    }
+  }
+
+  /** A pass over the columns: sums of this level's reductions and totals, and stores of this level's outputs. */
+  private pass(writer: Writer, nodes: readonly Node[], at: Coordinates, rowNames: ReadonlyMap<Node, string>): void {
+    const reductions = nodes.filter(node => this.isColumnReduction(node));
+    const stores = nodes.filter(node => this.isElement(node) && this.kernel.outputs.includes(node));
+    const totals = nodes.filter(node => this.totals.includes(node) && this.isElement(node.inputs[0]!));
+    if (reductions.length + stores.length + totals.length === 0) return;
+    for (const node of reductions) {
+      const name = this.localName(node);
+      this.rowValues.set(node, name);
+      writer.line(`float ${name} = ${this.operation(node) === 'sum' ? '0.0f' : '-INFINITY'};`);
+    }
+    const needed = this.neededElements([...reductions, ...totals].map(node => node.inputs[0]!).concat(stores));
+    columnLoops(writer, this.kernel.columns, dim => ['0', sizeText(dim)], needed, this.pragma(reductions), (columns, segment) => {
+      const place = new Map([...at, ...columns]);
+      const elements = new Elements(writer, {
+        inside: needed,
+        read: (node, where) => this.readElement(node, where, rowNames),
+        nameOf: node => this.localName(node),
+        names: this.names,
+        segment,
+      });
+      for (const node of stores) this.storeElement(writer, node, elements.value(node, place), place, rowNames);
+      for (const node of reductions) {
+        const value = elements.value(node.inputs[0]!, place);
+        const name = this.rowValues.get(node)!;
+        writer.line(this.operation(node) === 'sum' ? `${name} += ${value};` : `${name} = malc_max(${name}, ${value});`);
+      }
+      for (const node of totals)
+        writer.line(`${this.rowValues.get(node)}[${offsetText(node.dimensions, place)}] += ${elements.value(node.inputs[0]!, place)};`);
+    });
+  }
+
+  private pragma(reductions: readonly Node[]): string {
+    const clause = (operation: 'sum' | 'max', symbol: string) => {
+      const names = reductions.filter(node => this.operation(node) === operation).map(node => this.rowValues.get(node)!);
+      return names.length === 0 ? '' : ` reduction(${symbol} : ${names.join(', ')})`;
+    };
+    return `#pragma omp simd${clause('sum', '+')}${clause('max', 'max')}`;
+  }
+
+  /** Declares the coordinates of the row's dimensions that something needs besides the row's number. */
+  private rowCoordinates(writer: Writer): Map<string, string> {
+    const { rows } = this.kernel;
+    const at = new Map(rows.map(dim => [dim.name, coordinateName(dim)]));
+    const needsThem = [...this.kernel.inputs].some(
+      node => !this.leadsWithRows(node) && rows.some(dim => hasDimension(node.dimensions, dim.name)),
+    );
+    const readsThem = this.kernel.members.some(node => {
+      const text = JSON.stringify(node.attributes);
+      return rows.some(dim => text.includes(`"coordinate","dimension":"${dim.name}"`));
+    });
+    if (rows.length === 1) return new Map([[rows[0]!.name, 'row']]);
+    if (needsThem || readsThem)
+      rows.forEach((dim, n) => {
+        const after = rows.slice(n + 1);
+        const above = after.length > 0 ? `row / (${countText(after)})` : 'row';
+        writer.line(`const int64_t ${at.get(dim.name)} = ${n > 0 ? `${above} % ${sizeText(dim)}` : above};`);
+        writer.line(`(void)${at.get(dim.name)};`);
+      });
+    return at;
+  }
+
+  private leadsWithRows(node: Node): boolean {
+    return sameDimensions(node.dimensions.slice(0, this.kernel.rows.length), this.kernel.rows);
+  }
+
+  /** For inputs and outputs with rows and columns: a pointer to this row. */
+  private rowPointers(writer: Writer, at: Coordinates): Map<Node, string> {
+    const pointers = new Map<Node, string>();
+    for (const node of new Set([...this.kernel.inputs, ...this.kernel.outputs])) {
+      if (this.totals.includes(node)) continue;
+      const columns = node.dimensions.filter(dim => hasDimension(this.kernel.columns, dim.name));
+      const rows = node.dimensions.filter(dim => hasDimension(this.kernel.rows, dim.name));
+      if (columns.length === 0 || rows.length === 0) continue;
+      const offset = this.leadsWithRows(node) ? times('row', countText(columns)) : offsetText(node.dimensions, at);
+      const name = this.names.unique(`${this.named.get(node)}_row`);
+      const type = node.dtype === 'i32' ? 'int32_t' : 'float';
+      writer.line(`${this.kernel.outputs.includes(node) ? '' : 'const '}${type} *${name} = ${this.named.get(node)} + ${offset};`);
+      pointers.set(node, name);
+    }
+    return pointers;
+  }
+
+  /** An element of something that the loop at hand does not compute: an input, an earlier output, a row value. */
+  private readElement(node: Node, at: Coordinates, rowNames: ReadonlyMap<Node, string>): string {
+    const rowValue = this.rowValues.get(node);
+    if (rowValue && !this.totals.includes(node)) return rowValue;
+    const cast = node.dtype === 'i32' ? '(float)' : '';
+    const pointer = rowNames.get(node);
+    if (pointer) {
+      const columns = node.dimensions.filter(dim => hasDimension(this.kernel.columns, dim.name));
+      return `${cast}${pointer}[${offsetText(columns, at)}]`;
+    }
+    const leads = this.leadsWithRows(node) && node.dimensions.length > 0;
+    return `${cast}${this.named.get(node)}[${leads ? 'row' : offsetText(node.dimensions, at)}]`;
+  }
+
+  private rowValue(node: Node, at: Coordinates, rowNames: ReadonlyMap<Node, string>): string {
+    return this.rowValues.get(node) ?? this.readElement(node, at, rowNames);
+  }
+
+  private storeElement(writer: Writer, node: Node, value: string, at: Coordinates, rowNames: ReadonlyMap<Node, string>): void {
+    const assign = this.surroundings.accumulates(node) ? '+=' : '=';
+    const target = rowNames.has(node)
+      ? `${rowNames.get(node)}[${offsetText(this.kernel.columns, at)}]`
+      : `${this.named.get(node)}[row]`;
+    writer.line(`${target} ${assign} ${value};`);
+  }
+
+  private storeRow(writer: Writer, node: Node): void {
+    if (!this.kernel.outputs.includes(node)) return;
+    writer.line(`${this.named.get(node)}[row] ${this.surroundings.accumulates(node) ? '+=' : '='} ${this.rowValues.get(node)};`);
+  }
+
+  private isElement(node: Node): boolean {
+    const { rows, columns } = this.kernel;
+    return columns.length > 0 && node.dimensions.length === rows.length + columns.length;
+  }
+
+  private isColumnReduction(node: Node): boolean {
+    return node.primitive?.name === 'reduce' && !this.totals.includes(node);
+  }
+
+  private isRowMap(node: Node): boolean {
+    return node.primitive?.name === 'map' && !this.isElement(node);
+  }
+
+  /** A value's name, or another where that is the buffer's that it goes to. */
+  private localName(node: Node): string {
+    const name = this.named.get(node)!;
+    return this.kernel.outputs.includes(node) ? this.names.unique(`${name}_value`) : name;
+  }
+
+  private rowMaps(): Set<Node> {
+    return new Set(this.kernel.members.filter(node => this.isRowMap(node)));
+  }
+
+  private operation(node: Node): 'sum' | 'max' {
+    return (node.attributes as ReduceAttributes).operation;
+  }
+
+  /** The members that elements are made of, down to inputs and row values. */
+  private neededElements(targets: readonly Node[]): Set<Node> {
+    const needed = new Set<Node>();
+    const visit = (node: Node) => {
+      if (!this.inside.has(node) || !this.isElement(node) || needed.has(node)) return;
+      needed.add(node);
+      node.inputs.forEach(visit);
+    };
+    targets.forEach(visit);
+    return needed;
+  }
+
+  /** In which pass each member is computed: one after the reductions that it reads. */
+  private levels(): Map<Node, number> {
+    const levels = new Map<Node, number>();
+    for (const node of this.kernel.members) {
+      const before = node.inputs
+        .filter(input => this.inside.has(input))
+        .map(input => levels.get(input)! + (this.isColumnReduction(input) ? 1 : 0));
+      levels.set(node, Math.max(0, ...before));
+    }
+    return levels;
+  }
+}
+

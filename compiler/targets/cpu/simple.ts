@@ -1,0 +1,77 @@
+// Emits the kernels that move rows: gather, scatter-add and append.
+import { product } from '../../graph/dimension.ts';
+import type { Node } from '../../graph/graph.ts';
+import type { SingleKernel } from '../../kernels/kernel.ts';
+import { countText, times } from './index-text.ts';
+import { type Argument, type KernelSource, parameterList, sizeArguments, type Surroundings } from './kernel-source.ts';
+import { Names, Writer } from './writer.ts';
+
+export function emitSimple(kernel: SingleKernel, surroundings: Surroundings): KernelSource {
+  const names = new Names();
+  const [node] = kernel.members as [Node];
+  const name = (value: Node) => names.unique(surroundings.nameOf(value));
+  const writer = new Writer();
+  writer.comment(surroundings.comment);
+  const emit = { gather, scatter, append }[kernel.kind];
+  const list = emit(writer, node, name, surroundings.accumulates(node));
+  return { text: writer.toString(), arguments: list };
+}
+
+type Emit = (writer: Writer, node: Node, name: (value: Node) => string, accumulates: boolean) => Argument[];
+
+const input = (node: Node, name: string): Argument => ({ kind: 'input', node, name });
+const output = (node: Node, name: string): Argument => ({ kind: 'output', node, name });
+
+const gather: Emit = (writer, node, name) => {
+  const [table, indices] = node.inputs as [Node, Node];
+  const [from, index, to] = [name(table), name(indices), name(node)];
+  const width = countText(table.dimensions.slice(1));
+  const list = [...sizeArguments([indices.dimensions]), input(table, from), input(indices, index), output(node, to)];
+  writer.block(`static void @NAME@(${parameterList(list)})`, () => {
+    writer.line('#pragma omp parallel for schedule(static)');
+    writer.line(`for (int64_t row = 0; row < ${countText(indices.dimensions)}; row++)`);
+    writer.inner(() =>
+      writer.line(`memcpy(${to} + ${times('row', width)}, ${from} + (int64_t)${index}[row] * ${width}, ${width} * sizeof(float));`),
+    );
+  });
+  return list;
+};
+
+/** Each thread owns columns and adds the rows in their order: no two threads meet, and the sums are always the same. */
+const scatter: Emit = (writer, node, name, accumulates) => {
+  const [indices, updates] = node.inputs as [Node, Node];
+  const [index, from, to] = [name(indices), name(updates), name(node)];
+  const width = product(node.dimensions.slice(1).map(dim => dim.size!));
+  const slice = Math.min(width, 32);
+  const list = [...sizeArguments([indices.dimensions]), input(indices, index), input(updates, from), output(node, to)];
+  writer.block(`static void @NAME@(${parameterList(list)})`, () => {
+    writer.line(`enum { width = ${width}, slice = ${slice} };`);
+    if (!accumulates) writer.line(`memset(${to}, 0, ${countText(node.dimensions)} * sizeof(float));`);
+    writer.line('#pragma omp parallel for schedule(static)');
+    writer.block('for (int64_t column = 0; column < width; column += slice)', () => {
+      writer.line('const int64_t columns = malc_least(slice, width - column);');
+      writer.loop('row', '0', countText(indices.dimensions), () => {
+        writer.line(`float *sum = ${to} + ${index}[row] * (int64_t)width + column;`);
+        writer.line(`const float *update = ${from} + row * width + column;`);
+        writer.line('for (int64_t i = 0; i < columns; i++) sum[i] += update[i];');
+      });
+    });
+  });
+  return list;
+};
+
+const append: Emit = (writer, node, name) => {
+  const [, fresh, start] = node.inputs as [Node, Node, Node];
+  const [cache, from, first] = [name(node), name(fresh), name(start)];
+  const width = countText(fresh.dimensions.slice(2));
+  const list = [...sizeArguments([node.dimensions, fresh.dimensions]), input(fresh, from), input(start, first), output(node, cache)];
+  writer.block(`static void @NAME@(${parameterList(list)})`, () => {
+    writer.line('for (int64_t sequence = 0; sequence < batch; sequence++)');
+    writer.inner(() =>
+      writer.line(
+        `memcpy(${cache} + (sequence * context + *${first}) * ${width}, ${from} + sequence * time * ${width}, (size_t)(time * ${width}) * sizeof(float));`,
+      ),
+    );
+  });
+  return list;
+};

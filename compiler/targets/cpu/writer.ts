@@ -1,0 +1,93 @@
+// Writes indented C, line by line, and keeps names unique.
+
+const widest = 118;
+
+export class Writer {
+  private readonly lines: string[] = [];
+  private depth = 0;
+
+  line(text = ''): void {
+    const pad = '  '.repeat(this.depth);
+    if (text === '') this.lines.push('');
+    else for (const part of wrapLine(text, widest - pad.length)) this.lines.push(text.startsWith('#') ? part : pad + part);
+  }
+
+  /** A block comment of several lines. */
+  comment(lines: readonly string[]): void {
+    const pad = '  '.repeat(this.depth);
+    const last = lines.length - 1;
+    lines.forEach((line, n) => {
+      this.lines.push(`${pad}${n === 0 ? '/*' : ' *'} ${line}${n === last ? ' */' : ''}`);
+    });
+  }
+
+  /** `header {`, the body one step in, `}`. */
+  block(header: string, body: () => void): void {
+    this.line(header === '' ? '{' : `${header} {`);
+    this.inner(body);
+    this.line('}');
+  }
+
+  /** A loop over [from, to). */
+  loop(variable: string, from: string, to: string, body: () => void): void {
+    this.block(`for (int64_t ${variable} = ${from}; ${variable} < ${to}; ${variable}++)`, body);
+  }
+
+  inner(body: () => void): void {
+    this.depth++;
+    body();
+    this.depth--;
+  }
+
+  /** Appends what another writer wrote, at this one's depth. */
+  append(other: Writer): void {
+    const pad = '  '.repeat(this.depth);
+    for (const line of other.lines) this.lines.push(line === '' || line.startsWith('#') ? line : pad + line);
+  }
+
+  get isEmpty(): boolean {
+    return this.lines.length === 0;
+  }
+
+  toString(): string {
+    return `${this.lines.join('\n')}\n`;
+  }
+}
+
+/** Breaks a long line after a comma or before an operator, with the rest indented under it. */
+function wrapLine(text: string, width: number): string[] {
+  if (text.length <= width || text.startsWith('#') || text.startsWith('//')) return [text];
+  const parts: string[] = [];
+  let rest = text;
+  let room = width;
+  const indent = ' '.repeat(4 + (text.length - text.trimStart().length));
+  while (rest.length > room) {
+    const breaks = [...rest.slice(0, room).matchAll(/, | (?=[-+*/?:=|&]{1,2} )/g)].filter(match => match.index > 20);
+    const last = breaks.at(-1);
+    if (!last) break;
+    const at = last[0] === ', ' ? last.index + 1 : last.index;
+    parts.push(rest.slice(0, at).trimEnd());
+    rest = indent + rest.slice(at).trimStart();
+    room = width;
+  }
+  return [...parts, rest];
+}
+
+const reserved = new Set(
+  'auto break case char const continue default do double else enum extern float for goto if inline int long register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while row rows column columns task batch time context start block blocks packed scratch workspace partial chunk few tile run p g s c main index log exp sin cos'.split(
+    ' ',
+  ),
+);
+
+/** Hands out C identifiers, each once. */
+export class Names {
+  private readonly taken = new Set<string>();
+
+  unique(wanted: string): string {
+    const base = wanted.replace(/[^A-Za-z0-9_]/g, '_').replace(/^(?=\d)/, '_');
+    let name = reserved.has(base) ? `${base}_` : base;
+    for (let n = 2; this.taken.has(name); n++) name = `${base}_${n}`;
+    this.taken.add(name);
+    return name;
+  }
+}

@@ -1,0 +1,23 @@
+// From a Model to a library that can be opened: compile, then the machine's C compiler, unless the cache has it.
+import type { Model } from '../compiler/check/model.ts';
+import { compile } from '../compiler/index.ts';
+import { findCompiler } from '../compiler/targets/cpu/toolchain.ts';
+import { buildCached, type CachedBuild } from './cache.ts';
+
+export interface Build extends CachedBuild {
+  /** Wall time of it all. */
+  readonly seconds: number;
+}
+
+/**
+ * Builds a model's library. The C compiler runs as a process of its own, so the caller may show progress meanwhile.
+ *
+ * @throws MachineError where there is no C compiler or the cache cannot be written.
+ */
+export async function buildModel(model: Model): Promise<Build> {
+  const started = performance.now();
+  const compiler = await findCompiler();
+  const { files } = compile(model);
+  const build = await buildCached(files, compiler);
+  return { ...build, seconds: (performance.now() - started) / 1000 };
+}

@@ -1,0 +1,34 @@
+// What a command is. One command is one thin file; its options are data, and its work is imported when it runs,
+// so that `malc --help` pays for nothing.
+
+export interface Option {
+  readonly type: 'string' | 'number' | 'boolean';
+  readonly describe: string;
+  readonly alias?: string | readonly string[];
+  readonly default?: string | number | boolean;
+  readonly required?: boolean;
+  readonly choices?: readonly string[];
+  /** True where several values may follow the name. */
+  readonly array?: boolean;
+  /** Shown under "Advanced options". */
+  readonly advanced?: boolean;
+}
+
+export interface Positional {
+  readonly name: string;
+  readonly describe: string;
+  readonly required?: boolean;
+}
+
+export interface Command {
+  readonly name: string;
+  readonly describe: string;
+  readonly positionals?: readonly Positional[];
+  readonly options: Readonly<Record<string, Option>>;
+  readonly examples?: readonly (readonly [command: string, does: string])[];
+  /**
+   * Does the work. Arguments are keyed by the option's long name (`batch-size`). Input errors are thrown as UserError
+   * (exit 1), what the machine lacks as MachineError (exit 3); anything else is an internal error (exit 70).
+   */
+  run(args: Readonly<Record<string, unknown>>): Promise<void>;
+}

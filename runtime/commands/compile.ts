@@ -1,0 +1,107 @@
+// `malc compile`: a model as source files, a memory plan and a native library in one folder.
+import { mkdirSync, readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { UserError } from '../../compiler/diagnostic.ts';
+import type { Command } from './command.ts';
+
+interface Stage {
+  readonly name: string;
+  readonly milliseconds: number;
+  readonly print: () => string;
+}
+
+export const compile: Command = {
+  name: 'compile',
+  describe: 'writes the C source, the memory plan and the native library of a model',
+  positionals: [{ name: 'file', describe: 'A .mal file, or the name of a well-known model', required: true }],
+  options: {
+    name: { type: 'string', describe: 'Which model, where the file has several' },
+    output: { type: 'string', alias: 'o', describe: 'Folder to write to [default: build/ and the name of the model]' },
+    target: { type: 'string', describe: 'What to compile for', default: 'cpu' },
+    fuse: {
+      type: 'boolean',
+      describe: 'Fuses operations; --no-fuse: a kernel for each',
+      default: true,
+      advanced: true,
+    },
+    dump: { type: 'string', describe: 'Prints what this stage of the compiler made, or `all`', advanced: true },
+    time: { type: 'boolean', describe: 'Prints the time of each stage', default: false, advanced: true },
+  },
+  examples: [
+    ['malc compile tiny.mal -o build/tiny', 'writes model.c, plan.json and model.so'],
+    ['malc compile tiny.mal --dump graph', 'prints the graph of tensors besides'],
+  ],
+  async run(args) {
+    const target = args.target as string;
+    if (target !== 'cpu') throw unknownTarget(target);
+    const { readModel } = await import('../../compiler/check/read-model.ts');
+    const compiler = await import('../../compiler/index.ts');
+    const { findCompiler } = await import('../../compiler/targets/cpu/toolchain.ts');
+    const { buildCached } = await import('../cache.ts');
+
+    const { model, warnings } = readModel(args.file as string, args.name as string | undefined);
+    for (const warning of warnings) console.error(`${warning}\n`);
+    const stages: Stage[] = [];
+    const { files, plan } = compiler.compile(model, {
+      fuse: args.fuse as boolean,
+      onStage: (name, milliseconds, print) => stages.push({ name, milliseconds, print }),
+    });
+    if (args.dump !== undefined) printStages(args.dump as string, stages);
+    const started = performance.now();
+    const library = await buildCached(files, await findCompiler());
+    if (args.time) {
+      const name = library.cached ? 'cc (built before)' : 'cc';
+      printTimes([...stages, { name, milliseconds: performance.now() - started }]);
+    }
+    // Everything exists before anything is written: a failed compilation leaves the folder as it was.
+    const folder = (args.output as string | undefined) ?? join('build', model.name);
+    const written = {
+      ...files,
+      'plan.json': `${JSON.stringify(plan, null, 2)}\n`,
+      [basename(library.libraryPath)]: readFileSync(library.libraryPath),
+    };
+    await writeAll(folder, written);
+    console.error(`${folder}: ${Object.keys(written).join(', ')}`);
+  },
+};
+
+/** The targets of the design that do not exist yet are refused by name. */
+function unknownTarget(target: string): UserError {
+  const planned = ['cuda', 'metal'].includes(target);
+  const reason = planned ? `the target ${target} is planned and not there yet` : `there is no target ${target}`;
+  return new UserError(`${reason}; use --target cpu`);
+}
+
+/** Prints one stage, or all of them under their names. */
+function printStages(wanted: string, stages: readonly Stage[]): void {
+  if (wanted === 'all') {
+    for (const { name, print } of stages) console.log(`== ${name}\n${print().trimEnd()}\n`);
+    return;
+  }
+  const chosen = stages.filter(({ name }) => name === wanted);
+  if (chosen.length === 0) {
+    const names = [...new Set(stages.map(({ name }) => name))];
+    throw new UserError(`--dump: there is no stage ${wanted}; the stages are ${names.join(', ')}, and all`);
+  }
+  for (const { print } of chosen) console.log(print().trimEnd());
+}
+
+/** To stderr, as everything but the dump, so that `--dump` can be piped. */
+function printTimes(stages: readonly Pick<Stage, 'name' | 'milliseconds'>[]): void {
+  const total = stages.reduce((sum, { milliseconds }) => sum + milliseconds, 0);
+  const rows = [...stages, { name: 'total', milliseconds: total }];
+  const width = Math.max(...rows.map(({ name }) => name.length));
+  for (const { name, milliseconds } of rows) {
+    console.error(`${name.padEnd(width)}  ${milliseconds.toFixed(1).padStart(9)} ms`);
+  }
+}
+
+async function writeAll(folder: string, files: Readonly<Record<string, string | Uint8Array>>): Promise<void> {
+  const { writeFileAtomic } = await import('../atomic-file.ts');
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (error) {
+    throw new UserError(`cannot make the folder ${folder}: ${(error as Error).message}; choose another with --output`);
+  }
+  for (const [name, content] of Object.entries(files)) writeFileAtomic(join(folder, name), content);
+}

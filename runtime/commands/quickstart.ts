@@ -1,0 +1,20 @@
+// `malc quickstart`, and `npm start`: a story teller from nothing, in about a minute.
+import type { Command } from './command.ts';
+
+export const quickstart: Command = {
+  name: 'quickstart',
+  describe: 'writes stories, learns a tokenizer and trains a small model on them, in about a minute',
+  options: {
+    output: {
+      type: 'string',
+      alias: 'o',
+      describe: 'The run folder; a quickstart that is there already is replaced',
+      default: 'runs/quickstart',
+    },
+  },
+  examples: [['malc quickstart', 'shows what malc does, in runs/quickstart']],
+  async run(args) {
+    const { runQuickstart } = await import('../quickstart.ts');
+    await runQuickstart(args.output as string);
+  },
+};

@@ -1,0 +1,100 @@
+// malc train-tokenizer: a byte-level BPE tokenizer from text files.
+import { describeCount, describeMemory } from '../show/quantities.ts';
+import type { TokenizerProgress } from '../tokenizer/train.ts';
+import type { Command } from './command.ts';
+
+/** Compression is measured on so many characters of each input: enough to tell, and soon done. */
+const SAMPLE = 2 ** 20;
+
+export const trainTokenizer: Command = {
+  name: 'train-tokenizer',
+  describe: 'Make a tokenizer (byte-level BPE, tokenizer.json) from your text',
+  options: {
+    input: { type: 'string', alias: 'i', array: true, required: true, describe: 'Text files, or - for standard input' },
+    output: { type: 'string', alias: 'o', default: 'tokenizer.json', describe: 'The file to write' },
+    'vocab-size': { type: 'number', alias: 'v', default: 32000, describe: 'Tokens in all' },
+    'min-frequency': {
+      type: 'number',
+      default: 2,
+      advanced: true,
+      describe: 'Merge no pair that occurs less often than this',
+    },
+    split: {
+      type: 'string',
+      choices: ['gpt2', 'llama3'],
+      default: 'gpt2',
+      advanced: true,
+      describe: 'How text is cut into words before merging: the pattern of this model',
+    },
+    'special-tokens': {
+      type: 'string',
+      array: true,
+      advanced: true,
+      describe: 'Tokens that are marks and not text; they take the first ids  [default: "<|endoftext|>"]',
+    },
+  },
+  examples: [
+    ['malc train-tokenizer -i book.txt -v 2048', 'a small vocabulary, right for a few megabytes'],
+    ['cat *.txt | malc train-tokenizer -i - -o tokenizer.json', 'from standard input'],
+  ],
+
+  async run(args) {
+    const { checkWritable } = await import('../atomic-file.ts');
+    const { readText } = await import('../data/text.ts');
+    const { writeTokenizer } = await import('../tokenizer/json.ts');
+    const training = await import('../tokenizer/train.ts');
+
+    const output = args.output as string;
+    const wanted = args['vocab-size'] as number;
+    const specialTokens = args['special-tokens'] as readonly string[] | undefined;
+    checkWritable(output);
+
+    const start = performance.now();
+    const samples: string[] = [];
+    let bytes = 0;
+    function* texts() {
+      for (const path of args.input as readonly string[]) {
+        const text = readText(path);
+        samples.push(text.slice(0, SAMPLE));
+        bytes += Buffer.byteLength(text);
+        yield text;
+      }
+    }
+    const tokenizer = training.trainTokenizer(texts(), {
+      vocabSize: wanted,
+      minFrequency: args['min-frequency'] as number,
+      split: args.split as 'gpt2' | 'llama3',
+      ...(specialTokens !== undefined && { specialTokens }),
+      ...(process.stderr.isTTY && { onProgress: showProgress }),
+    });
+    writeTokenizer(output, tokenizer);
+
+    const seconds = (performance.now() - start) / 1000;
+    const size = tokenizer.vocabularySize;
+    const sampled = samples.reduce((sum, sample) => sum + Buffer.byteLength(sample), 0);
+    const tokens = samples.reduce((sum, sample) => sum + tokenizer.encode(sample).length, 0);
+    console.log(
+      `${output}: ${count(size)} tokens from ${describeMemory(bytes)} of text in ${seconds.toFixed(1)} s, ` +
+        `${(sampled / tokens).toFixed(2)} bytes per token` +
+        (sampled < bytes ? ` (measured on ${describeMemory(sampled)})` : ''),
+    );
+    if (size < wanted)
+      console.log(
+        `The text has no more pairs that occur ${args['min-frequency']} times: ` +
+          `${count(size)} tokens instead of ${count(wanted)}.`,
+      );
+  },
+};
+
+/** One line on standard error, rewritten in place and cleared at the end. */
+function showProgress({ phase, done, total }: TokenizerProgress): void {
+  const text =
+    phase === 'count'
+      ? `counting words: ${describeCount(done)} characters`
+      : `merging: ${count(done)} of ${count(total ?? done)} tokens`;
+  process.stderr.write(`\r${phase === 'merge' && done === total ? '' : text}\u001b[K`);
+}
+
+function count(value: number): string {
+  return value.toLocaleString('en-US');
+}

@@ -1,0 +1,111 @@
+// Batches of windows from a token stream: shuffled for training, in order for validation. What a batch holds is a pure
+// function of the seed and the number of samples drawn before it, so that one integer is the whole cursor of a run.
+import { UserError } from '../../compiler/diagnostic.ts';
+import { permutation, Random } from './random.ts';
+import type { Tokens } from './tokens.ts';
+
+/** Positions that are not scored, as malc.h has it. */
+const NOT_SCORED = -1;
+
+/** Streams of random numbers that an epoch takes, one for its order and one for its offset. */
+const STREAMS_PER_EPOCH = 2;
+
+export interface BatchShape {
+  /** Sequences in a batch. */
+  readonly batch: number;
+  /** Positions in a sequence. */
+  readonly time: number;
+}
+
+/**
+ * Training batches. In each epoch the stream is cut into windows of time + 1 tokens, one every `time` tokens, so that
+ * each token but the first is a label once; the cuts are shifted by an offset in [0, time) that changes from epoch to
+ * epoch, and the windows come in a random order. All epochs have as many samples: what the offset pushes over the end
+ * of the stream is left out for that epoch.
+ */
+export class Batches {
+  readonly samplesPerEpoch: number;
+  readonly #tokens: Tokens;
+  readonly #shape: BatchShape;
+  readonly #seed: number;
+  #epoch = -1;
+  #offset = 0;
+  #order: Uint32Array = new Uint32Array(0);
+
+  /** @throws UserError where the stream is shorter than one window. */
+  constructor(tokens: Tokens, options: BatchShape & { readonly seed: number }) {
+    const { batch, time, seed } = options;
+    if (tokens.length < time + 1)
+      throw new UserError(
+        `the training text has ${tokens.length} tokens, and one window of ${time} positions needs ${time + 1}; ` +
+          'give more text (--data) or shorter windows (--seq-len)',
+      );
+    this.#tokens = tokens;
+    this.#shape = { batch, time };
+    this.#seed = seed;
+    this.samplesPerEpoch = Math.max(1, Math.floor(tokens.length / time) - 1);
+  }
+
+  /** Where the window of a sample begins in the stream; samples are numbered from 0 and go on over the epochs. */
+  sampleAt(index: number): number {
+    const { time } = this.#shape;
+    const epoch = Math.floor(index / this.samplesPerEpoch);
+    if (epoch !== this.#epoch) {
+      const stream = epoch * STREAMS_PER_EPOCH;
+      const offsets = Math.min(time, this.#tokens.length - this.samplesPerEpoch * time);
+      this.#order = permutation(this.samplesPerEpoch, this.#seed, stream);
+      this.#offset = new Random(this.#seed, stream + 1).below(offsets);
+      this.#epoch = epoch;
+    }
+    return this.#offset + this.#order[index - epoch * this.samplesPerEpoch]! * time;
+  }
+
+  /** Fills `tokens` and `labels`, [batch][time] each, with the samples from `index` on. */
+  fill(index: number, tokens: Int32Array, labels: Int32Array): void {
+    const { batch, time } = this.#shape;
+    for (let row = 0; row < batch; row++) fillRow(this.#tokens, this.sampleAt(index + row), time, row, tokens, labels);
+  }
+}
+
+/** Validation batches: windows that follow one another, each label once; what the last batch lacks is not scored. */
+export class ValidationBatches {
+  /** Batches that hold the whole stream. */
+  readonly count: number;
+  readonly #tokens: Tokens;
+  readonly #shape: BatchShape;
+
+  /** @throws UserError where the stream has no two tokens. */
+  constructor(tokens: Tokens, { batch, time }: BatchShape) {
+    if (tokens.length < 2)
+      throw new UserError(
+        `the validation text has ${tokens.length} token(s), and scoring one needs 2; ` +
+          'give more text (--data) or hold out more of it (--validation-share)',
+      );
+    this.#tokens = tokens;
+    this.#shape = { batch, time };
+    this.count = Math.ceil((tokens.length - 1) / (batch * time));
+  }
+
+  /** Fills `tokens` and `labels`, [batch][time] each, with batch number `index`. */
+  fill(index: number, tokens: Int32Array, labels: Int32Array): void {
+    const { batch, time } = this.#shape;
+    for (let row = 0; row < batch; row++)
+      fillRow(this.#tokens, (index * batch + row) * time, time, row, tokens, labels);
+  }
+}
+
+/** One row: the window that begins at `start`, and beyond the stream's end token 0, not scored. */
+function fillRow(
+  stream: Tokens,
+  start: number,
+  time: number,
+  row: number,
+  tokens: Int32Array,
+  labels: Int32Array,
+): void {
+  for (let t = 0; t < time; t++) {
+    const scored = start + t + 1 < stream.length;
+    tokens[row * time + t] = scored ? stream[start + t]! : 0;
+    labels[row * time + t] = scored ? stream[start + t + 1]! : NOT_SCORED;
+  }
+}

@@ -1,0 +1,304 @@
+// A generated model library, loaded: malc.h as a class. One NativeModel is one arena of parameters, moments, activations.
+import { MachineError } from '../compiler/diagnostic.ts';
+import {
+  callAsync,
+  declareOpaque,
+  declareStruct,
+  loadLibrary,
+  type NativeFunction,
+  type Pointer,
+  viewFloats,
+} from './ffi.ts';
+import { describeMemory } from './show/quantities.ts';
+
+/** The version of templates/cpu/malc.h that this file speaks. */
+const ABI = 1;
+const OK = 0;
+const NO_MEMORY = 1;
+const DATA = 0;
+const GRADIENT = 1;
+const FIRST_MOMENT = 2;
+const SECOND_MOMENT = 3;
+
+declareOpaque('malc_model');
+declareStruct('malc_options', {
+  max_batch: 'int64_t',
+  max_time: 'int64_t',
+  max_context: 'int64_t',
+  training: 'int32_t',
+  threads: 'int32_t',
+});
+declareStruct('malc_adamw', {
+  learning_rate: 'float',
+  beta1: 'float',
+  beta2: 'float',
+  epsilon: 'float',
+  weight_decay: 'float',
+  clip_norm: 'float',
+  update: 'int64_t',
+});
+declareStruct('malc_result', { loss: 'double', gradient_norm: 'double', scored: 'int64_t' });
+
+const PROTOTYPES = {
+  malc_abi: 'int32_t malc_abi(void)',
+  malc_architecture: 'const char *malc_architecture(void)',
+  malc_bytes: 'int64_t malc_bytes(const malc_options *options)',
+  malc_create: 'int malc_create(const malc_options *options, _Out_ malc_model **model)',
+  malc_destroy: 'void malc_destroy(malc_model *model)',
+  malc_message: 'const char *malc_message(const malc_model *model)',
+  malc_parameter_count: 'int32_t malc_parameter_count(void)',
+  malc_parameter_name: 'const char *malc_parameter_name(int32_t index)',
+  malc_parameter_rank: 'int32_t malc_parameter_rank(int32_t index)',
+  malc_parameter_dimension: 'int64_t malc_parameter_dimension(int32_t index, int32_t axis)',
+  malc_parameter_decays: 'int32_t malc_parameter_decays(int32_t index)',
+  malc_parameter_address: 'void *malc_parameter_address(malc_model *model, int32_t index, int32_t what)',
+  malc_initialize: 'int malc_initialize(malc_model *model, uint64_t seed)',
+  malc_step:
+    'int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, int64_t micro_batches, int64_t batch, int64_t time, const malc_adamw *update, _Out_ malc_result *result)',
+  malc_evaluate:
+    'int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *labels, int64_t batch, int64_t time, _Out_ malc_result *result)',
+  malc_forward:
+    'int malc_forward(malc_model *model, const int32_t *tokens, int64_t batch, int64_t time, float *logits)',
+  malc_decode:
+    'int malc_decode(malc_model *model, const int32_t *tokens, int64_t batch, int64_t time, int64_t start, float *logits)',
+};
+
+type Functions = Record<keyof typeof PROTOTYPES, NativeFunction>;
+
+export interface NativeOptions {
+  /** Sequences in one micro-batch, at most. */
+  readonly maxBatch: number;
+  /** Positions in one call, at most. */
+  readonly maxTime: number;
+  /** Positions that the key-value cache holds; 0 for no cache. */
+  readonly maxContext: number;
+  /** Without it there are no gradients, no moments and no saved activations. */
+  readonly training: boolean;
+  /** Absent: as OpenMP chooses. */
+  readonly threads?: number | undefined;
+}
+
+/** A parameter by its Hugging Face name. The arrays are the native memory itself: writing to them sets the weights. */
+export interface NativeParameter {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** True where weight decay applies. */
+  readonly decays: boolean;
+  readonly data: Float32Array;
+  /** Null where the model was not opened for training; the moments likewise. */
+  readonly gradient: Float32Array | null;
+  readonly firstMoment: Float32Array | null;
+  readonly secondMoment: Float32Array | null;
+}
+
+/** One AdamW update. */
+export interface Update {
+  readonly learningRate: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  readonly weightDecay: number;
+  /** Global gradient norm above which gradients are scaled down; 0 for none. */
+  readonly clipNorm: number;
+  /** The number of this update, from 1. */
+  readonly update: number;
+}
+
+export interface StepResult {
+  /** Mean negative log-likelihood in nats over the scored positions. */
+  readonly loss: number;
+  /** Before clipping; 0 where no gradient was computed. */
+  readonly gradientNorm: number;
+  readonly scored: number;
+}
+
+export class NativeModel {
+  readonly architecture: string;
+  readonly vocabularySize: number;
+  readonly options: NativeOptions;
+  /** What the arena takes, exactly. */
+  readonly bytes: number;
+  readonly #native: Functions;
+  #pointer: Pointer | null;
+  #parameters: readonly NativeParameter[] | null = null;
+  #running: string | null = null;
+
+  private constructor(native: Functions, pointer: Pointer, options: NativeOptions, bytes: number) {
+    this.#native = native;
+    this.#pointer = pointer;
+    this.options = options;
+    this.bytes = bytes;
+    this.architecture = native.malc_architecture();
+    // The embedding comes first in every generated program, and its rows are the vocabulary.
+    this.vocabularySize = Number(native.malc_parameter_dimension(0, 0));
+  }
+
+  /**
+   * Loads a library and allocates a model. Its weights are zero until `initialize` or until they are written.
+   *
+   * @throws MachineError where the memory cannot be had; the message says how much was asked for.
+   */
+  static open(libraryPath: string, options: NativeOptions): NativeModel {
+    const native = loadLibrary(libraryPath, PROTOTYPES);
+    const abi = native.malc_abi();
+    if (abi !== ABI) throw new Error(`${libraryPath} speaks version ${abi} of malc.h, this program version ${ABI}`);
+    const nativeOptions = {
+      max_batch: options.maxBatch,
+      max_time: options.maxTime,
+      max_context: options.maxContext,
+      training: options.training ? 1 : 0,
+      threads: options.threads ?? 0,
+    };
+    const bytes = Number(native.malc_bytes(nativeOptions));
+    const created: [Pointer | null] = [null];
+    const code = native.malc_create(nativeOptions, created);
+    if (code === NO_MEMORY) {
+      throw new MachineError(
+        `the model needs ${describeMemory(bytes)} (${bytes} bytes) of memory, which this machine could not give. ` +
+          'Use a smaller batch size, a shorter sequence length or a smaller model.',
+      );
+    }
+    if (code !== OK || created[0] === null) throw new Error(`malc_create: ${native.malc_message(null)}`);
+    return new NativeModel(native, created[0], options, bytes);
+  }
+
+  /** All parameters in the library's order. The arrays must not be touched after `close`. */
+  get parameters(): readonly NativeParameter[] {
+    const pointer = this.#open();
+    this.#parameters ??= Array.from({ length: this.#native.malc_parameter_count() }, (_, index) =>
+      describeParameter(this.#native, pointer, index),
+    );
+    return this.#parameters;
+  }
+
+  /** Draws the initial weights, the same for the same seed on every machine, and clears the moments. */
+  async initialize(seed: number): Promise<void> {
+    await this.#call('malc_initialize', seed);
+  }
+
+  /**
+   * One step over `microBatches` x `batch` sequences of `time` tokens, all scored positions weighted alike. With `update`
+   * null the gradients are computed and left in place, and no weight moves.
+   *
+   * @param tokens [microBatches][batch][time]
+   * @param labels the token that each position must predict, or -1 where it is not scored
+   */
+  async step(
+    tokens: Int32Array,
+    labels: Int32Array,
+    size: { microBatches: number; batch: number; time: number; update: Update | null },
+  ): Promise<StepResult> {
+    const { microBatches, batch, time, update } = size;
+    requireLength('step', tokens, microBatches * batch * time);
+    requireLength('step', labels, microBatches * batch * time);
+    const adamw = update && {
+      learning_rate: update.learningRate,
+      beta1: update.beta1,
+      beta2: update.beta2,
+      epsilon: update.epsilon,
+      weight_decay: update.weightDecay,
+      clip_norm: update.clipNorm,
+      update: update.update,
+    };
+    const result = emptyResult();
+    await this.#call('malc_step', tokens, labels, microBatches, batch, time, adamw, result);
+    return readResult(result);
+  }
+
+  /** The loss of [batch][time] tokens, without gradients. */
+  async evaluate(tokens: Int32Array, labels: Int32Array, size: { batch: number; time: number }): Promise<StepResult> {
+    requireLength('evaluate', tokens, size.batch * size.time);
+    requireLength('evaluate', labels, size.batch * size.time);
+    const result = emptyResult();
+    await this.#call('malc_evaluate', tokens, labels, size.batch, size.time, result);
+    return readResult(result);
+  }
+
+  /** Logits of every position: [batch][time][vocabulary]. */
+  async forward(tokens: Int32Array, size: { batch: number; time: number }): Promise<Float32Array> {
+    requireLength('forward', tokens, size.batch * size.time);
+    const logits = new Float32Array(size.batch * size.time * this.vocabularySize);
+    await this.#call('malc_forward', tokens, size.batch, size.time, logits);
+    return logits;
+  }
+
+  /**
+   * Appends `time` tokens of each sequence to the key-value cache at position `start` and returns the logits that follow
+   * the last of them: [batch][vocabulary]. `start` 0 begins a new text.
+   */
+  async decode(tokens: Int32Array, size: { batch: number; time: number; start: number }): Promise<Float32Array> {
+    requireLength('decode', tokens, size.batch * size.time);
+    const logits = new Float32Array(size.batch * this.vocabularySize);
+    await this.#call('malc_decode', tokens, size.batch, size.time, size.start, logits);
+    return logits;
+  }
+
+  /** Frees the native memory. Afterwards every method throws, and arrays of `parameters` must not be touched. */
+  close(): void {
+    if (this.#pointer === null) return;
+    if (this.#running) throw new Error(`the model cannot be closed while ${this.#running} runs`);
+    this.#native.malc_destroy(this.#pointer);
+    this.#pointer = null;
+    this.#parameters = null;
+  }
+
+  #open(): Pointer {
+    if (this.#pointer === null) throw new Error('the model was closed');
+    return this.#pointer;
+  }
+
+  /** Runs one native function off the main thread. malc.h allows one call at a time; a second is a fault of the caller. */
+  async #call(name: keyof Functions, ...values: unknown[]): Promise<void> {
+    const pointer = this.#open();
+    if (this.#running)
+      throw new Error(`${name} was called while ${this.#running} runs; a model does one thing at a time`);
+    this.#running = name;
+    try {
+      const code = await callAsync(this.#native[name], pointer, ...values);
+      if (code !== OK) throw new Error(`${name}: ${this.#native.malc_message(pointer)}`);
+    } finally {
+      this.#running = null;
+    }
+  }
+}
+
+function describeParameter(native: Functions, model: Pointer, index: number): NativeParameter {
+  const shape = Array.from({ length: native.malc_parameter_rank(index) }, (_, axis) =>
+    Number(native.malc_parameter_dimension(index, axis)),
+  );
+  const size = shape.reduce((product, dimension) => product * dimension, 1);
+  const view = (what: number): Float32Array | null => {
+    const address: Pointer | null = native.malc_parameter_address(model, index, what);
+    return address ? viewFloats(address, size) : null;
+  };
+  const data = view(DATA);
+  const name: string = native.malc_parameter_name(index);
+  if (!data) throw new Error(`parameter ${name} has no memory`);
+  return {
+    name,
+    shape,
+    decays: native.malc_parameter_decays(index) === 1,
+    data,
+    gradient: view(GRADIENT),
+    firstMoment: view(FIRST_MOMENT),
+    secondMoment: view(SECOND_MOMENT),
+  };
+}
+
+interface NativeResult {
+  loss: number;
+  gradient_norm: number;
+  scored: number;
+}
+
+function emptyResult(): NativeResult {
+  return { loss: 0, gradient_norm: 0, scored: 0 };
+}
+
+function readResult(result: NativeResult): StepResult {
+  return { loss: result.loss, gradientNorm: result.gradient_norm, scored: Number(result.scored) };
+}
+
+function requireLength(method: string, tokens: Int32Array, expected: number): void {
+  if (tokens.length !== expected) throw new Error(`${method}: ${expected} tokens expected, ${tokens.length} given`);
+}

@@ -1,0 +1,160 @@
+// What a training run shows: a line of columns for each logged step, under a header repeated each screen. On a terminal the
+// line of the present step is redrawn in place meanwhile; elsewhere only whole lines are written.
+import type { StepRecord } from '../train/metrics.ts';
+import { describeCount, describeDuration, describeMemory } from './quantities.ts';
+
+/** The part of a writable stream that is needed; `columns` and `rows` are there on a terminal. */
+export interface Screen {
+  write(text: string): unknown;
+  readonly isTTY?: boolean;
+  readonly rows?: number;
+}
+
+/** A value this many standard deviations above its recent mean is marked. */
+const SPIKE = 4;
+/** Steps whose times the rate and what is left are taken from. */
+const WINDOW = 50;
+const HEADER = ['step', 'loss', 'val', 'norm', 'lr', 'tok/s', 'mem', 'left'];
+
+export class StepLine {
+  readonly #screen: Screen;
+  readonly #steps: number;
+  readonly #logEvery: number;
+  readonly #widths: readonly number[];
+  readonly #loss = new Recent();
+  readonly #norm = new Recent();
+  readonly #clock: StepClock;
+  /** The last evaluation since the last logged line. */
+  #validation = '';
+  #linesLeft = 0;
+  #live = false;
+  #previousTokens = 0;
+
+  /** @param start the step that the run goes on from */
+  constructor(screen: Screen, options: { steps: number; start: number; logEvery: number; tokensPerStep: number }) {
+    this.#screen = screen;
+    this.#steps = options.steps;
+    this.#logEvery = options.logEvery;
+    this.#previousTokens = options.start * options.tokensPerStep;
+    this.#clock = new StepClock(options.steps - options.start);
+    this.#widths = [`${options.steps}`.length * 2 + 1, 7, 6, 6, 8, 7, 6, 6];
+  }
+
+  /** Shows a step: as a line of its own where it is to be logged, else only in place on a terminal. */
+  step(record: StepRecord): void {
+    this.#clock.add(record.tokens - this.#previousTokens, record.seconds);
+    this.#previousTokens = record.tokens;
+    const lossMark = this.#loss.add(record.loss) > SPIKE ? '!' : '';
+    const normMark = this.#norm.add(record.gradient_norm) > SPIKE ? '!' : '';
+    if (record.validation_loss !== undefined) this.#validation = record.validation_loss.toFixed(3);
+    const rate = this.#clock.tokensPerSecond();
+    const left = this.#clock.secondsFor(this.#steps - record.step);
+    const text = this.#columns([
+      `${record.step}/${this.#steps}`,
+      record.loss.toFixed(3) + lossMark,
+      this.#validation,
+      record.gradient_norm.toFixed(2) + normMark,
+      record.learning_rate.toExponential(1).replace('e-0', 'e-'),
+      rate === null ? '' : describeCount(rate),
+      describeMemory(record.memory_bytes),
+      left === null ? '' : describeDuration(left),
+    ]);
+    const spiked = lossMark !== '' || normMark !== '';
+    if (record.step % this.#logEvery === 0 || record.step === 1 || record.step === this.#steps || spiked) {
+      this.#line(text);
+      this.#validation = '';
+    } else if (this.#screen.isTTY) {
+      this.#screen.write(`\r${text}\u001b[K`);
+      this.#live = true;
+    }
+  }
+
+  /** Shows a text that the model wrote, its first line shortened. */
+  sample(text: string): void {
+    const line = text.replaceAll(/\s+/g, ' ').trim();
+    this.note(`  > ${line.length > 100 ? `${line.slice(0, 99)}…` : line}`);
+  }
+
+  /** Writes a line between the columns. */
+  note(text: string): void {
+    this.#clear();
+    this.#screen.write(`${text}\n`);
+    this.#linesLeft -= 1;
+  }
+
+  #line(text: string): void {
+    this.#clear();
+    if (this.#linesLeft <= 0) {
+      this.#screen.write(`${this.#columns(HEADER)}\n`);
+      // Elsewhere than on a terminal, a header now and then still helps whoever pages through a log.
+      this.#linesLeft = Math.max(8, (this.#screen.rows ?? 52) - 2);
+    }
+    this.#screen.write(`${text}\n`);
+    this.#linesLeft -= 1;
+  }
+
+  #columns(values: readonly string[]): string {
+    return `  ${values.map((value, index) => value.padEnd(this.#widths[index]!)).join('  ')}`.trimEnd();
+  }
+
+  #clear(): void {
+    if (this.#live) this.#screen.write('\r\u001b[K');
+    this.#live = false;
+  }
+}
+
+/** A running mean and variance with exponential weights: West 1979, "Updating mean and variance estimates". */
+class Recent {
+  #mean = 0;
+  #variance = 0;
+  #count = 0;
+
+  /** Adds a value; returns how many standard deviations it lies above those before it, 0 while these are few. */
+  add(value: number): number {
+    this.#count += 1;
+    const weight = Math.max(1 / this.#count, 0.03);
+    const deviation = value - this.#mean;
+    const z = this.#count > 20 && this.#variance > 0 ? deviation / Math.sqrt(this.#variance) : 0;
+    this.#mean += weight * deviation;
+    this.#variance = (1 - weight) * (this.#variance + weight * deviation ** 2);
+    return z;
+  }
+}
+
+/** Times of recent steps. The first ones warm caches and threads up and are left out; a trimmed mean forgives hiccups. */
+class StepClock {
+  #skip: number;
+  readonly #times: { readonly tokens: number; readonly seconds: number }[] = [];
+
+  constructor(steps: number) {
+    this.#skip = Math.min(10, Math.ceil(steps / 20));
+  }
+
+  add(tokens: number, seconds: number): void {
+    if (this.#skip > 0) {
+      this.#skip -= 1;
+      return;
+    }
+    this.#times.push({ tokens, seconds });
+    if (this.#times.length > WINDOW) this.#times.shift();
+  }
+
+  tokensPerSecond(): number | null {
+    const kept = this.#trimmed();
+    if (kept.length === 0) return null;
+    const total = kept.reduce((sum, { tokens, seconds }) => [sum[0]! + tokens, sum[1]! + seconds], [0, 0]);
+    return total[0]! / total[1]!;
+  }
+
+  secondsFor(steps: number): number | null {
+    const kept = this.#trimmed();
+    if (kept.length === 0) return null;
+    return (steps * kept.reduce((sum, { seconds }) => sum + seconds, 0)) / kept.length;
+  }
+
+  #trimmed() {
+    const sorted = this.#times.toSorted((a, b) => a.seconds - b.seconds);
+    const cut = Math.floor(sorted.length / 10);
+    return sorted.slice(cut, sorted.length - cut);
+  }
+}

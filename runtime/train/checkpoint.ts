@@ -1,0 +1,134 @@
+// A checkpoint: a folder step-N with the weights, the optimizer's moments and the state from which a run goes on, bit for
+// bit. It is written beside its place, synced and renamed, so that a folder of that name is always whole.
+import { closeSync, fsyncSync, openSync, readFileSync } from 'node:fs';
+import { mkdir, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { UserError } from '../../compiler/diagnostic.ts';
+import { writeFileAtomic } from '../atomic-file.ts';
+import { SafetensorsFile, type Tensor, writeSafetensors } from '../hub/safetensors.ts';
+import type { NativeModel, NativeParameter } from '../native.ts';
+import type { Settings } from './settings.ts';
+
+/**
+ * Everything besides weights and moments. Random numbers are counter-based: the seed, the step and the cursor are all the
+ * state that they have.
+ */
+export interface TrainState {
+  /** Updates done. */
+  readonly step: number;
+  /** Training samples drawn. */
+  readonly cursor: number;
+  readonly settings: Settings;
+  /** The text files, as absolute paths. */
+  readonly data: readonly string[];
+  readonly dataHash: string;
+  readonly tokenizerHash: string;
+  /** Of the evaluation at this very step; null where there was none. */
+  readonly validationLoss: number | null;
+  /** Bytes of the run's journals at this step. */
+  readonly journals: { readonly metrics: number; readonly samples: number };
+}
+
+const WEIGHTS = 'model.safetensors';
+const OPTIMIZER = 'optimizer.safetensors';
+const STATE = 'state.json';
+
+/** Writes `folder` (.../step-N) from the model's present weights and moments. */
+export async function writeCheckpoint(folder: string, model: NativeModel, state: TrainState): Promise<void> {
+  const temporary = join(dirname(folder), `.${basename(folder)}.${process.pid}.tmp`);
+  await mkdir(temporary);
+  const metadata = { step: String(state.step) };
+  await writeSafetensors(join(temporary, WEIGHTS), model.parameters, metadata);
+  await writeSafetensors(join(temporary, OPTIMIZER), model.parameters.flatMap(momentsOf), metadata);
+  writeFileAtomic(join(temporary, STATE), `${JSON.stringify(state, null, 2)}\n`);
+  await rename(temporary, folder);
+  syncFolder(dirname(folder));
+}
+
+/** A checkpoint folder that a crash left unfinished, by its name. */
+export function isUnfinished(name: string): boolean {
+  return /^\.step-\d+\.\d+\.tmp$/.test(name);
+}
+
+/** @throws UserError where state.json is missing or damaged. */
+export function readState(folder: string): TrainState {
+  const path = join(folder, STATE);
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as TrainState;
+  } catch (error) {
+    throw new UserError(`${path} cannot be read: ${(error as Error).message}. ${advice(folder)}`);
+  }
+}
+
+/**
+ * Reads a checkpoint's weights into the model.
+ *
+ * @throws UserError where the file is damaged or holds another architecture's tensors.
+ */
+export function loadWeights(folder: string, model: NativeModel): void {
+  const tensors = model.parameters.map(({ name, shape, data }) => ({ name, shape, data }));
+  load(join(folder, WEIGHTS), tensors);
+}
+
+/** Reads a checkpoint's weights and moments into a model that is open for training. */
+export function loadTraining(folder: string, model: NativeModel): void {
+  try {
+    loadWeights(folder, model);
+    load(join(folder, OPTIMIZER), model.parameters.flatMap(momentsOf));
+  } catch (error) {
+    if (error instanceof UserError) throw new UserError(`${error.message}\n${advice(folder)}`);
+    throw error;
+  }
+}
+
+/** Removes a checkpoint so that no half of it is ever taken for one. */
+export async function removeCheckpoint(folder: string): Promise<void> {
+  const doomed = join(dirname(folder), `.${basename(folder)}.${process.pid}.tmp`);
+  await rename(folder, doomed);
+  await rm(doomed, { recursive: true, force: true });
+}
+
+function advice(folder: string): string {
+  return `Remove the folder ${folder}, and the run goes on from the checkpoint before it.`;
+}
+
+function momentsOf({ name, shape, firstMoment, secondMoment }: NativeParameter): Tensor[] {
+  if (!firstMoment || !secondMoment) throw new Error(`${name} has no moments: the model is not open for training`);
+  return [
+    { name: `${name}.first_moment`, shape, data: firstMoment },
+    { name: `${name}.second_moment`, shape, data: secondMoment },
+  ];
+}
+
+/** Reads every target by its name; the file must hold these tensors and no others. */
+function load(path: string, targets: readonly Tensor[]): void {
+  const file = SafetensorsFile.open(path);
+  try {
+    const expected = new Set(targets.map(({ name }) => name));
+    const surplus = [...file.tensors.keys()].find(name => !expected.has(name));
+    if (surplus !== undefined)
+      throw new UserError(`${path} holds the tensor '${surplus}', which the model does not have`);
+    for (const { name, shape, data } of targets) {
+      const entry = file.tensors.get(name);
+      if (!entry) throw new UserError(`${path} lacks the tensor '${name}', which the model has`);
+      if (entry.shape.join() !== shape.join()) {
+        throw new UserError(
+          `${path}: tensor '${name}' is [${entry.shape.join(', ')}]; the model has [${shape.join(', ')}]`,
+        );
+      }
+      file.readInto(name, data);
+    }
+  } finally {
+    file.close();
+  }
+}
+
+/** Makes renames in a folder last through a loss of power. */
+function syncFolder(folder: string): void {
+  const handle = openSync(folder, 'r');
+  try {
+    fsyncSync(handle);
+  } finally {
+    closeSync(handle);
+  }
+}

@@ -1,0 +1,205 @@
+// The training loop: steps, evaluations, samples and checkpoints. It knows neither the command line nor the terminal: what
+// happens is told to an observer, and stopping is asked for by a signal.
+import { UserError } from '../../compiler/diagnostic.ts';
+import type { NativeModel } from '../native.ts';
+import type { TrainState } from './checkpoint.ts';
+import type { StepRecord } from './metrics.ts';
+import type { RunFolder } from './run-folder.ts';
+import { learningRateAt } from './schedule.ts';
+import { EPSILON, type Settings } from './settings.ts';
+
+/** Training samples by number, from 0 without end: `fill` writes one step's worth of them, [sequence][time], from `index` on. */
+export interface TrainingSamples {
+  fill(index: number, tokens: Int32Array, labels: Int32Array): void;
+}
+
+/** A fixed number of micro-batches, [batch][time], for validation. */
+export interface ValidationSamples {
+  readonly count: number;
+  fill(index: number, tokens: Int32Array, labels: Int32Array): void;
+}
+
+export interface Cadence {
+  /** Evaluate after every so many steps; the last step always is. Likewise the others. */
+  readonly evaluate: number;
+  readonly save: number;
+  /** Also save when the last checkpoint is this old. */
+  readonly saveSeconds: number;
+  readonly sample: number;
+}
+
+/** What the loop tells as it goes. */
+export interface Observer {
+  step(record: StepRecord): void;
+  sample(step: number, text: string): void;
+  saved(step: number, folder: string): void;
+}
+
+export interface TrainOptions {
+  readonly model: NativeModel;
+  readonly settings: Settings;
+  readonly training: TrainingSamples;
+  /** Null for no validation. */
+  readonly validation: ValidationSamples | null;
+  readonly run: RunFolder;
+  /** Where the model stands: null at its initial weights, otherwise the state whose weights and moments it has. */
+  readonly from: TrainState | null;
+  /** What else a checkpoint's state says. */
+  readonly origin: Pick<TrainState, 'data' | 'dataHash' | 'tokenizerHash'>;
+  readonly cadence: Cadence;
+  /** Writes a text with the model as it is; null for no samples. */
+  readonly sample: (() => Promise<string>) | null;
+  readonly observer: Observer;
+  /** Aborted: the step is finished, a checkpoint saved, and the loop returns. */
+  readonly stop: AbortSignal;
+}
+
+export interface TrainResult {
+  /** Updates done. */
+  readonly step: number;
+  /** Of the last evaluation; null where there was none. */
+  readonly validationLoss: number | null;
+  readonly interrupted: boolean;
+}
+
+/**
+ * Trains up to `settings.steps` updates. The same options from the same state give the same weights, bit for bit, however
+ * often the run was stopped and resumed.
+ *
+ * @throws UserError where the loss or the gradient's norm is no longer finite; the last checkpoint is then untouched.
+ */
+export async function train(options: TrainOptions): Promise<TrainResult> {
+  const { model, settings, training, run, from, cadence, observer, stop } = options;
+  const samplesPerStep = settings['batch-size'] * settings['grad-accum'];
+  const tokens = new Int32Array(samplesPerStep * settings['seq-len']);
+  const labels = new Int32Array(tokens.length);
+  let validationLoss = from?.validationLoss ?? null;
+  let cursor = from?.cursor ?? 0;
+  let savedStep = from?.step ?? 0;
+  let savedAt = performance.now();
+
+  for (let step = savedStep; step < settings.steps; ) {
+    training.fill(cursor, tokens, labels);
+    cursor += samplesPerStep;
+    const learningRate = learningRateAt(scheduleOf(settings), step);
+    const started = performance.now();
+    const { loss, gradientNorm } = await model.step(tokens, labels, {
+      microBatches: settings['grad-accum'],
+      batch: settings['batch-size'],
+      time: settings['seq-len'],
+      update: updateOf(settings, step + 1, learningRate),
+    });
+    const seconds = (performance.now() - started) / 1000;
+    step += 1;
+    if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
+      throw diverged(model, step, { loss, gradientNorm }, savedStep > 0 ? run.checkpointPath(savedStep) : null);
+    }
+
+    const due = (every: number) => step % every === 0 || step === settings.steps;
+    const evaluated = options.validation !== null && due(cadence.evaluate);
+    if (evaluated) validationLoss = await evaluate(model, options.validation, settings);
+    const record: StepRecord = {
+      step,
+      loss,
+      ...(evaluated && validationLoss !== null && { validation_loss: validationLoss }),
+      gradient_norm: gradientNorm,
+      learning_rate: learningRate,
+      tokens: step * tokens.length,
+      seconds,
+      memory_bytes: process.memoryUsage.rss(),
+    };
+    run.metrics.append(`${JSON.stringify(record)}\n`);
+    observer.step(record);
+
+    if (options.sample && due(cadence.sample)) {
+      const text = await options.sample();
+      run.samples.append(`## step ${step}\n\n${text}\n\n`);
+      observer.sample(step, text);
+    }
+
+    const old = performance.now() - savedAt >= cadence.saveSeconds * 1000;
+    if (due(cadence.save) || old || stop.aborted) {
+      await run.save(model, {
+        step,
+        cursor,
+        settings,
+        ...options.origin,
+        validationLoss: evaluated ? validationLoss : null,
+      });
+      savedStep = step;
+      savedAt = performance.now();
+      observer.saved(step, run.checkpointPath(step));
+    }
+    if (stop.aborted && step < settings.steps) return { step, validationLoss, interrupted: true };
+  }
+  return { step: settings.steps, validationLoss, interrupted: false };
+}
+
+/** The mean loss over all scored positions of the validation samples, in nats. */
+export async function evaluate(
+  model: NativeModel,
+  samples: ValidationSamples,
+  size: Pick<Settings, 'batch-size' | 'seq-len'>,
+): Promise<number> {
+  const [batch, time] = [size['batch-size'], size['seq-len']];
+  const tokens = new Int32Array(batch * time);
+  const labels = new Int32Array(batch * time);
+  let sum = 0;
+  let scored = 0;
+  for (let index = 0; index < samples.count; index++) {
+    samples.fill(index, tokens, labels);
+    const result = await model.evaluate(tokens, labels, { batch, time });
+    sum += result.loss * result.scored;
+    scored += result.scored;
+  }
+  return sum / scored;
+}
+
+function scheduleOf(settings: Settings) {
+  return {
+    peak: settings.lr,
+    floor: settings['min-lr-share'],
+    warmupSteps: settings.warmup,
+    steps: settings.steps,
+  };
+}
+
+function updateOf(settings: Settings, update: number, learningRate: number) {
+  return {
+    learningRate,
+    beta1: settings.beta1,
+    beta2: settings.beta2,
+    epsilon: EPSILON,
+    weightDecay: settings['weight-decay'],
+    clipNorm: settings['grad-clip'],
+    update,
+  };
+}
+
+function diverged(
+  model: NativeModel,
+  step: number,
+  values: { loss: number; gradientNorm: number },
+  checkpoint: string | null,
+): UserError {
+  const culprit = firstNonFinite(model);
+  return new UserError(
+    `step ${step}: the loss is ${values.loss} and the gradient's norm ${values.gradientNorm}.\n` +
+      `${culprit ? `The first tensor that is not finite is ${culprit}.` : 'All gradients and weights are finite.'}\n` +
+      `${checkpoint ? `The last good checkpoint is ${checkpoint}.` : 'There is no checkpoint yet.'}\n` +
+      'Try a lower --lr, a longer --warmup or a smaller --grad-clip, in a new --output.',
+  );
+}
+
+/** The first gradient, or else the first parameter, that holds a NaN or an infinity, and where in it. */
+function firstNonFinite(model: NativeModel): string | null {
+  const tensors = [
+    ...model.parameters.map(({ name, gradient }) => ({ what: `the gradient of ${name}`, values: gradient })),
+    ...model.parameters.map(({ name, data }) => ({ what: `the parameter ${name}`, values: data })),
+  ];
+  for (const { what, values } of tensors) {
+    const index = values?.findIndex(value => !Number.isFinite(value)) ?? -1;
+    if (index >= 0) return `${what} (${values![index]} at element ${index} of ${values!.length})`;
+  }
+  return null;
+}

@@ -1,0 +1,54 @@
+// What a run records as it goes: metrics.jsonl, a line for each step, and samples.md. Both only ever grow at their end,
+// and go back to a checkpoint's length when a run resumes from it.
+import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync } from 'node:fs';
+import { writeWhole } from '../atomic-file.ts';
+
+/** One step, as metrics.jsonl holds it and the step line shows it. */
+export interface StepRecord {
+  /** Updates done, from 1. */
+  readonly step: number;
+  /** Mean negative log-likelihood of this step's tokens, in nats. */
+  readonly loss: number;
+  /** Present where this step ended with an evaluation. */
+  readonly validation_loss?: number;
+  /** Before clipping. */
+  readonly gradient_norm: number;
+  readonly learning_rate: number;
+  /** Tokens given to the model since the run began. */
+  readonly tokens: number;
+  /** The native step alone, without evaluation and checkpoints. */
+  readonly seconds: number;
+  /** Of the whole process, resident. */
+  readonly memory_bytes: number;
+}
+
+/** A file that is only appended to, each text at once, so that a crash loses at most the line being written. */
+export class Journal {
+  readonly #file: number;
+
+  constructor(path: string) {
+    this.#file = openSync(path, 'a');
+  }
+
+  get length(): number {
+    return fstatSync(this.#file).size;
+  }
+
+  append(text: string): void {
+    writeWhole(this.#file, Buffer.from(text, 'utf8'));
+  }
+
+  /** Makes what was appended last through a loss of power; a checkpoint that records `length` needs it. */
+  sync(): void {
+    fsyncSync(this.#file);
+  }
+
+  /** Forgets what was appended after the file had `length` bytes. */
+  goBackTo(length: number): void {
+    if (this.length > length) ftruncateSync(this.#file, length);
+  }
+
+  close(): void {
+    closeSync(this.#file);
+  }
+}

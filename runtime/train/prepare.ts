@@ -1,0 +1,121 @@
+// Everything that a run is, found before anything is written or compiled: model, text, tokenizer, settings, cadence.
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Model } from '../../compiler/check/model.ts';
+import { UserError } from '../../compiler/diagnostic.ts';
+import { Batches, ValidationBatches } from '../data/batches.ts';
+import { readModelConfig } from '../hub/config.ts';
+import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
+import type { TrainState } from './checkpoint.ts';
+import { type Corpus, readCorpus } from './corpus.ts';
+import { type Derived, deriveSettings, type GivenSettings, VALIDATION_SHARE } from './derive.ts';
+import type { Cadence, TrainingSamples, ValidationSamples } from './loop.ts';
+import { RunFolder } from './run-folder.ts';
+import { requireSameRun } from './settings.ts';
+
+/** What the user asks for. What is absent is taken from the run in `output` on resume, or derived. */
+export interface Request {
+  /** A checked model and the text that it was read from. */
+  readonly source?: { readonly model: Model; readonly text: string } | undefined;
+  readonly data?: readonly string[] | undefined;
+  /** The path of a tokenizer.json. */
+  readonly tokenizer?: string | undefined;
+  readonly output: string;
+  readonly resume: boolean;
+  readonly settings: GivenSettings;
+  readonly cadence: Partial<Cadence>;
+}
+
+export interface Prepared extends Derived {
+  /** With the tokenizer's vocabulary. */
+  readonly model: Model;
+  /** As the MAL file says. */
+  readonly statedVocabulary: number;
+  /** The MAL file. */
+  readonly text: string;
+  readonly corpus: Corpus;
+  readonly tokenizerHash: string;
+  /** Null where the tokenizer was learned just now. */
+  readonly tokenizerPath: string | null;
+  /** Where the run goes on from; null at the beginning. */
+  readonly from: TrainState | null;
+  readonly cadence: Cadence;
+  readonly training: TrainingSamples;
+  readonly validation: ValidationSamples | null;
+}
+
+/** Validation takes at most so many batches, the same each time: enough for a steady number, and soon done. */
+const VALIDATION_BATCHES = 32;
+/** Also save when so much work would be lost. */
+const SAVE_SECONDS = 15 * 60;
+
+/**
+ * @throws UserError where something is missing, out of range, or differs from the run that is to be resumed; the message
+ * names the option.
+ */
+export function prepare(request: Request): Prepared {
+  const { output } = request;
+  const from = RunFolder.peek(output, request.resume);
+  const source = request.source ?? readSource(output);
+  const files = request.data ?? from?.data;
+  if (!files) throw new UserError('--data is needed: a text file to learn from');
+
+  const ownTokenizer = join(output, 'tokenizer.json');
+  const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : null);
+  const corpus = readCorpus(files, {
+    validationShare: request.settings['validation-share'] ?? from?.settings['validation-share'] ?? VALIDATION_SHARE,
+    tokenizer: tokenizerPath === null ? null : readTokenizer(tokenizerPath),
+    vocabularySize: source.model.vocab_size,
+  });
+  const model = { ...source.model, vocab_size: corpus.tokenizer.vocabularySize };
+  const batches = (time: number, batch: number, seed: number) => new Batches(corpus.training, { batch, time, seed });
+  const derived = deriveSettings(
+    request.settings,
+    from?.settings ?? null,
+    model,
+    time => batches(time, 1, 0).samplesPerEpoch,
+  );
+  const { settings } = derived;
+  const hash = tokenizerHash(corpus.tokenizer);
+  if (from) {
+    const saved = { ...from, model: readModelConfig(join(output, 'config.json')) };
+    requireSameRun(output, saved, { settings, model, dataHash: corpus.hash, tokenizerHash: hash });
+  }
+  return {
+    ...derived,
+    model,
+    statedVocabulary: source.model.vocab_size,
+    text: source.text,
+    corpus,
+    tokenizerHash: hash,
+    tokenizerPath,
+    from,
+    cadence: cadenceFor(request.cadence, settings.steps),
+    training: batches(settings['seq-len'], settings['batch-size'] * settings['grad-accum'], settings.seed),
+    validation: settings['validation-share'] === 0 ? null : validationOf(corpus, settings),
+  };
+}
+
+/** The model that a run folder holds, for a resumed run that does not name it again. */
+function readSource(output: string): { model: Model; text: string } {
+  const config = join(output, 'config.json');
+  if (!existsSync(config)) throw new UserError('--model is needed: a .mal file, or the name of a well-known model');
+  return { model: readModelConfig(config), text: readFileSync(join(output, 'model.mal'), 'utf8') };
+}
+
+function validationOf(corpus: Corpus, settings: Derived['settings']): ValidationSamples {
+  const batches = new ValidationBatches(corpus.validation, {
+    batch: settings['batch-size'],
+    time: settings['seq-len'],
+  });
+  return {
+    count: Math.min(batches.count, VALIDATION_BATCHES),
+    fill: (index, tokens, labels) => batches.fill(index, tokens, labels),
+  };
+}
+
+/** Ten evaluations, checkpoints and samples in a run, where nothing is said. */
+function cadenceFor(given: Partial<Cadence>, steps: number): Cadence {
+  const tenth = Math.max(1, Math.round(steps / 10));
+  return { evaluate: tenth, save: tenth, saveSeconds: SAVE_SECONDS, sample: tenth, ...given };
+}

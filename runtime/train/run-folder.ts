@@ -1,0 +1,178 @@
+// The run folder: what it is made of, which checkpoints it keeps, and how a run begins in it or goes on.
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import type { Model } from '../../compiler/check/model.ts';
+import { UserError } from '../../compiler/diagnostic.ts';
+import { writeFileAtomic } from '../atomic-file.ts';
+import { configOf } from '../hub/config.ts';
+import type { NativeModel } from '../native.ts';
+import { isUnfinished, readState, removeCheckpoint, type TrainState, writeCheckpoint } from './checkpoint.ts';
+import { Journal } from './metrics.ts';
+
+/** Files that only a training run writes: where one of them is, a run has begun. */
+const MARKS = ['metrics.jsonl', 'latest', 'config.json'];
+const POINTERS = ['latest', 'best'];
+
+export class RunFolder {
+  readonly path: string;
+  readonly metrics: Journal;
+  readonly samples: Journal;
+  /** How many of the last checkpoints stay, besides the best. */
+  readonly #keep: number;
+
+  private constructor(path: string, keep: number) {
+    this.path = path;
+    this.#keep = keep;
+    this.metrics = new Journal(join(path, 'metrics.jsonl'));
+    this.samples = new Journal(join(path, 'samples.md'));
+  }
+
+  /**
+   * The state that a run in this folder goes on from, null where it starts from the beginning. Nothing is touched.
+   *
+   * @throws UserError where the folder holds a run and `resume` is false.
+   */
+  static peek(path: string, resume: boolean): TrainState | null {
+    if (!resume && MARKS.some(name => existsSync(join(path, name)))) {
+      throw new UserError(`${path} already holds a run. Continue it with --resume, or choose another --output.`);
+    }
+    const last = existsSync(path) ? checkpointSteps(path).at(-1) : undefined;
+    return last === undefined ? null : readState(join(path, `step-${last}`));
+  }
+
+  /**
+   * Begins a run in a new or empty folder, or, where `resume` is true, goes on in an old one: what was written after its
+   * last checkpoint is taken back. Without a checkpoint a resumed run starts from the beginning.
+   *
+   * @throws UserError where the folder holds a run and `resume` is false, or cannot be made.
+   */
+  static async open(path: string, options: { resume: boolean; keep?: number }): Promise<RunFolder> {
+    const state = RunFolder.peek(path, options.resume);
+    try {
+      mkdirSync(path, { recursive: true });
+    } catch (error) {
+      throw new UserError(`${path} cannot be made: ${(error as Error).message}. Choose another --output.`);
+    }
+    for (const name of readdirSync(path)) {
+      if (isUnfinished(name)) rmSync(join(path, name), { recursive: true, force: true });
+    }
+    const run = new RunFolder(path, options.keep ?? 2);
+    run.metrics.goBackTo(state?.journals.metrics ?? 0);
+    run.samples.goBackTo(state?.journals.samples ?? 0);
+    if (state) await run.#settle();
+    return run;
+  }
+
+  checkpointPath(step: number): string {
+    return join(this.path, `step-${step}`);
+  }
+
+  /** Writes what says what the model is. `tokenizer.json` is written by the tokenizer's own file. */
+  writeModel(text: string, model: Model, endOfText: number | null): void {
+    writeFileAtomic(join(this.path, 'model.mal'), text);
+    writeFileAtomic(join(this.path, 'config.json'), `${JSON.stringify(configOf(model, endOfText), null, 2)}\n`);
+  }
+
+  /** Saves a checkpoint and makes it the latest; older ones that are not kept go. */
+  async save(model: NativeModel, state: Omit<TrainState, 'journals'>): Promise<void> {
+    this.metrics.sync();
+    this.samples.sync();
+    const journals = { metrics: this.metrics.length, samples: this.samples.length };
+    await writeCheckpoint(this.checkpointPath(state.step), model, { ...state, journals });
+    await this.#settle();
+  }
+
+  close(): void {
+    this.metrics.close();
+    this.samples.close();
+  }
+
+  /** Brings all that follows from the checkpoints up to date: after each, and where a crash may have come between. */
+  async #settle(): Promise<void> {
+    const steps = checkpointSteps(this.path);
+    const latest = steps.at(-1)!;
+    replaceByLink(join(this.checkpointPath(latest), 'model.safetensors'), join(this.path, 'model.safetensors'));
+    this.#point('latest', latest);
+    const best = this.#bestOf(steps);
+    if (best !== null) this.#point('best', best);
+    for (const step of steps.slice(0, -this.#keep)) {
+      if (step !== best) await removeCheckpoint(this.checkpointPath(step));
+    }
+  }
+
+  /** The step with the lowest validation loss among the checkpoints, the earliest of equals. */
+  #bestOf(steps: readonly number[]): number | null {
+    let best: { step: number; loss: number } | null = null;
+    for (const step of steps) {
+      const loss = readState(this.checkpointPath(step)).validationLoss;
+      if (loss !== null && (best === null || loss < best.loss)) best = { step, loss };
+    }
+    return best?.step ?? null;
+  }
+
+  #point(name: string, step: number): void {
+    writeFileAtomic(join(this.path, name), `step-${step}\n`);
+  }
+}
+
+/** A checkpoint to sample from, and the run folder that says what its model and tokenizer are. */
+export interface FoundCheckpoint {
+  /** The folder of the checkpoint. */
+  readonly folder: string;
+  /** The folder with config.json and tokenizer.json. */
+  readonly run: string;
+}
+
+/**
+ * Finds what `path` means: a run folder (its last checkpoint), a step folder, or a run folder's `latest` or `best`.
+ *
+ * @throws UserError where there is no checkpoint.
+ */
+export function findCheckpoint(path: string): FoundCheckpoint {
+  const kind = statSync(path, { throwIfNoEntry: false });
+  if (!kind)
+    throw new UserError(`${path} does not exist. Give a run folder of malc train, or one of its step-N folders.`);
+  if (kind.isFile()) {
+    if (!POINTERS.includes(basename(path)))
+      throw new UserError(`${path} is a file. Give a run folder or a step-N folder.`);
+    const run = dirname(path);
+    return { folder: join(run, readFileSync(path, 'utf8').trim()), run };
+  }
+  if (existsSync(join(path, 'state.json'))) return { folder: path, run: dirname(path) };
+  const last = checkpointSteps(path).at(-1);
+  if (last === undefined) throw new UserError(`${path} holds no checkpoint yet (no step-N folder).`);
+  return { folder: join(path, `step-${last}`), run: path };
+}
+
+/** The steps of a run folder's checkpoints, ascending. */
+function checkpointSteps(path: string): number[] {
+  return readdirSync(path)
+    .map(name => /^step-(\d+)$/.exec(name)?.[1])
+    .filter(step => step !== undefined)
+    .map(Number)
+    .sort((a, b) => a - b);
+}
+
+/** Puts `source` in the place of `target` in one instant, without a copy where the file system has hard links. */
+function replaceByLink(source: string, target: string): void {
+  const temporary = join(dirname(target), `.${basename(target)}.${process.pid}.tmp`);
+  rmSync(temporary, { force: true });
+  try {
+    linkSync(source, temporary);
+  } catch {
+    copyFileSync(source, temporary);
+  }
+  renameSync(temporary, target);
+  // Where both names were the same file already, the rename did nothing.
+  rmSync(temporary, { force: true });
+}

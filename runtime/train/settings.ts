@@ -1,0 +1,93 @@
+// What decides a training run's mathematics, by the names of the command line's options. A checkpoint keeps it, and a run
+// resumes only where all of it is the same.
+import { createHash } from 'node:crypto';
+import type { Model } from '../../compiler/check/model.ts';
+import { UserError } from '../../compiler/diagnostic.ts';
+
+/** Every setting that changes a weight. Keys are option names of `malc train`. */
+export interface Settings {
+  readonly steps: number;
+  /** Sequences in one micro-batch. */
+  readonly 'batch-size': number;
+  /** Micro-batches in one step. */
+  readonly 'grad-accum': number;
+  readonly 'seq-len': number;
+  /** The peak of the schedule. */
+  readonly lr: number;
+  readonly 'min-lr-share': number;
+  readonly warmup: number;
+  readonly 'weight-decay': number;
+  /** Global gradient norm above which gradients are scaled down; 0 for none. */
+  readonly 'grad-clip': number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly seed: number;
+  readonly 'validation-share': number;
+}
+
+/** What a run is: its settings, and hashes of what it reads. */
+export interface Identity {
+  readonly settings: Settings;
+  readonly model: Model;
+  readonly dataHash: string;
+  readonly tokenizerHash: string;
+}
+
+/** AdamW's epsilon, as every recipe has it. */
+export const EPSILON = 1e-8;
+
+/**
+ * Refuses to continue a run as something else.
+ *
+ * @throws UserError that names the options that differ, with both values.
+ */
+export function requireSameRun(folder: string, saved: Identity, given: Identity): void {
+  const differences: string[] = [];
+  for (const name of Object.keys(saved.settings) as (keyof Settings)[]) {
+    const [before, now] = [saved.settings[name], given.settings[name]];
+    if (before !== now) differences.push(`--${name} is ${now}; the run has ${before}`);
+  }
+  const path = firstDifference(withoutOrigins(saved.model), withoutOrigins(given.model), '');
+  if (path !== null) differences.push(`--model: ${path}`);
+  if (saved.dataHash !== given.dataHash)
+    differences.push('--data: the text is not the one that the run was trained on');
+  if (saved.tokenizerHash !== given.tokenizerHash) differences.push('--tokenizer is not the one that the run has');
+  if (differences.length === 0) return;
+  throw new UserError(
+    `the run in ${folder} cannot be resumed with other mathematics:\n  ${differences.join('\n  ')}\n` +
+      'Leave these options out to continue the run as it was, or begin a new one with another --output.',
+  );
+}
+
+/** A short hash of texts or token ids, for `Identity`. */
+export function contentHash(...parts: readonly (string | Int32Array)[]): string {
+  const hash = createHash('sha256');
+  for (const part of parts) {
+    const bytes =
+      typeof part === 'string' ? Buffer.from(part) : new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
+    hash.update(`${bytes.length}:`).update(bytes);
+  }
+  return hash.digest('hex').slice(0, 32);
+}
+
+/** The Model without what does not change its mathematics: what it is called, and where it was written. */
+function withoutOrigins({ name: _name, description: _description, ...rest }: Model): unknown {
+  return JSON.parse(JSON.stringify(rest), (key, value) => (key === 'origin' ? undefined : value));
+}
+
+/** `blocks.0.ffn.hidden_dim is 256; the run has 128`, or null where both values are the same. */
+function firstDifference(before: unknown, now: unknown, path: string): string | null {
+  if (typeof before === 'object' && typeof now === 'object' && before && now) {
+    const keys = new Set([...Object.keys(before), ...Object.keys(now)]);
+    for (const key of keys) {
+      const difference = firstDifference(
+        (before as Record<string, unknown>)[key],
+        (now as Record<string, unknown>)[key],
+        path ? `${path}.${key}` : key,
+      );
+      if (difference !== null) return difference;
+    }
+    return null;
+  }
+  return Object.is(before, now) ? null : `${path} is ${JSON.stringify(now)}; the run has ${JSON.stringify(before)}`;
+}

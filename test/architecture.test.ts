@@ -1,0 +1,203 @@
+// The house rules, held: which part may import which, one door to each library, and the form of a file.
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+
+const repository = dirname(dirname(fileURLToPath(import.meta.url)));
+
+/** A part is a folder or a file; each may import itself and what its row lists. The longest matching name is a file's
+ * part, so that a row for a file stands before its folder's. `compiler` as a listed name means everything below it. */
+const mayImport: Readonly<Record<string, readonly string[]>> = {
+  'cli.ts': ['runtime/commands', 'runtime', 'compiler'],
+  'runtime/commands': ['runtime', 'compiler'],
+  runtime: ['compiler'],
+
+  'compiler/index.ts': ['compiler'],
+  'compiler/package-files.ts': [],
+  'compiler/template.ts': [],
+  'compiler/diagnostic.ts': ['compiler/syntax'],
+  'compiler/errors.ts': ['compiler/syntax', 'compiler/check'],
+  'compiler/scalar': [],
+  'compiler/syntax': [],
+  'compiler/check': ['compiler/syntax', 'compiler/scalar'],
+  'compiler/graph': ['compiler/check', 'compiler/syntax', 'compiler/scalar'],
+  'compiler/ops': ['compiler/graph', 'compiler/scalar'],
+  'compiler/build': [
+    'compiler/check',
+    'compiler/syntax',
+    'compiler/scalar',
+    'compiler/graph',
+    'compiler/ops',
+    'compiler/grad',
+  ],
+  'compiler/grad': ['compiler/ops', 'compiler/graph', 'compiler/scalar'],
+  'compiler/passes': ['compiler/ops', 'compiler/graph', 'compiler/scalar'],
+  'compiler/kernels': ['compiler/passes', 'compiler/ops', 'compiler/graph', 'compiler/scalar'],
+  'compiler/plan': ['compiler/kernels', 'compiler/passes', 'compiler/ops', 'compiler/graph', 'compiler/scalar'],
+  // A target is a vertical slice: none is in another's row. What they share lies in compiler/targets itself.
+  'compiler/targets': [
+    'compiler/template.ts',
+    'compiler/plan',
+    'compiler/kernels',
+    'compiler/ops',
+    'compiler/graph',
+    'compiler/scalar',
+  ],
+  'compiler/targets/cpu': ['compiler/targets'],
+  'compiler/targets/cuda': ['compiler/targets'],
+  'compiler/targets/metal': ['compiler/targets'],
+};
+
+/** What every part may import. */
+const sharedByAll = ['compiler/diagnostic.ts', 'compiler/errors.ts', 'compiler/package-files.ts'];
+
+/** The only files that may import each library. Any other package is refused everywhere outside the tests. */
+const doors: Readonly<Record<string, RegExp>> = {
+  koffi: /^runtime\/ffi\.ts$/,
+  'ohm-js': /^compiler\/syntax\/parse\.ts$/,
+  handlebars: /\/template\.ts$/,
+  yargs: /^cli\.ts$/,
+};
+
+const sourceFiles = filesBelow('compiler', 'runtime').concat('cli.ts');
+const allFiles = sourceFiles.concat(filesBelow('test', 'bench'));
+
+function filesBelow(...folders: readonly string[]): string[] {
+  return folders
+    .flatMap(folder =>
+      readdirSync(join(repository, folder), { recursive: true, encoding: 'utf8' }).map(name => join(folder, name)),
+    )
+    .filter(name => name.endsWith('.ts'))
+    .sort();
+}
+
+function read(file: string): string {
+  return readFileSync(join(repository, file), 'utf8');
+}
+
+/** What a source text imports, statically or when it runs, as written. */
+function importsOf(text: string): string[] {
+  const pattern =
+    /^\s*(?:(?:import|export)\s[^'"]*?\sfrom|import)\s+['"]([^'"\s]+)['"]|\bimport\(\s*['"]([^'"\s]+)['"]/gm;
+  return [...text.matchAll(pattern)].map(match => match[1] ?? match[2]!);
+}
+
+function lies(path: string, part: string): boolean {
+  return path === part || path.startsWith(`${part}/`);
+}
+
+function partOf(path: string): string | undefined {
+  return Object.keys(mayImport)
+    .filter(part => lies(path, part))
+    .sort((a, b) => b.length - a.length)[0];
+}
+
+/** What a part may import: its own row and, for a folder inside a listed part, that part's. */
+function reach(part: string): string[] {
+  const row = mayImport[part]!;
+  const parent = dirname(part);
+  return parent === 'compiler/targets' ? [...row, ...mayImport[parent]!] : [...row];
+}
+
+/** Why `file` may not import `specifier`, or null where it may. */
+function violation(file: string, specifier: string): string | null {
+  if (specifier.startsWith('node:')) return null;
+  if (!specifier.startsWith('.')) {
+    const library = specifier.split('/')[0]!;
+    if (doors[library]?.test(file)) return null;
+    return `${file} imports ${specifier}, which has no door there`;
+  }
+  const target = normalize(join(dirname(file), specifier));
+  if (sharedByAll.includes(target) || target === 'package.json') return null;
+  const from = partOf(file);
+  const to = partOf(target);
+  if (from === undefined) return `${file} lies in no part that this test knows`;
+  if (to === undefined) return `${file} imports ${target}, which lies in no part that this test knows`;
+  // `compiler` in a row stands for all of it; any other name stands for that part alone.
+  const permitted = to === from || reach(from).some(part => part === to || (part === 'compiler' && lies(to, part)));
+  return permitted ? null : `${file} imports ${target}: ${from} may not know ${to}`;
+}
+
+function violationsIn(file: string): string[] {
+  return importsOf(read(file)).flatMap(specifier => violation(file, specifier) ?? []);
+}
+
+const architecture = suite('architecture');
+
+architecture('imports run one way, and each library has one door', () => {
+  assert.equal(sourceFiles.flatMap(violationsIn), []);
+});
+
+architecture('the check above sees a wrong arrow', () => {
+  const wrong = [
+    violation('compiler/ops/add.ts', '../targets/cpu/printer.ts'),
+    violation('compiler/targets/cuda/printer.ts', '../cpu/facts.ts'),
+    violation('compiler/check/check.ts', '../graph/graph.ts'),
+    violation('compiler/index.ts', '../runtime/cache.ts'),
+    violation('runtime/train/loop.ts', '../commands/train.ts'),
+    violation('runtime/build.ts', 'koffi'),
+    violation('runtime/build.ts', 'chalk'),
+  ];
+  assert.not.ok(wrong.includes(null), JSON.stringify(wrong, null, 2));
+  const right = [
+    violation('compiler/ops/add.ts', '../graph/graph.ts'),
+    violation('compiler/targets/cuda/printer.ts', '../../kernels/kernel.ts'),
+    violation('compiler/targets/cuda/printer.ts', '../../diagnostic.ts'),
+    violation('compiler/index.ts', './targets/cpu/index.ts'),
+    violation('runtime/commands/train.ts', '../train/loop.ts'),
+    violation('runtime/ffi.ts', 'koffi'),
+  ];
+  assert.equal(right.filter(Boolean), []);
+});
+
+architecture('imports are found however they are written', () => {
+  const text = `// x
+import './a.ts';
+import type { A } from './b.ts';
+import {
+  B,
+} from './c.ts';
+export { C } from './d.ts';
+const e = await import('./e.ts');
+`;
+  assert.equal(importsOf(text).sort(), ['./a.ts', './b.ts', './c.ts', './d.ts', './e.ts']);
+});
+
+architecture('only the command line exits the process', () => {
+  const exits = sourceFiles.filter(file => file !== 'cli.ts' && /\bprocess\.(exit|abort)\(/.test(read(file)));
+  assert.equal(exits, []);
+});
+
+architecture('every file says what it is on its first line', () => {
+  assert.equal(
+    allFiles.filter(file => !/^(\/\/ \S|\/\*\* \S)/.test(read(file))),
+    [],
+  );
+});
+
+architecture('no file is over 450 lines', () => {
+  const long = allFiles.map(file => `${file}: ${read(file).split('\n').length - 1}`);
+  assert.equal(
+    long.filter(line => Number(line.split(': ')[1]) > 450),
+    [],
+  );
+});
+
+architecture('nothing is named utils or helpers', () => {
+  const named = allFiles.filter(file => /(^|[/.-])(utils?|helpers?)([/.-]|$)/i.test(file));
+  assert.equal(named, []);
+});
+
+architecture('every suite of every test file is run', () => {
+  const forgotten = allFiles
+    .filter(file => file.endsWith('.test.ts'))
+    .filter(file => {
+      const text = read(file);
+      return [...text.matchAll(/^const (\w+) = suite[(<]/gm)].some(([, name]) => !text.includes(`\n${name}.run()`));
+    });
+  assert.equal(forgotten, []);
+});
+
+architecture.run();

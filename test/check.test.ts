@@ -1,0 +1,384 @@
+// The checker: every rule of the language's first part, the whole text of each error, the well-known models' exact
+// counts, and that no input whatever makes it fail otherwise than by a diagnostic.
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import fc from 'fast-check';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { countParameters, flopsPerToken, trainingStateBytes } from '../compiler/check/count.ts';
+import { check, checkFile } from '../compiler/check/index.ts';
+import type { Model } from '../compiler/check/model.ts';
+import { readModel, wellKnownModels } from '../compiler/check/read-model.ts';
+import { standardLibrary } from '../compiler/check/standard-library.ts';
+import { nearest, SourceError, UserError } from '../compiler/diagnostic.ts';
+import { packagePath } from '../compiler/package-files.ts';
+import { parse } from '../compiler/syntax/parse.ts';
+import { check as checkCommand } from '../runtime/commands/check.ts';
+import { info } from '../runtime/commands/info.ts';
+
+fc.configureGlobal({ includeErrorInReport: true });
+
+const errorFolder = join(dirname(fileURLToPath(import.meta.url)), 'errors');
+
+/** The diagnostics of a text as readModel reports them: those of the syntax, or where it is right those of the check. */
+function diagnose(text: string, file: string) {
+  const { syntax, diagnostics } = parse(text, file);
+  return diagnostics.length > 0 ? diagnostics : check(syntax).diagnostics;
+}
+
+function modelOf(text: string, name?: string): Model {
+  const { syntax, diagnostics } = parse(text, 'test.mal');
+  const checked = check(syntax, name === undefined ? {} : { model: name });
+  const all = [...diagnostics, ...checked.diagnostics];
+  assert.ok(checked.model, new SourceError(all, new Map([['test.mal', text]])).message);
+  return checked.model!;
+}
+
+const messages = (text: string) => diagnose(text, 'test.mal').map(({ severity, message }) => `${severity}: ${message}`);
+
+const models = suite('models');
+
+models('a model without properties is all defaults', () => {
+  const model = modelOf('model m { }');
+  assert.equal(model, {
+    name: 'm',
+    description: '',
+    vocab_size: 32000,
+    max_seq_len: 2048,
+    hidden_size: 768,
+    embeddings: { tie_weights: false, scale: null, learned_positions: null },
+    blocks: [
+      {
+        name: 'block',
+        attention: {
+          num_heads: 12,
+          num_kv_heads: 12,
+          head_dim: 64,
+          bias: false,
+          causal: true,
+          window_size: null,
+          qk_norm: null,
+          position_encoding: { kind: 'rope', theta: 10000, scaling: null },
+          origin: '',
+        },
+        ffn: { hidden_dim: 3072, activation: 'silu', gate: true, bias: false, origin: '' },
+        norm: { name: 'rmsnorm', constants: { eps: 1e-5 } },
+        norm_position: 'pre',
+        residual: true,
+        origin: '',
+      },
+    ],
+    layers: Array(12).fill(0),
+    output: { bias: false, norm: { name: 'rmsnorm', constants: { eps: 1e-5 } } },
+  });
+});
+
+models('every property reaches the model, under every one of its names', () => {
+  const canonical = modelOf(`
+    model m {
+      description: "all of it"
+      vocab_size: 100 max_seq_len: 64 hidden_size: 32 num_layers: 3
+      embeddings { tie_weights: true dropout: 0 scale: 2.5 }
+      output { bias: true norm: none }
+      block: b
+    }
+    block b { attention: a ffn: f norm: layernorm { eps: 1e-6 } norm_position: post residual: false dropout: 0 }
+    ffn f { hidden_dim: 48 activation: gelu_tanh gate: false bias: true dropout: 0.0 }
+    attention a {
+      num_heads: 4 num_kv_heads: 2 head_dim: 16 bias: true dropout: 0 causal: true window_size: 8 qk_norm: true
+      position_encoding: rope { rope_theta: 500000 rope_scaling: 4 }
+    }`);
+  assert.equal(canonical.blocks[0], {
+    name: 'b',
+    attention: {
+      num_heads: 4,
+      num_kv_heads: 2,
+      head_dim: 16,
+      bias: true,
+      causal: true,
+      window_size: 8,
+      qk_norm: { name: 'rmsnorm', constants: { eps: 1e-5 } },
+      position_encoding: { kind: 'rope', theta: 500000, scaling: 4 },
+      origin: 'test.mal:11',
+    },
+    ffn: { hidden_dim: 48, activation: 'gelu_tanh', gate: false, bias: true, origin: 'test.mal:10' },
+    norm: { name: 'layernorm', constants: { eps: 1e-6 } },
+    norm_position: 'post',
+    residual: false,
+    origin: 'test.mal:9',
+  });
+  assert.equal(canonical.embeddings, { tie_weights: true, scale: 2.5, learned_positions: null });
+  assert.equal(canonical.output, { bias: true, norm: null });
+  const aliases = (names: readonly string[]) => `
+    model m {
+      description: "all of it"
+      vocab_size: 100 ${names[0]}: 64 ${names[1]}: 32 ${names[2]}: 3
+      embeddings { tie_weights: true dropout: 0 scale: 2.5 }
+      output { bias: true norm: none }
+      block: b
+    }
+    block b { attention: a ffn: f norm: layernorm { norm_eps: 1e-6 } norm_position: post residual: false dropout: 0 }
+    ffn f { intermediate_size: 48 activation: gelu_new gate: false bias: true dropout: 0.0 }
+    attention a {
+      ${names[3]}: 4 kv_heads: 2 head_dim: 16 bias: true dropout: 0 causal: true window_size: 8 qk_norm: true
+      position_encoding: rope { ${names[4]}: 5e5 rope_scaling: 4 }
+    }`;
+  assert.equal(modelOf(aliases(['context_length', 'd_model', 'n_layers', 'n_heads', 'theta'])), canonical);
+  assert.equal(modelOf(aliases(['seq_len', 'embed_dim', 'depth', 'attention_heads', 'base'])), canonical);
+});
+
+models('groups in place mean what named definitions mean', () => {
+  const named = modelOf(
+    'attention a { num_heads: 4 } ffn f { gate: false } block block { attention: a ffn: f } model m { hidden_size: 64 block: block }',
+  );
+  const withColons = modelOf('model m { hidden_size: 64 block: { attention: { num_heads: 4 } ffn: { gate: false } } }');
+  const without = modelOf('model m { hidden_size: 64 block { attention { num_heads: 4 } ffn { gate: false } } }');
+  const bare = (model: Model) => JSON.stringify(model, (key, value) => (key === 'origin' ? undefined : value));
+  assert.is(bare(withColons), bare(named));
+  assert.is(bare(without), bare(named));
+});
+
+models('a pattern is repeated over the layers and comes before a block', () => {
+  const text = `
+    model m { num_layers: 5 pattern: [wide, narrow, wide,] }
+    block narrow { attention { window_size: 16 } }
+    block wide { norm: layernorm }`;
+  const model = modelOf(text);
+  assert.equal(model.layers, [0, 1, 0, 0, 1]);
+  assert.equal(
+    model.blocks.map(block => block.name),
+    ['wide', 'narrow'],
+  );
+  assert.is(model.output.norm!.name, 'layernorm');
+  assert.equal(messages(text.replace('pattern', 'block: narrow pattern')), [
+    'warning: `block` has no effect: `pattern` says which blocks the layers are',
+  ]);
+  assert.equal(messages(text.replace('5', '1')), [
+    "warning: `narrow` has no effect: num_layers is 1, less than the pattern's 3 blocks",
+  ]);
+});
+
+models('activations go by the names of the field, with and without a gate', () => {
+  const activation = (word: string) =>
+    modelOf(`model m { block { ffn { activation: ${word} gate: false } } }`).blocks[0]!.ffn;
+  for (const [word, name] of [
+    ['swiglu', 'silu'],
+    ['silu', 'silu'],
+    ['gelu', 'gelu'],
+    ['gelu_new', 'gelu_tanh'],
+    ['gelu_tanh', 'gelu_tanh'],
+    ['relu', 'relu'],
+    ['geglu', 'gelu'],
+    ['relu2', 'relu2'],
+  ] as const)
+    assert.equal(activation(word), {
+      hidden_dim: 3072,
+      activation: name,
+      gate: false,
+      bias: false,
+      origin: 'test.mal:1',
+    });
+});
+
+models('learned positions are one table, as long as the longest text by default', () => {
+  const text = 'block b { attention { position_encoding: learned } } model m { block: b max_seq_len: 77 }';
+  assert.is(modelOf(text).embeddings.learned_positions, 77);
+  assert.is(modelOf(text.replace('learned', 'learned { max_positions: 100 }')).embeddings.learned_positions, 100);
+});
+
+models('definitions that no model uses are warnings', () => {
+  assert.equal(messages('ffn f { } block b { ffn: f } activation a(x) = x model m { }'), [
+    'warning: ffn `f` is used by no model',
+    'warning: block `b` is used by no model',
+    'warning: activation `a` is used by no model',
+  ]);
+});
+
+models('one of several models is chosen by name', () => {
+  const text = 'model one { } model other { hidden_size: 1536 }';
+  assert.is(modelOf(text, 'other').hidden_size, 1536);
+  const { syntax } = parse(text, 'test.mal');
+  assert.is(checkFile(syntax).models.length, 2);
+  assert.match(check(syntax, { model: 'othr' }).diagnostics[0]!.help!, 'did you mean `other`?');
+});
+
+models('the well-known models have exactly the published numbers of parameters', () => {
+  const totals: Record<string, number> = {
+    'gpt2-small': 124_439_808,
+    'gpt2-medium': 354_823_168,
+    'gpt2-large': 774_030_080,
+    'gpt2-xl': 1_557_611_200,
+    'llama-7b': 6_738_415_616,
+    'mistral-7b': 7_241_732_096,
+  };
+  for (const [name, total] of Object.entries(totals))
+    assert.is(countParameters(readModel(name).model).total, total, name);
+  for (const name of wellKnownModels()) {
+    const { model, warnings } = readModel(name);
+    assert.equal(warnings, [], name);
+    assert.is(model.name, name);
+  }
+});
+
+models('the parts of a count add up', () => {
+  for (const name of wellKnownModels()) {
+    const { total, embedding, positions, attention, feedForward, norms, head, perLayer } = countParameters(
+      readModel(name).model,
+    );
+    assert.is(embedding + positions + attention + feedForward + norms + head, total, name);
+    assert.ok(perLayer.every(count => count === perLayer[0]));
+  }
+});
+
+models('operations follow 6 N + 12 L H Q T, and a window shortens T', () => {
+  const { model } = readModel('gpt2-small');
+  const weights = 12 * (4 * 768 * 768 + 2 * 768 * 3072) + 50257 * 768;
+  assert.is(flopsPerToken(model, 1024), 6 * weights + 12 * 12 * 768 * 1024);
+  const { model: windowed } = readModel('mistral-7b');
+  assert.is(flopsPerToken(windowed, 32768), flopsPerToken(windowed, 4096));
+  assert.is(trainingStateBytes(model), 16 * 124_439_808);
+});
+
+models('a well-known model goes by several names, and an unknown one is met with the nearest', () => {
+  for (const name of ['gpt2-small', 'gpt2_small', 'gpt2_small.mal', 'well-known/gpt2_small.mal'])
+    assert.is(readModel(name).model.name, 'gpt2-small');
+  assert.throws(
+    () => readModel('gpt2-smal'),
+    (error: Error) => error instanceof UserError && error.message.includes('gpt2-small'),
+  );
+});
+
+models('the examples are right', () => {
+  const folder = packagePath('mal/examples');
+  for (const file of readdirSync(folder)) assert.equal(readModel(join(folder, file)).warnings, [], file);
+});
+
+models('every standard formula has a name of its own and is right', () => {
+  const library = standardLibrary();
+  for (const name of ['silu', 'gelu', 'gelu_tanh', 'relu', 'rmsnorm', 'layernorm', 'softmax', 'cross_entropy'])
+    assert.ok(library.has(name), name);
+});
+
+models('the nearest name is near', () => {
+  assert.is(nearest('windw_size', ['window_size', 'num_heads']), 'window_size');
+  assert.is(nearest('gleu', ['relu', 'gelu']), 'gelu');
+  assert.is(nearest('a', ['b']), null);
+  assert.is(nearest('activation', ['norm']), null);
+});
+
+const golden = suite('errors, whole texts');
+
+for (const file of readdirSync(errorFolder).filter(name => name.endsWith('.mal'))) {
+  golden(file, () => {
+    const text = readFileSync(join(errorFolder, file), 'utf8');
+    const diagnostics = diagnose(text, file);
+    assert.ok(
+      diagnostics.some(({ severity }) => severity === 'error'),
+      'the file is wrong',
+    );
+    const message = `${new SourceError(diagnostics, new Map([[file, text]])).message}\n`;
+    const expected = join(errorFolder, file.replace(/\.mal$/, '.txt'));
+    if (process.env.UPDATE) writeFileSync(expected, message);
+    assert.fixture(message, readFileSync(expected, 'utf8'));
+  });
+}
+
+const survival = suite('any input');
+
+/** Whatever is read, the outcome is a model or an error that can be shown. */
+function survives(text: string): void {
+  const diagnostics = diagnose(text, 'fuzz.mal');
+  const { message } = new SourceError(diagnostics, new Map([['fuzz.mal', text]]));
+  assert.is(typeof message, 'string');
+}
+
+survival('text of any characters', () => {
+  fc.assert(fc.property(fc.string({ unit: 'binary', maxLength: 300 }), survives), { numRuns: 300, seed: 1 });
+});
+
+survival('bytes that are no text', () => {
+  const bytes = fc.uint8Array({ maxLength: 300 }).map(array => Buffer.from(array).toString('utf8'));
+  fc.assert(fc.property(bytes, survives), { numRuns: 300, seed: 2 });
+});
+
+const library = wellKnownModels().map(name => readModel(name).text);
+const formulas = ['activations', 'norms'].map(name => readFileSync(packagePath(`mal/std/${name}.mal`), 'utf8'));
+const pieces = [...new Set([...library, ...formulas].flatMap(text => text.match(/[\w.-]+|[^\s\w]/g)!))];
+
+survival('words of the language in any order', () => {
+  const text = fc.array(fc.constantFrom(...pieces, '\n'), { maxLength: 60 }).map(words => words.join(' '));
+  fc.assert(fc.property(text, survives), { numRuns: 300, seed: 3 });
+});
+
+survival('right files with a part cut, doubled or replaced', () => {
+  const mutation = fc.record({
+    text: fc.constantFrom(...library, ...formulas),
+    at: fc.double({ min: 0, max: 1, noNaN: true }),
+    length: fc.nat(20),
+    insert: fc.oneof(fc.constantFrom(...pieces), fc.string({ maxLength: 3 })),
+    doubled: fc.boolean(),
+  });
+  const mutated = mutation.map(({ text, at, length, insert, doubled }) => {
+    const start = Math.floor(at * text.length);
+    const end = start + length;
+    return text.slice(0, start) + insert + text.slice(doubled ? start - length : end);
+  });
+  fc.assert(fc.property(mutated, survives), { numRuns: 300, seed: 4 });
+});
+
+survival('nesting and length without end', () => {
+  const depth = 20_000;
+  for (const open of ['(', '-', 'x^', 'x+', 'x>0?x:', 'exp(', '!', '2*-('])
+    survives(`activation f(x) = ${open.repeat(depth)}x`);
+  for (const open of ['{', 'a { ', 'a: b { ', '[']) survives(`model m { ${open.repeat(depth)}`);
+  for (const limit of [32, 200])
+    survives(`activation f(x) = ${'('.repeat(31)}${'-'.repeat(limit)}x${')'.repeat(31)} model m { }`);
+  survives(`activation f(x) = ${'x>0?x:(-'.repeat(31)}x${')'.repeat(31)} model m { }`);
+  survives('"'.repeat(depth));
+  survives(`model m { num_layers: ${'9'.repeat(400)} }`);
+});
+
+const commands = suite('commands');
+
+/** What a command prints on stdout. */
+async function printed(work: () => Promise<void>): Promise<string> {
+  const { log } = console;
+  const lines: string[] = [];
+  console.log = (line: string) => lines.push(line);
+  try {
+    await work();
+  } finally {
+    console.log = log;
+  }
+  return lines.join('\n');
+}
+
+commands('check says how large a right file is, and as data what is wrong with another', async () => {
+  const right = await printed(() => checkCommand.run({ file: 'nano' }));
+  assert.match(right, /nano\.mal: ok, model nano: 2 layers, 4,227,392 parameters, 2,048,000 of them the embedding$/);
+  let thrown: unknown = null;
+  const wrong = await printed(() =>
+    checkCommand.run({ file: join(errorFolder, 'unknown-words.mal'), json: true }).catch(error => {
+      thrown = error;
+    }),
+  );
+  assert.instance(thrown, SourceError);
+  const { ok, diagnostics } = JSON.parse(wrong);
+  assert.is(ok, false);
+  assert.is(diagnostics[0].line, 1);
+  assert.is(diagnostics[0].help, 'did you mean `window_size`?');
+});
+
+commands('info prints the counts', async () => {
+  const text = await printed(() => info.run({ model: 'gpt2-small' }));
+  assert.match(text, /parameters +124,439,808 /);
+  const { parameters, training_state_bytes } = JSON.parse(await printed(() => info.run({ model: 'nano', json: true })));
+  assert.is(parameters.total, 4_227_392);
+  assert.is(training_state_bytes, 16 * 4_227_392);
+});
+
+models.run();
+golden.run();
+survival.run();
+commands.run();

@@ -1,0 +1,172 @@
+// Tests of the command line: what it prints, and with which code it leaves. It is bundled as it is shipped, with commands
+// of its own (fixtures/cli/commands.ts) in place of the real ones.
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+
+const repository = dirname(dirname(fileURLToPath(import.meta.url)));
+const folder = mkdtempSync(join(tmpdir(), 'malc-cli-'));
+const program = join(folder, 'malc.mjs');
+const environment = { ...process.env, TMPDIR: folder, XDG_CACHE_HOME: join(folder, 'cache'), LANG: 'de_DE.UTF-8' };
+
+interface Ending {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function malc(...args: readonly string[]): Ending {
+  return spawnSync(process.execPath, [program, ...args], { encoding: 'utf8', env: environment, timeout: 30_000 });
+}
+
+/** Runs a shell line in which `malc` stands for the program. */
+function shell(line: string): Ending {
+  const prelude = `set -o pipefail; malc() { '${process.execPath}' '${program}' "$@"; }`;
+  return spawnSync('bash', ['-c', `${prelude}; ${line}`], { encoding: 'utf8', env: environment, timeout: 30_000 });
+}
+
+/** Sends SIGINT once the command has said that it sleeps. */
+function interrupt(command: string): Promise<Ending> {
+  return new Promise(resolve => {
+    const child = spawn(process.execPath, [program, command], { env: environment });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.on('data', chunk => {
+      stdout += chunk;
+      if (stdout === 'asleep\n') child.kill('SIGINT');
+    });
+    child.stderr.on('data', chunk => {
+      stderr += chunk;
+    });
+    child.on('close', status => resolve({ status, stdout, stderr }));
+  });
+}
+
+const cli = suite('cli');
+
+cli.before(async () => {
+  await build({
+    entryPoints: [join(repository, 'cli.ts')],
+    outfile: program,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    plugins: [
+      {
+        name: 'commands of the test',
+        setup: ({ onResolve }) =>
+          onResolve({ filter: /commands\/index\.ts$/ }, () => ({
+            path: join(repository, 'test/fixtures/cli/commands.ts'),
+          })),
+      },
+    ],
+  });
+});
+
+cli.after(() => rmSync(folder, { recursive: true, force: true }));
+
+cli('alone, it lists the commands in the order in which they are used', () => {
+  const { status, stdout, stderr } = malc();
+  assert.is(status, 0);
+  assert.is(stderr, '');
+  const listed = [...stdout.matchAll(/^ {2}malc (\w+)/gm)].map(([, name]) => name);
+  assert.equal(listed.slice(0, 4), ['show', 'needs', 'user', 'machine']);
+  assert.match(stdout, /^ {2}malc show FILE +prints its arguments as JSON$/m);
+  assert.is(malc('--help').stdout, stdout);
+});
+
+cli('--version prints the version of the package', () => {
+  const { version } = JSON.parse(readFileSync(join(repository, 'package.json'), 'utf8'));
+  assert.is(malc('--version').stdout, `${version}\n`);
+});
+
+cli("a command's help shows simple options first, then advanced ones, with their defaults", () => {
+  const { status, stdout } = malc('show', '--help');
+  assert.is(status, 0);
+  assert.match(stdout, /^malc show FILE \[OPTIONS\]\n\nprints its arguments as JSON\n/);
+  assert.match(stdout, /Options[\s\S]*--learning-rate, --lr .*0\.001[\s\S]*Advanced options[\s\S]*--fuse/);
+  assert.match(stdout, /malc show x +prints x/);
+});
+
+cli('arguments reach the command under their long names', () => {
+  const { status, stdout } = malc('show', 'a.mal', '--lr', '1e-4', '--input', 'a', 'b', '--no-fuse');
+  assert.is(status, 0);
+  assert.equal(JSON.parse(stdout), { file: 'a.mal', 'learning-rate': 1e-4, input: ['a', 'b'], fuse: false });
+  assert.equal(JSON.parse(malc('show', 'a.mal').stdout), { file: 'a.mal', 'learning-rate': 0.001, fuse: true });
+});
+
+const usageErrors: readonly (readonly [args: string, says: string])[] = [
+  ['shwo x', 'there is no command shwo. Did you mean show?'],
+  ['qqqqqq', 'there is no command qqqqqq\nmalc lists the commands.'],
+  ['show x --learning-rat 1', 'there is no option --learning-rat. Did you mean --learning-rate?'],
+  ['show x --no-fues', 'there is no option --no-fues. Did you mean --fuse?'],
+  ['show x -q', 'there is no option -q'],
+  ['show x y', "'y' is one argument too many\nmalc show --help lists the options."],
+  ['show', 'FILE is needed'],
+  ['needs', '--data is needed\nmalc needs --help lists the options.'],
+  ['needs --data', '--data expects a value'],
+  ['show x --lr fast', '--learning-rate expects a number'],
+  ['show x --lr 1 --lr 2', '--learning-rate is given more than once'],
+  ['show x --size huge', '--size expects one of small, large, not huge'],
+];
+for (const [args, says] of usageErrors) {
+  cli(`malc ${args}: a usage error`, () => {
+    const { status, stdout, stderr } = malc(...args.split(' '));
+    assert.ok(stderr.startsWith(`error: ${says}`), stderr);
+    assert.not.match(stderr, /Options|\bat .*:\d+/);
+    assert.is(stdout, '');
+    assert.is(status, 2);
+  });
+}
+
+cli("the user's error leaves with 1 and its message alone", () => {
+  assert.equal(pick(malc('user')), { status: 1, stdout: '', stderr: 'error: model.mal:3:5: that is wrong\n' });
+});
+
+cli('what the machine lacks leaves with 3', () => {
+  assert.equal(pick(malc('machine')), { status: 3, stdout: '', stderr: 'error: there is no C compiler\n' });
+});
+
+for (const [command, message] of [
+  ['internal', 'the arena is upside down'],
+  ['later', 'thrown when nobody waits'],
+] as const) {
+  cli(`an internal error (${command}) leaves with 70 and keeps a dump`, () => {
+    const { status, stderr } = malc(command);
+    assert.is(status, 70);
+    assert.ok(stderr.startsWith(`internal error: ${message}\n`), stderr);
+    assert.not.match(stderr, /\bat .*:\d+/);
+    const dump = readFileSync(/the file (\S+)/.exec(stderr)![1]!, 'utf8');
+    assert.match(dump, message);
+    assert.match(dump, `arguments: ["${command}"]`);
+    assert.match(dump, process.version);
+    assert.match(dump, /\bat .*:\d+/);
+    if (command === 'internal') assert.match(dump, 'a deeper reason');
+  });
+}
+
+cli('Ctrl-C leaves with 130', async () => {
+  assert.equal(await interrupt('sleep'), { status: 130, stdout: 'asleep\n', stderr: '' });
+});
+
+cli('a command may save its state on Ctrl-C before it leaves with 130', async () => {
+  assert.equal(await interrupt('saves'), { status: 130, stdout: 'asleep\nsaved\n', stderr: '' });
+});
+
+cli('a reader that leaves early is no error worth a word', () => {
+  const { status, stderr, stdout } = shell('malc pours | head -n 1');
+  assert.is(stderr, '');
+  assert.is(stdout.length, 101);
+  assert.is(status, 141);
+});
+
+function pick({ status, stdout, stderr }: Ending): Ending {
+  return { status, stdout, stderr };
+}
+
+cli.run();

@@ -1,0 +1,85 @@
+/* Opens the static functions of templates/cpu to test/cpu-kernels.test.ts. attention.c holds the rendered templates. */
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include "math.h"
+#include "matmul.h"
+#include "attention.c"
+
+_Static_assert(MALC_SCRATCH == MATMUL_SCRATCH && MALC_PANEL == PANEL_COLUMNS, "attention-scratch.ts agrees with matmul.h");
+_Static_assert(MALC_ROWS == KEY_BLOCK && QUERY_BLOCK % MALC_TILE_COLUMNS == 0, "attention's blocks are made of tiles");
+_Static_assert(MALC_ROWS % MALC_TILE_ROWS == 0 && MALC_PANEL % MALC_TILE_COLUMNS == 0, "blocks are made of tiles");
+_Static_assert(MALC_ROWS / MALC_TILE_ROWS * MALC_STRIP * MALC_DEPTH <= MALC_SCRATCH, "scratch holds the strips");
+
+/* ---- math.h: apply_F fills an array, worst_F is the largest relative error on evenly spaced numbers ---- */
+
+#define UNARY(name, exact)                                                                                      \
+  void apply_##name(float *restrict results, const float *restrict numbers, int64_t count) {                    \
+    _Pragma("omp simd") for (int64_t i = 0; i < count; i++) results[i] = malc_##name(numbers[i]);               \
+  }                                                                                                             \
+  double worst_##name(double low, double high, int64_t count) {                                                 \
+    float *numbers = calloc(2 * (size_t)count, sizeof *numbers), *results = numbers + count;                   \
+    for (int64_t i = 0; i < count; i++) numbers[i] = (float)(low + (high - low) * (double)i / (double)count);   \
+    apply_##name(results, numbers, count);                                                                      \
+    double worst = 0;                                                                                           \
+    for (int64_t i = 0; i < count; i++) {                                                                       \
+      const double x = numbers[i], expected = exact, error = fabs(results[i] - expected) / fabs(expected);      \
+      const int measured = fabs(expected) >= 0x1p-125 && fabs(expected) < 0x1p128;                              \
+      if (measured && !(error <= worst)) worst = error;                                                         \
+    }                                                                                                           \
+    free(numbers);                                                                                              \
+    return worst;                                                                                               \
+  }
+UNARY(exp, exp(x))
+UNARY(log, log(x))
+UNARY(tanh, tanh(x))
+UNARY(sigmoid, 1 / (1 + exp(-x)))
+UNARY(erf, erf(x))
+UNARY(sin, sin(x))
+UNARY(cos, cos(x))
+UNARY(rsqrt, 1 / sqrt(x))
+UNARY(sqrt, sqrt(x))
+UNARY(abs, fabs(x))
+UNARY(floor, floor(x))
+
+#define BINARY(name)                                                                                            \
+  void apply_##name(float *restrict results, const float *restrict a, const float *restrict b, int64_t count) { \
+    _Pragma("omp simd") for (int64_t i = 0; i < count; i++) results[i] = malc_##name(a[i], b[i]);               \
+  }
+BINARY(pow)
+BINARY(min)
+BINARY(max)
+
+/* ---- matmul.h ---- */
+
+static malc_matrix matrix(const float *data, int64_t row_stride, int64_t column_stride) {
+  return (malc_matrix){ data, row_stride, column_stride };
+}
+
+/* result[rows][columns], over tasks of MALC_ROWS x MALC_PANEL. */
+void multiply(float *result, const float *left, int64_t left_rows, int64_t left_columns, const float *right,
+              int64_t right_rows, int64_t right_columns, int64_t rows, int64_t inner, int64_t columns, int threads) {
+  float *packed = aligned_alloc(64, (size_t)malc_packed_size(inner, columns) * sizeof *packed);
+  float *scratch = aligned_alloc(64, (size_t)threads * MALC_SCRATCH * sizeof *scratch);
+  const malc_matrix from = matrix(left, left_rows, left_columns);
+#pragma omp parallel num_threads(threads)
+  {
+    malc_pack(packed, matrix(right, right_rows, right_columns), inner, columns);
+#pragma omp barrier
+#pragma omp for collapse(2) schedule(dynamic)
+    for (int64_t i = 0; i < rows; i += MALC_ROWS)
+      for (int64_t j = 0; j < columns; j += MALC_PANEL)
+        malc_multiply(result + i * columns + j, columns, matrix(left + i * from.row_stride, left_rows, left_columns),
+                      malc_least(MALC_ROWS, rows - i), packed, inner, j, malc_least(MALC_PANEL, columns - j),
+                      scratch + malc_thread() * MALC_SCRATCH);
+  }
+  free(packed);
+  free(scratch);
+}
+
+void multiply_few(float *result, const float *left, int64_t left_rows, int64_t left_columns, const float *right,
+                  int64_t right_rows, int64_t right_columns, int64_t rows, int64_t inner, int64_t columns) {
+  for (int64_t j = 0; j < columns; j += MALC_PANEL)
+    malc_multiply_few(result + j, columns, matrix(left, left_rows, left_columns), rows,
+                      matrix(right, right_rows, right_columns), inner, j, malc_least(MALC_PANEL, columns - j));
+}

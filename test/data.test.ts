@@ -1,0 +1,372 @@
+// Random numbers, reading text, token files, batches, and files that are whole or absent.
+import { spawnSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { UserError } from '../compiler/diagnostic.ts';
+import { writeFileAtomic } from '../runtime/atomic-file.ts';
+import { Batches, ValidationBatches } from '../runtime/data/batches.ts';
+import { permutation, philox, Random } from '../runtime/data/random.ts';
+import { invalidUtf8Offset, readText } from '../runtime/data/text.ts';
+import { cachedTokens, encodeTokens, readTokens, splitText, writeTokens } from '../runtime/data/tokens.ts';
+import { trainTokenizer } from '../runtime/tokenizer/train.ts';
+
+fc.configureGlobal({ includeErrorInReport: true, seed: 21, numRuns: 200 });
+
+const folder = mkdtempSync(join(tmpdir(), 'malc-data-'));
+const path = (name: string) => join(folder, name);
+
+/** Checks that the user's error says all of these. */
+function refuses(work: () => unknown, ...parts: (string | RegExp)[]): void {
+  try {
+    work();
+  } catch (error) {
+    assert.instance(error, UserError, (error as Error).stack);
+    for (const part of parts) assert.match((error as Error).message, part);
+    return;
+  }
+  throw new Error('nothing was refused');
+}
+
+const random = suite('random numbers');
+
+random("philox gives the known answers of its authors' library", () => {
+  // Random123, kat_vectors: philox4x32 10.
+  const cases = [
+    ['00000000 00000000 00000000 00000000', '00000000 00000000', '6627e8d5 e169c58d bc57ac4c 9b00dbd8'],
+    ['ffffffff ffffffff ffffffff ffffffff', 'ffffffff ffffffff', '408f276d 41c83b0e a20bc7c6 6d5451fd'],
+    ['243f6a88 85a308d3 13198a2e 03707344', 'a4093822 299f31d0', 'd16cfe09 94fdcceb 5001e420 24126ea1'],
+  ] as const;
+  const numbers = (hex: string) => hex.split(' ').map(word => Number.parseInt(word, 16));
+  for (const [counter, key, expected] of cases) {
+    const out = new Uint32Array(4);
+    philox(numbers(counter), numbers(key), out);
+    assert.equal([...out], numbers(expected));
+  }
+});
+
+random('a stream is a function of seed and stream', () => {
+  const draw = (seed: number, stream: number) => {
+    const source = new Random(seed, stream);
+    return Array.from({ length: 9 }, () => source.uint32()).join(' ');
+  };
+  assert.is(draw(1, 0), draw(1, 0));
+  const all = [draw(1, 0), draw(1, 1), draw(2, 0), draw(1 + 2 ** 32, 0), draw(1, 2 ** 32)];
+  assert.is(new Set(all).size, all.length);
+  assert.is(draw(0, 0).split(' ')[0], String(0x6627e8d5));
+});
+
+random('below is in range and even', () => {
+  const source = new Random(3);
+  const counts = new Array<number>(7).fill(0);
+  for (let i = 0; i < 70_000; i++) counts[source.below(7)]!++;
+  for (const count of counts) assert.ok(Math.abs(count - 10_000) < 400, `${counts}`);
+  for (const n of [1, 2 ** 31 + 1, 2 ** 32 - 1]) for (let i = 0; i < 100; i++) assert.ok(source.below(n) < n);
+});
+
+random('uniform is in [0, 1) with mean one half', () => {
+  const source = new Random(4);
+  let sum = 0;
+  for (let i = 0; i < 10_000; i++) {
+    const value = source.uniform();
+    assert.ok(value >= 0 && value < 1);
+    sum += value;
+  }
+  assert.ok(Math.abs(sum / 10_000 - 0.5) < 0.02);
+});
+
+random('a permutation holds every number once, and depends on seed and stream', () => {
+  const order = permutation(1000, 5, 0);
+  assert.equal(
+    [...order].sort((a, b) => a - b),
+    Array.from({ length: 1000 }, (_, i) => i),
+  );
+  assert.equal(permutation(1000, 5, 0), order);
+  assert.not.equal(permutation(1000, 5, 1), order);
+  assert.not.equal(permutation(1000, 6, 0), order);
+});
+
+random('a seed that is no whole number is refused', () => {
+  for (const seed of [-1, 0.5, Number.NaN, 2 ** 53]) refuses(() => new Random(seed), `the seed is ${seed}`);
+});
+
+const texts = suite('reading text');
+
+texts('a file, without its byte order mark', () => {
+  writeFileSync(path('bom.txt'), '\ufeffgrüße\n');
+  assert.is(readText(path('bom.txt')), 'grüße\n');
+});
+
+texts('standard input', () => {
+  const module = new URL('../runtime/data/text.ts', import.meta.url);
+  const script = `import { readText } from '${module}'; process.stdout.write(readText('-').toUpperCase());`;
+  const run = (input: string) =>
+    spawnSync(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { input, encoding: 'utf8' });
+  assert.is(run('über\n'.repeat(50_000)).stdout, 'ÜBER\n'.repeat(50_000));
+  assert.match(run('').stderr, 'standard input is empty');
+});
+
+texts('missing, empty, a folder, only a byte order mark', () => {
+  refuses(() => readText(path('none.txt')), 'there is no file', 'none.txt', 'check the path');
+  writeFileSync(path('empty.txt'), '');
+  refuses(() => readText(path('empty.txt')), 'empty.txt is empty');
+  writeFileSync(path('mark.txt'), '\ufeff');
+  refuses(() => readText(path('mark.txt')), 'mark.txt is empty');
+  refuses(() => readText(folder), 'is a folder');
+});
+
+texts('what is not UTF-8 is told by its byte', () => {
+  writeFileSync(path('latin.txt'), Buffer.from('one\ncaf\xe9 two', 'latin1'));
+  refuses(() => readText(path('latin.txt')), 'at byte 7 (line 2), which is 0xe9', 'iconv -f ISO-8859-1');
+  writeFileSync(path('wide.txt'), Buffer.from('\ufeffwide', 'utf16le'));
+  refuses(() => readText(path('wide.txt')), 'at byte 0 (line 1), which is 0xff', 'iconv -f UTF-16');
+});
+
+texts('the offset is where decoding would fail, for any bytes', () => {
+  const strict = new TextDecoder('utf-8', { fatal: true });
+  const decodes = (bytes: Uint8Array) => {
+    try {
+      strict.decode(bytes);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  const byte = fc.constantFrom(
+    ...[0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xed, 0xef],
+    ...[0xf0, 0xf4, 0xf5, 0xff],
+  );
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 0 }), fc.array(byte, { maxLength: 6 }), (_, list) => {
+      const bytes = Uint8Array.from(list);
+      const offset = invalidUtf8Offset(bytes);
+      assert.is(offset === -1, decodes(bytes));
+      if (offset === -1) return;
+      assert.ok(decodes(bytes.subarray(0, offset)));
+      for (let end = offset + 1; end <= bytes.length; end++) assert.not(decodes(bytes.subarray(0, end)));
+    }),
+    { numRuns: 3000 },
+  );
+});
+
+const tokens = suite('tokens');
+
+const prose = 'A line of text.\nAnother line, longer than the first.\n'.repeat(40);
+const tokenizer = trainTokenizer([prose], { vocabSize: 280 });
+
+tokens('a text is cut at the end of the line nearest to the share', () => {
+  const { training, validation } = splitText(prose, 0.1);
+  assert.is(training + validation, prose);
+  assert.is(training.at(-1), '\n');
+  assert.ok(Math.abs(training.length / prose.length - 0.9) < 0.02);
+  assert.equal(splitText('one line only', 0.25), { training: 'one line o', validation: 'nly' });
+  assert.equal(splitText('😀😀', 0.25), { training: '😀😀', validation: '' });
+  assert.equal(splitText(prose, 0), { training: prose, validation: '' });
+  refuses(() => splitText(prose, 1), 'the validation share is 1');
+  refuses(() => splitText(prose, Number.NaN), 'NaN');
+});
+
+tokens('are of the smallest type that holds the vocabulary', () => {
+  const ids = encodeTokens(prose, tokenizer);
+  assert.instance(ids, Uint16Array);
+  assert.is(tokenizer.decode(ids), prose);
+});
+
+tokens('a file is little-endian, and comes back with its side-car', () => {
+  writeTokens(path('a.bin'), Uint16Array.of(1, 2, 65535), { tokenizer: 'T', text: 'X' });
+  assert.equal([...readFileSync(path('a.bin'))], [1, 0, 2, 0, 255, 255]);
+  assert.equal(readTokens(path('a.bin')), {
+    tokens: Uint16Array.of(1, 2, 65535),
+    sideCar: { dtype: 'uint16', count: 3, tokenizer: 'T', text: 'X' },
+  });
+  writeTokens(path('b.bin'), Uint32Array.of(1, 70000), { tokenizer: 'T', text: 'X' });
+  assert.equal([...readFileSync(path('b.bin'))], [1, 0, 0, 0, 112, 17, 1, 0]);
+  assert.equal(readTokens(path('b.bin')).tokens, Uint32Array.of(1, 70000));
+});
+
+tokens("nanoGPT's files, which have no side-car, are read as uint16", () => {
+  writeFileSync(path('nano.bin'), Buffer.from([5, 0, 0, 1]));
+  assert.equal(readTokens(path('nano.bin')), { tokens: Uint16Array.of(5, 256), sideCar: null });
+});
+
+tokens('torn files are refused', () => {
+  writeFileSync(path('odd.bin'), Buffer.from([5, 0, 0]));
+  refuses(() => readTokens(path('odd.bin')), 'has 3 bytes', 'cut short');
+  writeTokens(path('torn.bin'), Uint16Array.of(1, 2, 3), { tokenizer: 'T', text: 'X' });
+  writeFileSync(path('torn.bin'), Buffer.from([1, 0, 2, 0]));
+  refuses(() => readTokens(path('torn.bin')), 'has 4 bytes, but 3 tokens of uint16 take 6');
+  writeFileSync(path('torn.json'), '{');
+  refuses(() => readTokens(path('torn.bin')), 'torn.json does not say');
+  refuses(() => readTokens(path('none.bin')), 'there is no token file');
+});
+
+tokens('the cache serves the same text and tokenizer, and nothing else', () => {
+  const file = path('train.bin');
+  const ids = cachedTokens(file, prose, tokenizer);
+  assert.is(tokenizer.decode(ids), prose);
+  // Written over by hand, to see that the file is what is read.
+  writeFileSync(file, Buffer.alloc(ids.byteLength));
+  assert.is(cachedTokens(file, prose, tokenizer)[0], 0);
+  const other = cachedTokens(file, `${prose}more`, tokenizer);
+  assert.is(tokenizer.decode(other), `${prose}more`);
+  writeFileSync(file, 'torn');
+  assert.equal(cachedTokens(file, `${prose}more`, tokenizer), other);
+  assert.equal(readTokens(file).tokens, other);
+});
+
+const batches = suite('batches');
+
+/** A stream in which a token is its own place. */
+const places = (length: number) => Uint16Array.from({ length }, (_, i) => i);
+
+batches('an epoch has each window once, at one offset; another epoch has another order', () => {
+  const [batch, time] = [3, 8];
+  const source = new Batches(places(1000), { batch, time, seed: 7 });
+  assert.is(source.samplesPerEpoch, 124);
+  const epoch = (number: number) =>
+    Array.from({ length: 124 }, (_, i) => source.sampleAt(number * source.samplesPerEpoch + i));
+  const offsets = new Set<number>();
+  for (let number = 0; number < 20; number++) {
+    const sorted = epoch(number).sort((a, b) => a - b);
+    offsets.add(sorted[0]!);
+    assert.ok(sorted[0]! >= 0 && sorted[0]! < time);
+    assert.ok(sorted.at(-1)! + time < 1000);
+    sorted.forEach((start, i) => {
+      assert.is(start, sorted[0]! + i * time);
+    });
+  }
+  assert.is.not(offsets.size, 1);
+  assert.not.equal(epoch(0), epoch(1));
+});
+
+batches('labels are the tokens that follow; any batch can be drawn alone, in any order', () => {
+  const [batch, time] = [4, 16];
+  const options = { batch, time, seed: 8 };
+  const one = new Batches(places(700), options);
+  const draw = (source: Batches, index: number) => {
+    const rows = new Int32Array(batch * time);
+    const labels = new Int32Array(batch * time);
+    source.fill(index, rows, labels);
+    assert.equal(
+      labels,
+      rows.map(token => token + 1),
+    );
+    return rows;
+  };
+  const inOrder = Array.from({ length: 60 }, (_, step) => draw(one, step * batch));
+  for (const step of [59, 0, 30, 29])
+    assert.equal(draw(new Batches(places(700), options), step * batch), inOrder[step]);
+  assert.not.equal(draw(new Batches(places(700), { ...options, seed: 9 }), 0), inOrder[0]);
+});
+
+batches('every length from one window on has at least one sample inside the stream', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 40 }), fc.nat(200), fc.nat(50), (time, extra, index) => {
+      const length = time + 1 + extra;
+      const source = new Batches(places(length), { batch: 1, time, seed: 1 });
+      const start = source.sampleAt(index);
+      assert.ok(start >= 0 && start + time < length);
+      assert.ok(source.samplesPerEpoch * time > length - 1 - 2 * time);
+    }),
+  );
+});
+
+batches('a text too short for one window is refused with both numbers', () => {
+  refuses(() => new Batches(places(16), { batch: 1, time: 16, seed: 0 }), 'has 16 tokens', 'needs 17', '--seq-len');
+});
+
+batches('validation scores every token but the first once, in order', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 2, max: 90 }),
+      fc.integer({ min: 1, max: 9 }),
+      fc.integer({ min: 1, max: 4 }),
+      (length, time, batch) => {
+        const source = new ValidationBatches(places(length), { batch, time });
+        const scored: number[] = [];
+        for (let index = 0; index < source.count; index++) {
+          const rows = new Int32Array(batch * time);
+          const labels = new Int32Array(batch * time);
+          source.fill(index, rows, labels);
+          labels.forEach((label, i) => {
+            if (label === -1) assert.is(rows[i], 0);
+            else {
+              assert.is(rows[i], label - 1);
+              scored.push(label);
+            }
+          });
+        }
+        assert.equal(
+          scored,
+          Array.from({ length: length - 1 }, (_, i) => i + 1),
+        );
+      },
+    ),
+  );
+  refuses(() => new ValidationBatches(places(1), { batch: 1, time: 4 }), 'has 1 token(s)');
+});
+
+const atomic = suite('files that are whole or absent');
+
+atomic('text, bytes and a writer; nothing is left beside them', () => {
+  const place = path('atomic');
+  mkdirSync(place);
+  writeFileAtomic(join(place, 'a'), 'grün');
+  writeFileAtomic(join(place, 'a'), 'grün again');
+  assert.is(readFileSync(join(place, 'a'), 'utf8'), 'grün again');
+  writeFileAtomic(join(place, 'b'), Uint8Array.of(1, 2));
+  assert.equal([...readFileSync(join(place, 'b'))], [1, 2]);
+  writeFileAtomic(join(place, 'c'), file => writeFileSync(file, 'written'));
+  assert.is(readFileSync(join(place, 'c'), 'utf8'), 'written');
+  assert.equal(readdirSync(place), ['a', 'b', 'c']);
+});
+
+atomic('a failure leaves the old file and no temporary one', () => {
+  const place = path('failing');
+  mkdirSync(place);
+  writeFileAtomic(join(place, 'a'), 'old');
+  assert.throws(
+    () =>
+      writeFileAtomic(join(place, 'a'), file => {
+        writeFileSync(file, 'half');
+        throw new Error('stopped');
+      }),
+    'stopped',
+  );
+  refuses(
+    () =>
+      writeFileAtomic(join(place, 'a'), () => {
+        throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
+      }),
+    'the disk is full',
+    'free some space',
+  );
+  assert.equal(readdirSync(place), ['a']);
+  assert.is(readFileSync(join(place, 'a'), 'utf8'), 'old');
+});
+
+atomic('a missing folder, a folder, a link, a file as a folder', () => {
+  refuses(() => writeFileAtomic(path('no/where/a'), ''), 'does not exist', 'mkdir -p');
+  refuses(() => writeFileAtomic(folder, ''), 'not a plain file');
+  symlinkSync('/dev/null', path('link'));
+  refuses(() => writeFileAtomic(path('link'), ''), 'not a plain file');
+  writeFileSync(path('plain'), '');
+  refuses(() => writeFileAtomic(path('plain/a'), ''), 'is a file, not a folder');
+});
+
+atomic.after(() => rmSync(folder, { recursive: true }));
+atomic.after(() => assert.not(existsSync(folder)));
+
+for (const each of [random, texts, tokens, batches, atomic]) each.run();

@@ -1,0 +1,210 @@
+// The training loop on the bigram fixture: it learns, resumes bit for bit after every kind of stop, and ends cleanly.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { UserError } from '../compiler/diagnostic.ts';
+import { StepLine } from '../runtime/show/step-line.ts';
+import type { StepRecord } from '../runtime/train/metrics.ts';
+import { learningRateAt } from '../runtime/train/schedule.ts';
+import { runBigram } from './fixtures/bigram-run.ts';
+
+const test = suite('train loop');
+const root = mkdtempSync(join(tmpdir(), 'malc-train-'));
+test.after(() => rmSync(root, { recursive: true }));
+
+let folders = 0;
+const newFolder = () => join(root, `run-${folders++}`);
+
+/** All that a run leaves behind and that must not depend on when it was stopped: everything but times and memory. */
+function traceOf(folder: string) {
+  const records = readFileSync(join(folder, 'metrics.jsonl'), 'utf8').trimEnd().split('\n');
+  const metrics = records.map(line => {
+    const { seconds: _seconds, memory_bytes: _memory, ...rest } = JSON.parse(line);
+    return JSON.stringify(rest);
+  });
+  const last = readFileSync(join(folder, 'latest'), 'utf8').trim();
+  const bytes = (name: string) => readFileSync(join(folder, name)).toString('hex');
+  return {
+    metrics,
+    samples: readFileSync(join(folder, 'samples.md'), 'utf8'),
+    last,
+    best: readFileSync(join(folder, 'best'), 'utf8'),
+    weights: bytes(`${last}/model.safetensors`),
+    optimizer: bytes(`${last}/optimizer.safetensors`),
+    published: bytes('model.safetensors'),
+  };
+}
+
+let uninterrupted: ReturnType<typeof traceOf>;
+test.before(async () => {
+  const folder = newFolder();
+  await runBigram(folder);
+  uninterrupted = traceOf(folder);
+});
+
+/** Starts the run as a process of its own and calls `onStep` as it tells its steps. */
+function start(folder: string, words: readonly string[], onStep: (step: number, child: ChildProcess) => void) {
+  const program = join(import.meta.dirname, 'fixtures/bigram-run.ts');
+  const child = spawn(process.execPath, ['--import', 'tsx', program, folder, ...words], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  child.stdout.on('data', (chunk: Buffer) => {
+    for (const line of chunk.toString().trim().split('\n')) onStep(Number(line), child);
+  });
+  return new Promise<{ code: number | null; signal: string | null }>(resolve =>
+    child.on('close', (code, signal) => resolve({ code, signal })),
+  );
+}
+
+test('the schedule warms up, peaks, and ends at the floor', () => {
+  const schedule = { peak: 1, floor: 0.1, warmupSteps: 4, steps: 12 };
+  const rates = Array.from({ length: 12 }, (_, step) => learningRateAt(schedule, step));
+  assert.equal(rates.slice(0, 5), [0.25, 0.5, 0.75, 1, 1]);
+  assert.ok(Math.abs(rates[8]! - 0.55) < 1e-12);
+  assert.ok(rates[11]! > 0.1 && rates[11]! < 0.14);
+  assert.ok(rates.slice(4).every((rate, index, all) => index === 0 || rate < all[index - 1]!));
+  assert.is(learningRateAt({ ...schedule, warmupSteps: 0 }, 0), 1);
+});
+
+test('it learns, and leaves a whole run folder', () => {
+  const folder = join(root, 'run-0');
+  const losses = uninterrupted.metrics.map(line => JSON.parse(line).loss);
+  assert.is(losses.length, 24);
+  assert.ok(losses[23] < losses[0] - 0.5, `${losses[0]} to ${losses[23]}`);
+  assert.is(uninterrupted.published, uninterrupted.weights);
+  assert.is(uninterrupted.samples.match(/^## step \d+$/gm)!.length, 3);
+  assert.is(uninterrupted.last, 'step-24');
+  assert.equal(
+    readdirSync(folder).sort(),
+    ['best', 'config.json', 'latest', 'metrics.jsonl', 'model.mal', 'model.safetensors', 'samples.md'].concat([
+      'step-20',
+      'step-24',
+    ]),
+  );
+});
+
+test('stopped at any step and resumed, it gives the same bits', async () => {
+  for (const stopAt of [1, 4, 11, 23]) {
+    const folder = newFolder();
+    const stop = new AbortController();
+    const onStep = (record: StepRecord) => record.step === stopAt && stop.abort();
+    const first = await runBigram(folder, { stop: stop.signal, onStep });
+    assert.equal([first.step, first.interrupted], [stopAt, true]);
+    assert.is(readFileSync(join(folder, 'latest'), 'utf8'), `step-${stopAt}\n`);
+    await runBigram(folder, { resume: true });
+    assert.equal(traceOf(folder), uninterrupted, `stopped at step ${stopAt}`);
+  }
+});
+
+test('the cadence of checkpoints changes nothing but which of them there are', async () => {
+  const folder = newFolder();
+  await runBigram(folder, { cadence: { save: 1, saveSeconds: 0 } });
+  assert.equal({ ...traceOf(folder), best: '' }, { ...uninterrupted, best: '' });
+});
+
+test('killed at any moment and resumed, it gives the same bits', async () => {
+  const folder = newFolder();
+  const wishes = [2, 6, 13, 17, 23];
+  for (const wish of wishes) {
+    const resume = existsSync(folder) ? ['--resume'] : [];
+    const end = await start(folder, resume, (step, child) => step >= wish && child.kill('SIGKILL'));
+    assert.is(end.signal, 'SIGKILL');
+    // A torn line and an unfinished checkpoint, as a kill in the midst of writing leaves them.
+    writeFileSync(join(folder, 'metrics.jsonl'), '{"step": 99, "lo', { flag: 'a' });
+  }
+  await runBigram(folder, { resume: true });
+  assert.equal(traceOf(folder), uninterrupted);
+  assert.equal(
+    readdirSync(folder).filter(name => name.startsWith('.')),
+    [],
+  );
+});
+
+test('Ctrl-C finishes the step, saves and leaves with 130', async () => {
+  const folder = newFolder();
+  const end = await start(folder, [], (step, child) => step === 5 && child.kill('SIGINT'));
+  assert.equal(end, { code: 130, signal: null });
+  const saved = Number(/^step-(\d+)\n$/.exec(readFileSync(join(folder, 'latest'), 'utf8'))![1]);
+  assert.ok(saved >= 5 && saved < 24, `saved at step ${saved}`);
+  await runBigram(folder, { resume: true });
+  assert.equal(traceOf(folder), uninterrupted);
+});
+
+test('a second Ctrl-C leaves at once, in the midst of a step', async () => {
+  const folder = newFolder();
+  const end = await start(folder, ['--slow'], (step, child) => {
+    if (step !== 1) return;
+    child.kill('SIGINT');
+    setTimeout(() => child.kill('SIGINT'), 100);
+  });
+  assert.equal(end, { code: null, signal: 'SIGINT' });
+  assert.not(existsSync(join(folder, 'latest')));
+});
+
+test('a run that is complete resumes to nothing', async () => {
+  const folder = newFolder();
+  await runBigram(folder);
+  assert.is((await runBigram(folder, { resume: true })).step, 24);
+  assert.equal(traceOf(folder), uninterrupted);
+});
+
+test('a loss that is not finite stops, names the tensor and keeps the checkpoint', async () => {
+  const folder = newFolder();
+  const fault = await runBigram(folder, { settings: { lr: 1e38, warmup: 8 } }).catch(error => error);
+  assert.instance(fault, UserError);
+  assert.match(fault.message, /^step \d+: the loss is (NaN|Infinity|-Infinity|\d)/);
+  assert.match(fault.message, /The first tensor that is not finite is the (gradient of|parameter) table\.weight/);
+  assert.match(fault.message, /There is no checkpoint yet|The last good checkpoint is .*step-4/);
+  assert.match(fault.message, /lower --lr/);
+});
+
+test('other mathematics are refused by the option’s name', async () => {
+  const folder = newFolder();
+  const stop = new AbortController();
+  await runBigram(folder, { stop: stop.signal, onStep: () => stop.abort() });
+  const fault = await runBigram(folder, { resume: true, settings: { lr: 0.01, steps: 30 } }).catch(error => error);
+  assert.instance(fault, UserError);
+  assert.match(fault.message, /--steps is 30; the run has 24/);
+  assert.match(fault.message, /--lr is 0.01; the run has 0.05/);
+});
+
+test('a folder that holds a run is refused without --resume', async () => {
+  const folder = newFolder();
+  await runBigram(folder, { settings: { steps: 5 } });
+  const fault = await runBigram(folder).catch(error => error);
+  assert.instance(fault, UserError);
+  assert.match(fault.message, /already holds a run. Continue it with --resume, or choose another --output/);
+});
+
+test('the step line shows logged steps under a header and marks a spike', () => {
+  let screen = '';
+  const options = { steps: 100, start: 0, logEvery: 10, tokensPerStep: 1000 };
+  const line = new StepLine({ write: (text: string) => (screen += text) }, options);
+  for (let step = 1; step <= 60; step++) {
+    line.step({
+      step,
+      loss: step === 55 ? 9 : 3 + (step % 2) / 10,
+      ...(step === 30 && { validation_loss: 3.25 }),
+      gradient_norm: 1,
+      learning_rate: 5.2e-4,
+      tokens: step * 1000,
+      seconds: 0.1,
+      memory_bytes: 2 ** 30,
+    });
+  }
+  line.sample('Once upon\na time');
+  const lines = screen.trimEnd().split('\n');
+  assert.match(lines[0]!, /^ {2}step +loss +val +norm +lr +tok\/s +mem +left$/);
+  assert.equal(
+    lines.slice(1).map(each => each.trim().split(/\s+/)[0]),
+    ['1/100', '10/100', '20/100', '30/100', '40/100', '50/100', '55/100', '60/100', '>'],
+  );
+  assert.match(lines[4]!, /^ {2}30\/100 +3\.000 +3\.250 +1\.00 +5\.2e-4 +10\.0k +1\.0G +7s$/);
+  assert.match(lines[7]!, / 9\.000! /);
+  assert.is(lines[9], '  > Once upon a time');
+});
+
+test.run();

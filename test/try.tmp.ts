@@ -1,0 +1,11 @@
+import { compile } from '/work/main/compiler/index.ts';
+import { mkdirSync, writeFileSync } from 'node:fs';
+const block = { name: 'layer', attention: { num_heads: 4, num_kv_heads: 2, head_dim: 32, bias: false, causal: true, window_size: null, qk_norm: null, position_encoding: { kind: 'rope', theta: 10000, scaling: null }, origin: 'm.mal:3' }, ffn: { hidden_dim: 344, activation: 'silu', gate: true, bias: false, origin: 'm.mal:4' }, norm: { name: 'rmsnorm', constants: { eps: 1e-5 } }, norm_position: 'pre', residual: true, origin: 'm.mal:5' };
+const model = { name: 'try', description: 'A try.', vocab_size: 2048, max_seq_len: 256, hidden_size: 128, embeddings: { tie_weights: true, scale: null, learned_positions: null }, blocks: [block], layers: [0,0,0,0], output: { bias: false, norm: block.norm } };
+const t = performance.now();
+const c = compile(model as any, { verify: true, fuse: process.argv[2] !== 'nofuse', onStage: (n, ms) => console.log(n, ms.toFixed(1)) });
+console.log((performance.now() - t).toFixed(0), 'ms');
+mkdirSync('/tmp/out', { recursive: true });
+for (const [f, text] of Object.entries(c.files)) writeFileSync('/tmp/out/' + f, text);
+writeFileSync('/tmp/out/plan.json', JSON.stringify(c.plan, null, 1));
+for (const f of c.plan.functions) console.log(f.name, f.launches.length, f.launches.join(' '));
