@@ -77,9 +77,15 @@ const operands =
   'int64_t right_columns, int64_t rows, int64_t inner, int64_t columns';
 
 const prototypes: Readonly<Record<string, string>> = Object.fromEntries([
-  ...unary.map(name => [`apply_${name}`, `void apply_${name}(_Out_ float *results, const float *numbers, int64_t count)`]),
+  ...unary.map(name => [
+    `apply_${name}`,
+    `void apply_${name}(_Out_ float *results, const float *numbers, int64_t count)`,
+  ]),
   ...unary.map(name => [`worst_${name}`, `double worst_${name}(double low, double high, int64_t count)`]),
-  ...binary.map(name => [`apply_${name}`, `void apply_${name}(float *results, const float *a, const float *b, int64_t n)`]),
+  ...binary.map(name => [
+    `apply_${name}`,
+    `void apply_${name}(float *results, const float *a, const float *b, int64_t n)`,
+  ]),
   ['multiply', `void multiply(float *result, ${operands}, int threads)`],
   ['multiply_few', `void multiply_few(float *result, ${operands})`],
   ...shapes.flatMap((_, index) => [
@@ -106,7 +112,11 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 writeFileSync(join(folder, 'attention.c'), attentionSource());
 
 /** Compiles the driver without a warning. Resolves to the library and to what the compiler reported. */
-async function build(name: string, command: string, flags: readonly string[]): Promise<{ library: Library; report: string }> {
+async function build(
+  name: string,
+  command: string,
+  flags: readonly string[],
+): Promise<{ library: Library; report: string }> {
   const output = join(folder, `${name}.so`);
   const constants = [
     `-DMATMUL_SCRATCH=${matmulScratch}`,
@@ -147,3 +157,413 @@ async function variants(): Promise<Map<string, { library: Library; report: strin
 
 const built = await variants();
 const { library: native, report } = built.get('native')!;
+
+/** Every build's library, by name, for tests that hold for each. */
+const libraries = [...built].map(([name, { library }]) => [name, library] as const);
+
+const mathTest = suite('cpu math');
+
+/** Dense ranges and the largest relative error allowed on them; denormal and infinite results are not counted. */
+const ranges: readonly [name: (typeof unary)[number], low: number, high: number, bound: number][] = [
+  ['exp', -90, 90, 1e-7],
+  ['exp', -1, 1, 1e-7],
+  ['log', 1e-44, 1e-37, 1.2e-7],
+  ['log', 1e-3, 3, 1.2e-7],
+  ['log', 1, 1e9, 1.2e-7],
+  ['tanh', -1, 1, 2e-7],
+  ['tanh', -20, 20, 2e-7],
+  ['sigmoid', -86, 30, 2e-7],
+  ['sigmoid', -1, 1, 2e-7],
+  ['erf', -1.5, 1.5, 1.2e-7],
+  ['erf', -6, 6, 1.2e-7],
+  ['sin', -7, 7, 1.3e-7],
+  ['sin', -1e5, 1e5, 1.3e-7],
+  ['cos', -7, 7, 1.3e-7],
+  ['cos', -1e6, 1e6, 1.3e-7],
+  ['rsqrt', 1e-6, 10, 1.2e-7],
+  ['sqrt', 0, 100, 6e-8],
+  ['abs', -3, 3, 0],
+  ['floor', 1, 1000, 0],
+];
+
+for (const [name, library] of libraries)
+  mathTest(`errors against double: ${name}`, () => {
+    // Without fused multiply-add each step of a polynomial rounds twice.
+    const slack = name === 'x86-64' ? 1.6 : 1;
+    for (const [called, low, high, bound] of ranges) {
+      const worst = library[`worst_${called}`]!(low, high, 100_003) as number;
+      assert.ok(worst <= bound * slack, `${called} on [${low}, ${high}]: ${worst}`);
+    }
+  });
+
+mathTest('special numbers', () => {
+  const of = (name: string, ...numbers: number[]) => {
+    const results = new Float32Array(numbers.length);
+    native[`apply_${name}`]!(results, Float32Array.from(numbers), numbers.length);
+    return [...results];
+  };
+  assert.equal(of('exp', Infinity, 1e30, 89, -88, -1e30, -Infinity, 0, NaN), [
+    Infinity,
+    Infinity,
+    Infinity,
+    0,
+    0,
+    0,
+    1,
+    NaN,
+  ]);
+  assert.equal(of('log', Infinity, 0, -1, 1, NaN), [Infinity, -Infinity, NaN, 0, NaN]);
+  assert.equal(of('tanh', Infinity, -Infinity, 1e30, 0, NaN), [1, -1, 1, 0, NaN]);
+  assert.equal(of('sigmoid', Infinity, -Infinity, 0, NaN), [1, 0, 0.5, NaN]);
+  assert.equal(of('erf', Infinity, -Infinity, 1e30, 0, NaN), [1, -1, 1, 0, NaN]);
+  assert.equal(of('sin', 0, 1e30, Infinity, NaN), [0, NaN, NaN, NaN]);
+  assert.equal(of('cos', 0, 1e30, Infinity, NaN), [1, NaN, NaN, NaN]);
+  assert.equal(of('floor', -0.5, 2.5, Infinity), [-1, 2, Infinity]);
+});
+
+mathTest('pow follows C', () => {
+  const numbers = [0, 1, -1, 2, -2, 0.5, -0.5, 3, 1e-40, 1e30, Infinity, NaN];
+  const random = randomNumbers(1);
+  const pairs: [number, number][] = numbers.flatMap(a => numbers.map((b): [number, number] => [a, b]));
+  for (let i = 0; i < 20_000; i++) pairs.push([Math.exp(20 * random() - 10), 16 * random() - 8]);
+  const bases = Float32Array.from(pairs, pair => pair[0]);
+  const exponents = Float32Array.from(pairs, pair => pair[1]);
+  const results = new Float32Array(pairs.length);
+  native.apply_pow!(results, bases, exponents, pairs.length);
+  results.forEach((result, i) => {
+    const [base, exponent] = [bases[i]!, exponents[i]!];
+    // JavaScript differs from C in two places: 1 to the power of NaN, and -1 or 1 to that of infinity.
+    const one = base === 1 || (base === -1 && exponent === Infinity);
+    const expected = one ? 1 : base ** exponent;
+    const close = Math.abs(result - expected) <= 6.1e-8 * Math.abs(expected) + 1e-45;
+    const same = Object.is(Math.fround(expected) + 0, result + 0);
+    assert.ok(close || same, `${base} ^ ${exponent} = ${expected}, not ${result}`);
+  });
+});
+
+mathTest('min and max pass NaN on', () => {
+  const [a, b] = [Float32Array.of(NaN, 1, 1, 2), Float32Array.of(1, NaN, 2, 1)];
+  const results = new Float32Array(4);
+  native.apply_min!(results, a, b, 4);
+  assert.equal([...results], [NaN, NaN, 1, 1]);
+  native.apply_max!(results, a, b, 4);
+  assert.equal([...results], [NaN, NaN, 2, 2]);
+});
+
+mathTest('gcc vectorizes a loop over each function', () => {
+  if (!report.includes('optimized:')) return console.log('not gcc: vectorization is not checked');
+  const lines = readFileSync(join(import.meta.dirname, 'cpu/kernels.c'), 'utf8').split('\n');
+  for (const name of [...unary, ...binary]) {
+    const line = lines.findIndex(text => text.startsWith(`UNARY(${name},`) || text === `BINARY(${name})`) + 1;
+    assert.match(report, new RegExp(`kernels\\.c:${line}:.*loop vectorized`), `${name}, line ${line}`);
+  }
+});
+
+mathTest.run();
+
+const matmulTest = suite('cpu matmul');
+
+interface Operand {
+  readonly data: Float32Array;
+  readonly rowStride: number;
+  readonly columnStride: number;
+}
+
+type Layout = 'rows' | 'columns' | 'neither';
+
+/** A random matrix; its rows, its columns or neither are contiguous, with a gap after each. Gaps hold NaN. */
+function randomOperand(random: () => number, rows: number, columns: number, layout: Layout): Operand {
+  const columnStride = layout === 'rows' ? 1 : layout === 'columns' ? rows + 3 : 2;
+  const rowStride = layout === 'rows' ? columns + 5 : layout === 'columns' ? 1 : 2 * columns + 1;
+  const data = new Float32Array((rows - 1) * rowStride + (columns - 1) * columnStride + 1).fill(NaN);
+  for (let i = 0; i < rows; i++)
+    for (let j = 0; j < columns; j++) data[i * rowStride + j * columnStride] = 2 * random() - 1;
+  return { data, rowStride, columnStride };
+}
+
+/** The largest error of `result` relative to the sum of the magnitudes that were added. */
+function productError(
+  result: Float32Array,
+  left: Operand,
+  right: Operand,
+  rows: number,
+  inner: number,
+  columns: number,
+) {
+  let worst = 0;
+  for (let i = 0; i < rows; i++)
+    for (let j = 0; j < columns; j++) {
+      let sum = 0;
+      let magnitude = 0;
+      for (let k = 0; k < inner; k++) {
+        const a = left.data[i * left.rowStride + k * left.columnStride]!;
+        const product = a * right.data[k * right.rowStride + j * right.columnStride]!;
+        sum += product;
+        magnitude += Math.abs(product);
+      }
+      const error = Math.abs(result[i * columns + j]! - sum) / magnitude;
+      if (!(error <= worst)) worst = error;
+    }
+  return worst;
+}
+
+const layout = fc.constantFrom<Layout>('rows', 'columns', 'neither');
+const extent = fc.integer({ min: 1, max: 70 });
+const inner = fc.oneof({ weight: 6, arbitrary: extent }, { weight: 1, arbitrary: fc.integer({ min: 380, max: 1000 }) });
+const seed = fc.nat(1e6);
+
+for (const [name, library] of libraries) {
+  matmulTest(`packed product: ${name}`, () => {
+    fc.assert(
+      fc.property(
+        seed,
+        extent,
+        inner,
+        extent,
+        layout,
+        layout,
+        (seed, rows, inner, columns, leftLayout, rightLayout) => {
+          const random = randomNumbers(seed);
+          const left = randomOperand(random, rows, inner, leftLayout);
+          const right = randomOperand(random, inner, columns, rightLayout);
+          const product = (threads: number) => {
+            const result = new Float32Array(rows * columns).fill(NaN);
+            library.multiply!(
+              result,
+              ...[left.data, left.rowStride, left.columnStride, right.data, right.rowStride, right.columnStride],
+              ...[rows, inner, columns, threads],
+            );
+            return result;
+          };
+          assert.ok(productError(product(1), left, right, rows, inner, columns) < 1e-6);
+          assert.equal(product(2), product(1));
+        },
+      ),
+      { numRuns: 60, seed: 7 },
+    );
+  });
+
+  matmulTest(`product of few rows: ${name}`, () => {
+    const few = fc.integer({ min: 1, max: 9 });
+    fc.assert(
+      fc.property(seed, few, inner, extent, layout, layout, (seed, rows, inner, columns, leftLayout, rightLayout) => {
+        const random = randomNumbers(seed);
+        const left = randomOperand(random, rows, inner, leftLayout);
+        const right = randomOperand(random, inner, columns, rightLayout);
+        const result = new Float32Array(rows * columns).fill(NaN);
+        library.multiply_few!(
+          result,
+          ...[left.data, left.rowStride, left.columnStride, right.data, right.rowStride, right.columnStride],
+          ...[rows, inner, columns],
+        );
+        assert.ok(productError(result, left, right, rows, inner, columns) < 1e-6);
+      }),
+      { numRuns: 100, seed: 8 },
+    );
+  });
+}
+
+matmulTest('several blocks of rows and of the inner dimension', () => {
+  const random = randomNumbers(3);
+  const [rows, inner, columns] = [203, 800, 97];
+  const left = randomOperand(random, rows, inner, 'columns');
+  const right = randomOperand(random, inner, columns, 'rows');
+  const result = new Float32Array(rows * columns);
+  native.multiply!(
+    result,
+    ...[left.data, left.rowStride, left.columnStride, right.data, right.rowStride, right.columnStride],
+    ...[rows, inner, columns, 2],
+  );
+  assert.ok(productError(result, left, right, rows, inner, columns) < 1e-6);
+});
+
+matmulTest.run();
+
+const attentionTest = suite('cpu attention');
+
+const randomFloats = (random: () => number, count: number) =>
+  Float32Array.from({ length: count }, () => 2 * random() - 1);
+
+/** Relative L2 distance. */
+function distance(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let difference = 0;
+  let norm = 0;
+  for (let i = 0; i < expected.length; i++) {
+    difference += (actual[i]! - expected[i]!) ** 2;
+    norm += expected[i]! ** 2;
+  }
+  return Math.sqrt(difference / norm);
+}
+
+interface Case {
+  readonly positions: Positions;
+  readonly query: Float32Array;
+  readonly key: Float32Array;
+  readonly value: Float32Array;
+}
+
+function randomCase(shape: AttentionShape, positions: Positions, random: () => number): Case {
+  const sources = positions.batch * positions.stride * shape.kvHeads * shape.dim;
+  return {
+    positions,
+    query: randomFloats(random, positions.batch * positions.time * shape.heads * shape.dim).map(x => 3 * x),
+    key: randomFloats(random, sources),
+    value: randomFloats(random, sources),
+  };
+}
+
+const training = (batch: number, time: number): Positions => ({ batch, time, context: time, start: 0, stride: time });
+
+function forward(library: Library, index: number, { positions, query, key, value }: Case, threads: number) {
+  const shape = shapes[index]!;
+  const output = new Float32Array(query.length).fill(NaN);
+  const logSumExp = new Float32Array(query.length / shape.dim).fill(NaN);
+  const { batch, time, context, start, stride } = positions;
+  const scratch = new Float32Array(threads * attentionScratch(shape.dim)).fill(NaN);
+  library[`forward_${index}`]!(
+    ...[threads, batch, time, context, start, stride],
+    ...[query, key, value, output, logSumExp, scratch],
+  );
+  return { output, logSumExp };
+}
+
+/** Times on both sides of the blocks, and few enough for the path of few rows. */
+const times = [1, 5, 8, 9, 63, 64, 97, 170];
+
+for (const [name, library] of libraries)
+  attentionTest(`forward: ${name}`, () => {
+    const random = randomNumbers(11);
+    shapes.forEach((shape, index) => {
+      for (const time of name === 'native' ? times : [7, 101]) {
+        const given = randomCase(shape, training(1 + (time % 2), time), random);
+        const expected = attend(shape, given.positions, scaleOf(shape), given.query, given.key, given.value);
+        const actual = forward(library, index, given, 2);
+        assert.ok(distance(actual.output, expected.output) < 1e-6, `shape ${index}, time ${time}: output`);
+        assert.ok(distance(actual.logSumExp, expected.logSumExp) < 1e-6, `shape ${index}, time ${time}: log-sum-exp`);
+      }
+    });
+  });
+
+attentionTest('large scores neither overflow nor lose the softmax', () => {
+  const given = randomCase(shapes[0]!, training(1, 100), randomNumbers(5));
+  const large = { ...given, query: given.query.map(x => 300 * x) };
+  const { query, key, value } = large;
+  const expected = attend(shapes[0]!, given.positions, scaleOf(shapes[0]!), query, key, value).output;
+  assert.ok(distance(forward(native, 0, large, 2).output, expected) < 1e-3);
+});
+
+attentionTest('a cache filled in parts gives what the whole text gives', () => {
+  const random = randomNumbers(12);
+  shapes.forEach((shape, index) => {
+    if (!shape.causal) return;
+    const [batch, total, stride] = [2, 150, 160];
+    const whole = randomCase(shape, { batch, time: total, context: total, start: 0, stride }, random);
+    const expected = forward(native, index, whole, 2).output;
+    const row = shape.heads * shape.dim;
+    let start = 0;
+    for (const time of [70, 1, 1, 9, 3, 66]) {
+      const part = (from: Float32Array) =>
+        Float32Array.from({ length: batch * time * row }, (_, i) => {
+          const sequence = Math.floor(i / (time * row));
+          return from[(sequence * total + start) * row + (i - sequence * time * row)]!;
+        });
+      const positions = { batch, time, context: start + time, start, stride };
+      const { output } = forward(native, index, { ...whole, positions, query: part(whole.query) }, 2);
+      assert.ok(distance(output, part(expected)) < 1e-6, `shape ${index}, ${time} from ${start}`);
+      start += time;
+    }
+    assert.is(start, total);
+  });
+});
+
+attentionTest('the log-sum-exp may be left out', () => {
+  const given = randomCase(shapes[1]!, training(1, 40), randomNumbers(13));
+  const output = new Float32Array(given.query.length);
+  const scratch = new Float32Array(attentionScratch(shapes[1]!.dim));
+  native.forward_1!(1, 1, 40, 40, 0, 40, given.query, given.key, given.value, output, null, scratch);
+  assert.equal(output, forward(native, 1, given, 1).output);
+});
+
+function backward(library: Library, index: number, given: Case, outputGradient: Float32Array, threads: number) {
+  const shape = shapes[index]!;
+  const { output, logSumExp } = forward(library, index, given, threads);
+  const delta = new Float32Array(logSumExp.length);
+  for (let i = 0; i < output.length; i++) delta[Math.floor(i / shape.dim)]! += output[i]! * outputGradient[i]!;
+  const gradient = {
+    query: new Float32Array(given.query.length).fill(NaN),
+    key: new Float32Array(given.key.length).fill(NaN),
+    value: new Float32Array(given.value.length).fill(NaN),
+  };
+  const scratch = new Float32Array(threads * attentionScratch(shape.dim)).fill(NaN);
+  library[`backward_${index}`]!(
+    ...[threads, given.positions.batch, given.positions.time, given.query, given.key, given.value, logSumExp],
+    ...[outputGradient, delta, gradient.query, gradient.key, gradient.value, scratch],
+  );
+  return gradient;
+}
+
+for (const [name, library] of libraries)
+  attentionTest(`backward: ${name}`, () => {
+    const random = randomNumbers(14);
+    shapes.forEach((shape, index) => {
+      for (const time of name === 'native' ? times : [101]) {
+        const given = randomCase(shape, training(1 + (time % 2), time), random);
+        const slopes = randomFloats(random, given.query.length);
+        const expected = attendBackward(
+          ...([shape, given.positions, scaleOf(shape), given.query, given.key, given.value, slopes] as const),
+        );
+        const actual = backward(library, index, given, slopes, 2);
+        for (const what of ['query', 'key', 'value'] as const) {
+          // The gradients of the only weight of a row, which is 1, are nothing but rounding.
+          if (what !== 'value' && time === 1) continue;
+          const error = distance(actual[what], expected[what]);
+          assert.ok(error < 3e-6, `shape ${index}, time ${time}, ${what}: ${error}`);
+        }
+      }
+    });
+  });
+
+attentionTest('the reference agrees with central differences', () => {
+  const random = randomNumbers(15);
+  for (const shape of shapes.slice(0, 5)) {
+    const positions = training(1, 12);
+    const given = randomCase(shape, positions, random);
+    const slopes = randomFloats(random, given.query.length);
+    const inputs = {
+      query: Float64Array.from(given.query),
+      key: Float64Array.from(given.key),
+      value: Float64Array.from(given.value),
+    };
+    const loss = () =>
+      attend(shape, positions, scaleOf(shape), inputs.query, inputs.key, inputs.value).output.reduce(
+        (sum, x, i) => sum + x * slopes[i]!,
+        0,
+      );
+    const gradient = attendBackward(shape, positions, scaleOf(shape), inputs.query, inputs.key, inputs.value, slopes);
+    for (const what of ['query', 'key', 'value'] as const)
+      for (let trial = 0; trial < 6; trial++) {
+        const at = Math.floor(random() * inputs[what].length);
+        const kept = inputs[what][at]!;
+        inputs[what][at] = kept + 1e-5;
+        const above = loss();
+        inputs[what][at] = kept - 1e-5;
+        const difference = (above - loss()) / 2e-5;
+        inputs[what][at] = kept;
+        assert.ok(Math.abs(difference - gradient[what][at]!) < 1e-7, `${what}[${at}]`);
+      }
+  }
+});
+
+attentionTest('the same bits with one thread and with two', () => {
+  const random = randomNumbers(16);
+  shapes.forEach((shape, index) => {
+    for (const time of [6, 130]) {
+      const given = randomCase(shape, training(2, time), random);
+      const slopes = randomFloats(random, given.query.length);
+      assert.equal(forward(native, index, given, 2), forward(native, index, given, 1));
+      assert.equal(backward(native, index, given, slopes, 2), backward(native, index, given, slopes, 1));
+    }
+  });
+});
+
+attentionTest.run();

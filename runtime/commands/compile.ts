@@ -12,7 +12,7 @@ interface Stage {
 
 export const compile: Command = {
   name: 'compile',
-  describe: 'writes the C source, the memory plan and the native library of a model',
+  describe: 'Write the C source, the plan and the native library of a model',
   positionals: [{ name: 'file', describe: 'A .mal file, or the name of a well-known model', required: true }],
   options: {
     name: { type: 'string', describe: 'Which model, where the file has several' },

@@ -17,7 +17,7 @@ const OLDEST_NODE = 20;
 
 export const doctor: Command = {
   name: 'doctor',
-  describe: 'shows what this machine has of what malc needs, and how to install the rest',
+  describe: 'Show what this machine has of what malc needs, and how to install the rest',
   options: { json: { type: 'boolean', describe: 'Prints JSON', default: false } },
   async run(args) {
     const findings = [node(), await nativeCalls(), await compiler(), ...(await machine()), await cache()];

@@ -3,7 +3,7 @@ import type { Command } from './command.ts';
 
 export const quickstart: Command = {
   name: 'quickstart',
-  describe: 'writes stories, learns a tokenizer and trains a small model on them, in about a minute',
+  describe: 'Train a small story teller from nothing, in about a minute',
   options: {
     output: {
       type: 'string',

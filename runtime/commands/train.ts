@@ -110,7 +110,7 @@ export const train: Command = {
     try {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;
       await showOpening(args, output, prepared, native, `${build.sourceFolder}, ${built}`);
-      report(output, await trainIn(args, output, prepared, native, sampling));
+      report(output, await trainIn(args, output, prepared, native, sampling, build.sourceFolder));
     } finally {
       native.close();
     }
@@ -124,6 +124,7 @@ async function trainIn(
   prepared: Prepared,
   native: NativeModel,
   sampling: Sampling,
+  sourceFolder: string,
 ): Promise<TrainResult> {
   const { StepLine } = await import('../show/step-line.ts');
   const { writeTokenizer } = await import('../tokenizer/json.ts');
@@ -147,6 +148,7 @@ async function trainIn(
   };
   const interrupts = listenForInterrupts(() => line.note('  stopping after this step; once more leaves at once'));
   try {
+    run.writeSources(sourceFolder);
     if (from) {
       loadTraining(run.checkpointPath(from.step), native);
       line.note(`resumed after step ${from.step}`);
@@ -205,8 +207,8 @@ async function showOpening(
     row('vocabulary', vocabulary, differs),
     row('data', `${number(corpus.training.length)} tokens, and ${number(corpus.validation.length)} for validation`),
     row('output', output, args.output === undefined),
-    ...Object.entries(settings).map(([name, value]) => row(name, number(value), automatic.has(name as SettingName))),
-    ...Object.entries(cadenceOptions).map(([name, key]) => row(name, number(cadence[key]), args[name] === undefined)),
+    ...Object.entries(settings).map(([name, value]) => row(name, String(value), automatic.has(name as SettingName))),
+    ...Object.entries(cadenceOptions).map(([name, key]) => row(name, String(cadence[key]), args[name] === undefined)),
     row('memory', describeMemory(native.bytes)),
     row('program', program),
   ];
@@ -218,7 +220,7 @@ function row(name: string, value: string, automatic = false): OpeningRow {
 }
 
 function number(value: number): string {
-  return Number.isInteger(value) ? value.toLocaleString('en-US') : String(value);
+  return value.toLocaleString('en-US');
 }
 
 function givenSettings(args: Readonly<Record<string, unknown>>): GivenSettings {

@@ -1,6 +1,7 @@
 // The run folder: what it is made of, which checkpoints it keeps, and how a run begins in it or goes on.
 import {
   copyFileSync,
+  cpSync,
   existsSync,
   linkSync,
   mkdirSync,
@@ -81,6 +82,12 @@ export class RunFolder {
   writeModel(text: string, model: Model, endOfText: number | null): void {
     writeFileAtomic(join(this.path, 'model.mal'), text);
     writeFileAtomic(join(this.path, 'config.json'), `${JSON.stringify(configOf(model, endOfText), null, 2)}\n`);
+  }
+
+  /** Keeps the generated source of the native program, without the program itself. */
+  writeSources(sourceFolder: string): void {
+    const isSource = (path: string) => !path.endsWith('.so');
+    cpSync(sourceFolder, join(this.path, 'build'), { recursive: true, filter: isSource });
   }
 
   /** Saves a checkpoint and makes it the latest; older ones that are not kept go. */

@@ -51,15 +51,18 @@ typedef float malc_unaligned __attribute__((vector_size(4 * MALC_WIDTH), aligned
 typedef float malc_quad __attribute__((vector_size(16)));
 typedef float malc_unaligned_quad __attribute__((vector_size(16), aligned(4), may_alias));
 
+/* Functions that are worth one copy only: with every caller's constants a copy each, compiling would take several times as
+ * long for code that is no faster. */
 #ifdef __clang__
+#define MALC_SEPARATE static __attribute__((noinline, unused))
 #define MALC_UNROLL _Pragma("unroll")
 #define MALC_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
 #else
+#define MALC_SEPARATE static __attribute__((noinline, noclone, unused))
 #define MALC_UNROLL _Pragma("GCC unroll 16")
 #define MALC_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (int32_t __attribute__((vector_size(16)))){ i, j, k, l })
 #endif
 #define MALC_STATIC static __attribute__((unused))
-#define MALC_SEPARATE static __attribute__((noinline, unused))
 #define MALC_ALWAYS static inline __attribute__((always_inline, unused))
 
 MALC_ALWAYS int64_t malc_least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -77,7 +80,7 @@ MALC_ALWAYS void malc_transpose_quads(malc_quad rows[4]) {
 }
 
 /* to[j][i] = from[i][j] for from[rows][columns]. */
-MALC_STATIC void malc_transpose(float *to, int64_t to_stride, const float *from, int64_t from_stride, int64_t rows,
+MALC_SEPARATE void malc_transpose(float *to, int64_t to_stride, const float *from, int64_t from_stride, int64_t rows,
                                 int64_t columns) {
   const int64_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
   for (int64_t i = 0; i < whole_rows; i += 4) {
@@ -114,7 +117,7 @@ MALC_ALWAYS int64_t malc_packed_size(int64_t inner, int64_t columns) {
 }
 
 /* Packs inner rows [begin, end) of the panel that starts at `column`. */
-MALC_STATIC void malc_pack_panel(float *packed, malc_matrix right, int64_t inner, int64_t columns, int64_t column,
+MALC_SEPARATE void malc_pack_panel(float *packed, malc_matrix right, int64_t inner, int64_t columns, int64_t column,
                                  int64_t begin, int64_t end) {
   malc_pack_block(packed + column * inner + begin * MALC_TILE_COLUMNS, MALC_TILE_COLUMNS, MALC_TILE_COLUMNS,
                   right.data + begin * right.row_stride + column * right.column_stride, right.column_stride,
@@ -179,7 +182,7 @@ typedef struct {
 
 /* tile[rows][columns] = left[rows][inner] x right[inner][columns]; with `accumulate`, that is added to the tile. `scratch`
  * takes the strips: rows, rounded up to MALC_TILE_ROWS and by a third at most, x inner or MALC_DEPTH, whichever is less. */
-MALC_STATIC void malc_multiply_panels(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_panels right,
+MALC_SEPARATE void malc_multiply_panels(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_panels right,
                                       int64_t inner, int64_t columns, float *scratch, bool accumulate) {
   const int64_t blocks = (inner + MALC_DEPTH - 1) / MALC_DEPTH, most = (inner + blocks - 1) / blocks;
   for (int64_t begin = 0; begin < inner; begin += most, accumulate = true) {
@@ -297,7 +300,7 @@ MALC_ALWAYS void malc_few_tile(float *tile, int64_t tile_stride, malc_matrix lef
   malc_few_plain(tile + j, tile_stride, left, rows, from, inner, columns - j, accumulate);
 }
 
-MALC_STATIC void malc_few_blocks(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_matrix right,
+MALC_SEPARATE void malc_few_blocks(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_matrix right,
                                  int64_t inner, int64_t columns, bool accumulate) {
   for (int64_t i = 0; i < rows; i += MALC_FEW_TILE) {
     float *to = tile + i * tile_stride;

@@ -38,7 +38,7 @@ function forEachHead(
       }
 }
 
-/** The softmax weights of one query over all keys, and the logarithm of their sum before division. */
+/** The softmax weights of one query over all keys, and the logarithm of the sum of its scores' exponentials. */
 function weigh(
   shape: AttentionShape,
   positions: Positions,
@@ -51,15 +51,20 @@ function weigh(
 ): { weights: Float64Array; logSumExp: number } {
   const weights = new Float64Array(positions.context);
   const step = shape.kvHeads * shape.dim;
-  let sum = 0;
+  let most = -Infinity;
   for (let j = 0; j < positions.context; j++) {
     if (!sees(shape, position, j)) continue;
     let score = 0;
     for (let d = 0; d < shape.dim; d++) score += query[row * shape.dim + d]! * key[keys + j * step + d]!;
-    weights[j] = Math.exp(score * scale);
+    weights[j] = score * scale;
+    most = Math.max(most, weights[j]!);
+  }
+  let sum = 0;
+  for (let j = 0; j < positions.context; j++) {
+    weights[j] = sees(shape, position, j) ? Math.exp(weights[j]! - most) : 0;
     sum += weights[j]!;
   }
-  return { weights: weights.map(weight => weight / sum), logSumExp: Math.log(sum) };
+  return { weights: weights.map(weight => weight / sum), logSumExp: Math.log(sum) + most };
 }
 
 /** output and log-sum-exp of attention over query [batch][time][heads][dim], key and value [batch][stride][kvHeads][dim]. */
@@ -79,6 +84,7 @@ export function attend(
     const { weights, logSumExp } = weigh(shape, positions, scale, query, key, row, position, keys);
     logSums[row] = logSumExp;
     weights.forEach((weight, j) => {
+      if (weight === 0) return;
       for (let d = 0; d < dim; d++) output[row * dim + d]! += weight * value[keys + j * kvHeads * dim + d]!;
     });
   });
@@ -109,6 +115,7 @@ export function attendBackward(
     for (let d = row * dim; d < (row + 1) * dim; d++) delta += output[d]! * outputGradient[d]!;
     gradient.delta[row] = delta;
     weights.forEach((weight, j) => {
+      if (weight === 0) return;
       const at = keys + j * kvHeads * dim;
       let slope = -delta;
       for (let d = 0; d < dim; d++) slope += outputGradient[row * dim + d]! * value[at + d]!;

@@ -99,6 +99,7 @@ export function emitFunction(
   const workspaces: (readonly Extent[])[] = [];
   let scratch = 0;
   const locals = new Names();
+  for (const [name] of parameters.matchAll(/\w+(?=,|$)/g)) locals.unique(name);
   writer.block(`static void ${graph.name}(${parameters})`, () => {
     for (const [node, { growth, offset }] of plan.placements) {
       const { pointer, positions } = growths[growth]!;

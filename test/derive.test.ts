@@ -1,0 +1,69 @@
+// Settings of a training run: what is given wins, then the saved run, then what is derived; what is out of range is named.
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { UserError } from '../compiler/diagnostic.ts';
+import { deriveSettings, type GivenSettings } from '../runtime/train/derive.ts';
+import { bigramModel, settings as saved } from './fixtures/bigram-run.ts';
+
+const test = suite('derive');
+
+const model = { ...bigramModel, hidden_size: 768, max_seq_len: 1024 };
+/** A text of 25600 tokens. */
+const derive = (given: GivenSettings, from = null as typeof saved | null) =>
+  deriveSettings(given, from, model, time => 25600 / time);
+
+test('with nothing given, everything is derived, and marked so', () => {
+  const { settings, automatic } = derive({});
+  assert.equal(settings, {
+    steps: 13,
+    'batch-size': 8,
+    'grad-accum': 1,
+    'seq-len': 256,
+    lr: 6e-4,
+    'min-lr-share': 0.1,
+    warmup: 1,
+    'weight-decay': 0.1,
+    'grad-clip': 1,
+    beta1: 0.9,
+    beta2: 0.95,
+    seed: 1337,
+    'validation-share': 0.1,
+  });
+  assert.equal([...automatic].sort(), Object.keys(settings).sort());
+});
+
+test('what is given wins over what the run has, and that over what is derived', () => {
+  const { settings, automatic } = derive({ lr: 0.5 }, saved);
+  assert.equal(settings, { ...saved, lr: 0.5 });
+  assert.is(automatic.size, 0);
+});
+
+test('epochs become steps of whole batches', () => {
+  assert.is(derive({ epochs: 3, 'batch-size': 7, 'grad-accum': 2 }).settings.steps, Math.ceil(300 / 14));
+  assert.is(derive({ epochs: 0.001 }).settings.steps, 1);
+  assert.not(derive({ epochs: 2 }).automatic.has('steps'));
+});
+
+test('what is out of range is refused by its option', () => {
+  const cases: readonly (readonly [GivenSettings, RegExp])[] = [
+    [{ steps: 5, epochs: 1 }, /--steps and --epochs both/],
+    [{ epochs: 0 }, /--epochs is 0/],
+    [{ steps: 2.5 }, /--steps is 2.5; a whole number of at least 1/],
+    [{ 'batch-size': 0 }, /--batch-size is 0/],
+    [{ 'seq-len': 2000 }, /--seq-len is 2000; the model's max_seq_len is 1024/],
+    [{ lr: Number.NaN }, /--lr is NaN/],
+    [{ 'weight-decay': -1 }, /--weight-decay is -1/],
+    [{ 'grad-clip': Number.POSITIVE_INFINITY }, /--grad-clip is Infinity/],
+    [{ beta2: 1 }, /--beta2 is 1; a number from 0 to less than 1/],
+    [{ seed: -1 }, /--seed is -1/],
+    [{ steps: 5, warmup: 6 }, /--warmup is 6 steps; the run has 5/],
+  ];
+  for (const [given, expected] of cases) {
+    assert.throws(
+      () => derive(given),
+      (error: Error) => error instanceof UserError && expected.test(error.message),
+    );
+  }
+});
+
+test.run();

@@ -1,0 +1,94 @@
+// The float64 oracle of a whole program: every stage evaluated by its primitives' references.
+import type { Program, Stage } from '../compiler/build/program.ts';
+import { evaluate } from '../compiler/graph/evaluate.ts';
+import type { Graph } from '../compiler/graph/graph.ts';
+import { product } from '../compiler/graph/dimension.ts';
+import { type Tensor, zeros } from '../compiler/graph/tensor.ts';
+
+export interface OracleResult {
+  readonly logits: Float64Array;
+  /** Mean over the scored positions. */
+  readonly loss: number;
+  /** By global parameter name. */
+  readonly gradients: ReadonlyMap<string, Float64Array>;
+}
+
+/** Evaluates a training step's forward and backward pass on tokens and labels [batch][time]. */
+export function oracle(
+  program: Program,
+  parameters: ReadonlyMap<string, ArrayLike<number>>,
+  tokens: ArrayLike<number>,
+  labels: ArrayLike<number>,
+  batch: number,
+  time: number,
+): OracleResult {
+  const sizes = { batch, time };
+  const scored = Array.from(labels).filter(label => label >= 0).length;
+  const shared = new Map<string, Tensor>([
+    ['tokens', matrix(tokens, batch, time)],
+    ['labels', matrix(labels, batch, time)],
+    ['positions', { names: ['time'], shape: [time], data: Float64Array.from({ length: time }, (_, t) => t) }],
+    ['start', scalar(0)],
+    ['loss_scale', scalar(1 / scored)],
+  ]);
+  const gradients = new Map<string, Float64Array>();
+
+  const run = (graph: Graph, stage: Stage, layer: number | null, given: ReadonlyMap<string, Tensor>) => {
+    const inputs = new Map([...shared, ...given]);
+    const global = (name: string) => (layer === null ? name : `model.layers.${layer}.${name}`);
+    for (const node of graph.inputs) {
+      if (!stage.parameters.some(parameter => parameter.name === node.label)) continue;
+      const values = parameters.get(global(node.label));
+      if (!values) throw new Error(`no parameter ${global(node.label)}`);
+      inputs.set(node.label, { ...zeros(node.dimensions, sizes), data: Float64Array.from(values) });
+    }
+    const outputs = evaluate(graph, inputs, sizes);
+    for (const { name, accumulate } of graph.outputs) {
+      if (!accumulate) continue;
+      const key = global(name.slice('gradient.'.length));
+      const sum = gradients.get(key) ?? new Float64Array(product(outputs.get(name)!.shape));
+      gradients.set(key, sum.map((value, i) => value + outputs.get(name)!.data[i]!));
+    }
+    return outputs;
+  };
+
+  const embedded = run(program.embedding.forward, program.embedding, null, new Map());
+  for (const [name, tensor] of embedded) if (name.startsWith('rotary_')) shared.set(name, tensor);
+  const stream = [embedded.get('y')!];
+  const kept: Map<string, Tensor>[] = [];
+  program.model.layers.forEach((kind, layer) => {
+    const block = program.blocks[kind]!;
+    const outputs = run(block.forward, block, layer, new Map([['x', stream[layer]!]]));
+    kept.push(new Map([...outputs].filter(([name]) => name.startsWith('saved.'))));
+    stream.push(outputs.get('y')!);
+  });
+  const last = new Map([['x', stream.at(-1)!]]);
+  const logits = run(program.head.logits, program.head, null, last).get('logits')!.data;
+  const head = run(program.head.train, program.head, null, last);
+  let gradient = head.get('gradient.x')!;
+  for (let layer = program.model.layers.length - 1; layer >= 0; layer--) {
+    const block = program.blocks[program.model.layers[layer]!]!;
+    const given = new Map([...kept[layer]!, ['x', stream[layer]!] as const, ['gradient.y', gradient] as const]);
+    gradient = run(block.backward, block, layer, given).get('gradient.x')!;
+  }
+  run(program.embedding.backward, program.embedding, null, new Map([['gradient.y', gradient]]));
+  return { logits, loss: head.get('loss')!.data[0]! / scored, gradients };
+}
+
+const scalar = (value: number): Tensor => ({ names: [], shape: [], data: Float64Array.of(value) });
+const matrix = (values: ArrayLike<number>, batch: number, time: number): Tensor => ({
+  names: ['batch', 'time'],
+  shape: [batch, time],
+  data: Float64Array.from(values),
+});
+
+/** |got - expected| / |expected|, as vectors. */
+export function relativeError(got: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let difference = 0;
+  let size = 0;
+  for (let i = 0; i < expected.length; i++) {
+    difference += (got[i]! - expected[i]!) ** 2;
+    size += expected[i]! ** 2;
+  }
+  return Math.sqrt(difference / Math.max(size, 1e-30));
+}
