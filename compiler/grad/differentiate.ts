@@ -31,8 +31,11 @@ export function differentiate(
       gradients.set(node, gradient);
       if (node.primitive === null) return;
       const { inputs, attributes } = node;
+      const before = builder.size;
       node.primitive.gradient({ builder, node, inputs, attributes, gradient }).forEach((part, n) => {
-        if (part && useful.has(inputs[n]!)) contribute(inputs[n]!, part);
+        if (!part || !useful.has(inputs[n]!)) return;
+        if (part.id >= before) builder.rename(part, `${inputs[n]!.label}_gradient`);
+        contribute(inputs[n]!, part);
       });
     });
   }

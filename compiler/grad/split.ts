@@ -1,7 +1,7 @@
 // Splits a stage that was differentiated as a whole into its forward and its backward function, and decides which
 // values the forward function keeps for the backward one.
 import type { Builder } from '../graph/builder.ts';
-import { type Graph, makeGraph, type Node, type Output } from '../graph/graph.ts';
+import { consumers, type Graph, makeGraph, type Node, type Output } from '../graph/graph.ts';
 import { cut } from './cut.ts';
 import { differentiate } from './differentiate.ts';
 
@@ -45,6 +45,7 @@ export function splitStage({ name, builder, inputs, result, seed, wanted, accumu
   };
   for (const node of whole.nodes)
     if (isBackward.has(node)) for (const input of node.inputs) if (!isBackward.has(input)) keep(input);
+  for (const node of recomputable(whole, kept, isBackward)) kept.delete(node);
 
   const saved = [...kept].map(([node, label]) => ({ label, node }));
   const forwardOutputs = [result, ...saved.map(({ label, node }) => ({ name: `saved.${label}`, node, accumulate: false }))];
@@ -53,6 +54,21 @@ export function splitStage({ name, builder, inputs, result, seed, wanted, accumu
     backward: cut(`${name}_backward`, gradientOutputs, new Map(saved.map(({ label, node }) => [node, `saved.${label}`]))),
     saved,
   };
+}
+
+/**
+ * Kept maps that cost less to compute again than to keep: all that they read is kept anyway, and only maps and reductions
+ * read them, which have it at hand. A row's statistic is small and stays.
+ */
+function recomputable(whole: Graph, kept: ReadonlyMap<Node, string>, isBackward: ReadonlySet<Node>): Node[] {
+  const readers = consumers(whole);
+  return [...kept.keys()].filter(
+    node =>
+      node.primitive?.name === 'map' &&
+      node.inputs.every(input => input.primitive === null || kept.has(input)) &&
+      node.inputs.some(input => input.dimensions.length >= node.dimensions.length) &&
+      readers.get(node)!.every(reader => !isBackward.has(reader) || reader.primitive!.kernel === 'row'),
+  );
 }
 
 /** Gradients as outputs of a graph, called `gradient.<label>`. */

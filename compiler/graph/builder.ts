@@ -10,6 +10,11 @@ export class Builder {
   private origin = '';
   private label = '';
 
+  /** How many nodes were made so far: the id of the next one. */
+  get size(): number {
+    return this.nextId;
+  }
+
   /** A tensor that the graph is given. */
   input(label: string, dimensions: readonly Dimension[], dtype: DataType = 'f32'): Node {
     return this.make({ primitive: null, inputs: [], attributes: null, dimensions, dtype, label, origin: '' });
@@ -43,6 +48,16 @@ export class Builder {
     } finally {
       [this.label, this.origin] = before;
     }
+  }
+
+  /** Runs `build` with something appended to the label: `norm_sum` for the sum inside a norm. */
+  suffixed<T>(suffix: string, build: () => T): T {
+    return this.within(this.label + suffix, this.origin, build);
+  }
+
+  /** Gives a node a better label, once it is known what it is. Labels are for people: nothing else depends on them. */
+  rename(node: Node, label: string): void {
+    (node as { label: string }).label = label;
   }
 
   private make(fields: Omit<Node, 'id'>): Node {

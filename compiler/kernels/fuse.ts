@@ -29,8 +29,14 @@ function mergeEpilogues(graph: Graph, partition: Partition): void {
   const readers = consumers(graph);
   for (const node of graph.nodes) {
     if (node.primitive?.name !== 'map' && node.primitive?.name !== 'pair') continue;
-    // What a reduction reads belongs to the reduction's own pass over the row.
-    if (readers.get(node)!.some(reader => reader.primitive?.name === 'reduce')) continue;
+    // What a reduction reads belongs to the reduction's own pass over the row; and where that pass reads the product
+    // anyway, the other maps of the same row cost nothing there, but a tensor more if the epilogue stored them.
+    const feedsReduction = (other: Node) => readers.get(other)!.some(reader => reader.primitive?.name === 'reduce');
+    const readsProductInRow = node.inputs.some(
+      input => partition.holds(input, 'matmul') && readers.get(input)!.some(reader => reader !== node && feedsReduction(reader)),
+    );
+    const onlyForRows = readers.get(node)!.length > 0 && readers.get(node)!.every(reader => reader.primitive?.kernel === 'row');
+    if (feedsReduction(node) || (readsProductInRow && onlyForRows)) continue;
     const matmuls = node.inputs.filter(input => partition.holds(input, 'matmul'));
     if (matmuls.length === 0) continue;
     if (partition.merge([node, ...matmuls])) continue;

@@ -47,12 +47,19 @@ export const attention: Primitive<AttentionAttributes> = {
   },
   gradient({ builder, node, inputs: [query, key, value, start], attributes: { result, ...shape }, gradient }) {
     if (start || result !== 'output') throw new Error('attention: only the output of attention without a cache is differentiated');
-    const logSumExp = builder.apply(attention, [query!, key!, value!], { ...shape, result: 'log_sum_exp' });
+    const called = <T>(label: string, build: () => T): T => builder.within(label, node.origin, build);
+    const logSumExp = called('log_sum_exp', () =>
+      builder.apply(attention, [query!, key!, value!], { ...shape, result: 'log_sum_exp' }),
+    );
     // delta = sum over head_dim of output * gradient: the softmax gradient's row term (FlashAttention-2, Dao 2023).
-    const product = mapOver(builder, node.dimensions, multiply(operand(0), operand(1)), [node, gradient]);
-    const delta = sum(builder, product, ['head_dim']);
+    const delta = called('delta', () => {
+      const product = mapOver(builder, node.dimensions, multiply(operand(0), operand(1)), [node, gradient]);
+      return sum(builder, product, ['head_dim']);
+    });
     const inputs = [query!, key!, value!, logSumExp, gradient, delta];
-    return (['query', 'key', 'value'] as const).map(of => builder.apply(attentionGradient, inputs, { ...shape, of }));
+    return (['query', 'key', 'value'] as const).map(of =>
+      called(`attention_${of}_gradient`, () => builder.apply(attentionGradient, inputs, { ...shape, of })),
+    );
   },
   reference([query, key, value, start], attributes, result, sizes) {
     const output = zeros(result.dimensions, sizes);

@@ -5,7 +5,7 @@ import type { Node, Primitive } from '../graph/graph.ts';
 import { dot, forEachIndex, stridesAlong, type Tensor, zeros } from '../graph/tensor.ts';
 import { differentiate } from '../scalar/differentiate.ts';
 import { evaluator } from '../scalar/evaluate.ts';
-import { apply, constant, coordinate, multiply, operand, operandsOf, type Scalar, substitute } from '../scalar/expression.ts';
+import { apply, constant, coordinate, coordinatesOf, multiply, operand, operandsOf, type Scalar, substitute } from '../scalar/expression.ts';
 import { sum } from './reduce.ts';
 
 export interface MapAttributes {
@@ -80,8 +80,8 @@ function evaluateMap(inputs: readonly Tensor[], expression: Scalar, dims: readon
 }
 
 /**
- * A map with these result dimensions. Operands that the expression does not read are dropped, equal ones merged,
- * and a map that only hands its operand on is the operand itself.
+ * A map with these result dimensions. Operands that the expression does not read are dropped, equal ones merged, parts
+ * that are the same for a whole row become maps of their own, and a map that only hands its operand on is the operand.
  */
 export function mapOver(
   builder: Builder,
@@ -89,12 +89,32 @@ export function mapOver(
   expression: Scalar,
   operands: readonly Node[],
 ): Node {
-  const read = [...operandsOf(expression)].sort((a, b) => a - b);
-  const kept = [...new Set(read.map(index => operands[index]!))];
-  const renumbered = substitute(expression, index => operand(kept.indexOf(operands[index]!)));
+  const all = [...operands];
+  const hoisted = hoist(builder, dimensions, expression, all);
+  const read = [...operandsOf(hoisted)].sort((a, b) => a - b);
+  const kept = [...new Set(read.map(index => all[index]!))];
+  const renumbered = substitute(hoisted, index => operand(kept.indexOf(all[index]!)));
   const only = kept[0];
   if (renumbered.kind === 'operand' && only!.dimensions.length === dimensions.length && only!.dtype === 'f32') return only!;
   return builder.apply(map, kept, { expression: renumbered, dimensions });
+}
+
+/**
+ * Replaces the largest subexpressions that depend on some leading dimensions alone by operands that hold them: what is one
+ * number for a row is computed, and kept for the backward pass, once a row.
+ */
+function hoist(builder: Builder, dimensions: readonly Dimension[], expression: Scalar, operands: Node[]): Scalar {
+  if (expression.kind !== 'apply' || expression.name === 'detach') return expression;
+  const used = new Set([
+    ...[...operandsOf(expression)].flatMap(index => operands[index]!.dimensions.map(dim => dim.name)),
+    ...coordinatesOf(expression),
+  ]);
+  const leading = dimensions.slice(0, used.size);
+  if (used.size > 0 && used.size < dimensions.length && leading.every(dim => used.has(dim.name))) {
+    const row = builder.suffixed('_row', () => mapOver(builder, leading, expression, operands));
+    return operand(operands.push(row) - 1);
+  }
+  return apply(expression.name, ...expression.args.map(arg => hoist(builder, dimensions, arg, operands)));
 }
 
 /** A map whose result has the dimensions of its widest operand. */

@@ -54,8 +54,8 @@ export const reduce: Primitive<ReduceAttributes> = {
 
 /** The sum over named dimensions; the node itself where there are none. */
 export const sum = (builder: Builder, node: Node, over: readonly string[]): Node =>
-  over.length === 0 ? node : builder.apply(reduce, [node], { operation: 'sum', over });
+  over.length === 0 ? node : builder.suffixed('_sum', () => builder.apply(reduce, [node], { operation: 'sum', over }));
 
 /** The maximum over named dimensions. */
 export const maximum = (builder: Builder, node: Node, over: readonly string[]): Node =>
-  builder.apply(reduce, [node], { operation: 'max', over });
+  builder.suffixed('_max', () => builder.apply(reduce, [node], { operation: 'max', over }));

@@ -1,8 +1,9 @@
-/* math.h - the scalar functions of generated programs, in float32, written so that compilers vectorise them.
+/* math.h - the scalar functions of generated programs, in float32, written so that compilers vectorize them.
  *
- * No branch, no table, no call: once inlined, a loop under `#pragma omp simd` becomes vector code, without -ffast-math;
- * -fno-math-errno and -fno-trapping-math are needed. The polynomials are minimax fits on the intervals that the comments
- * name. Largest error relative to the exact result, where that is not denormal (test/cpu-kernels.test.ts measures it):
+ * No branch, no table, no call: once inlined, a loop under `#pragma omp simd` becomes vector code without -ffast-math;
+ * -fno-math-errno and -fno-trapping-math are needed. The polynomials are minimax fits on the intervals that the
+ * comments name. The largest error relative to the exact result, where that is not denormal, with fused multiply-add
+ * (test/cpu-kernels.test.ts measures it):
  *
  *   exp 1e-7   log 1.2e-7   tanh 2e-7   sigmoid 2e-7   erf 1.2e-7   sin, cos 1.3e-7   rsqrt 1.2e-7   pow 6.1e-8
  *
@@ -32,8 +33,8 @@ MALC_INLINE float malc_floor(float x) { return __builtin_floorf(x); }
 MALC_INLINE float malc_min(float a, float b) { return a < b || a != a ? a : b; }
 MALC_INLINE float malc_max(float a, float b) { return a > b || a != a ? a : b; }
 
-/* e^x = 2^n e^r with n = round(x / ln 2), so |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to an integer and leaves it in the
- * lowest bits of the sum; the 126 added besides makes those bits the exponent field of 2^(n - 1). */
+/* e^x = 2^n e^r with n = round(x / ln 2), so |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to an integer and leaves it in
+ * the lowest bits of the sum; the 126 added besides makes those bits the exponent field of 2^(n - 1). */
 MALC_INLINE float malc_exp(float x) {
   const float rounder = 0x1.8p23f + 126.0f;
   const float limited = x > 89.0f ? 89.0f : x; /* e^89 is infinite already */
@@ -107,8 +108,8 @@ MALC_INLINE float malc_erf(float x) {
   return malc_abs(x) < 0.9f ? small : __builtin_copysignf(large, x);
 }
 
-/* sin(x + quarters * pi / 2). The nearest multiple of pi/2 is taken off in double with pi/2 in two parts (Cody and Waite),
- * which is exact to |x| = 1.6e6. Beyond 2^29 a float32 angle means nothing: the result is NaN. */
+/* sin(x + quarters * pi / 2). The nearest multiple of pi/2 is taken off in double with pi/2 in two parts (Cody and
+ * Waite), which is exact to |x| = 1.6e6. Beyond 2^29 a float32 angle means nothing: the result is NaN. */
 MALC_INLINE float malc_sine(float x, int32_t quarters) {
   const int sensible = malc_abs(x) <= 0x1p29f;
   const double angle = sensible ? x : 0.0f;

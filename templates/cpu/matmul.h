@@ -1,9 +1,10 @@
 /* matmul.h - the float32 matrix product of generated programs: packed and register-tiled, for any SIMD width.
  *
- * A product left x right is made of tiles of MALC_TILE_ROWS x MALC_TILE_COLUMNS elements that stay in registers while the
- * inner dimension runs past (Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008). Two copies
- * make the inner loop read contiguous memory only: the right operand becomes panels, [inner][MALC_TILE_COLUMNS] each, once
- * for all threads; each task turns its rows of the left operand into strips, [depth][MALC_STRIP] each, in its own scratch.
+ * A product left x right is made of tiles of MALC_TILE_ROWS x MALC_TILE_COLUMNS elements that stay in registers while
+ * the inner dimension runs past (Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008). Two
+ * copies make the inner loop read contiguous memory only: the right operand becomes panels, [inner][MALC_TILE_COLUMNS]
+ * each, once for all threads; each task turns its rows of the left operand into strips, [depth][MALC_STRIP] each, in
+ * its own scratch.
  *
  * Every element is one chain of multiply-adds in the order of the inner dimension: no result depends on the number of
  * threads or on how rows and columns are divided into tasks. The vectors are GNU C's, understood by gcc and clang. */
@@ -35,9 +36,8 @@ enum {
 /* These do not depend on the machine, so that memory can be planned without knowing it. */
 #define MALC_PANEL 32      /* packed operands are padded to a multiple of this many columns */
 #define MALC_ROWS 96       /* most rows in one call of malc_multiply: a multiple of every MALC_TILE_ROWS */
-#define MALC_COLUMNS 128   /* a good number of columns for one task: enough to pay for packing its rows */
 #define MALC_DEPTH 384     /* most of the inner dimension at once: a strip and a panel stay in the first two caches */
-#define MALC_SCRATCH 49152 /* floats of thread-private scratch: MALC_ROWS x MALC_DEPTH, strips padded by a third at most */
+#define MALC_SCRATCH 49152 /* floats of thread-private scratch: strips of MALC_ROWS x MALC_DEPTH, with their padding */
 #define MALC_FEW_ROWS 8    /* up to here, malc_multiply_few is the faster one */
 
 /* Element (i, j) is data[i * row_stride + j * column_stride]; one of the strides should be 1. */
@@ -51,8 +51,8 @@ typedef float malc_unaligned __attribute__((vector_size(4 * MALC_WIDTH), aligned
 typedef float malc_quad __attribute__((vector_size(16)));
 typedef float malc_unaligned_quad __attribute__((vector_size(16), aligned(4), may_alias));
 
-/* Functions that are worth one copy only: with every caller's constants a copy each, compiling would take several times as
- * long for code that is no faster. */
+/* MALC_SEPARATE functions are worth one copy only: with a copy for every caller's constants, compiling would take
+ * several times as long, for code that is no faster. */
 #ifdef __clang__
 #define MALC_SEPARATE static __attribute__((noinline, unused))
 #define MALC_UNROLL _Pragma("unroll")
@@ -63,14 +63,14 @@ typedef float malc_unaligned_quad __attribute__((vector_size(16), aligned(4), ma
 #define MALC_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (int32_t __attribute__((vector_size(16)))){ i, j, k, l })
 #endif
 #define MALC_STATIC static __attribute__((unused))
-#define MALC_ALWAYS static inline __attribute__((always_inline, unused))
+#define MALC_INLINE static inline __attribute__((always_inline, unused))
 
-MALC_ALWAYS int64_t malc_least(int64_t a, int64_t b) { return a < b ? a : b; }
+MALC_INLINE int64_t malc_least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- Transposing and packing ---- */
 
 /* A 4 x 4 transpose in registers. */
-MALC_ALWAYS void malc_transpose_quads(malc_quad rows[4]) {
+MALC_INLINE void malc_transpose_quads(malc_quad rows[4]) {
   const malc_quad a = MALC_SHUFFLE(rows[0], rows[1], 0, 4, 1, 5), b = MALC_SHUFFLE(rows[0], rows[1], 2, 6, 3, 7);
   const malc_quad c = MALC_SHUFFLE(rows[2], rows[3], 0, 4, 1, 5), d = MALC_SHUFFLE(rows[2], rows[3], 2, 6, 3, 7);
   rows[0] = MALC_SHUFFLE(a, c, 0, 1, 4, 5);
@@ -97,9 +97,9 @@ MALC_SEPARATE void malc_transpose(float *to, int64_t to_stride, const float *fro
     for (int64_t j = 0; j < columns; j++) to[j * to_stride + i] = from[i * from_stride + j];
 }
 
-/* to[depth][width]: to[k][lane] = from[lane * lane_stride + k * depth_stride] for the first `lanes` lanes, which are `full`
- * in all but an operand's last block; there, zeros follow. */
-MALC_ALWAYS void malc_pack_block(float *to, int64_t width, int64_t full, const float *from, int64_t lane_stride,
+/* to[depth][width]: to[k][lane] = from[lane * lane_stride + k * depth_stride] for the first `lanes` lanes, which are
+ * `full` in all but an operand's last block; there, zeros follow. */
+MALC_INLINE void malc_pack_block(float *to, int64_t width, int64_t full, const float *from, int64_t lane_stride,
                                  int64_t depth_stride, int64_t lanes, int64_t depth) {
   if (lanes < full) memset(to, 0, (size_t)(width * depth) * sizeof *to);
   if (lane_stride == 1 && lanes == full)
@@ -112,7 +112,7 @@ MALC_ALWAYS void malc_pack_block(float *to, int64_t width, int64_t full, const f
 }
 
 /* Floats of a packed right operand of [inner][columns]. */
-MALC_ALWAYS int64_t malc_packed_size(int64_t inner, int64_t columns) {
+MALC_INLINE int64_t malc_packed_size(int64_t inner, int64_t columns) {
   return inner * ((columns + MALC_PANEL - 1) / MALC_PANEL * MALC_PANEL);
 }
 
@@ -124,8 +124,8 @@ MALC_SEPARATE void malc_pack_panel(float *packed, malc_matrix right, int64_t inn
                   right.row_stride, malc_least(MALC_TILE_COLUMNS, columns - column), end - begin);
 }
 
-/* Packs a right operand of [inner][columns] into malc_packed_size floats. Every thread of a parallel region calls it; they
- * share the work, and the caller puts the barrier that must follow. */
+/* Packs a right operand of [inner][columns] into malc_packed_size floats. Every thread of a parallel region calls it;
+ * they share the work, and the caller puts the barrier that must follow. */
 MALC_STATIC void malc_pack(float *packed, malc_matrix right, int64_t inner, int64_t columns) {
   enum { rows = 128 };
 #pragma omp for collapse(2) nowait
@@ -142,8 +142,8 @@ MALC_STATIC void malc_pack_alone(float *packed, malc_matrix right, int64_t inner
 
 /* ---- The product ---- */
 
-/* tile[MALC_TILE_ROWS][MALC_TILE_COLUMNS] = strip[depth][MALC_STRIP]^T x panel[depth][MALC_TILE_COLUMNS], whose rows lie
- * panel_stride apart; with `accumulate`, that is added to the tile. */
+/* tile[MALC_TILE_ROWS][MALC_TILE_COLUMNS] = strip[depth][MALC_STRIP]^T x panel[depth][MALC_TILE_COLUMNS], whose rows
+ * lie panel_stride apart; with `accumulate`, that is added to the tile. */
 MALC_SEPARATE void malc_multiply_tile(float *tile, int64_t tile_stride, const float *strip, const float *panel,
                                       int64_t panel_stride, int64_t depth, bool accumulate) {
   malc_vector sum[MALC_TILE_ROWS][MALC_TILE_VECTORS];
@@ -153,7 +153,8 @@ MALC_SEPARATE void malc_multiply_tile(float *tile, int64_t tile_stride, const fl
       else sum[i][j] = (malc_vector){ 0 };
   for (int64_t k = 0; k < depth; k++, strip += MALC_STRIP, panel += panel_stride) {
     malc_vector right[MALC_TILE_VECTORS];
-    MALC_UNROLL for (int j = 0; j < MALC_TILE_VECTORS; j++) right[j] = *(const malc_unaligned *)(panel + j * MALC_WIDTH);
+    MALC_UNROLL for (int j = 0; j < MALC_TILE_VECTORS; j++)
+      right[j] = *(const malc_unaligned *)(panel + j * MALC_WIDTH);
     MALC_UNROLL for (int i = 0; i < MALC_TILE_ROWS; i++)
       MALC_UNROLL for (int j = 0; j < MALC_TILE_VECTORS; j++) sum[i][j] += strip[i] * right[j];
   }
@@ -173,17 +174,19 @@ MALC_STATIC void malc_multiply_edge(float *tile, int64_t tile_stride, int64_t ro
   for (int64_t i = 0; i < rows; i++) memcpy(tile + i * tile_stride, whole + i * MALC_TILE_COLUMNS, row);
 }
 
-/* A right operand that can be read panel by panel: row k of panel p is at data + p * panel_stride + k * row_stride and can
- * be read to its full width, also where the panel is the last. */
+/* A right operand that can be read panel by panel: row k of panel p is at data + p * panel_stride + k * row_stride and
+ * can be read to its full width, also where the panel is the last. */
 typedef struct {
   const float *data;
   int64_t row_stride, panel_stride;
 } malc_panels;
 
-/* tile[rows][columns] = left[rows][inner] x right[inner][columns]; with `accumulate`, that is added to the tile. `scratch`
- * takes the strips: rows, rounded up to MALC_TILE_ROWS and by a third at most, x inner or MALC_DEPTH, whichever is less. */
-MALC_SEPARATE void malc_multiply_panels(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_panels right,
-                                      int64_t inner, int64_t columns, float *scratch, bool accumulate) {
+/* tile[rows][columns] = left[rows][inner] x right[inner][columns]; with `accumulate`, that is added to the tile.
+ * `scratch` takes the strips: rows, rounded up and padded, x inner or MALC_DEPTH, whichever is less. MALC_SCRATCH is
+ * enough for MALC_ROWS rows, and for 4 * MALC_ROWS rows where inner <= MALC_DEPTH / 4. */
+MALC_SEPARATE void malc_multiply_panels(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
+                                        malc_panels right, int64_t inner, int64_t columns, float *scratch,
+                                        bool accumulate) {
   const int64_t blocks = (inner + MALC_DEPTH - 1) / MALC_DEPTH, most = (inner + blocks - 1) / blocks;
   for (int64_t begin = 0; begin < inner; begin += most, accumulate = true) {
     const int64_t depth = malc_least(most, inner - begin);
@@ -208,15 +211,17 @@ MALC_SEPARATE void malc_multiply_panels(float *tile, int64_t tile_stride, malc_m
 }
 
 /* The panels of a packed right operand from `column` on. */
-MALC_ALWAYS malc_panels malc_packed_panels(const float *packed, int64_t inner, int64_t column) {
+MALC_INLINE malc_panels malc_packed_panels(const float *packed, int64_t inner, int64_t column) {
   return (malc_panels){ packed + column * inner, MALC_TILE_COLUMNS, MALC_TILE_COLUMNS * inner };
 }
 
-/* tile[rows][columns] = left[rows][inner] x right[inner][column .. column + columns), the right operand packed. `column` is
- * a multiple of MALC_PANEL, rows <= MALC_ROWS, inner >= 1, `scratch` holds MALC_SCRATCH floats of this thread's own. */
+/* tile[rows][columns] = left[rows][inner] x right[inner][column .. column + columns), the right operand packed.
+ * `column` is a multiple of MALC_PANEL, rows <= MALC_ROWS and inner >= 1; `scratch` holds MALC_SCRATCH floats of this
+ * thread's own. */
 MALC_STATIC void malc_multiply(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, const float *packed,
                                int64_t inner, int64_t column, int64_t columns, float *scratch) {
-  malc_multiply_panels(tile, tile_stride, left, rows, malc_packed_panels(packed, inner, column), inner, columns, scratch, false);
+  const malc_panels right = malc_packed_panels(packed, inner, column);
+  malc_multiply_panels(tile, tile_stride, left, rows, right, inner, columns, scratch, false);
 }
 
 /* ---- Few rows: nothing is packed, since nothing would be read twice ---- */
@@ -235,7 +240,7 @@ MALC_SEPARATE void malc_few_plain(float *tile, int64_t tile_stride, malc_matrix 
 
 /* Four columns of a right operand whose columns are contiguous, as the left operand's rows are: inner products, the
  * vectors' lanes along the inner dimension. `rows` is a compile-time number. */
-MALC_ALWAYS void malc_few_products(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
+MALC_INLINE void malc_few_products(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
                                    int64_t inner, bool accumulate) {
   malc_vector sum[MALC_FEW_TILE][4] = { 0 };
   int64_t k = 0;
@@ -264,8 +269,8 @@ MALC_ALWAYS void malc_few_products(float *tile, int64_t tile_stride, malc_matrix
   malc_few_plain(tile, tile_stride, left, rows, right, inner - k, 4, true);
 }
 
-/* `vectors` vectors of columns of a right operand whose rows are contiguous. `rows` and `vectors` are compile-time numbers. */
-MALC_ALWAYS void malc_few_columns(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
+/* `vectors` vectors of columns of a right operand whose rows are contiguous; compile-time numbers, as `rows` is. */
+MALC_INLINE void malc_few_columns(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
                                   int64_t inner, int vectors, bool accumulate) {
   malc_vector sum[MALC_FEW_TILE][4];
   MALC_UNROLL for (int i = 0; i < rows; i++)
@@ -284,7 +289,7 @@ MALC_ALWAYS void malc_few_columns(float *tile, int64_t tile_stride, malc_matrix 
 }
 
 /* MALC_FEW_TILE rows or fewer, a compile-time number, and any columns. */
-MALC_ALWAYS void malc_few_tile(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
+MALC_INLINE void malc_few_tile(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
                                int64_t inner, int64_t columns, bool accumulate) {
   int64_t j = 0;
   malc_matrix from = right;
@@ -314,7 +319,8 @@ MALC_SEPARATE void malc_few_blocks(float *tile, int64_t tile_stride, malc_matrix
   }
 }
 
-/* malc_multiply for rows <= MALC_FEW_ROWS, as in decoding, with the right operand as it is. Serial, like malc_multiply. */
+/* malc_multiply for rows <= MALC_FEW_ROWS, as in decoding: the right operand is read in place, once for each
+ * MALC_FEW_TILE rows. Fast where its rows are contiguous, or its columns and the left operand's rows. */
 MALC_STATIC void malc_multiply_few(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_matrix right,
                                    int64_t inner, int64_t column, int64_t columns) {
   right.data += column * right.column_stride;
@@ -322,14 +328,14 @@ MALC_STATIC void malc_multiply_few(float *tile, int64_t tile_stride, malc_matrix
 }
 
 /* The same, added to what the tile holds. */
-MALC_STATIC void malc_multiply_few_add(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_matrix right,
-                                       int64_t inner, int64_t column, int64_t columns) {
+MALC_STATIC void malc_multiply_few_add(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
+                                       malc_matrix right, int64_t inner, int64_t column, int64_t columns) {
   right.data += column * right.column_stride;
   malc_few_blocks(tile, tile_stride, left, rows, right, inner, columns, true);
 }
 
 /* This thread's number in the parallel region around it. */
-MALC_ALWAYS int64_t malc_thread(void) {
+MALC_INLINE int64_t malc_thread(void) {
 #ifdef _OPENMP
   return omp_get_thread_num();
 #else

@@ -6,7 +6,8 @@
 #include "matmul.h"
 #include "attention.c"
 
-_Static_assert(MALC_SCRATCH == MATMUL_SCRATCH && MALC_PANEL == PANEL_COLUMNS, "attention-scratch.ts agrees with matmul.h");
+_Static_assert(MALC_SCRATCH == MATMUL_SCRATCH, "attention-scratch.ts agrees with matmul.h");
+_Static_assert(MALC_PANEL == PANEL_COLUMNS, "attention-scratch.ts agrees with matmul.h");
 _Static_assert(MALC_ROWS == KEY_BLOCK && QUERY_BLOCK % MALC_TILE_COLUMNS == 0, "attention's blocks are made of tiles");
 _Static_assert(MALC_ROWS % MALC_TILE_ROWS == 0 && MALC_PANEL % MALC_TILE_COLUMNS == 0, "blocks are made of tiles");
 _Static_assert(MALC_ROWS / MALC_TILE_ROWS * MALC_STRIP * MALC_DEPTH <= MALC_SCRATCH, "scratch holds the strips");

@@ -6,7 +6,7 @@ import type { Dimension } from '../../graph/dimension.ts';
 import type { Coordinates } from './index-text.ts';
 import { coordinateName } from './index-text.ts';
 import { printScalar } from './scalar.ts';
-import type { Names, Writer } from './writer.ts';
+import type { Writer } from './writer.ts';
 
 export interface ElementOptions {
   /** Members of the kernel that are computed here, element by element. */
@@ -15,7 +15,6 @@ export interface ElementOptions {
   readonly read: (node: Node, at: Coordinates) => string;
   /** What a computed element is called. */
   readonly nameOf: (node: Node) => string;
-  readonly names: Names;
   /** In force inside the loop that is being written: how far each pair's partner is. */
   readonly segment: ReadonlyMap<string, number>;
 }
@@ -39,23 +38,28 @@ export class Elements {
     const key = `${node.id}@${[...at].join()}`;
     const known = this.known.get(key);
     if (known) return known;
+    const name = this.declare(this.fresh(this.options.nameOf(node)), this.expression(node, at));
+    this.known.set(key, name);
+    return name;
+  }
+
+  /** The C expression of a map's element, for whoever needs it once. */
+  expression(node: Node, at: Coordinates): string {
     const { expression } = node.attributes as MapAttributes;
-    const text = printScalar(
+    return printScalar(
       expression,
       {
         operand: index => this.value(node.inputs[index]!, at),
         coordinate: name => atom(at.get(name)!),
       },
-      shared => this.declare(this.options.names.unique('shared'), shared),
+      shared => this.declare(this.fresh('shared'), shared),
     );
-    const name = this.declare(this.fresh(this.options.nameOf(node)), text);
-    this.known.set(key, name);
-    return name;
   }
 
-  /** The name, or another where this scope has it already: an element and its partner. */
+  /** The name, or one with a number where this scope has it already: an element and its partner. */
   private fresh(wanted: string): string {
-    const name = this.used.has(wanted) ? this.options.names.unique(`${wanted}_partner`) : wanted;
+    let name = wanted;
+    for (let n = 2; this.used.has(name); n++) name = `${wanted}_${n}`;
     this.used.add(name);
     return name;
   }

@@ -4,7 +4,7 @@ import type { Graph, Node } from '../../graph/graph.ts';
 import { explainKernel } from '../../kernels/explain.ts';
 import { type FuseOptions, fuse } from '../../kernels/fuse.ts';
 import type { Kernel, Schedule } from '../../kernels/kernel.ts';
-import type { ReduceAttributes } from '../../ops/reduce.ts';
+import { compose } from '../../passes/compose.ts';
 import type { Extent } from '../../plan/extent.ts';
 import { type Plan, planMemory } from '../../plan/plan.ts';
 import { emitAttention } from './attention.ts';
@@ -68,13 +68,14 @@ export class KernelLibrary {
 
 /** Fuses, plans and emits one function of a stage. */
 export function emitFunction(
-  graph: Graph,
+  given: Graph,
   stage: string,
   parameters: string,
   homes: Homes,
   kernels: KernelLibrary,
   options: FuseOptions,
 ): FunctionSource {
+  const graph = options.fuse ? compose(given) : given;
   const schedule = fuse(graph, options);
   const places = new Map<Node, string>();
   for (const node of graph.inputs) places.set(node, required(homes(node.label, false), graph, node.label));
@@ -176,11 +177,23 @@ function nameValues(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): Map
   for (const node of [...kernel.inputs, ...kernel.outputs, ...kernel.members]) {
     if (named.has(node)) continue;
     const wanted = valueName(node, outputNames);
-    const { operation } = (node.attributes ?? {}) as Partial<ReduceAttributes>;
-    const suffix = operation && !outputNames.has(node) && node.primitive?.name === 'reduce' ? `_${operation}` : '';
+    const suffix = kernel.outputs.includes(node) ? '' : suffixOf(node, kernel);
     named.set(node, names.unique(wanted + suffix));
   }
   return named;
+}
+
+/** Tells an intermediate value from the output that bears the same label. */
+function suffixOf(node: Node, kernel: Kernel): string {
+  if (!kernel.members.includes(node)) return '';
+  switch (node.primitive!.name) {
+    case 'contract':
+      return '_product';
+    case 'pair':
+      return '_partner';
+    default:
+      return kernel.members.every(reader => reader.primitive!.name === 'reduce' || !reader.inputs.includes(node)) ? '_term' : '';
+  }
 }
 
 /** `saved.query` is query, `gradient.y` is y_gradient, `self_attn.q_proj.weight` is q_proj_weight. */
@@ -194,11 +207,15 @@ export function valueName(node: Node, outputNames: ReadonlyMap<Node, string> = n
 /** The last two parts of a parameter's name: enough inside one stage. */
 export const shortName = (label: string): string => label.split('.').slice(-2).join('_');
 
-/** Named by what it makes: up to three outputs, or what they have in common. */
+/** Named by what it makes: its outputs, and `weights` for gradients of parameters. */
 function kernelName(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): string {
-  const made = [...new Set(kernel.outputs.map(node => valueName(node, outputNames).replace(/_weight_gradient$/, '_gradient')))];
-  const suffix = kernel.kind === 'attention' || kernel.kind === 'attention-gradient' ? '_attention' : '';
-  const main = made.filter(name => !/_(sum|max|2|3|4)$/.test(name));
-  const chosen = (main.length > 0 ? main : made).slice(0, 3).join('_and_');
-  return suffix && !chosen.includes('attention') ? `${chosen}${suffix}` : chosen;
+  const isWeight = (node: Node) => outputNames.get(node)?.startsWith('gradient.') && outputNames.get(node) !== 'gradient.x';
+  const values = kernel.outputs.filter(node => !isWeight(node)).map(node => valueName(node, outputNames));
+  const weights = kernel.outputs.filter(isWeight).map(node => valueName(node, outputNames).replace('_weight_', '_'));
+  // A statistic that is kept beside a value says nothing new.
+  const main = values.filter(name => !/_(sum|max)$|^log_sum_exp$/.test(name));
+  const named = main.length > 0 ? main : values;
+  if (named.length === 0) return weights.slice(0, 3).join('_');
+  if (kernel.kind === 'attention-gradient') return 'attention_gradient';
+  return `${named.slice(0, 3).join('_')}${weights.length > 0 ? '_and_weights' : ''}`;
 }

@@ -16,7 +16,7 @@ export function countText(dims: readonly Dimension[]): string {
 }
 
 const isCompound = (text: string) => /[ ?]/.test(text);
-const factor = (text: string) => (isCompound(text) ? `(${text})` : text);
+const factor = (text: string) => (isCompound(text) && !/^\([^()]*\)$/.test(text) ? `(${text})` : text);
 
 /** `a * b` without needless ones. */
 export function times(a: string, b: string): string {
@@ -39,3 +39,7 @@ export function offsetText(dims: readonly Dimension[], at: Coordinates): string 
 }
 
 export const coordinateName = (dim: Dimension): string => `i_${dim.name}`;
+
+/** `row / (time * 4)`: a row's number without the dimensions that vary faster. */
+export const dividedBy = (text: string, dims: readonly Dimension[]): string =>
+  dims.length === 0 ? text : `${text} / ${factor(countText(dims))}`;

@@ -4,7 +4,7 @@ import { type Dimension, hasDimension, product as productOf, sameDimensions } fr
 import type { Node } from '../../graph/graph.ts';
 import type { MatmulGroup, MatmulKernel } from '../../kernels/kernel.ts';
 import { columnLoops, Elements } from './elements.ts';
-import { type Coordinates, coordinateName, countText, offsetText, sizeText, times } from './index-text.ts';
+import { type Coordinates, coordinateName, countText, dividedBy, offsetText, plus, sizeText, times } from './index-text.ts';
 import { type Argument, type KernelSource, parameterList, sizeArguments, type Surroundings } from './kernel-source.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
 import { Names, Writer } from './writer.ts';
@@ -26,7 +26,21 @@ interface RightOperand {
   readonly node: Node;
   readonly inner: readonly Dimension[];
   readonly columns: readonly Dimension[];
-  readonly name: string;
+  /** The operand as it lies in memory, and in panels. */
+  readonly matrix: string;
+  readonly packed: string;
+}
+
+/** What one task of a group computes: all columns, or a run of them. */
+interface Task {
+  readonly group: MatmulGroup;
+  /** C text of the first column and of the number of columns. */
+  readonly column: string;
+  readonly columns: string;
+  /** The most columns of a task: the row length of a tile. */
+  readonly width: number;
+  /** True where the rows may be few enough for the product that packs nothing. */
+  readonly few: boolean;
 }
 
 class MatmulEmitter {
@@ -46,8 +60,9 @@ class MatmulEmitter {
         const key = this.rightKey(node, group);
         if (this.rights.has(key)) continue;
         const right = node.inputs[1]!;
-        const name = this.names.unique(`${this.named.get(right)}_packed`);
-        this.rights.set(key, { node: right, inner: innerOf(node), columns: group.columns, name });
+        const name = this.named.get(right)!;
+        const [matrix, packed] = [this.names.unique(`${name}_matrix`), this.names.unique(`${name}_packed`)];
+        this.rights.set(key, { node: right, inner: innerOf(node), columns: group.columns, matrix, packed });
       }
   }
 
@@ -92,18 +107,18 @@ class MatmulEmitter {
   }
 
   private declareRights(writer: Writer): void {
-    let before = '';
-    for (const { node, name, inner, columns } of this.rights.values()) {
-      writer.line(`const malc_matrix ${name}_from = ${matrixText(this.named.get(node)!, node.dimensions, inner, columns)};`);
-      writer.line(`float *${name} = workspace${before};`);
-      before += ` + malc_packed_size(${countText(inner)}, ${countText(columns)})`;
+    let from = 'workspace';
+    for (const { node, matrix, packed, inner, columns } of this.rights.values()) {
+      writer.line(`const malc_matrix ${matrix} = ${matrixText(this.named.get(node)!, node.dimensions, inner, columns)};`);
+      writer.line(`float *${packed} = ${from};`);
+      from = `${packed} + malc_packed_size(${countText(inner)}, ${countText(columns)})`;
     }
   }
 
   private pack(writer: Writer, few: boolean): void {
     const body = () => {
-      for (const { name, inner, columns } of this.rights.values())
-        writer.line(`malc_pack(${name}, ${name}_from, ${countText(inner)}, ${countText(columns)});`);
+      for (const { matrix, packed, inner, columns } of this.rights.values())
+        writer.line(`malc_pack(${packed}, ${matrix}, ${countText(inner)}, ${countText(columns)});`);
       writer.line('#pragma omp barrier');
     };
     if (few) writer.block('if (!few)', body);
@@ -122,13 +137,14 @@ class MatmulEmitter {
     writer.loop('task', '0', times(`(${rows} + ${block} - 1) / ${block}`, String(chunks)), () => {
       writer.line(`const int64_t first = ${chunks === 1 ? 'task' : `task / ${chunks}`} * ${block};`);
       writer.line(`const int64_t rows = malc_least(${block}, ${rows} - first);`);
-      if (chunks === 1) writer.line(`enum { column = 0, columns = ${columns} };`);
-      else {
+      if (chunks > 1) {
         writer.line(`const int64_t column = task % ${chunks} * ${width};`);
         writer.line(`const int64_t columns = malc_least(${width}, ${columns} - column);`);
       }
-      if (this.isDirect(group)) this.direct(writer, group, columns, few);
-      else this.throughTiles(writer, group, width, few);
+      const run = chunks > 1 ? { column: 'column', columns: 'columns' } : { column: '0', columns: String(columns) };
+      const task: Task = { group, ...run, width, few };
+      if (this.isDirect(group)) this.direct(writer, task, columns);
+      else this.throughTiles(writer, task);
     });
   }
 
@@ -137,42 +153,43 @@ class MatmulEmitter {
     return products.length === 1 && epilogue.length === 0 && outputs.length === 1;
   }
 
-  private direct(writer: Writer, group: MatmulGroup, columns: number, few: boolean): void {
-    const [node] = group.products as [Node];
-    const target = `${this.named.get(node)} + first * ${columns} + column`;
-    this.multiply(writer, group, node, target, String(columns), few, this.surroundings.accumulates(node));
+  private direct(writer: Writer, task: Task, columns: number): void {
+    const [node] = task.group.products as [Node];
+    const target = plus([this.named.get(node)!, times('first', String(columns)), task.column]);
+    this.multiply(writer, task, node, target, String(columns), this.surroundings.accumulates(node));
   }
 
-  private throughTiles(writer: Writer, group: MatmulGroup, width: number, few: boolean): void {
+  private throughTiles(writer: Writer, task: Task): void {
     const tiles = new Map<Node, string>();
-    group.products.forEach((node, n) => {
+    task.group.products.forEach((node, n) => {
       const name = this.names.unique(`${this.named.get(node)}_tile`);
       tiles.set(node, name);
-      writer.line(`float *${name} = own + MALC_SCRATCH${n === 0 ? '' : ` + ${n * width} * MALC_ROWS`};`);
-      this.multiply(writer, group, node, name, String(width), few, false);
+      writer.line(`float *${name} = own + MALC_SCRATCH${n === 0 ? '' : ` + ${n * task.width} * MALC_ROWS`};`);
+      this.multiply(writer, task, node, name, String(task.width), false);
     });
-    writer.loop('r', '0', 'rows', () => this.epilogueRow(writer, group, tiles, width));
+    writer.loop('r', '0', 'rows', () => this.epilogueRow(writer, task, tiles));
   }
 
-  private multiply(writer: Writer, group: MatmulGroup, node: Node, target: string, stride: string, few: boolean, add: boolean): void {
+  private multiply(writer: Writer, task: Task, node: Node, target: string, stride: string, add: boolean): void {
+    const { group, column, columns, few } = task;
     const [left] = node.inputs as [Node];
     const inner = innerOf(node);
-    const right = this.rights.get(this.rightKey(node, group))!.name;
+    const depth = countText(inner);
+    const { matrix, packed } = this.rights.get(this.rightKey(node, group))!;
     const first = times('first', strideOf(left.dimensions, group.rows));
     const from = matrixText(`${this.named.get(left)} + ${first}`, left.dimensions, group.rows, inner);
     const common = `${target}, ${stride}, (malc_matrix)${from}, rows`;
-    const packed = `malc_multiply(${common}, ${right}, ${countText(inner)}, column, columns, own);`;
     if (add) {
-      const panels = `malc_packed_panels(${right}, ${countText(inner)}, column)`;
-      return writer.line(`malc_multiply_panels(${common}, ${panels}, ${countText(inner)}, columns, own, true);`);
+      const panels = `malc_packed_panels(${packed}, ${depth}, ${column})`;
+      return writer.line(`malc_multiply_panels(${common}, ${panels}, ${depth}, ${columns}, own, true);`);
     }
-    if (!few) return writer.line(packed);
-    writer.line(`if (few) malc_multiply_few(${common}, ${right}_from, ${countText(inner)}, column, columns);`);
-    writer.line(`else ${packed}`);
+    if (few) writer.line(`if (few) malc_multiply_few(${common}, ${matrix}, ${depth}, ${column}, ${columns});`);
+    writer.line(`${few ? 'else ' : ''}malc_multiply(${common}, ${packed}, ${depth}, ${column}, ${columns}, own);`);
   }
 
   /** Finishes row `r` of the tiles: the epilogue's maps, and the stores. */
-  private epilogueRow(writer: Writer, group: MatmulGroup, tiles: ReadonlyMap<Node, string>, width: number): void {
+  private epilogueRow(writer: Writer, task: Task, tiles: ReadonlyMap<Node, string>): void {
+    const { group, column, columns, width } = task;
     const inside = new Set(group.epilogue);
     const flat = group.columns.length === 1;
     const step = productOf(group.columns.slice(1).map(dim => dim.size!));
@@ -191,28 +208,33 @@ class MatmulEmitter {
       if (!hasRows || !hasColumns) continue;
       const isOutput = group.outputs.includes(node);
       const name = this.names.unique(`${this.named.get(node)}_row`);
-      const columns = node.dimensions.filter(dim => hasDimension(group.columns, dim.name));
+      const own = node.dimensions.filter(dim => hasDimension(group.columns, dim.name));
       const leads = sameDimensions(node.dimensions.slice(0, group.rows.length), group.rows);
-      const offset = leads ? times('(first + r)', countText(columns)) : offsetText(node.dimensions, at);
+      const offset = leads ? times('(first + r)', countText(own)) : offsetText(node.dimensions, at);
       writer.line(`${isOutput ? '' : 'const '}float *${name} = ${this.named.get(node)} + ${offset};`);
       (isOutput ? targets : pointers).set(node, name);
     }
     const read = (node: Node, place: Coordinates): string => {
       const pointer = pointers.get(node);
       const cast = node.dtype === 'i32' ? '(float)' : '';
-      const columns = node.dimensions.filter(dim => hasDimension(group.columns, dim.name));
-      if (tiles.has(node)) return `${pointer}[${offsetText(group.columns, place)} - column]`;
-      if (pointer) return `${cast}${pointer}[${offsetText(columns, place)}]`;
-      return `${cast}${this.named.get(node)}[${columns.length === 0 && node.dimensions.length > 0 ? '(first + r)' : offsetText(node.dimensions, place)}]`;
+      const own = node.dimensions.filter(dim => hasDimension(group.columns, dim.name));
+      if (tiles.has(node)) return `${pointer}[${offsetText(group.columns, place)}${column === '0' ? '' : ` - ${column}`}]`;
+      if (pointer) return `${cast}${pointer}[${offsetText(own, place)}]`;
+      return `${cast}${this.named.get(node)}[${own.length === 0 && node.dimensions.length > 0 ? '(first + r)' : offsetText(node.dimensions, place)}]`;
     };
     const bounds = (dim: Dimension, axis: number): [string, string] =>
-      axis > 0 ? ['0', sizeText(dim)] : flat ? ['column', 'column + columns'] : [`column / ${step}`, `(column + columns) / ${step}`];
-    columnLoops(writer, group.columns, bounds, inside, '#pragma omp simd', (columns, segment) => {
-      const place = new Map([...at, ...columns]);
-      const nameOf = (node: Node) => (group.outputs.includes(node) ? this.names.unique(`${this.named.get(node)}_value`) : this.named.get(node)!);
-      const elements = new Elements(writer, { inside, read, nameOf, names: this.names, segment });
+      axis > 0 || column === '0'
+        ? ['0', sizeText(dim)]
+        : flat
+          ? [column, `${column} + ${columns}`]
+          : [`${column} / ${step}`, `(${column} + ${columns}) / ${step}`];
+    columnLoops(writer, group.columns, bounds, inside, '#pragma omp simd', (columnCoordinates, segment) => {
+      const place = new Map([...at, ...columnCoordinates]);
+      const nameOf = (node: Node) => (group.outputs.includes(node) ? `${this.named.get(node)}_value` : this.named.get(node)!);
+      const elements = new Elements(writer, { inside, read, nameOf, segment });
       for (const node of group.outputs) {
-        const value = tiles.has(node) ? read(node, place) : elements.value(node, place);
+        const once = inside.has(node) && node.primitive!.name === 'map' && !group.epilogue.some(reader => reader.inputs.includes(node));
+        const value = once ? elements.expression(node, place) : elements.value(node, place);
         const target = `${targets.get(node)}[${offsetText(group.columns, place)}]`;
         writer.line(`${target} ${this.surroundings.accumulates(node) ? '+=' : '='} ${value};`);
       }
@@ -231,7 +253,7 @@ class MatmulEmitter {
     for (const dim of used) {
       const axis = rows.indexOf(dim);
       const after = rows.slice(axis + 1);
-      const above = after.length > 0 ? `(first + r) / (${countText(after)})` : '(first + r)';
+      const above = dividedBy('(first + r)', after);
       writer.line(`const int64_t ${at.get(dim.name)} = ${axis > 0 ? `${above} % ${sizeText(dim)}` : above};`);
     }
     return at;

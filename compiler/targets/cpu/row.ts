@@ -6,7 +6,7 @@ import { isTotal } from '../../kernels/forms.ts';
 import type { RowKernel } from '../../kernels/kernel.ts';
 import type { ReduceAttributes } from '../../ops/reduce.ts';
 import { Elements, columnLoops } from './elements.ts';
-import { type Coordinates, coordinateName, countText, offsetText, sizeText, times } from './index-text.ts';
+import { type Coordinates, coordinateName, countText, dividedBy, offsetText, sizeText, times } from './index-text.ts';
 import { type Argument, type KernelSource, parameterList, sizeArguments, type Surroundings } from './kernel-source.ts';
 import { extentOf } from '../../plan/extent.ts';
 import { Names, Writer } from './writer.ts';
@@ -23,6 +23,7 @@ class RowEmitter {
   private readonly surroundings: Surroundings;
   private readonly names = new Names();
   private readonly named = new Map<Node, string>();
+  private readonly locals = new Map<Node, string>();
   /** Local names of row values, once they are known. */
   private readonly rowValues = new Map<Node, string>();
   private readonly inside: ReadonlySet<Node>;
@@ -96,12 +97,11 @@ class RowEmitter {
     }
   }
 
-  /** One row: row values that are ready, then a pass over the columns, and so on while reductions give new row values. */
-  private row(writer: Writer): void {
-    const at = this.rowCoordinates(writer);
+  /** Row values that are ready, then a pass over the columns, and so on while reductions give new row values. */
+  private rowBody(writer: Writer, at: Coordinates): void {
     const rowNames = this.rowPointers(writer, at);
     const read = (node: Node, place: Coordinates): string => this.readElement(node, place, rowNames);
-    const rowElements = new Elements(writer, { inside: this.rowMaps(), read, nameOf: node => this.localName(node), names: this.names, segment: new Map() });
+    const rowElements = new Elements(writer, { inside: this.rowMaps(), read, nameOf: node => this.localName(node), segment: new Map() });
     const done = new Set<Node>();
     const levels = this.levels();
     const last = Math.max(0, ...levels.values());
@@ -140,10 +140,12 @@ class RowEmitter {
         inside: needed,
         read: (node, where) => this.readElement(node, where, rowNames),
         nameOf: node => this.localName(node),
-        names: this.names,
         segment,
       });
-      for (const node of stores) this.storeElement(writer, node, elements.value(node, place), place, rowNames);
+      for (const node of stores) {
+        const once = !this.kernel.members.some(reader => reader.inputs.includes(node)) && node.primitive!.name === 'map';
+        this.storeElement(writer, node, once ? elements.expression(node, place) : elements.value(node, place), place, rowNames);
+      }
       for (const node of reductions) {
         const value = elements.value(node.inputs[0]!, place);
         const name = this.rowValues.get(node)!;
@@ -162,26 +164,20 @@ class RowEmitter {
     return `#pragma omp simd${clause('sum', '+')}${clause('max', 'max')}`;
   }
 
-  /** Declares the coordinates of the row's dimensions that something needs besides the row's number. */
-  private rowCoordinates(writer: Writer): Map<string, string> {
+  /** One row, after the coordinates of its dimensions that something in it reads besides the row's number. */
+  private row(writer: Writer): void {
     const { rows } = this.kernel;
-    const at = new Map(rows.map(dim => [dim.name, coordinateName(dim)]));
-    const needsThem = [...this.kernel.inputs].some(
-      node => !this.leadsWithRows(node) && rows.some(dim => hasDimension(node.dimensions, dim.name)),
-    );
-    const readsThem = this.kernel.members.some(node => {
-      const text = JSON.stringify(node.attributes);
-      return rows.some(dim => text.includes(`"coordinate","dimension":"${dim.name}"`));
+    const at = new Map(rows.map(dim => [dim.name, rows.length === 1 ? 'row' : coordinateName(dim)]));
+    const body = new Writer();
+    this.rowBody(body, at);
+    const text = body.toString();
+    rows.forEach((dim, n) => {
+      const name = at.get(dim.name)!;
+      if (rows.length === 1 || !new RegExp(`\\b${name}\\b`).test(text)) return;
+      const above = dividedBy('row', rows.slice(n + 1));
+      writer.line(`const int64_t ${name} = ${n > 0 ? `${above} % ${sizeText(dim)}` : above};`);
     });
-    if (rows.length === 1) return new Map([[rows[0]!.name, 'row']]);
-    if (needsThem || readsThem)
-      rows.forEach((dim, n) => {
-        const after = rows.slice(n + 1);
-        const above = after.length > 0 ? `row / (${countText(after)})` : 'row';
-        writer.line(`const int64_t ${at.get(dim.name)} = ${n > 0 ? `${above} % ${sizeText(dim)}` : above};`);
-        writer.line(`(void)${at.get(dim.name)};`);
-      });
-    return at;
+    writer.append(body);
   }
 
   private leadsWithRows(node: Node): boolean {
@@ -251,8 +247,12 @@ class RowEmitter {
 
   /** A value's name, or another where that is the buffer's that it goes to. */
   private localName(node: Node): string {
+    const known = this.locals.get(node);
+    if (known) return known;
     const name = this.named.get(node)!;
-    return this.kernel.outputs.includes(node) ? this.names.unique(`${name}_value`) : name;
+    const local = this.kernel.outputs.includes(node) ? this.names.unique(`${name}_value`) : name;
+    this.locals.set(node, local);
+    return local;
   }
 
   private rowMaps(): Set<Node> {

@@ -59,7 +59,8 @@ function wrapLine(text: string, width: number): string[] {
   if (text.length <= width || text.startsWith('#') || text.startsWith('//')) return [text];
   const parts: string[] = [];
   let rest = text;
-  let room = width;
+  // A kernel's name is filled in later and is longer than its placeholder.
+  let room = text.includes('@NAME@') ? width - 40 : width;
   const indent = ' '.repeat(4 + (text.length - text.trimStart().length));
   while (rest.length > room) {
     const breaks = [...rest.slice(0, room).matchAll(/, | (?=[-+*/?:=|&]{1,2} )/g)].filter(match => match.index > 20);
