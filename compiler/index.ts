@@ -1,9 +1,15 @@
 // The compiler as a function, top to bottom: a checked Model becomes a program of graphs, kernels and C source.
 import { buildProgram, graphsOf } from './build/program.ts';
-import { standardLibrary } from './check/standard-library.ts';
 import type { Model } from './check/model.ts';
+import { standardLibrary } from './check/standard-library.ts';
+import type { Graph } from './graph/graph.ts';
 import { printGraph } from './graph/print.ts';
 import { verify } from './graph/verify.ts';
+import { explainKernel } from './kernels/explain.ts';
+import { fuse } from './kernels/fuse.ts';
+import type { Schedule } from './kernels/kernel.ts';
+import { compose } from './passes/compose.ts';
+import { type LoweredFunction, planMemory } from './plan/plan.ts';
 import { emitCpu } from './targets/cpu/index.ts';
 
 export interface CompileOptions {
@@ -40,22 +46,46 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     options.onStage?.(name, performance.now() - before, () => print(value));
     return value;
   };
+  const fused = options.fuse ?? true;
   const library = stage('library', standardLibrary, formulas => [...formulas.keys()].join('\n'));
   const program = stage(
     'graph',
     () => buildProgram(model, library),
-    value => graphsOf(value).map(printGraph).join('\n'),
+    value => printGraphs(graphsOf(value)),
   );
-  if (options.verify) for (const graph of graphsOf(program)) verify(graph);
+  const graphs = stage('compose', () => graphsOf(program).map(graph => (fused ? compose(graph) : graph)), printGraphs);
+  if (options.verify) for (const graph of [...graphsOf(program), ...graphs]) verify(graph);
+  const schedules = stage('fuse', () => graphs.map(graph => fuse(graph, { fuse: fused })), printSchedules);
+  const lowered = stage(
+    'plan',
+    () => graphs.map((graph, n) => ({ graph, schedule: schedules[n]!, plan: planMemory(graph, schedules[n]!) })),
+    functions => functions.map(printPlan).join('\n'),
+  );
   const source = stage(
     'source',
-    () => emitCpu(program, { fuse: options.fuse ?? true }),
+    () => emitCpu(program, new Map(lowered.map(value => [value.graph.name, value]))),
     value => value.files['model.c']!,
   );
-  const functions = source.functions.map(({ name, launches, plan }) => ({
+  const functions = source.functions.map(({ name, launches }) => ({
     name,
     launches,
-    intermediate: Object.fromEntries(plan.totals),
+    intermediate: Object.fromEntries(lowered.find(({ graph }) => graph.name === name)!.plan.totals),
   }));
   return { files: source.files, plan: { model: model.name, functions } };
 }
+
+const printGraphs = (graphs: readonly Graph[]): string => graphs.map(printGraph).join('\n');
+
+const printSchedules = (schedules: readonly Schedule[]): string =>
+  schedules
+    .flatMap(({ kernels }) => [...kernels.map(kernel => explainKernel(kernel, node => node.label).join('\n')), ''])
+    .join('\n');
+
+const printPlan = ({ graph, plan }: LoweredFunction): string =>
+  [
+    graph.name,
+    ...[...plan.placements].map(
+      ([node, { growth, offset }]) => `  ${node.label} (%${node.id}): ${growth || 'fixed'} + ${offset}`,
+    ),
+    ...[...plan.totals].map(([growth, count]) => `  in all: ${count} floats for each of ${growth || 'one'}`),
+  ].join('\n');

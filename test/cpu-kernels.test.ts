@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { attentionScratch } from '../compiler/targets/cpu/attention-scratch.ts';
+import { attentionScratch } from '../compiler/targets/cpu/block-sizes.ts';
 import { type AttentionShape, attend, attendBackward, type Positions } from './cpu/attention-reference.ts';
 import { binary, buildVariants, type Library, scaleOf, shapes, unary } from './cpu/build-kernels.ts';
 import { randomNumbers } from './random-numbers.ts';

@@ -1,6 +1,6 @@
 // The compiled C program against the float64 reference evaluation of its graph: logits, loss and every gradient, over
 // random small architectures; and the properties that any such program must have.
-import { mkdtempSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -22,16 +22,32 @@ const folder = mkdtempSync(join(tmpdir(), 'malc-oracle-'));
 test.after(() => rmSync(folder, { recursive: true, force: true }));
 
 const models = fc.sample(randomModel, { seed: 20, numRuns: 24 });
-const compiler = await findCompiler();
+const found = await findCompiler();
+/** Little optimisation, as these are many programs; no warning passes. The kernels' headers have tests at full optimisation. */
+const compiler = {
+  ...found,
+  flags: [...found.flags.filter(flag => flag !== '-O3'), '-O1', '-Wall', '-Wextra', '-Werror'],
+};
 let built = 0;
 
-async function open(model: Model, options: { fuse: boolean }, sizes: { batch: number; time: number }): Promise<NativeModel> {
+async function open(
+  model: Model,
+  options: { fuse: boolean },
+  sizes: { batch: number; time: number },
+): Promise<NativeModel> {
   const sources = join(folder, String(built++));
   mkdirSync(sources);
-  for (const [name, text] of Object.entries(compile(model, { verify: true, ...options }).files)) writeFileSync(join(sources, name), text);
+  for (const [name, text] of Object.entries(compile(model, { verify: true, ...options }).files))
+    writeFileSync(join(sources, name), text);
   const library = join(sources, 'model.so');
   await buildLibrary(sources, compiler, library);
-  return NativeModel.open(library, { maxBatch: sizes.batch, maxTime: sizes.time, maxContext: 32, training: true, threads: 2 });
+  return NativeModel.open(library, {
+    maxBatch: sizes.batch,
+    maxTime: sizes.time,
+    maxContext: 32,
+    training: true,
+    threads: 2,
+  });
 }
 
 /** Weights that are neither zero nor one, so that every parameter matters. */
@@ -39,7 +55,8 @@ function scramble(model: NativeModel, seed: number): Map<string, Float32Array> {
   const random = randomNumbers(seed);
   for (const { data, shape } of model.parameters) {
     const spread = shape.length === 1 ? 0.3 : 1 / Math.sqrt(shape[1]!);
-    for (let i = 0; i < data.length; i++) data[i] = (shape.length === 1 ? 0.8 : 0) + spread * 2 * (random() - 0.5) * 1.7;
+    for (let i = 0; i < data.length; i++)
+      data[i] = (shape.length === 1 ? 0.8 : 0) + spread * 2 * (random() - 0.5) * 1.7;
   }
   return new Map(model.parameters.map(parameter => [parameter.name, parameter.data]));
 }
@@ -64,9 +81,15 @@ models.forEach((model, n) => {
       const expected = oracle(buildProgram(model, standardLibrary()), parameters, tokens, labels, batch, time);
 
       const logits = await native.forward(tokens, { batch, time });
-      assert.ok(relativeError(logits, expected.logits) < 1e-5, `logits ${relativeError(logits, expected.logits)} ${describe(model)}`);
+      assert.ok(
+        relativeError(logits, expected.logits) < 1e-5,
+        `logits ${relativeError(logits, expected.logits)} ${describe(model)}`,
+      );
       const result = await native.step(tokens, labels, { microBatches: 1, batch, time, update: null });
-      assert.ok(Math.abs(result.loss - expected.loss) < 1e-5 * expected.loss, `loss ${result.loss}, expected ${expected.loss}`);
+      assert.ok(
+        Math.abs(result.loss - expected.loss) < 1e-5 * expected.loss,
+        `loss ${result.loss}, expected ${expected.loss}`,
+      );
       assert.is(native.parameters.length, expected.gradients.size);
       for (const { name, gradient } of native.parameters) {
         const error = relativeError(gradient!, expected.gradients.get(name)!);
@@ -89,11 +112,17 @@ models.forEach((model, n) => {
 
       // Cached decoding: a prompt of three, then one token at a time.
       for (let end = 3, start = 0; end <= time; start = end, end++) {
-        const part = Int32Array.from({ length: batch * (end - start) }, (_, i) => tokens[Math.floor(i / (end - start)) * time + start + (i % (end - start))]!);
+        const part = Int32Array.from(
+          { length: batch * (end - start) },
+          (_, i) => tokens[Math.floor(i / (end - start)) * time + start + (i % (end - start))]!,
+        );
         const decoded = await native.decode(part, { batch, time: end - start, start });
         for (let b = 0; b < batch; b++) {
           const from = (b * time + end - 1) * model.vocab_size;
-          const error = relativeError(decoded.subarray(b * model.vocab_size, (b + 1) * model.vocab_size), logits.subarray(from, from + model.vocab_size));
+          const error = relativeError(
+            decoded.subarray(b * model.vocab_size, (b + 1) * model.vocab_size),
+            logits.subarray(from, from + model.vocab_size),
+          );
           assert.ok(error < 1e-5, `decoding at ${end - 1}: ${error} ${describe(model)}`);
         }
       }
@@ -114,7 +143,8 @@ test('gradient accumulation over 1, 2, 4 and 8 micro-batches gives the same grad
   for (const microBatches of [2, 4, 8]) {
     const parts = await step(microBatches);
     assert.ok(Math.abs(parts.result.loss - whole.result.loss) < 1e-6 * whole.result.loss);
-    parts.gradients.forEach((gradient, n) => assert.ok(relativeError(gradient, whole.gradients[n]!) < 1e-5));
+    for (const [n, gradient] of parts.gradients.entries())
+      assert.ok(relativeError(gradient, whole.gradients[n]!) < 1e-5);
   }
   native.close();
 });

@@ -1,12 +1,12 @@
 // Every primitive in the registry: its type rule against its reference, its gradient against central differences.
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { differentiate } from '../compiler/grad/differentiate.ts';
 import { Builder } from '../compiler/graph/builder.ts';
 import { evaluate } from '../compiler/graph/evaluate.ts';
 import { makeGraph, type Node, type Primitive, type PrimitiveCase } from '../compiler/graph/graph.ts';
 import { type Tensor, zeros } from '../compiler/graph/tensor.ts';
 import { verify } from '../compiler/graph/verify.ts';
-import { differentiate } from '../compiler/grad/differentiate.ts';
 import { primitives } from '../compiler/ops/index.ts';
 import { randomNumbers } from './random-numbers.ts';
 
@@ -23,7 +23,8 @@ function prepare(primitive: Primitive, given: PrimitiveCase<unknown>, seed: numb
     const [low, high] = type.range ?? [-1, 1];
     const tensor = zeros(type.dimensions, sizes);
     for (let i = 0; i < tensor.data.length; i++)
-      tensor.data[i] = type.dtype === 'i32' ? low + Math.floor(random() * (high - low + 1)) : low + (high - low) * random();
+      tensor.data[i] =
+        type.dtype === 'i32' ? low + Math.floor(random() * (high - low + 1)) : low + (high - low) * random();
     values.set(`input ${n}`, tensor);
   });
   const node = builder.apply(primitive, inputs, given.attributes);
@@ -59,7 +60,8 @@ for (const primitive of primitives)
         })),
       );
       verify(graph);
-      const at = (tensors: ReadonlyMap<string, Tensor>) => evaluate(graph, new Map([...tensors, ['seed', direction]]), sizes);
+      const at = (tensors: ReadonlyMap<string, Tensor>) =>
+        evaluate(graph, new Map([...tensors, ['seed', direction]]), sizes);
       const value = (tensors: ReadonlyMap<string, Tensor>) =>
         at(tensors)
           .get('0')!
@@ -75,7 +77,10 @@ for (const primitive of primitives)
           };
           const numeric = (moved(1e-5) - moved(-1e-5)) / 2e-5;
           const got = computed.get(`${k + 1}`)!.data[i]!;
-          assert.ok(Math.abs(numeric - got) < 1e-7 * (1 + Math.abs(numeric)), `d/d ${input.label}[${i}]: ${got}, differences say ${numeric}`);
+          assert.ok(
+            Math.abs(numeric - got) < 1e-7 * (1 + Math.abs(numeric)),
+            `d/d ${input.label}[${i}]: ${got}, differences say ${numeric}`,
+          );
         }
       });
     });

@@ -1,8 +1,8 @@
 // The float64 oracle of a whole program: every stage evaluated by its primitives' references.
 import type { Program, Stage } from '../compiler/build/program.ts';
+import { product } from '../compiler/graph/dimension.ts';
 import { evaluate } from '../compiler/graph/evaluate.ts';
 import type { Graph } from '../compiler/graph/graph.ts';
-import { product } from '../compiler/graph/dimension.ts';
 import { type Tensor, zeros } from '../compiler/graph/tensor.ts';
 
 export interface OracleResult {
@@ -47,7 +47,10 @@ export function oracle(
       if (!accumulate) continue;
       const key = global(name.slice('gradient.'.length));
       const sum = gradients.get(key) ?? new Float64Array(product(outputs.get(name)!.shape));
-      gradients.set(key, sum.map((value, i) => value + outputs.get(name)!.data[i]!));
+      gradients.set(
+        key,
+        sum.map((value, i) => value + outputs.get(name)!.data[i]!),
+      );
     }
     return outputs;
   };

@@ -66,7 +66,9 @@ function subLayer(
     builder.within(`${label}_norm`, block.origin, () => normalise(site, normName, node, block.norm, hidden));
   const residual = (output: Node) =>
     block.residual
-      ? builder.within(`${label}_residual`, block.origin, () => mapWide(builder, add(operand(0), operand(1)), [x, output]))
+      ? builder.within(`${label}_residual`, block.origin, () =>
+          mapWide(builder, add(operand(0), operand(1)), [x, output]),
+        )
       : output;
   return block.norm_position === 'pre' ? residual(layer(norm(x))) : norm(residual(layer(x)));
 }
@@ -133,7 +135,10 @@ function feedForward(site: Site, block: Block, inputs: BlockInputs, x: Node): No
         return builder.within('activated', origin, () => activate(site, activation, up));
       })();
   return builder.within('feed_forward_output', origin, () =>
-    linear(site, 'mlp.down_proj', hiddenLayer, [width], [inputs.hidden], { bias, deviation: residualDeviation(inputs.depth) }),
+    linear(site, 'mlp.down_proj', hiddenLayer, [width], [inputs.hidden], {
+      bias,
+      deviation: residualDeviation(inputs.depth),
+    }),
   );
 }
 

@@ -122,7 +122,8 @@ class Translation {
       [],
     );
     for (const name of coordinatesOf(scalar))
-      if (!hasDimension(widest, name)) throw new Error(`a formula reads the position along ${name}, which no operand has`);
+      if (!hasDimension(widest, name))
+        throw new Error(`a formula reads the position along ${name}, which no operand has`);
     return mapOver(this.context.builder, widest, scalar, this.operands);
   }
 
@@ -137,7 +138,10 @@ class Translation {
         return expression.operator === '-' ? negate(value) : apply('not', value);
       }
       case 'binary':
-        return binary[expression.operator](this.translate(expression.left, scope), this.translate(expression.right, scope));
+        return binary[expression.operator](
+          this.translate(expression.left, scope),
+          this.translate(expression.right, scope),
+        );
       case 'select':
         return select(
           this.translate(expression.condition, scope),

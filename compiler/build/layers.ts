@@ -6,7 +6,18 @@ import type { Node } from '../graph/graph.ts';
 import { multiplyMatrices } from '../ops/contract.ts';
 import { mapOver, mapWide } from '../ops/map.ts';
 import { partners } from '../ops/pair.ts';
-import { add, apply, constant, coordinate, divide, multiply, negate, operand, type Scalar, select } from '../scalar/expression.ts';
+import {
+  add,
+  apply,
+  constant,
+  coordinate,
+  divide,
+  multiply,
+  negate,
+  operand,
+  type Scalar,
+  select,
+} from '../scalar/expression.ts';
 import type { FormulaDefinition } from '../syntax/syntax.ts';
 import { buildFormula, learnedNames } from './formula.ts';
 import { initialDeviation, type Parameters } from './parameters.ts';
@@ -38,7 +49,10 @@ export function linear(
   const kept = x.dimensions.filter(dim => !hasDimension(inner, dim.name));
   const product = multiplyMatrices(site.builder, x, weight, [...kept, ...outer]);
   if (!bias) return product;
-  return mapWide(site.builder, add(operand(0), operand(1)), [product, site.parameters.vector(`${name}.bias`, outer, 0)]);
+  return mapWide(site.builder, add(operand(0), operand(1)), [
+    product,
+    site.parameters.vector(`${name}.bias`, outer, 0),
+  ]);
 }
 
 /** A norm of the language over one dimension; x itself where there is none. */
@@ -50,7 +64,13 @@ export function normalise(site: Site, name: string, x: Node, norm: Norm | null, 
   const learned = (parameter: string) =>
     site.parameters.vector(`${name}.${parameter}`, [over], starts.get(parameter) ?? (parameter === 'bias' ? 0 : 1));
   for (const parameter of learnedNames(formula)) learned(parameter);
-  return buildFormula(formula, [x], { builder: site.builder, library: site.library, over, constants: norm.constants, learned });
+  return buildFormula(formula, [x], {
+    builder: site.builder,
+    library: site.library,
+    over,
+    constants: norm.constants,
+    learned,
+  });
 }
 
 /** An activation of the language, element by element. */
@@ -83,7 +103,13 @@ export interface RotaryTables {
  * element i turns with element i + head_dim / 2 by the angle position * theta^(-2 i / head_dim).
  * @param start position of the first token of the call, an integer scalar
  */
-export function rotaryTables(builder: Builder, start: Node, headDim: Dimension, theta: number, scaling: number | null): RotaryTables {
+export function rotaryTables(
+  builder: Builder,
+  start: Node,
+  headDim: Dimension,
+  theta: number,
+  scaling: number | null,
+): RotaryTables {
   const size = headDim.size!;
   const half = constant(size / 2);
   const element = coordinate(headDim.name);

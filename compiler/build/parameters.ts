@@ -31,12 +31,18 @@ export class Parameters {
   /** A matrix: `outer` dimensions come out of it, `inner` go in. Stored [product of outer, product of inner]. */
   matrix(name: string, outer: readonly Dimension[], inner: readonly Dimension[], deviation = initialDeviation): Node {
     const count = (dims: readonly Dimension[]) => product(dims.map(dim => dim.size!));
-    return this.declare({ name, shape: [count(outer), count(inner)], initial: { kind: 'normal', deviation } }, [...outer, ...inner]);
+    return this.declare({ name, shape: [count(outer), count(inner)], initial: { kind: 'normal', deviation } }, [
+      ...outer,
+      ...inner,
+    ]);
   }
 
   /** A vector that starts at one value. Stored as one dimension. */
   vector(name: string, dims: readonly Dimension[], value: number): Node {
-    return this.declare({ name, shape: [product(dims.map(dim => dim.size!))], initial: { kind: 'constant', value } }, dims);
+    return this.declare(
+      { name, shape: [product(dims.map(dim => dim.size!))], initial: { kind: 'constant', value } },
+      dims,
+    );
   }
 
   private declare(parameter: Parameter, dims: readonly Dimension[]): Node {

@@ -1,8 +1,8 @@
 // The whole model as a program of stages: embedding, one stage for each kind of block, head. Layers of one kind share
 // their stage's functions, so the size of the program does not grow with depth.
 import type { Block, Model } from '../check/model.ts';
-import { gradientsAsOutputs, splitStage } from '../grad/split.ts';
 import { differentiate } from '../grad/differentiate.ts';
+import { gradientsAsOutputs, splitStage } from '../grad/split.ts';
 import { Builder } from '../graph/builder.ts';
 import { batch, type Dimension, dimension, time } from '../graph/dimension.ts';
 import { type Graph, makeGraph, type Node, type Output } from '../graph/graph.ts';
@@ -107,10 +107,15 @@ function buildEmbedding(common: Common): EmbeddingStage {
   const table = parameters.matrix('model.embed_tokens.weight', [vocabularyOf(model)], [hidden]);
   const y = builder.within('embedded', '', () => {
     let x = gatherRows(builder, table, tokens);
-    if (model.embeddings.scale !== null) x = mapWide(builder, multiply(operand(0), constant(model.embeddings.scale)), [x]);
+    if (model.embeddings.scale !== null)
+      x = mapWide(builder, multiply(operand(0), constant(model.embeddings.scale)), [x]);
     if (model.embeddings.learned_positions === null) return x;
     const positions = builder.input('positions', [time], 'i32');
-    const rows = parameters.matrix('model.embed_positions.weight', [dimension('position', model.embeddings.learned_positions)], [hidden]);
+    const rows = parameters.matrix(
+      'model.embed_positions.weight',
+      [dimension('position', model.embeddings.learned_positions)],
+      [hidden],
+    );
     return mapOver(builder, x.dimensions, add(operand(0), operand(1)), [x, gatherRows(builder, rows, positions)]);
   });
   const tables = common.rotaryKinds.flatMap(({ theta, scaling, headDim }, n) => {
@@ -193,7 +198,8 @@ function buildHead(common: Common): HeadStage {
   const x = builder.input('x', streamDimensions(hidden));
   const normed = builder.within('output_norm', '', () => normalise(here, 'model.norm', x, model.output.norm, hidden));
   const logits = builder.within('logits', '', () => {
-    if (!model.embeddings.tie_weights) return linear(here, 'lm_head', normed, [hidden], [vocabulary], { bias: model.output.bias });
+    if (!model.embeddings.tie_weights)
+      return linear(here, 'lm_head', normed, [hidden], [vocabulary], { bias: model.output.bias });
     // A tied head multiplies by the embedding itself, under the embedding's name.
     const product = linear(here, 'model.embed_tokens', normed, [hidden], [vocabulary], { bias: false });
     if (!model.output.bias) return product;

@@ -20,7 +20,9 @@ export function cut(name: string, outputs: readonly Output[], given: ReadonlyMap
     if (label !== undefined) return asInput(label, node);
     const { primitive } = node;
     if (primitive === null) return asInput(node.label, node);
-    return builder.within(node.label, node.origin, () => builder.apply(primitive, node.inputs.map(copy), node.attributes));
+    return builder.within(node.label, node.origin, () =>
+      builder.apply(primitive, node.inputs.map(copy), node.attributes),
+    );
   };
   const copy = (node: Node): Node => {
     const known = copies.get(node);

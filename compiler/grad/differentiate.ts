@@ -15,7 +15,10 @@ export function differentiate(
   seeds: readonly { node: Node; gradient: Node }[],
   wanted: readonly Node[],
 ): Map<Node, Node> {
-  const useful = dependants(seeds.map(seed => seed.node), wanted);
+  const useful = dependants(
+    seeds.map(seed => seed.node),
+    wanted,
+  );
   const contributions = new Map<Node, Node[]>();
   const contribute = (node: Node, gradient: Node) =>
     contributions.set(node, [...(contributions.get(node) ?? []), gradient]);

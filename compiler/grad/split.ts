@@ -48,10 +48,17 @@ export function splitStage({ name, builder, inputs, result, seed, wanted, accumu
   for (const node of recomputable(whole, kept, isBackward)) kept.delete(node);
 
   const saved = [...kept].map(([node, label]) => ({ label, node }));
-  const forwardOutputs = [result, ...saved.map(({ label, node }) => ({ name: `saved.${label}`, node, accumulate: false }))];
+  const forwardOutputs = [
+    result,
+    ...saved.map(({ label, node }) => ({ name: `saved.${label}`, node, accumulate: false })),
+  ];
   return {
     forward: cut(`${name}_forward`, forwardOutputs, new Map()),
-    backward: cut(`${name}_backward`, gradientOutputs, new Map(saved.map(({ label, node }) => [node, `saved.${label}`]))),
+    backward: cut(
+      `${name}_backward`,
+      gradientOutputs,
+      new Map(saved.map(({ label, node }) => [node, `saved.${label}`])),
+    ),
     saved,
   };
 }

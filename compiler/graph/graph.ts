@@ -1,7 +1,8 @@
 // The Graph: tensors with named dimensions over a closed set of primitives. Each node has one result.
 // Nodes are immutable and made by a Builder, which gives equal requests the same node.
-import type { Dimension, Sizes } from './dimension.ts';
+
 import type { Builder } from './builder.ts';
+import type { Dimension, Sizes } from './dimension.ts';
 import type { Tensor } from './tensor.ts';
 
 export type DataType = 'f32' | 'i32';
@@ -43,7 +44,9 @@ export interface GradientRequest<Attributes> {
 }
 
 export interface PrimitiveCase<Attributes> {
-  readonly inputs: readonly (Type & { /** Values are drawn from this range; default -1 to 1. */ range?: [number, number] })[];
+  readonly inputs: readonly (Type & {
+    /** Values are drawn from this range; default -1 to 1. */ range?: [number, number];
+  })[];
   readonly attributes: Attributes;
   readonly sizes?: Sizes;
 }

@@ -1,8 +1,23 @@
 // A graph as text, one line a node: for `--dump`, golden tests and bug reports.
+
+import { formula } from '../scalar/formula.ts';
 import { showDimensions } from './dimension.ts';
 import type { Graph, Node } from './graph.ts';
 
 const reference = (node: Node) => `%${node.id}`;
+
+function attributesText({ attributes, inputs }: Node): string {
+  if (attributes === null) return '';
+  const shown = Object.entries(attributes as object)
+    .filter(([name]) => name !== 'dimensions')
+    .map(
+      ([name, value]) => `${name}: ${name === 'expression' ? formula(value, inputs.map(reference)) : showValue(value)}`,
+    );
+  return shown.length === 0 ? '' : ` { ${shown.join(', ')} }`;
+}
+
+const showValue = (value: unknown): string =>
+  Array.isArray(value) ? value.join(' ') : typeof value === 'object' ? JSON.stringify(value) : String(value);
 
 /** The whole graph: inputs, nodes, outputs. */
 export function printGraph(graph: Graph): string {
@@ -11,7 +26,7 @@ export function printGraph(graph: Graph): string {
     const what =
       node.primitive === null
         ? `input ${node.label}`
-        : `${node.primitive.name}(${node.inputs.map(reference).join(', ')}) ${JSON.stringify(node.attributes)}`;
+        : `${node.primitive.name}(${node.inputs.map(reference).join(', ')})${attributesText(node)}`;
     lines.push(`  ${reference(node)} ${node.dtype}${showDimensions(node.dimensions)} = ${what}   # ${node.label}`);
   }
   for (const { name, node, accumulate } of graph.outputs)

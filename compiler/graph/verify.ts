@@ -16,12 +16,15 @@ export function verify(graph: Graph): void {
     if (new Set(names).size !== names.length)
       fail(`${node.label} (%${node.id}) has a dimension twice: ${showDimensions(node.dimensions)}`);
     if (node.primitive === null) {
-      if (!graph.inputs.includes(node)) fail(`${node.label} (%${node.id}) is no input of the graph and has no primitive`);
+      if (!graph.inputs.includes(node))
+        fail(`${node.label} (%${node.id}) is no input of the graph and has no primitive`);
       continue;
     }
     const type = node.primitive.type(node.inputs, node.attributes);
     if (type.dtype !== node.dtype || !sameDimensions(type.dimensions, node.dimensions))
-      fail(`${node.label} (%${node.id}) is ${showDimensions(node.dimensions)}, its primitive gives ${showDimensions(type.dimensions)}`);
+      fail(
+        `${node.label} (%${node.id}) is ${showDimensions(node.dimensions)}, its primitive gives ${showDimensions(type.dimensions)}`,
+      );
   }
   for (const output of graph.outputs) if (!seen.has(output.node)) fail(`output ${output.name} is not computed`);
   const names = graph.outputs.map(output => output.name);

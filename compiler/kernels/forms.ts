@@ -40,7 +40,12 @@ function splitPoint(members: readonly Node[], widest: readonly Dimension[]): num
   return firstFixed < 0 ? 0 : firstFixed === 0 ? Math.min(1, widest.length) : widest.length - firstFixed;
 }
 
-function fits(node: Node, rows: readonly Dimension[], columns: readonly Dimension[], widest: readonly Dimension[]): boolean {
+function fits(
+  node: Node,
+  rows: readonly Dimension[],
+  columns: readonly Dimension[],
+  widest: readonly Dimension[],
+): boolean {
   if (isReduce(node)) {
     const input = node.inputs[0]!;
     const over = overOf(node);

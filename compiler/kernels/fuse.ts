@@ -1,6 +1,6 @@
 // Fusion: starts with a kernel for each node and merges kernels as long as the result has a legal form (forms.ts) and
 // the launches can still be put in order. Each merge keeps a tensor in registers or cache that would go through memory.
-import { type Graph, consumers, type Node } from '../graph/graph.ts';
+import { consumers, type Graph, type Node } from '../graph/graph.ts';
 import { matmulForm, rowForm } from './forms.ts';
 import type { Kernel, Schedule } from './kernel.ts';
 
@@ -33,9 +33,12 @@ function mergeEpilogues(graph: Graph, partition: Partition): void {
     // anyway, the other maps of the same row cost nothing there, but a tensor more if the epilogue stored them.
     const feedsReduction = (other: Node) => readers.get(other)!.some(reader => reader.primitive?.name === 'reduce');
     const readsProductInRow = node.inputs.some(
-      input => partition.holds(input, 'matmul') && readers.get(input)!.some(reader => reader !== node && feedsReduction(reader)),
+      input =>
+        partition.holds(input, 'matmul') &&
+        readers.get(input)!.some(reader => reader !== node && feedsReduction(reader)),
     );
-    const onlyForRows = readers.get(node)!.length > 0 && readers.get(node)!.every(reader => reader.primitive?.kernel === 'row');
+    const onlyForRows =
+      readers.get(node)!.length > 0 && readers.get(node)!.every(reader => reader.primitive?.kernel === 'row');
     if (feedsReduction(node) || (readsProductInRow && onlyForRows)) continue;
     const matmuls = node.inputs.filter(input => partition.holds(input, 'matmul'));
     if (matmuls.length === 0) continue;
@@ -74,7 +77,10 @@ function mergeSiblings(graph: Graph, partition: Partition, kernel: string): void
   const nodes = graph.nodes.filter(node => node.primitive?.kernel === kernel);
   for (const node of nodes) {
     const twin = nodes.find(
-      other => other.id < node.id && other.inputs.length === node.inputs.length && other.inputs.every((input, n) => input === node.inputs[n]),
+      other =>
+        other.id < node.id &&
+        other.inputs.length === node.inputs.length &&
+        other.inputs.every((input, n) => input === node.inputs[n]),
     );
     if (twin) partition.merge([twin, node]);
   }
@@ -137,7 +143,8 @@ class Partition {
 
 function isLegal(members: readonly Node[]): boolean {
   const kernels = new Set(members.map(node => node.primitive!.kernel));
-  if (kernels.has('matmul')) return [...kernels].every(kernel => kernel === 'matmul' || kernel === 'row') && matmulForm(members) !== null;
+  if (kernels.has('matmul'))
+    return [...kernels].every(kernel => kernel === 'matmul' || kernel === 'row') && matmulForm(members) !== null;
   if (kernels.size > 1) return false;
   const [kernel] = kernels;
   if (kernel === 'row') return rowForm(members) !== null;

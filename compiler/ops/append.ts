@@ -1,7 +1,6 @@
 // append: writes the keys or values of new positions into the cache, in place, and hands the whole cache on.
-import { batch, context, dimension, showDimensions, time } from '../graph/dimension.ts';
+import { batch, context, dimension, product, showDimensions, time } from '../graph/dimension.ts';
 import type { Primitive } from '../graph/graph.ts';
-import { product } from '../graph/dimension.ts';
 import type { Tensor } from '../graph/tensor.ts';
 
 const heads = dimension('kv_heads', 2);
@@ -12,7 +11,11 @@ export const append: Primitive<null> = {
   doc: 'Writes new positions into a cache at `start`, in place, and hands the whole cache on.',
   kernel: 'append',
   type([cache, fresh, start]) {
-    if (cache!.dimensions[1]?.name !== context.name || fresh!.dimensions[1]?.name !== time.name || start!.dtype !== 'i32')
+    if (
+      cache!.dimensions[1]?.name !== context.name ||
+      fresh!.dimensions[1]?.name !== time.name ||
+      start!.dtype !== 'i32'
+    )
       throw new Error(`append: ${showDimensions(fresh!.dimensions)} to ${showDimensions(cache!.dimensions)}`);
     return { dimensions: cache!.dimensions, dtype: 'f32' };
   },

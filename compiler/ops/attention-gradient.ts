@@ -30,7 +30,8 @@ export const attentionGradient: Primitive<AttentionGradientAttributes> = {
       row.keys.forEach((at, n) => {
         const probability = row.probabilities[n]!;
         let probabilityGradient = 0;
-        for (let d = 0; d < width; d++) probabilityGradient += outputGradient!.data[row.query + d]! * value!.data[at + d]!;
+        for (let d = 0; d < width; d++)
+          probabilityGradient += outputGradient!.data[row.query + d]! * value!.data[at + d]!;
         const scoreGradient = attributes.scale * probability * (probabilityGradient - delta!.data[row.place]!);
         for (let d = 0; d < width; d++) {
           if (attributes.of === 'query') output.data[row.query + d]! += scoreGradient * key!.data[at + d]!;

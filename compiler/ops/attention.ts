@@ -3,11 +3,11 @@
 import type { Builder } from '../graph/builder.ts';
 import { batch, dimension, hasDimension, showDimensions, time } from '../graph/dimension.ts';
 import type { Node, Primitive } from '../graph/graph.ts';
+import { type Tensor, zeros } from '../graph/tensor.ts';
+import { multiply, operand } from '../scalar/expression.ts';
+import { attentionGradient } from './attention-gradient.ts';
 import { mapOver } from './map.ts';
 import { sum } from './reduce.ts';
-import { multiply, operand } from '../scalar/expression.ts';
-import { type Tensor, zeros } from '../graph/tensor.ts';
-import { attentionGradient } from './attention-gradient.ts';
 
 export interface AttentionShape {
   readonly scale: number;
@@ -46,7 +46,8 @@ export const attention: Primitive<AttentionAttributes> = {
     return { dimensions: result === 'output' ? query!.dimensions : query!.dimensions.slice(0, 3), dtype: 'f32' };
   },
   gradient({ builder, node, inputs: [query, key, value, start], attributes: { result, ...shape }, gradient }) {
-    if (start || result !== 'output') throw new Error('attention: only the output of attention without a cache is differentiated');
+    if (start || result !== 'output')
+      throw new Error('attention: only the output of attention without a cache is differentiated');
     const called = <T>(label: string, build: () => T): T => builder.within(label, node.origin, build);
     const logSumExp = called('log_sum_exp', () =>
       builder.apply(attention, [query!, key!, value!], { ...shape, result: 'log_sum_exp' }),
@@ -70,16 +71,27 @@ export const attention: Primitive<AttentionAttributes> = {
         return;
       }
       row.probabilities.forEach((probability, n) => {
-        for (let d = 0; d < width; d++)
-          output.data[row.query + d]! += probability * value!.data[row.keys[n]! + d]!;
+        for (let d = 0; d < width; d++) output.data[row.query + d]! += probability * value!.data[row.keys[n]! + d]!;
       });
     });
     return output;
   },
   cases: [
-    { inputs: [...caseInputs], attributes: { scale: 0.7, causal: true, window: 0, result: 'output' }, sizes: { batch: 2, time: 4 } },
-    { inputs: [...caseInputs], attributes: { scale: 0.5, causal: true, window: 2, result: 'output' }, sizes: { batch: 1, time: 5 } },
-    { inputs: [...caseInputs], attributes: { scale: 0.5, causal: false, window: 0, result: 'output' }, sizes: { batch: 1, time: 3 } },
+    {
+      inputs: [...caseInputs],
+      attributes: { scale: 0.7, causal: true, window: 0, result: 'output' },
+      sizes: { batch: 2, time: 4 },
+    },
+    {
+      inputs: [...caseInputs],
+      attributes: { scale: 0.5, causal: true, window: 2, result: 'output' },
+      sizes: { batch: 1, time: 5 },
+    },
+    {
+      inputs: [...caseInputs],
+      attributes: { scale: 0.5, causal: false, window: 0, result: 'output' },
+      sizes: { batch: 1, time: 3 },
+    },
   ],
 };
 

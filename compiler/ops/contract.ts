@@ -19,14 +19,18 @@ export const contract: Primitive<ContractAttributes> = {
   doc: 'The product of two tensors, summed over the dimensions that both have and the result lacks.',
   kernel: 'matmul',
   type([left, right], { dimensions }) {
-    const show = () => `${showDimensions(left!.dimensions)} and ${showDimensions(right!.dimensions)} to ${showDimensions(dimensions)}`;
+    const show = () =>
+      `${showDimensions(left!.dimensions)} and ${showDimensions(right!.dimensions)} to ${showDimensions(dimensions)}`;
     for (const dim of left!.dimensions) {
       const other = right!.dimensions.find(candidate => candidate.name === dim.name);
-      if (other && other.size !== dim.size) throw new Error(`contract: ${dim.name} is ${dim.size} and ${other.size} in ${show()}`);
-      if (other && hasDimension(dimensions, dim.name)) throw new Error(`contract: ${dim.name} would be a batch dimension in ${show()}`);
+      if (other && other.size !== dim.size)
+        throw new Error(`contract: ${dim.name} is ${dim.size} and ${other.size} in ${show()}`);
+      if (other && hasDimension(dimensions, dim.name))
+        throw new Error(`contract: ${dim.name} would be a batch dimension in ${show()}`);
     }
     const kept = [...left!.dimensions, ...right!.dimensions].filter(dim => hasDimension(dimensions, dim.name));
-    if (kept.length !== dimensions.length) throw new Error(`contract: the result has a dimension of its own in ${show()}`);
+    if (kept.length !== dimensions.length)
+      throw new Error(`contract: the result has a dimension of its own in ${show()}`);
     return { dimensions, dtype: 'f32' };
   },
   gradient({ builder, inputs: [left, right], gradient }) {

@@ -1,8 +1,7 @@
 // gather: rows of a table, picked by an integer tensor: embeddings.
 import type { Builder } from '../graph/builder.ts';
-import { type Dimension, dimension, showDimensions } from '../graph/dimension.ts';
+import { type Dimension, dimension, product, showDimensions } from '../graph/dimension.ts';
 import type { Node, Primitive } from '../graph/graph.ts';
-import { product } from '../graph/dimension.ts';
 import { zeros } from '../graph/tensor.ts';
 import { scatterAdd } from './scatter-add.ts';
 
@@ -16,7 +15,9 @@ export const gather: Primitive<null> = {
   kernel: 'gather',
   type([table, indices]) {
     if (indices!.dtype !== 'i32' || table!.dimensions.length < 2)
-      throw new Error(`gather: ${showDimensions(table!.dimensions)} by ${indices!.dtype}${showDimensions(indices!.dimensions)}`);
+      throw new Error(
+        `gather: ${showDimensions(table!.dimensions)} by ${indices!.dtype}${showDimensions(indices!.dimensions)}`,
+      );
     return { dimensions: [...indices!.dimensions, ...table!.dimensions.slice(1)], dtype: 'f32' };
   },
   gradient({ builder, inputs: [table, indices], gradient }) {

@@ -1,8 +1,8 @@
 // The closed set of primitives. Everything else in the language is composed of these.
 import type { Primitive } from '../graph/graph.ts';
 import { append } from './append.ts';
-import { attentionGradient } from './attention-gradient.ts';
 import { attention } from './attention.ts';
+import { attentionGradient } from './attention-gradient.ts';
 import { contract } from './contract.ts';
 import { gather } from './gather.ts';
 import { map } from './map.ts';

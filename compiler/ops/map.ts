@@ -1,11 +1,22 @@
 // map: a scalar expression of any number of tensors, element by element; operands broadcast by dimension name.
-import { type Dimension, hasDimension, showDimensions, type Sizes, within } from '../graph/dimension.ts';
+
 import type { Builder } from '../graph/builder.ts';
+import { type Dimension, hasDimension, type Sizes, showDimensions, within } from '../graph/dimension.ts';
 import type { Node, Primitive } from '../graph/graph.ts';
 import { dot, forEachIndex, stridesAlong, type Tensor, zeros } from '../graph/tensor.ts';
 import { differentiate } from '../scalar/differentiate.ts';
 import { evaluator } from '../scalar/evaluate.ts';
-import { apply, constant, coordinate, coordinatesOf, multiply, operand, operandsOf, type Scalar, substitute } from '../scalar/expression.ts';
+import {
+  apply,
+  constant,
+  coordinate,
+  coordinatesOf,
+  multiply,
+  operand,
+  operandsOf,
+  type Scalar,
+  substitute,
+} from '../scalar/expression.ts';
 import { sum } from './reduce.ts';
 
 export interface MapAttributes {
@@ -23,21 +34,25 @@ export const map: Primitive<MapAttributes> = {
   type(inputs, { dimensions }) {
     for (const input of inputs)
       if (!within(input.dimensions, dimensions))
-        throw new Error(`map: an operand has ${showDimensions(input.dimensions)}, the result ${showDimensions(dimensions)}`);
+        throw new Error(
+          `map: an operand has ${showDimensions(input.dimensions)}, the result ${showDimensions(dimensions)}`,
+        );
     return { dimensions, dtype: 'f32' };
   },
   gradient({ builder, inputs, attributes, gradient }) {
     return inputs.map((input, index) => {
       const partial = differentiate(attributes.expression, index);
       if (input.dtype !== 'f32' || (partial.kind === 'constant' && partial.value === 0)) return null;
-      const full = mapOver(
-        builder,
-        attributes.dimensions,
-        multiply(operand(inputs.length), partial),
-        [...inputs, gradient],
-      );
+      const full = mapOver(builder, attributes.dimensions, multiply(operand(inputs.length), partial), [
+        ...inputs,
+        gradient,
+      ]);
       const missing = attributes.dimensions.filter(dim => !hasDimension(input.dimensions, dim.name));
-      return sum(builder, full, missing.map(dim => dim.name));
+      return sum(
+        builder,
+        full,
+        missing.map(dim => dim.name),
+      );
     });
   },
   reference(inputs, { expression }, result, sizes) {
@@ -51,14 +66,23 @@ export const map: Primitive<MapAttributes> = {
         { dimensions: [hidden], dtype: 'f32' },
       ],
       attributes: {
-        expression: apply('multiply', apply('multiply', operand(0), apply('rsqrt', operand(1))), apply('tanh', operand(2))),
+        expression: apply(
+          'multiply',
+          apply('multiply', operand(0), apply('rsqrt', operand(1))),
+          apply('tanh', operand(2)),
+        ),
         dimensions: [rows, hidden],
       },
     },
     {
       inputs: [{ dimensions: [rows], dtype: 'f32' }],
       attributes: {
-        expression: apply('select', apply('less', coordinate('hidden'), constant(2)), operand(0), apply('exp', operand(0))),
+        expression: apply(
+          'select',
+          apply('less', coordinate('hidden'), constant(2)),
+          operand(0),
+          apply('exp', operand(0)),
+        ),
         dimensions: [rows, hidden],
       },
     },
@@ -95,7 +119,8 @@ export function mapOver(
   const kept = [...new Set(read.map(index => all[index]!))];
   const renumbered = substitute(hoisted, index => operand(kept.indexOf(all[index]!)));
   const only = kept[0];
-  if (renumbered.kind === 'operand' && only!.dimensions.length === dimensions.length && only!.dtype === 'f32') return only!;
+  if (renumbered.kind === 'operand' && only!.dimensions.length === dimensions.length && only!.dtype === 'f32')
+    return only!;
   return builder.apply(map, kept, { expression: renumbered, dimensions });
 }
 

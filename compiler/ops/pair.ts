@@ -37,8 +37,15 @@ export const pair: Primitive<PairAttributes> = {
   kernel: 'row',
   type([input], attributes) {
     const dim = input!.dimensions.find(candidate => candidate.name === attributes.dimension);
-    if (!dim?.size || attributes.span > dim.size || attributes.span % 2 !== 0 || !hasDimension(input!.dimensions, dim.name))
-      throw new Error(`pair: span ${attributes.span} of ${attributes.dimension} in ${showDimensions(input!.dimensions)}`);
+    if (
+      !dim?.size ||
+      attributes.span > dim.size ||
+      attributes.span % 2 !== 0 ||
+      !hasDimension(input!.dimensions, dim.name)
+    )
+      throw new Error(
+        `pair: span ${attributes.span} of ${attributes.dimension} in ${showDimensions(input!.dimensions)}`,
+      );
     return { dimensions: input!.dimensions, dtype: 'f32' };
   },
   // Partners are partners of each other: the gradient goes back the same way.

@@ -47,8 +47,14 @@ export const reduce: Primitive<ReduceAttributes> = {
   },
   cases: [
     { inputs: [{ dimensions: [rows, hidden], dtype: 'f32' }], attributes: { operation: 'sum', over: ['hidden'] } },
-    { inputs: [{ dimensions: [rows, heads, hidden], dtype: 'f32' }], attributes: { operation: 'sum', over: ['rows', 'heads'] } },
-    { inputs: [{ dimensions: [rows, heads, hidden], dtype: 'f32' }], attributes: { operation: 'max', over: ['hidden'] } },
+    {
+      inputs: [{ dimensions: [rows, heads, hidden], dtype: 'f32' }],
+      attributes: { operation: 'sum', over: ['rows', 'heads'] },
+    },
+    {
+      inputs: [{ dimensions: [rows, heads, hidden], dtype: 'f32' }],
+      attributes: { operation: 'max', over: ['hidden'] },
+    },
   ],
 };
 

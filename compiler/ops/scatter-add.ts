@@ -30,7 +30,8 @@ export const scatterAdd: Primitive<ScatterAttributes> = {
     const output = zeros(result.dimensions, sizes);
     const width = product(output.shape.slice(1));
     indices!.data.forEach((row, n) => {
-      for (let column = 0; column < width; column++) output.data[row * width + column]! += updates!.data[n * width + column]!;
+      for (let column = 0; column < width; column++)
+        output.data[row * width + column]! += updates!.data[n * width + column]!;
     });
     return output;
   },

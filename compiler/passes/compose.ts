@@ -11,7 +11,10 @@ export function compose(graph: Graph): Graph {
   const outputs = new Set(graph.outputs.map(output => output.node));
   const isMap = (node: Node) => node.primitive?.name === 'map';
   const joins = (node: Node, reader: Node) =>
-    isMap(node) && !outputs.has(node) && readers.get(node)!.length === 1 && sameDimensions(node.dimensions, reader.dimensions);
+    isMap(node) &&
+    !outputs.has(node) &&
+    readers.get(node)!.length === 1 &&
+    sameDimensions(node.dimensions, reader.dimensions);
 
   const builder = new Builder();
   const copies = new Map<Node, Node>();
@@ -29,7 +32,12 @@ export function compose(graph: Graph): Graph {
     const { primitive } = node;
     if (primitive === null) return builder.input(node.label, node.dimensions, node.dtype);
     return builder.within(node.label, node.origin, () => {
-      if (!isMap(node)) return builder.apply(primitive, node.inputs.map(input => copies.get(input)!), node.attributes);
+      if (!isMap(node))
+        return builder.apply(
+          primitive,
+          node.inputs.map(input => copies.get(input)!),
+          node.attributes,
+        );
       const operands: Node[] = [];
       const expression = expand(node, operands);
       return mapOver(builder, node.dimensions, expression, operands);

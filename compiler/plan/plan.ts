@@ -24,13 +24,23 @@ interface Lifetime {
   readonly to: number;
 }
 
+/** A function ready to be emitted: what it computes, in which launches, in which memory. */
+export interface LoweredFunction {
+  readonly graph: Graph;
+  readonly schedule: Schedule;
+  readonly plan: Plan;
+}
+
 /**
- * Places every value that passes between kernels, except those in `bound`, which have a home outside the function.
- * Largest first, each at the lowest offset where no live value is in the way.
+ * Places every value that passes between kernels, except inputs, outputs and caches, which have a home outside the
+ * function. Largest first, each at the lowest offset where no live value is in the way.
  */
-export function planMemory(graph: Graph, schedule: Schedule, bound: ReadonlySet<Node>): Plan {
+export function planMemory(graph: Graph, schedule: Schedule): Plan {
+  const bound = new Set<Node>(graph.outputs.map(output => output.node));
+  // A cache is written in place: the whole cache lies where the cache lay.
+  for (const node of graph.nodes) if (node.primitive === null || node.primitive.name === 'append') bound.add(node);
   const placed: (Lifetime & { offset: number })[] = [];
-  const lifetimes = lifetimesOf(graph, schedule).filter(({ node }) => !bound.has(node));
+  const lifetimes = lifetimesOf(schedule).filter(({ node }) => !bound.has(node));
   for (const lifetime of lifetimes.sort((a, b) => b.count - a.count || a.node.id - b.node.id)) {
     const inTheWay = placed
       .filter(other => other.growth === lifetime.growth && other.from <= lifetime.to && lifetime.from <= other.to)
@@ -47,17 +57,15 @@ export function planMemory(graph: Graph, schedule: Schedule, bound: ReadonlySet<
   return { placements: new Map(placed.map(({ node, growth, offset }) => [node, { growth, offset }])), totals };
 }
 
-function lifetimesOf(graph: Graph, schedule: Schedule): Lifetime[] {
+function lifetimesOf(schedule: Schedule): Lifetime[] {
   const last = new Map<Node, number>();
   schedule.kernels.forEach((kernel, index) => {
     for (const node of [...kernel.inputs, ...kernel.outputs]) last.set(node, index);
   });
-  const asOutput = new Set(graph.outputs.map(output => output.node));
   return schedule.kernels.flatMap((kernel, from) =>
     kernel.outputs.map(node => {
       const extent = extentOf(node.dimensions);
-      const to = asOutput.has(node) ? schedule.kernels.length : last.get(node)!;
-      return { node, growth: growthOf(extent), count: aligned(extent.count), from, to };
+      return { node, growth: growthOf(extent), count: aligned(extent.count), from, to: last.get(node)! };
     }),
   );
 }

@@ -47,10 +47,11 @@ const flat = (arity: number, evaluate: (...args: number[]) => number): ScalarFun
   evaluate,
   derivative: () => Array.from({ length: arity }, () => zero),
 });
-const unary = (
-  evaluate: (x: number) => number,
-  derivative: (x: Scalar, self: Scalar) => Scalar,
-): ScalarFunction => ({ arity: 1, evaluate, derivative: ([x], self) => [derivative(x!, self)] });
+const unary = (evaluate: (x: number) => number, derivative: (x: Scalar, self: Scalar) => Scalar): ScalarFunction => ({
+  arity: 1,
+  evaluate,
+  derivative: ([x], self) => [derivative(x!, self)],
+});
 
 export const functions: Readonly<Record<FunctionName, ScalarFunction>> = {
   add: { arity: 2, evaluate: (a, b) => a! + b!, derivative: () => [one, one] },
@@ -87,9 +88,7 @@ export const functions: Readonly<Record<FunctionName, ScalarFunction>> = {
     (_, self) => multiply(self, subtract(one, self)),
   ),
   // d erf(x) / dx = 2 / sqrt(pi) exp(-x^2)
-  erf: unary(errorFunction, x =>
-    multiply(constant(2 / Math.sqrt(Math.PI)), apply('exp', negate(multiply(x, x)))),
-  ),
+  erf: unary(errorFunction, x => multiply(constant(2 / Math.sqrt(Math.PI)), apply('exp', negate(multiply(x, x))))),
   sin: unary(Math.sin, x => apply('cos', x)),
   cos: unary(Math.cos, x => negate(apply('sin', x))),
   abs: unary(Math.abs, x => select(apply('less', x, zero), constant(-1), one)),
@@ -140,4 +139,3 @@ function errorFunction(x: number): number {
   for (let n = 60; n >= 1; n--) fraction = n / 2 / (magnitude + fraction);
   return Math.sign(x) * (1 - Math.exp(-x * x) / Math.sqrt(Math.PI) / (magnitude + fraction));
 }
-

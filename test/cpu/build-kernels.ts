@@ -11,7 +11,7 @@ import {
   matmulScratch,
   panelColumns,
   queryBlock,
-} from '../../compiler/targets/cpu/attention-scratch.ts';
+} from '../../compiler/targets/cpu/block-sizes.ts';
 import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { renderTemplate } from '../../compiler/template.ts';
 import { loadLibrary, type NativeFunction } from '../../runtime/ffi.ts';

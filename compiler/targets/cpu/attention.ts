@@ -1,10 +1,10 @@
 // Emits attention, forward and backward, from the frames in templates/cpu.
 import type { Node } from '../../graph/graph.ts';
 import type { AttentionKernel } from '../../kernels/kernel.ts';
-import type { AttentionGradientAttributes } from '../../ops/attention-gradient.ts';
 import type { AttentionAttributes } from '../../ops/attention.ts';
+import type { AttentionGradientAttributes } from '../../ops/attention-gradient.ts';
 import { renderTemplate } from '../../template.ts';
-import { attentionScratch, keyBlock, queryBlock } from './attention-scratch.ts';
+import { attentionScratch, keyBlock, queryBlock } from './block-sizes.ts';
 import type { Argument, KernelSource, Surroundings } from './kernel-source.ts';
 import { floatLiteral } from './scalar.ts';
 
@@ -37,7 +37,9 @@ export function emitAttention(kernel: AttentionKernel, surroundings: Surrounding
     arguments: [
       // Sequences and queries; keys and the first query's position; keys between two sequences.
       ...texts('run->batch', 'run->time'),
-      ...(cached ? texts('run->start + run->time', 'run->start', 'run->context') : texts('run->time', '0', 'run->time')),
+      ...(cached
+        ? texts('run->start + run->time', 'run->start', 'run->context')
+        : texts('run->time', '0', 'run->time')),
       ...first.inputs.slice(0, 3).map(input),
       memberOrNull(kernel, 'output'),
       memberOrNull(kernel, 'log_sum_exp'),

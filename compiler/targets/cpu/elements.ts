@@ -1,8 +1,9 @@
 // Emits the maps of a kernel for one element: each as a local constant, in the order in which they are needed.
+
+import type { Dimension } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { MapAttributes } from '../../ops/map.ts';
-import { type PairAttributes, pairSegments, type PairSegment } from '../../ops/pair.ts';
-import type { Dimension } from '../../graph/dimension.ts';
+import { type PairAttributes, type PairSegment, pairSegments } from '../../ops/pair.ts';
 import type { Coordinates } from './index-text.ts';
 import { coordinateName } from './index-text.ts';
 import { printScalar } from './scalar.ts';
@@ -34,7 +35,8 @@ export class Elements {
   /** The name or text of a node's element at these coordinates. */
   value(node: Node, at: Coordinates): string {
     if (!this.options.inside.has(node)) return this.options.read(node, at);
-    if (node.primitive!.name === 'pair') return this.value(node.inputs[0]!, this.partnerOf(node.attributes as PairAttributes, at));
+    if (node.primitive!.name === 'pair')
+      return this.value(node.inputs[0]!, this.partnerOf(node.attributes as PairAttributes, at));
     const key = `${node.id}@${[...at].join()}`;
     const known = this.known.get(key);
     if (known) return known;
@@ -73,7 +75,9 @@ export class Elements {
   private partnerOf({ dimension }: PairAttributes, at: Coordinates): Coordinates {
     const distance = this.options.segment.get(dimension) ?? 0;
     const here = at.get(dimension)!;
-    return distance === 0 ? at : new Map([...at, [dimension, `${here} ${distance < 0 ? '-' : '+'} ${Math.abs(distance)}`]]);
+    return distance === 0
+      ? at
+      : new Map([...at, [dimension, `${here} ${distance < 0 ? '-' : '+'} ${Math.abs(distance)}`]]);
   }
 }
 
@@ -92,15 +96,23 @@ export function columnLoops(
   pragma: string,
   body: (at: Map<string, string>, segment: ReadonlyMap<string, number>) => void,
 ): void {
-  const pairs = [...members].filter(node => node.primitive?.name === 'pair').map(node => node.attributes as PairAttributes);
+  const pairs = [...members]
+    .filter(node => node.primitive?.name === 'pair')
+    .map(node => node.attributes as PairAttributes);
   const at = new Map<string, string>();
   const visit = (axis: number): void => {
     const dim = columns[axis];
-    if (!dim) return body(at, new Map());
+    if (!dim) {
+      body(at, new Map());
+      return;
+    }
     const name = coordinateName(dim);
     at.set(dim.name, name);
     const [from, to] = bounds(dim, axis);
-    if (axis < columns.length - 1) return writer.loop(name, from, to, () => visit(axis + 1));
+    if (axis < columns.length - 1) {
+      writer.loop(name, from, to, () => visit(axis + 1));
+      return;
+    }
     for (const segment of segmentsOf(pairs, dim)) {
       const ends = segment ? [String(segment.from), String(segment.to)] : [from, to];
       writer.line(pragma);
@@ -113,8 +125,10 @@ export function columnLoops(
 function segmentsOf(pairs: readonly PairAttributes[], dim: Dimension): (PairSegment | null)[] {
   const [first, ...others] = pairs;
   if (!first) return [null];
-  if (first.dimension !== dim.name || others.some(other => other.span !== first.span || other.dimension !== first.dimension))
+  if (
+    first.dimension !== dim.name ||
+    others.some(other => other.span !== first.span || other.dimension !== first.dimension)
+  )
     throw new Error(`pairs along ${pairs.map(pair => pair.dimension).join(', ')} in one loop over ${dim.name}`);
   return pairSegments(first, dim.size!);
 }
-

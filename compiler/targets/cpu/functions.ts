@@ -1,12 +1,11 @@
 // Emits a graph as one C function that launches its kernels in order, and the kernels, each distinct one once.
-import { printGraph } from '../../graph/print.ts';
+
 import type { Graph, Node } from '../../graph/graph.ts';
+import { printGraph } from '../../graph/print.ts';
 import { explainKernel } from '../../kernels/explain.ts';
-import { type FuseOptions, fuse } from '../../kernels/fuse.ts';
-import type { Kernel, Schedule } from '../../kernels/kernel.ts';
-import { compose } from '../../passes/compose.ts';
+import type { Kernel } from '../../kernels/kernel.ts';
 import type { Extent } from '../../plan/extent.ts';
-import { type Plan, planMemory } from '../../plan/plan.ts';
+import type { LoweredFunction } from '../../plan/plan.ts';
 import { emitAttention } from './attention.ts';
 import { countText } from './index-text.ts';
 import type { Argument, KernelSource, Surroundings } from './kernel-source.ts';
@@ -21,9 +20,6 @@ export type Homes = (label: string, isOutput: boolean) => string | null;
 export interface FunctionSource {
   readonly name: string;
   readonly text: string;
-  readonly plan: Plan;
-  readonly schedule: Schedule;
-  readonly graph: Graph;
   /** Names of the kernels that it launches, in order. */
   readonly launches: readonly string[];
   /** Workspace of each launch that needs one. */
@@ -66,17 +62,14 @@ export class KernelLibrary {
   }
 }
 
-/** Fuses, plans and emits one function of a stage. */
+/** Emits one function of a stage. */
 export function emitFunction(
-  given: Graph,
+  { graph, schedule, plan }: LoweredFunction,
   stage: string,
   parameters: string,
   homes: Homes,
   kernels: KernelLibrary,
-  options: FuseOptions,
 ): FunctionSource {
-  const graph = options.fuse ? compose(given) : given;
-  const schedule = fuse(graph, options);
   const places = new Map<Node, string>();
   for (const node of graph.inputs) places.set(node, required(homes(node.label, false), graph, node.label));
   const copies: { from: Node; to: string; accumulate: boolean }[] = [];
@@ -93,8 +86,6 @@ export function emitFunction(
   }
   // A cache is written in place: the whole cache lies where the cache lay.
   for (const node of graph.nodes) if (node.primitive?.name === 'append') places.set(node, places.get(node.inputs[0]!)!);
-  const plan = planMemory(graph, schedule, new Set(places.keys()));
-
   const writer = new Writer();
   const launches: string[] = [];
   const workspaces: (readonly Extent[])[] = [];
@@ -132,7 +123,7 @@ export function emitFunction(
       else writer.line(`memcpy(${to}, ${places.get(from)}, (size_t)(${count}) * sizeof(float));`);
     }
   });
-  return { name: graph.name, text: writer.toString(), plan, schedule, graph, launches, workspaces, scratch };
+  return { name: graph.name, text: writer.toString(), launches, workspaces, scratch };
 }
 
 function required(home: string | null, graph: Graph, label: string): string {
@@ -192,7 +183,9 @@ function suffixOf(node: Node, kernel: Kernel): string {
     case 'pair':
       return '_partner';
     default:
-      return kernel.members.every(reader => reader.primitive!.name === 'reduce' || !reader.inputs.includes(node)) ? '_term' : '';
+      return kernel.members.every(reader => reader.primitive!.name === 'reduce' || !reader.inputs.includes(node))
+        ? '_term'
+        : '';
   }
 }
 
@@ -209,7 +202,8 @@ export const shortName = (label: string): string => label.split('.').slice(-2).j
 
 /** Named by what it makes: its outputs, and `weights` for gradients of parameters. */
 function kernelName(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): string {
-  const isWeight = (node: Node) => outputNames.get(node)?.startsWith('gradient.') && outputNames.get(node) !== 'gradient.x';
+  const isWeight = (node: Node) =>
+    outputNames.get(node)?.startsWith('gradient.') && outputNames.get(node) !== 'gradient.x';
   const values = kernel.outputs.filter(node => !isWeight(node)).map(node => valueName(node, outputNames));
   const weights = kernel.outputs.filter(isWeight).map(node => valueName(node, outputNames).replace('_weight_', '_'));
   // A statistic that is kept beside a value says nothing new.

@@ -3,9 +3,9 @@ import type { Parameter } from '../../build/parameters.ts';
 import { type BlockStage, graphsOf, type Program, type Stage } from '../../build/program.ts';
 import type { Dimension } from '../../graph/dimension.ts';
 import type { Graph } from '../../graph/graph.ts';
-import type { FuseOptions } from '../../kernels/fuse.ts';
 import { readPackageFile } from '../../package-files.ts';
 import type { Extent } from '../../plan/extent.ts';
+import type { LoweredFunction } from '../../plan/plan.ts';
 import { renderTemplate } from '../../template.ts';
 import { emitFunction, type FunctionSource, type Homes, KernelLibrary, shortName } from './functions.ts';
 import { countText } from './index-text.ts';
@@ -17,19 +17,27 @@ export interface CpuSource {
   readonly functions: readonly FunctionSource[];
 }
 
-/** Emits the program. */
-export function emitCpu(program: Program, options: FuseOptions): CpuSource {
+/**
+ * Emits the program.
+ * @param lowered each of the program's graphs, by name
+ */
+export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFunction>): CpuSource {
   const { embedding, blocks, head } = program;
   const kernels = new KernelLibrary(graphsOf(program).map(graph => graph.name));
   const emit = (graph: Graph, stage: Stage, parameters: string, homes: Homes) =>
-    emitFunction(graph, stage.name, parameters, homes, kernels, options);
+    emitFunction(lowered.get(graph.name)!, stage.name, parameters, homes, kernels);
   const reads = (stage: Stage) => `const malc_run *run, const ${stage.name}_parameters *p`;
   const writes = (stage: Stage) => `${reads(stage)}, const ${stage.name}_parameters *g`;
 
   const forward = [
     emit(embedding.forward, embedding, `${reads(embedding)}, float *y`, homes(embedding)),
     ...blocks.flatMap(block => [
-      emit(block.forward, block, `${reads(block)}, const ${block.name}_saved *s, const float *x, float *y`, homes(block)),
+      emit(
+        block.forward,
+        block,
+        `${reads(block)}, const ${block.name}_saved *s, const float *x, float *y`,
+        homes(block),
+      ),
       emit(block.decode, block, `${reads(block)}, const malc_cache *c, const float *x, float *y`, homes(block)),
     ]),
     emit(head.logits, head, `${reads(head)}, const float *x, float *logits`, homes(head)),
@@ -52,8 +60,8 @@ export function emitCpu(program: Program, options: FuseOptions): CpuSource {
     ...modelFields(program),
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
-    training: needs(functions),
-    inference: needs(forward),
+    training: needs(functions, lowered),
+    inference: needs(forward, lowered),
   });
   const header = (file: string) => readPackageFile(`templates/cpu/${file}`);
   return {
@@ -105,6 +113,8 @@ function modelFields({ model, embedding, blocks, head }: Program) {
     title,
     instances,
     parameters: value.parameters.map(parameterFields),
+    // Without those that are another stage's.
+    own: value.parameters.filter(parameter => parameter !== tied).map(parameterFields),
     has_saved: 'decode' in value,
     saved: 'decode' in value ? savedFields(value as BlockStage) : [],
   });
@@ -142,7 +152,8 @@ function modelFields({ model, embedding, blocks, head }: Program) {
 const blockTitle = ({ name, origin }: { name: string; origin: string }) =>
   `A block${name === '' ? '' : ` "${name}"`}${origin === '' ? '' : `, ${origin}`}.`;
 
-const shapeText = (dims: readonly Dimension[]) => dims.map(dim => (dim.size === null ? dim.name : `${dim.name} ${dim.size}`)).join('][');
+const shapeText = (dims: readonly Dimension[]) =>
+  dims.map(dim => (dim.size === null ? dim.name : `${dim.name} ${dim.size}`)).join('][');
 
 function parameterFields({ name, shape, initial }: Parameter) {
   return {
@@ -150,7 +161,7 @@ function parameterFields({ name, shape, initial }: Parameter) {
     identifier: shortName(name),
     rank: shape.length,
     shape: shape.length === 1 ? `${shape[0]}, 1` : shape.join(', '),
-    shape_text: shape.join('][').replace(/^/, ''),
+    shape_text: shape.join(']['),
     deviation: floatLiteral(initial.kind === 'normal' ? initial.deviation : 0),
     value: floatLiteral(initial.kind === 'constant' ? initial.value : 0),
   };
@@ -166,8 +177,9 @@ const savedFields = (block: BlockStage) =>
     }));
 
 /** The memory that a set of functions needs while one of them runs. */
-function needs(functions: readonly FunctionSource[]) {
-  const most = (growth: string) => Math.max(0, ...functions.map(({ plan }) => plan.totals.get(growth) ?? 0));
+function needs(functions: readonly FunctionSource[], lowered: ReadonlyMap<string, LoweredFunction>) {
+  const most = (growth: string) =>
+    Math.max(0, ...functions.map(({ name }) => lowered.get(name)!.plan.totals.get(growth) ?? 0));
   const workspaces = [...new Set(functions.flatMap(source => source.workspaces.map(workspaceText)))];
   return {
     fixed: most(''),

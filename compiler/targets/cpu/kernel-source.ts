@@ -3,7 +3,6 @@ import type { Dimension } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { Extent } from '../../plan/extent.ts';
 
-
 export type Argument =
   | { readonly kind: 'size'; readonly name: string }
   | { readonly kind: 'input'; readonly node: Node; readonly name: string }
@@ -33,27 +32,31 @@ export interface Surroundings {
 
 /** The run-time sizes that a list of tensors needs, in a fixed order. */
 export function sizeArguments(tensors: readonly (readonly Dimension[])[]): Argument[] {
-  const used = new Set(tensors.flat().filter(dim => dim.size === null).map(dim => dim.name));
-  return ['batch', 'time', 'context'].filter(name => used.has(name)).map(name => ({ kind: 'size', name }));
+  const used = new Set(
+    tensors
+      .flat()
+      .filter(dim => dim.size === null)
+      .map(dim => dim.name),
+  );
+  return ['batch', 'time', 'context'].filter(name => used.has(name)).map(name => ({ kind: 'size', name }) as const);
 }
 
 /** The parameter list of a kernel's function. */
-export function parameterList(list: readonly Argument[]): string {
-  const declared = list.flatMap(argument => {
-    switch (argument.kind) {
-      case 'size':
-        return [`int64_t ${argument.name}`];
-      case 'input':
-        return [`const ${argument.node.dtype === 'i32' ? 'int32_t' : 'float'} *restrict ${argument.name}`];
-      case 'output':
-        return [`float *restrict ${argument.name}`];
-      case 'workspace':
-        return ['float *restrict workspace'];
-      case 'scratch':
-        return ['float *restrict scratch', 'int64_t scratch_stride'];
-      case 'text':
-        throw new Error('a kernel with arguments of its own declares its own parameters');
-    }
-  });
-  return declared.join(', ');
+export const parameterList = (list: readonly Argument[]): string => list.flatMap(declarations).join(', ');
+
+function declarations(argument: Argument): string[] {
+  switch (argument.kind) {
+    case 'size':
+      return [`int64_t ${argument.name}`];
+    case 'input':
+      return [`const ${argument.node.dtype === 'i32' ? 'int32_t' : 'float'} *restrict ${argument.name}`];
+    case 'output':
+      return [`float *restrict ${argument.name}`];
+    case 'workspace':
+      return ['float *restrict workspace'];
+    case 'scratch':
+      return ['float *restrict scratch', 'int64_t scratch_stride'];
+    case 'text':
+      throw new Error('a kernel with arguments of its own declares its own parameters');
+  }
 }

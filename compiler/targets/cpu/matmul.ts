@@ -3,20 +3,27 @@
 import { type Dimension, hasDimension, product as productOf, sameDimensions } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { MatmulGroup, MatmulKernel } from '../../kernels/kernel.ts';
-import { columnLoops, Elements } from './elements.ts';
-import { type Coordinates, coordinateName, countText, dividedBy, offsetText, plus, sizeText, times } from './index-text.ts';
-import { type Argument, type KernelSource, parameterList, sizeArguments, type Surroundings } from './kernel-source.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
+import { blockRows, matmulScratch, panelColumns } from './block-sizes.ts';
+import { columnLoops, Elements } from './elements.ts';
+import {
+  type Coordinates,
+  coordinateName,
+  countText,
+  dividedBy,
+  offsetText,
+  plus,
+  sizeText,
+  times,
+} from './index-text.ts';
+import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
 import { Names, Writer } from './writer.ts';
 
-/** The constants of templates/cpu/matmul.h that do not depend on the machine. */
-export const panel = 32;
-export const blockRows = 96;
-export const scratchFloats = 49152;
+/** A task with many columns takes about this many: MALC_COLUMNS of templates/cpu/matmul.h. */
 const columnsAtOnce = 256;
 
 /** Floats of a right operand packed in panels. */
-const packedCount = (columns: number) => Math.ceil(columns / panel) * panel;
+const packedCount = (columns: number) => Math.ceil(columns / panelColumns) * panelColumns;
 
 export function emitMatmul(kernel: MatmulKernel, surroundings: Surroundings): KernelSource {
   return new MatmulEmitter(kernel, surroundings).emit();
@@ -54,7 +61,8 @@ class MatmulEmitter {
   constructor(kernel: MatmulKernel, surroundings: Surroundings) {
     this.kernel = kernel;
     this.surroundings = surroundings;
-    for (const node of new Set([...kernel.inputs, ...kernel.outputs, ...kernel.members])) this.named.set(node, this.names.unique(surroundings.nameOf(node)));
+    for (const node of new Set([...kernel.inputs, ...kernel.outputs, ...kernel.members]))
+      this.named.set(node, this.names.unique(surroundings.nameOf(node)));
     for (const group of kernel.groups)
       for (const node of group.products) {
         const key = this.rightKey(node, group);
@@ -68,14 +76,19 @@ class MatmulEmitter {
 
   emit(): KernelSource {
     const { kernel } = this;
-    const tiles = Math.max(...kernel.groups.map(group => (this.isDirect(group) ? 0 : group.products.length * chunkOf(group))));
+    const tiles = Math.max(
+      ...kernel.groups.map(group => (this.isDirect(group) ? 0 : group.products.length * chunkOf(group))),
+    );
     const writer = new Writer();
     const list: Argument[] = [
-      ...sizeArguments([...kernel.groups.flatMap(group => [group.rows, group.columns]), ...kernel.inputs.map(node => node.dimensions)]),
+      ...sizeArguments([
+        ...kernel.groups.flatMap(group => [group.rows, group.columns]),
+        ...kernel.inputs.map(node => node.dimensions),
+      ]),
       ...kernel.inputs.map(node => ({ kind: 'input' as const, node, name: this.named.get(node)! })),
       ...kernel.outputs.map(node => ({ kind: 'output' as const, node, name: this.named.get(node)! })),
       { kind: 'workspace', extents: this.workspace() },
-      { kind: 'scratch', floats: scratchFloats + blockRows * tiles },
+      { kind: 'scratch', floats: matmulScratch + blockRows * tiles },
     ];
     writer.comment(this.surroundings.comment);
     writer.block(`static void @NAME@(${parameterList(list)})`, () => {
@@ -86,7 +99,7 @@ class MatmulEmitter {
       writer.block('', () => {
         writer.line('float *own = scratch + omp_get_thread_num() * scratch_stride;');
         this.pack(writer, few !== null);
-        kernel.groups.forEach(group => this.group(writer, group, few !== null));
+        for (const group of kernel.groups) this.group(writer, group, few !== null);
       });
     });
     return { text: writer.toString(), arguments: list };
@@ -109,7 +122,9 @@ class MatmulEmitter {
   private declareRights(writer: Writer): void {
     let from = 'workspace';
     for (const { node, matrix, packed, inner, columns } of this.rights.values()) {
-      writer.line(`const malc_matrix ${matrix} = ${matrixText(this.named.get(node)!, node.dimensions, inner, columns)};`);
+      writer.line(
+        `const malc_matrix ${matrix} = ${matrixText(this.named.get(node)!, node.dimensions, inner, columns)};`,
+      );
       writer.line(`float *${packed} = ${from};`);
       from = `${packed} + malc_packed_size(${countText(inner)}, ${countText(columns)})`;
     }
@@ -181,7 +196,8 @@ class MatmulEmitter {
     const common = `${target}, ${stride}, (malc_matrix)${from}, rows`;
     if (add) {
       const panels = `malc_packed_panels(${packed}, ${depth}, ${column})`;
-      return writer.line(`malc_multiply_panels(${common}, ${panels}, ${depth}, ${columns}, own, true);`);
+      writer.line(`malc_multiply_panels(${common}, ${panels}, ${depth}, ${columns}, own, true);`);
+      return;
     }
     if (few) writer.line(`if (few) malc_multiply_few(${common}, ${matrix}, ${depth}, ${column}, ${columns});`);
     writer.line(`${few ? 'else ' : ''}malc_multiply(${common}, ${packed}, ${depth}, ${column}, ${columns}, own);`);
@@ -193,7 +209,9 @@ class MatmulEmitter {
     const inside = new Set(group.epilogue);
     const flat = group.columns.length === 1;
     const step = productOf(group.columns.slice(1).map(dim => dim.size!));
-    const external = [...new Set(group.epilogue.flatMap(node => node.inputs))].filter(node => !inside.has(node) && !tiles.has(node));
+    const external = [...new Set(group.epilogue.flatMap(node => node.inputs))].filter(
+      node => !inside.has(node) && !tiles.has(node),
+    );
     const at = this.rowCoordinates(writer, group, external);
     const pointers = new Map<Node, string>();
     const targets = new Map<Node, string>();
@@ -218,7 +236,8 @@ class MatmulEmitter {
       const pointer = pointers.get(node);
       const cast = node.dtype === 'i32' ? '(float)' : '';
       const own = node.dimensions.filter(dim => hasDimension(group.columns, dim.name));
-      if (tiles.has(node)) return `${pointer}[${offsetText(group.columns, place)}${column === '0' ? '' : ` - ${column}`}]`;
+      if (tiles.has(node))
+        return `${pointer}[${offsetText(group.columns, place)}${column === '0' ? '' : ` - ${column}`}]`;
       if (pointer) return `${cast}${pointer}[${offsetText(own, place)}]`;
       return `${cast}${this.named.get(node)}[${own.length === 0 && node.dimensions.length > 0 ? '(first + r)' : offsetText(node.dimensions, place)}]`;
     };
@@ -230,10 +249,14 @@ class MatmulEmitter {
           : [`${column} / ${step}`, `(${column} + ${columns}) / ${step}`];
     columnLoops(writer, group.columns, bounds, inside, '#pragma omp simd', (columnCoordinates, segment) => {
       const place = new Map([...at, ...columnCoordinates]);
-      const nameOf = (node: Node) => (group.outputs.includes(node) ? `${this.named.get(node)}_value` : this.named.get(node)!);
+      const nameOf = (node: Node) =>
+        group.outputs.includes(node) ? `${this.named.get(node)}_value` : this.named.get(node)!;
       const elements = new Elements(writer, { inside, read, nameOf, segment });
       for (const node of group.outputs) {
-        const once = inside.has(node) && node.primitive!.name === 'map' && !group.epilogue.some(reader => reader.inputs.includes(node));
+        const once =
+          inside.has(node) &&
+          node.primitive!.name === 'map' &&
+          !group.epilogue.some(reader => reader.inputs.includes(node));
         const value = once ? elements.expression(node, place) : elements.value(node, place);
         const target = `${targets.get(node)}[${offsetText(group.columns, place)}]`;
         writer.line(`${target} ${this.surroundings.accumulates(node) ? '+=' : '='} ${value};`);
@@ -261,7 +284,9 @@ class MatmulEmitter {
 
   private formula(node: Node): string {
     const [left, right] = node.inputs as [Node, Node];
-    return `${this.named.get(node)} = ${this.named.get(left)} x ${this.named.get(right)}, summed over ${innerOf(node).map(dim => dim.name).join(', ')}`;
+    return `${this.named.get(node)} = ${this.named.get(left)} x ${this.named.get(right)}, summed over ${innerOf(node)
+      .map(dim => dim.name)
+      .join(', ')}`;
   }
 
   private rightKey(node: Node, group: MatmulGroup): string {
@@ -272,8 +297,10 @@ class MatmulEmitter {
 /** Columns that one task computes: all of them if they are few, else a run that no head is cut by. */
 function chunkOf(group: MatmulGroup): number {
   const columns = productOf(group.columns.map(dim => dim.size!));
-  const step = leastCommonMultiple(panel, productOf(group.columns.slice(1).map(dim => dim.size!)));
-  return columns <= columnsAtOnce * 1.5 || step >= columns ? columns : Math.max(step, Math.floor(columnsAtOnce / step) * step);
+  const step = leastCommonMultiple(panelColumns, productOf(group.columns.slice(1).map(dim => dim.size!)));
+  return columns <= columnsAtOnce * 1.5 || step >= columns
+    ? columns
+    : Math.max(step, Math.floor(columnsAtOnce / step) * step);
 }
 
 const leastCommonMultiple = (a: number, b: number): number => {
@@ -294,11 +321,17 @@ function strideOf(tensor: readonly Dimension[], dims: readonly Dimension[]): str
 }
 
 /** A tensor as a matrix with these rows and columns. */
-function matrixText(data: string, tensor: readonly Dimension[], rows: readonly Dimension[], columns: readonly Dimension[]): string {
+function matrixText(
+  data: string,
+  tensor: readonly Dimension[],
+  rows: readonly Dimension[],
+  columns: readonly Dimension[],
+): string {
   const order = tensor.map(dim => dim.name).join();
   const names = (dims: readonly Dimension[]) => dims.map(dim => dim.name);
   const plain = [...names(rows), ...names(columns)].join();
   const transposed = [...names(columns), ...names(rows)].join();
-  if (order !== plain && order !== transposed) throw new Error(`matmul: [${order}] is not a matrix of [${names(rows)}] by [${names(columns)}]`);
+  if (order !== plain && order !== transposed)
+    throw new Error(`matmul: [${order}] is not a matrix of [${names(rows)}] by [${names(columns)}]`);
   return `{ ${data}, ${strideOf(tensor, rows)}, ${strideOf(tensor, columns)} }`;
 }

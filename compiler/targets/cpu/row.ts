@@ -5,10 +5,10 @@ import type { Node } from '../../graph/graph.ts';
 import { isTotal } from '../../kernels/forms.ts';
 import type { RowKernel } from '../../kernels/kernel.ts';
 import type { ReduceAttributes } from '../../ops/reduce.ts';
-import { Elements, columnLoops } from './elements.ts';
-import { type Coordinates, coordinateName, countText, dividedBy, offsetText, sizeText, times } from './index-text.ts';
-import { type Argument, type KernelSource, parameterList, sizeArguments, type Surroundings } from './kernel-source.ts';
 import { extentOf } from '../../plan/extent.ts';
+import { columnLoops, Elements } from './elements.ts';
+import { type Coordinates, coordinateName, countText, dividedBy, offsetText, sizeText, times } from './index-text.ts';
+import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
 import { Names, Writer } from './writer.ts';
 
 /** Parts that totals are summed in: fixed, so that the order of addition is. */
@@ -34,7 +34,8 @@ class RowEmitter {
     this.surroundings = surroundings;
     this.inside = new Set(kernel.members);
     this.totals = kernel.members.filter(node => isTotal(node, kernel.rows));
-    for (const node of new Set([...kernel.inputs, ...kernel.outputs, ...kernel.members])) this.named.set(node, this.names.unique(surroundings.nameOf(node)));
+    for (const node of new Set([...kernel.inputs, ...kernel.outputs, ...kernel.members]))
+      this.named.set(node, this.names.unique(surroundings.nameOf(node)));
   }
 
   emit(): KernelSource {
@@ -91,7 +92,9 @@ class RowEmitter {
       if (width !== '1') writer.line('#pragma omp parallel for schedule(static)');
       writer.loop('i', '0', width, () => {
         writer.line('double sum = 0;');
-        writer.line(`for (int64_t part = 0; part < parts; part++) sum += ${partials.get(node)}[${width === '1' ? 'part' : `part * ${width} + i`}];`);
+        writer.line(
+          `for (int64_t part = 0; part < parts; part++) sum += ${partials.get(node)}[${width === '1' ? 'part' : `part * ${width} + i`}];`,
+        );
         writer.line(`${this.named.get(node)}[i] ${assign} (float)sum;`);
       });
     }
@@ -101,7 +104,12 @@ class RowEmitter {
   private rowBody(writer: Writer, at: Coordinates): void {
     const rowNames = this.rowPointers(writer, at);
     const read = (node: Node, place: Coordinates): string => this.readElement(node, place, rowNames);
-    const rowElements = new Elements(writer, { inside: this.rowMaps(), read, nameOf: node => this.localName(node), segment: new Map() });
+    const rowElements = new Elements(writer, {
+      inside: this.rowMaps(),
+      read,
+      nameOf: node => this.localName(node),
+      segment: new Map(),
+    });
     const done = new Set<Node>();
     const levels = this.levels();
     const last = Math.max(0, ...levels.values());
@@ -112,7 +120,12 @@ class RowEmitter {
         this.rowValues.set(node, rowElements.value(node, at));
         this.storeRow(writer, node);
       }
-      this.pass(writer, this.kernel.members.filter(node => levels.get(node) === level), at, rowNames);
+      this.pass(
+        writer,
+        this.kernel.members.filter(node => levels.get(node) === level),
+        at,
+        rowNames,
+      );
       for (const node of this.kernel.members) {
         if (levels.get(node) !== level) continue;
         if (this.isColumnReduction(node)) this.storeRow(writer, node);
@@ -134,31 +147,51 @@ class RowEmitter {
       writer.line(`float ${name} = ${this.operation(node) === 'sum' ? '0.0f' : '-INFINITY'};`);
     }
     const needed = this.neededElements([...reductions, ...totals].map(node => node.inputs[0]!).concat(stores));
-    columnLoops(writer, this.kernel.columns, dim => ['0', sizeText(dim)], needed, this.pragma(reductions), (columns, segment) => {
-      const place = new Map([...at, ...columns]);
-      const elements = new Elements(writer, {
-        inside: needed,
-        read: (node, where) => this.readElement(node, where, rowNames),
-        nameOf: node => this.localName(node),
-        segment,
-      });
-      for (const node of stores) {
-        const once = !this.kernel.members.some(reader => reader.inputs.includes(node)) && node.primitive!.name === 'map';
-        this.storeElement(writer, node, once ? elements.expression(node, place) : elements.value(node, place), place, rowNames);
-      }
-      for (const node of reductions) {
-        const value = elements.value(node.inputs[0]!, place);
-        const name = this.rowValues.get(node)!;
-        writer.line(this.operation(node) === 'sum' ? `${name} += ${value};` : `${name} = malc_max(${name}, ${value});`);
-      }
-      for (const node of totals)
-        writer.line(`${this.rowValues.get(node)}[${offsetText(node.dimensions, place)}] += ${elements.value(node.inputs[0]!, place)};`);
-    });
+    columnLoops(
+      writer,
+      this.kernel.columns,
+      dim => ['0', sizeText(dim)],
+      needed,
+      this.pragma(reductions),
+      (columns, segment) => {
+        const place = new Map([...at, ...columns]);
+        const elements = new Elements(writer, {
+          inside: needed,
+          read: (node, where) => this.readElement(node, where, rowNames),
+          nameOf: node => this.localName(node),
+          segment,
+        });
+        for (const node of stores) {
+          const once =
+            !this.kernel.members.some(reader => reader.inputs.includes(node)) && node.primitive!.name === 'map';
+          this.storeElement(
+            writer,
+            node,
+            once ? elements.expression(node, place) : elements.value(node, place),
+            place,
+            rowNames,
+          );
+        }
+        for (const node of reductions) {
+          const value = elements.value(node.inputs[0]!, place);
+          const name = this.rowValues.get(node)!;
+          writer.line(
+            this.operation(node) === 'sum' ? `${name} += ${value};` : `${name} = malc_max(${name}, ${value});`,
+          );
+        }
+        for (const node of totals)
+          writer.line(
+            `${this.rowValues.get(node)}[${offsetText(node.dimensions, place)}] += ${elements.value(node.inputs[0]!, place)};`,
+          );
+      },
+    );
   }
 
   private pragma(reductions: readonly Node[]): string {
     const clause = (operation: 'sum' | 'max', symbol: string) => {
-      const names = reductions.filter(node => this.operation(node) === operation).map(node => this.rowValues.get(node)!);
+      const names = reductions
+        .filter(node => this.operation(node) === operation)
+        .map(node => this.rowValues.get(node)!);
       return names.length === 0 ? '' : ` reduction(${symbol} : ${names.join(', ')})`;
     };
     return `#pragma omp simd${clause('sum', '+')}${clause('max', 'max')}`;
@@ -195,7 +228,9 @@ class RowEmitter {
       const offset = this.leadsWithRows(node) ? times('row', countText(columns)) : offsetText(node.dimensions, at);
       const name = this.names.unique(`${this.named.get(node)}_row`);
       const type = node.dtype === 'i32' ? 'int32_t' : 'float';
-      writer.line(`${this.kernel.outputs.includes(node) ? '' : 'const '}${type} *${name} = ${this.named.get(node)} + ${offset};`);
+      writer.line(
+        `${this.kernel.outputs.includes(node) ? '' : 'const '}${type} *${name} = ${this.named.get(node)} + ${offset};`,
+      );
       pointers.set(node, name);
     }
     return pointers;
@@ -219,7 +254,13 @@ class RowEmitter {
     return this.rowValues.get(node) ?? this.readElement(node, at, rowNames);
   }
 
-  private storeElement(writer: Writer, node: Node, value: string, at: Coordinates, rowNames: ReadonlyMap<Node, string>): void {
+  private storeElement(
+    writer: Writer,
+    node: Node,
+    value: string,
+    at: Coordinates,
+    rowNames: ReadonlyMap<Node, string>,
+  ): void {
     const assign = this.surroundings.accumulates(node) ? '+=' : '=';
     const target = rowNames.has(node)
       ? `${rowNames.get(node)}[${offsetText(this.kernel.columns, at)}]`
@@ -229,7 +270,9 @@ class RowEmitter {
 
   private storeRow(writer: Writer, node: Node): void {
     if (!this.kernel.outputs.includes(node)) return;
-    writer.line(`${this.named.get(node)}[row] ${this.surroundings.accumulates(node) ? '+=' : '='} ${this.rowValues.get(node)};`);
+    writer.line(
+      `${this.named.get(node)}[row] ${this.surroundings.accumulates(node) ? '+=' : '='} ${this.rowValues.get(node)};`,
+    );
   }
 
   private isElement(node: Node): boolean {
@@ -287,4 +330,3 @@ class RowEmitter {
     return levels;
   }
 }
-

@@ -69,7 +69,11 @@ export function floatLiteral(value: number): string {
  * Prints `scalar` as a float.
  * @param declare called with each subexpression that occurs more than once; returns the name of a constant that holds it
  */
-export function printScalar(scalar: Scalar, spelling: Spelling, declare: (text: string, scalar: Scalar) => string): string {
+export function printScalar(
+  scalar: Scalar,
+  spelling: Spelling,
+  declare: (text: string, scalar: Scalar) => string,
+): string {
   const uses = countUses(scalar);
   const names = new Map<string, string>();
 

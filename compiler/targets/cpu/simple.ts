@@ -3,7 +3,7 @@ import { product } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { SingleKernel } from '../../kernels/kernel.ts';
 import { countText, times } from './index-text.ts';
-import { type Argument, type KernelSource, parameterList, sizeArguments, type Surroundings } from './kernel-source.ts';
+import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
 import { Names, Writer } from './writer.ts';
 
 export function emitSimple(kernel: SingleKernel, surroundings: Surroundings): KernelSource {
@@ -31,7 +31,9 @@ const gather: Emit = (writer, node, name) => {
     writer.line('#pragma omp parallel for schedule(static)');
     writer.line(`for (int64_t row = 0; row < ${countText(indices.dimensions)}; row++)`);
     writer.inner(() =>
-      writer.line(`memcpy(${to} + ${times('row', width)}, ${from} + (int64_t)${index}[row] * ${width}, ${width} * sizeof(float));`),
+      writer.line(
+        `memcpy(${to} + ${times('row', width)}, ${from} + (int64_t)${index}[row] * ${width}, ${width} * sizeof(float));`,
+      ),
     );
   });
   return list;
@@ -64,7 +66,12 @@ const append: Emit = (writer, node, name) => {
   const [, fresh, start] = node.inputs as [Node, Node, Node];
   const [cache, from, first] = [name(node), name(fresh), name(start)];
   const width = countText(fresh.dimensions.slice(2));
-  const list = [...sizeArguments([node.dimensions, fresh.dimensions]), input(fresh, from), input(start, first), output(node, cache)];
+  const list = [
+    ...sizeArguments([node.dimensions, fresh.dimensions]),
+    input(fresh, from),
+    input(start, first),
+    output(node, cache),
+  ];
   writer.block(`static void @NAME@(${parameterList(list)})`, () => {
     writer.line('for (int64_t sequence = 0; sequence < batch; sequence++)');
     writer.inner(() =>

@@ -9,7 +9,8 @@ export class Writer {
   line(text = ''): void {
     const pad = '  '.repeat(this.depth);
     if (text === '') this.lines.push('');
-    else for (const part of wrapLine(text, widest - pad.length)) this.lines.push(text.startsWith('#') ? part : pad + part);
+    else
+      for (const part of wrapLine(text, widest - pad.length)) this.lines.push(text.startsWith('#') ? part : pad + part);
   }
 
   /** A block comment of several lines. */

@@ -1,13 +1,14 @@
-// The blocks of the CPU's attention kernels, and the scratch memory that they need for each thread.
+// Block sizes of the CPU's products and attention, and the scratch memory that attention needs for each thread.
 import { UserError } from '../../diagnostic.ts';
 
 /** Query positions in one block: a multiple of every machine's tile columns, and enough to pay for packing the keys. */
 export const queryBlock = 64;
-/** Key positions in one block: MALC_ROWS of templates/cpu/matmul.h. */
-export const keyBlock = 96;
-/** MALC_SCRATCH and MALC_PANEL of templates/cpu/matmul.h; test/cpu/kernels.c asserts that they agree. */
+/** MALC_ROWS, MALC_SCRATCH and MALC_PANEL of templates/cpu/matmul.h; test/cpu/kernels.c asserts that they agree. */
+export const blockRows = 96;
 export const matmulScratch = 49152;
 export const panelColumns = 32;
+/** Key positions in one block of attention: the rows of its products. */
+export const keyBlock = blockRows;
 /** With more, the strips of a transposed block of values would not fit in MALC_SCRATCH. */
 const largestHeadDim = 384;
 
