@@ -114,17 +114,23 @@ class Translation {
     return this.translate(formula.body, inner);
   }
 
-  /** A tensor of the expression's values, as wide as the widest tensor that it reads. */
+  /** A tensor of the expression's values, over all dimensions that it depends on. */
   materialise(scalar: Scalar): Node {
-    const read = [...operandsOf(scalar)].map(index => this.operands[index]!);
-    const widest = read.reduce<readonly Dimension[]>(
-      (dims, node) => (node.dimensions.length > dims.length ? node.dimensions : dims),
-      [],
-    );
-    for (const name of coordinatesOf(scalar))
-      if (!hasDimension(widest, name))
-        throw new Error(`a formula reads the position along ${name}, which no operand has`);
-    return mapOver(this.context.builder, widest, scalar, this.operands);
+    return mapOver(this.context.builder, this.dimensionsOf(scalar), scalar, this.operands);
+  }
+
+  /** The widest operand's dimensions and those that others have besides: a row's value times a weight has both. */
+  private dimensionsOf(scalar: Scalar): Dimension[] {
+    const read = [...operandsOf(scalar)].map(index => this.operands[index]!.dimensions);
+    const dims: Dimension[] = [];
+    for (const dim of [...read.sort((a, b) => b.length - a.length).flat(), ...this.positionsOf(scalar)])
+      if (!hasDimension(dims, dim.name)) dims.push(dim);
+    return dims;
+  }
+
+  /** The dimensions whose position the expression reads: the one that reductions run over, or none. */
+  private positionsOf(scalar: Scalar): Dimension[] {
+    return coordinatesOf(scalar).size > 0 ? [this.reduced()] : [];
   }
 
   private translate(expression: SyntaxExpression, scope: ReadonlyMap<string, Scalar>): Scalar {
@@ -173,7 +179,8 @@ class Translation {
         return this.total(select(here, x, constant(0)));
       }
       case 'max':
-        if (args.length === 1) return this.read(maximum(builder, this.materialise(x), [this.reduced().name]));
+        if (args.length === 1)
+          return this.isReducible(x) ? this.read(maximum(builder, this.materialise(x), [this.reduced().name])) : x;
     }
     // A formula may bear the name of the function that it is made of: `activation tanh(x) = tanh(x)`.
     if (callee in functions) return apply(callee as FunctionName, ...args);
@@ -183,11 +190,17 @@ class Translation {
   }
 
   private total(x: Scalar): Scalar {
+    if (!this.isReducible(x)) return multiply(x, constant(this.reduced().size!));
     return this.read(sum(this.context.builder, this.materialise(x), [this.reduced().name]));
   }
 
   private mean(x: Scalar): Scalar {
     return multiply(this.total(x), constant(1 / this.reduced().size!));
+  }
+
+  /** False for what is the same all along the reduced dimension, such as another reduction's result. */
+  private isReducible(x: Scalar): boolean {
+    return hasDimension(this.dimensionsOf(x), this.reduced().name);
   }
 
   private reduced(): Dimension {

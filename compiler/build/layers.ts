@@ -117,13 +117,14 @@ export function rotaryTables(
   const pairIndex = select(inFirstHalf, element, apply('subtract', element, half));
   const frequency = apply('exp', multiply(pairIndex, constant((-2 * Math.log(theta)) / size)));
   const position = divide(add(operand(0), coordinate(time.name)), constant(scaling ?? 1));
-  const angle = multiply(position, frequency);
-  const sine = apply('sin', angle);
-  const table = (expression: Scalar) => mapOver(builder, [time, headDim], expression, [start]);
+  const table = (label: string, expression: Scalar, of: Node) =>
+    builder.within(label, '', () => mapOver(builder, [time, headDim], expression, [of]));
+  const angle = table('rotary_angle', multiply(position, frequency), start);
+  const sine = apply('sin', operand(0));
   return {
-    cos: builder.within('rotary_cos', '', () => table(apply('cos', angle))),
+    cos: table('rotary_cos', apply('cos', operand(0)), angle),
     // The first half subtracts its partner, the second adds it.
-    sin: builder.within('rotary_sin', '', () => table(select(inFirstHalf, negate(sine), sine))),
+    sin: table('rotary_sin', select(inFirstHalf, negate(sine), sine), angle),
   };
 }
 

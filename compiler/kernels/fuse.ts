@@ -39,9 +39,10 @@ function mergeEpilogues(graph: Graph, partition: Partition): void {
     );
     const onlyForRows =
       readers.get(node)!.length > 0 && readers.get(node)!.every(reader => reader.primitive?.kernel === 'row');
-    if (feedsReduction(node) || (readsProductInRow && onlyForRows)) continue;
     const matmuls = node.inputs.filter(input => partition.holds(input, 'matmul'));
     if (matmuls.length === 0) continue;
+    // Several products become one tensor in any case.
+    if (matmuls.length === 1 && (feedsReduction(node) || (readsProductInRow && onlyForRows))) continue;
     if (partition.merge([node, ...matmuls])) continue;
     for (const matmul of matmuls.reverse()) if (partition.merge([node, matmul])) break;
   }

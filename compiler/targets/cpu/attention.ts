@@ -5,17 +5,17 @@ import type { AttentionAttributes } from '../../ops/attention.ts';
 import type { AttentionGradientAttributes } from '../../ops/attention-gradient.ts';
 import { renderTemplate } from '../../template.ts';
 import { attentionScratch, keyBlock, queryBlock } from './block-sizes.ts';
-import type { Argument, KernelSource, Surroundings } from './kernel-source.ts';
+import type { Argument, KernelSource } from './kernel-source.ts';
 import { floatLiteral } from './scalar.ts';
 
-export function emitAttention(kernel: AttentionKernel, surroundings: Surroundings): KernelSource {
+export function emitAttention(kernel: AttentionKernel): KernelSource {
   const [first] = kernel.members as [Node];
   const { scale, causal, window } = first.attributes as AttentionAttributes;
   const [query, key] = first.inputs as [Node, Node];
   const headDim = query.dimensions[3]!.size!;
   const fields = {
     name: '@NAME@',
-    comment: surroundings.comment.join('\n * '),
+    comment: comment(first),
     heads: query.dimensions[2]!.size!,
     kv_heads: key.dimensions[2]!.size!,
     head_dim: headDim,
@@ -46,6 +46,13 @@ export function emitAttention(kernel: AttentionKernel, surroundings: Surrounding
       scratch,
     ],
   };
+}
+
+/** Names no values but the kernel's own, so that decoding shares the kernel with training. */
+function comment({ origin, attributes }: Node): string {
+  const { scale, causal, window } = attributes as AttentionAttributes;
+  const seen = `${causal ? ', causal' : ''}${window > 0 ? `, window ${window}` : ''}`;
+  return `${origin === '' ? '' : `${origin}: `}output = softmax(${scale.toPrecision(4)} query keyᵀ${seen}) value`;
 }
 
 const texts = (...list: string[]): Argument[] => list.map(text => ({ kind: 'text', text }));

@@ -119,9 +119,11 @@ export function printScalar(
     const [a, b] = value.args as [Scalar, Scalar];
     if (value.name === 'not') return [`!${wrap(condition(a), unary)}`, unary];
     const [symbol, precedence] = infix[value.name]!;
-    const side = value.name === 'and' || value.name === 'or' ? condition : number;
-    // Compilers warn of && inside || without parentheses, so both sides get them.
-    return [`${wrap(side(a), precedence + 1)} ${symbol} ${wrap(side(b), precedence + 1)}`, precedence];
+    const joins = value.name === 'and' || value.name === 'or';
+    const side = joins ? condition : number;
+    // Compilers warn of && inside || without parentheses.
+    const least = joins ? equality : precedence + 1;
+    return [`${wrap(side(a), least)} ${symbol} ${wrap(side(b), least)}`, precedence];
   };
 
   return number(scalar)[0];
