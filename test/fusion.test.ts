@@ -7,9 +7,12 @@ import * as assert from 'uvu/assert';
 import { buildProgram, graphsOf } from '../compiler/build/program.ts';
 import { check } from '../compiler/check/index.ts';
 import { standardLibrary } from '../compiler/check/standard-library.ts';
-import type { Graph } from '../compiler/graph/graph.ts';
+import { Builder } from '../compiler/graph/builder.ts';
+import { batch, dimension, time } from '../compiler/graph/dimension.ts';
+import { type Graph, makeGraph } from '../compiler/graph/graph.ts';
 import { verify } from '../compiler/graph/verify.ts';
 import { fuse } from '../compiler/kernels/fuse.ts';
+import { attention } from '../compiler/ops/attention.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { compose } from '../compiler/passes/compose.ts';
 import { parse } from '../compiler/syntax/parse.ts';
@@ -39,6 +42,18 @@ test('gpt2_small: no more launches than a llama block', () => {
   const launches = launchesOf('well-known/models/gpt2_small.mal');
   assert.ok(launches.get('block_forward')! <= 7, `${launches.get('block_forward')} forward`);
   assert.ok(launches.get('block_backward')! <= 12, `${launches.get('block_backward')} backward`);
+});
+
+test('two attentions over the same tensors with different scales are two launches', () => {
+  const builder = new Builder();
+  const dims = [batch, time, dimension('heads', 2), dimension('head_dim', 4)];
+  const inputs = ['query', 'key', 'value'].map(label => builder.input(label, dims));
+  const outputs = [0.5, 1].map((scale, n) => ({
+    name: `output_${n}`,
+    node: builder.apply(attention, inputs, { scale, causal: true, window: 0, result: 'output' as const }),
+    accumulate: false,
+  }));
+  assert.is(fuse(makeGraph('two', inputs, outputs), { fuse: true }).kernels.length, 2);
 });
 
 /** Every computed node is in one kernel, and each kernel reads what earlier ones made. */

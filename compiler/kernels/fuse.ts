@@ -80,11 +80,18 @@ function mergeSiblings(graph: Graph, partition: Partition, kernel: string): void
     const twin = nodes.find(
       other =>
         other.id < node.id &&
+        shapeOf(other) === shapeOf(node) &&
         other.inputs.length === node.inputs.length &&
         other.inputs.every((input, n) => input === node.inputs[n]),
     );
     if (twin) partition.merge([twin, node]);
   }
+}
+
+/** What two by-products of one attention have in common: everything but which of its results they are. */
+function shapeOf(node: Node): string {
+  const { result: _, of: __, ...shape } = node.attributes as { result?: string; of?: string };
+  return JSON.stringify(shape);
 }
 
 /** Disjoint groups of nodes, each of which can be one kernel. */

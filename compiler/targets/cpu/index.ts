@@ -56,17 +56,19 @@ export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFu
     emit(embedding.backward, embedding, `${writes(embedding)}, const float *y_gradient`, homes(embedding)),
   ];
   const functions = [...forward, ...backward];
-  const model = renderTemplate('cpu/model.c.hbs', {
+  const fields = {
     ...modelFields(program),
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     training: needs(functions, lowered),
     inference: needs(forward, lowered),
-  });
+  };
+  const parts = ['model', 'memory', 'interface'].map(part => renderTemplate(`cpu/${part}.c.hbs`, fields));
+
   const header = (file: string) => readPackageFile(`templates/cpu/${file}`);
   return {
     files: {
-      'model.c': model,
+      'model.c': parts.join(''),
       'malc.h': header('malc.h'),
       'malc_math.h': header('math.h'),
       'matmul.h': header('matmul.h'),
