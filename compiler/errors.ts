@@ -62,7 +62,8 @@ export const unclosedString = (span: Span) => error(span, 'this text is never cl
 export const unclosedBracket = (span: Span, open: string, close: string) =>
   error(span, `this ${quoted(open)} is never closed`, `close it with ${quoted(close)}`);
 
-export const strayBracket = (span: Span, close: string) => error(span, `this ${quoted(close)} closes nothing`);
+export const strayBracket = (span: Span, close: string) =>
+  error(span, `this ${quoted(close)} closes nothing`, 'write the bracket that it should close, or remove it');
 
 export const wrongBracket = (span: Span, close: string, opener: Span, expected: string) =>
   error(span, `expected ${quoted(expected)}, found ${quoted(close)}`, null, [

@@ -3,21 +3,27 @@ import {
   accessSync,
   closeSync,
   constants,
+  existsSync,
   fsyncSync,
   lstatSync,
+  mkdirSync,
   openSync,
   renameSync,
   rmSync,
+  statSync,
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { UserError } from '../compiler/diagnostic.ts';
 
+/** Something cannot be written where the user wants it: the disk, the folder or its permissions are in the way. */
+export class WriteError extends UserError {}
+
 /**
  * Writes `data` to `path`, replacing what was there. A reader, or the next run after a crash, sees the old file or the
  * whole new one, never a part. Text is written as UTF-8; a function is given the open file and writes to it itself.
  *
- * @throws UserError where the disk is full, the folder is missing or may not be written to, or the path is no file.
+ * @throws WriteError where the disk is full, the folder is missing or may not be written to, or the path is no file.
  */
 export function writeFileAtomic(path: string, data: string | Uint8Array | ((file: number) => void)): void {
   const folder = dirname(path);
@@ -40,21 +46,51 @@ export function writeFileAtomic(path: string, data: string | Uint8Array | ((file
     }
     syncFolder(folder);
   } catch (error) {
-    throw explained(error, path);
+    throw explainWriting(error, path);
+  }
+}
+
+/**
+ * Makes a folder and those above it that are not there.
+ *
+ * @throws WriteError
+ */
+export function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw code === 'EEXIST' || code === 'ENOTDIR' ? notFolder(path) : explainWriting(error, path);
+  }
+}
+
+/**
+ * Says before long work begins what would keep files from being written into a folder, which need not be there yet.
+ *
+ * @throws WriteError
+ */
+export function checkFolderWritable(path: string): void {
+  let nearest = path;
+  while (!existsSync(nearest)) nearest = dirname(nearest);
+  if (!statSync(nearest).isDirectory()) throw notFolder(path);
+  try {
+    accessSync(nearest, constants.W_OK);
+  } catch {
+    throw noPermission(path, nearest);
   }
 }
 
 /**
  * Says before long work begins what would keep its result from being written.
  *
- * @throws UserError as writeFileAtomic does, save for a full disk.
+ * @throws WriteError as writeFileAtomic does, save for a full disk.
  */
 export function checkWritable(path: string): void {
   try {
     checkPlainFile(path);
     accessSync(dirname(path), constants.W_OK);
   } catch (error) {
-    throw explained(error, path);
+    throw explainWriting(error, path);
   }
 }
 
@@ -79,37 +115,47 @@ function syncFolder(folder: string): void {
   }
 }
 
-function notPlainFile(path: string): UserError {
-  return new UserError(
+function notPlainFile(path: string): WriteError {
+  return new WriteError(
     `cannot write ${path}: it is there already and is not a plain file but a folder, a link or a device; ` +
       'give the path of a file',
   );
 }
 
-function explained(error: unknown, path: string): unknown {
+function notFolder(path: string): WriteError {
+  return new WriteError(`${path} cannot be a folder: it, or a part of it, is a file; choose another path`);
+}
+
+function noPermission(path: string, folder: string): WriteError {
+  return new WriteError(
+    `cannot write ${path}: no permission to write in ${folder}; ` +
+      'choose a folder of your own, or change its permissions',
+  );
+}
+
+/** What a failed call to the system means for the user who wanted `path` written; any other error as it is. */
+export function explainWriting(error: unknown, path: string): unknown {
   const folder = dirname(path);
   switch ((error as NodeJS.ErrnoException).code) {
     case 'ENOENT':
-      return new UserError(
+      return new WriteError(
         `cannot write ${path}: the folder ${folder} does not exist; ` +
           `create it (mkdir -p ${folder}) or choose another path`,
       );
     case 'ENOTDIR':
-      return new UserError(`cannot write ${path}: a part of ${folder} is a file, not a folder; choose another path`);
+      return new WriteError(`cannot write ${path}: a part of ${folder} is a file, not a folder; choose another path`);
     case 'EISDIR':
       return notPlainFile(path);
     case 'EACCES':
     case 'EPERM':
     case 'EROFS':
-      return new UserError(
-        `cannot write ${path}: no permission to write in ${folder}; ` +
-          'choose a folder of your own, or change its permissions',
-      );
+      return noPermission(path, folder);
     case 'ENOSPC':
     case 'EDQUOT':
-      return new UserError(
+      return new WriteError(
         `cannot write ${path}: the disk is full (or the quota is used up); ` +
           'free some space, or choose a folder on another disk',
+        { cause: error },
       );
     default:
       return error;

@@ -1,8 +1,8 @@
 // The cache of built libraries, by content: one folder for each source, compiler, flags and processor, written by rename.
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statfsSync } from 'node:fs';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
-import { cpus, homedir } from 'node:os';
+import { cpus, homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MachineError } from '../compiler/diagnostic.ts';
 import { buildLibrary, type Compiler } from '../compiler/targets/cpu/toolchain.ts';
@@ -17,6 +17,8 @@ export interface CachedBuild {
 }
 
 const LIBRARY = 'model.so';
+/** Bytes that no build of a library can do without. */
+const LEAST_SPACE = 2 ** 20;
 
 /** Where built libraries lie: $MALC_CACHE, or `malc` in $XDG_CACHE_HOME or ~/.cache. */
 export function cacheFolder(): string {
@@ -27,28 +29,53 @@ export function cacheFolder(): string {
  * The library of `files` (model.c and its headers by name), built unless it is there. Processes that build the same files
  * at once each build and one wins; none sees half a library.
  *
- * @throws MachineError where the cache folder cannot be written.
+ * @throws MachineError where the cache folder cannot be written, or its disk is full.
  */
 export async function buildCached(files: Readonly<Record<string, string>>, compiler: Compiler): Promise<CachedBuild> {
   const folder = join(cacheFolder(), contentKey(files, compiler));
   const result = { libraryPath: join(folder, LIBRARY), sourceFolder: folder };
   if (existsSync(result.libraryPath)) return { ...result, cached: true };
   const temporary = `${folder}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`;
-  await writing(async () => {
-    await mkdir(temporary, { recursive: true });
-    for (const [name, text] of Object.entries(files)) await writeFile(join(temporary, name), text);
-  });
-  // A failed build keeps its folder: the message points into it.
-  await buildLibrary(temporary, compiler, join(temporary, LIBRARY));
-  await writing(async () => {
-    try {
-      await rename(temporary, folder);
-    } catch (error) {
-      await rm(temporary, { recursive: true, force: true });
-      if (!existsSync(result.libraryPath)) throw error;
-    }
-  });
+  // Ctrl-C leaves while the compiler works.
+  const discard = () => rmSync(temporary, { recursive: true, force: true });
+  process.once('exit', discard);
+  try {
+    await writing(temporary, async () => {
+      await mkdir(temporary, { recursive: true });
+      for (const [name, text] of Object.entries(files)) await writeFile(join(temporary, name), text);
+    });
+    await buildOrTellFull(temporary, compiler);
+    await writing(temporary, async () => {
+      // A process that was quicker has put the same library there.
+      await rename(temporary, folder).catch(error => {
+        if (!existsSync(result.libraryPath)) throw error;
+        discard();
+      });
+    });
+  } finally {
+    process.off('exit', discard);
+  }
   return { ...result, cached: false };
+}
+
+/** A build that fails keeps its folder, for the message points into it; save where a full disk is all there is to say. */
+async function buildOrTellFull(folder: string, compiler: Compiler): Promise<void> {
+  try {
+    await buildLibrary(folder, compiler, join(folder, LIBRARY));
+  } catch (error) {
+    const full = [cacheFolder(), tmpdir()].find(isFull);
+    if (full === undefined) throw error;
+    await rm(folder, { recursive: true, force: true });
+    throw new MachineError(
+      `the disk that holds ${full} is full: the C compiler could not write there. Free some space, or set ` +
+        `${full === tmpdir() ? 'TMPDIR' : 'MALC_CACHE'} to a folder on another disk.`,
+    );
+  }
+}
+
+function isFull(folder: string): boolean {
+  const { bavail, bsize } = statfsSync(folder);
+  return bavail * bsize < LEAST_SPACE;
 }
 
 /** Everything that decides what the library's code is; -march=native makes the processor a part of it. */
@@ -70,10 +97,11 @@ function processor(): string {
   return `${name} ${features?.[0] ?? ''}`;
 }
 
-async function writing(work: () => Promise<void>): Promise<void> {
+async function writing(temporary: string, work: () => Promise<void>): Promise<void> {
   try {
     await work();
   } catch (error) {
+    await rm(temporary, { recursive: true, force: true }).catch(() => {});
     throw new MachineError(
       `the cache of built programs, ${cacheFolder()}, cannot be written: ${(error as Error).message}. ` +
         'Set MALC_CACHE to a folder that can.',

@@ -33,9 +33,23 @@ export function loadLibrary<Name extends string>(
 ): Record<Name, NativeFunction> {
   calmOpenMP();
   const library = koffi.load(path);
+  keepLoaded(path);
   const functions = {} as Record<Name, NativeFunction>;
   for (const name of Object.keys(prototypes) as Name[]) functions[name] = library.func(prototypes[name]);
   return functions;
+}
+
+/** The flag of dlopen that binds every symbol at once; its value is the same on Linux and macOS. */
+const RTLD_NOW = 2;
+
+/**
+ * koffi closes its libraries when the process ends, and OpenMP goes with the last one that uses it: a thread that still
+ * waits in its code would crash a process whose work is done. A second handle, never closed, keeps them in place.
+ */
+function keepLoaded(path: string): void {
+  if (process.platform === 'win32') return;
+  const open = koffi.load(null).func('void *dlopen(const char *path, int flags)');
+  if (!open(path, RTLD_NOW)) throw new Error(`${path} was loaded and could not be opened again`);
 }
 
 /**

@@ -1,12 +1,12 @@
 // The first run: text, tokenizer, model, native program and training, each told in a line, and what to do next.
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, relative } from 'node:path';
 import { countParameters } from '../compiler/check/count.ts';
 import { readModel } from '../compiler/check/read-model.ts';
 import { UserError } from '../compiler/diagnostic.ts';
 import { packagePath } from '../compiler/package-files.ts';
-import { writeFileAtomic } from './atomic-file.ts';
+import { checkFolderWritable, makeFolder, writeFileAtomic } from './atomic-file.ts';
 import { buildModel } from './build.ts';
 import { writeStories } from './data/stories.ts';
 import { NativeModel } from './native.ts';
@@ -16,6 +16,7 @@ import { writeTokenizer } from './tokenizer/json.ts';
 import { type Observer, train } from './train/loop.ts';
 import { type Prepared, prepare } from './train/prepare.ts';
 import { RunFolder } from './train/run-folder.ts';
+import { requireIdle } from './train/run-mark.ts';
 import { Sampling } from './train/samples.ts';
 
 const MODEL = 'mal/examples/01-stories.mal';
@@ -38,7 +39,7 @@ export async function runQuickstart(folder: string): Promise<void> {
   const replaced = clear(folder);
   console.log(paint('bold', 'A story teller from nothing, in about a minute.\n'));
   if (replaced) tell('output', 'replaces an earlier quickstart', folder);
-  mkdirSync(folder, { recursive: true });
+  makeFolder(folder);
   const stories = join(folder, STORIES);
   const text = writeStories(SEED, STORY_BYTES);
   writeFileAtomic(stories, text);
@@ -133,12 +134,14 @@ async function trainIn(folder: string, prepared: Prepared, libraryPath: string):
   }
 }
 
-/** Removes an earlier quickstart, and nothing else; true where there was one. */
+/** Removes an earlier quickstart that is at its end, and nothing else; true where there was one. */
 function clear(folder: string): boolean {
+  checkFolderWritable(folder);
   if (!existsSync(folder) || readdirSync(folder).length === 0) return false;
   if (!existsSync(join(folder, STORIES))) {
     throw new UserError(`${folder} holds something that no quickstart wrote; choose another folder with --output`);
   }
+  requireIdle(folder);
   rmSync(folder, { recursive: true });
   return true;
 }

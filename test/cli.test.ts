@@ -1,7 +1,7 @@
 // Tests of the command line: what it prints, and with which code it leaves. It is bundled as it is shipped, with commands
 // of its own (fixtures/cli/commands.ts) in place of the real ones.
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -75,7 +75,7 @@ cli('alone, it lists the commands in the order in which they are used', () => {
   assert.is(status, 0);
   assert.is(stderr, '');
   const listed = [...stdout.matchAll(/^ {2}malc (\w+)/gm)].map(([, name]) => name);
-  assert.equal(listed.slice(0, 4), ['show', 'needs', 'user', 'machine']);
+  assert.equal(listed.slice(0, 4), ['show', 'needs', 'user', 'usage']);
   assert.match(stdout, /^ {2}malc show FILE +prints its arguments as JSON$/m);
   assert.is(malc('--help').stdout, stdout);
 });
@@ -90,14 +90,25 @@ cli("a command's help shows simple options first, then advanced ones, with their
   assert.is(status, 0);
   assert.match(stdout, /^malc show FILE \[OPTIONS\]\n\nprints its arguments as JSON\n/);
   assert.match(stdout, /Options[\s\S]*--learning-rate, --lr .*0\.001[\s\S]*Advanced options[\s\S]*--fuse/);
+  assert.match(stdout, /-n, --count +a whole number +\[number\] \[default: a few\]/);
+  assert.match(stdout, /--json +a switch that is off +\[boolean\]$/m);
   assert.match(stdout, /malc show x +prints x/);
 });
 
 cli('arguments reach the command under their long names', () => {
   const { status, stdout } = malc('show', 'a.mal', '--lr', '1e-4', '--input', 'a', 'b', '--no-fuse');
   assert.is(status, 0);
-  assert.equal(JSON.parse(stdout), { file: 'a.mal', 'learning-rate': 1e-4, input: ['a', 'b'], fuse: false });
-  assert.equal(JSON.parse(malc('show', 'a.mal').stdout), { file: 'a.mal', 'learning-rate': 0.001, fuse: true });
+  const off = { json: false, fuse: false };
+  assert.equal(JSON.parse(stdout), { file: 'a.mal', 'learning-rate': 1e-4, input: ['a', 'b'], ...off });
+  const absent = { 'learning-rate': 0.001, json: false, fuse: true };
+  assert.equal(JSON.parse(malc('show', 'a.mal').stdout), { file: 'a.mal', ...absent });
+});
+
+cli('a lone - is a value, for it stands for standard input', () => {
+  const { stdout, stderr } = malc('show', '-', '--input', 'a', '-', '--json', '--count', '3');
+  assert.is(stderr, '');
+  const { file, input, json, count } = JSON.parse(stdout);
+  assert.equal([file, input, json, count], ['-', ['a', '-'], true, 3]);
 });
 
 const usageErrors: readonly (readonly [args: string, says: string])[] = [
@@ -110,7 +121,20 @@ const usageErrors: readonly (readonly [args: string, says: string])[] = [
   ['show', 'FILE is needed'],
   ['needs', '--data is needed\nmalc needs --help lists the options.'],
   ['needs --data', '--data expects a value'],
-  ['show x --lr fast', '--learning-rate expects a number'],
+  ['needs there', '--data is needed. Did you mean --data there?'],
+  [
+    'needs --data --there',
+    "--data expects a value; one that begins with - is joined to it by =, as in --data='--there'",
+  ],
+  ['show x -n', '-n expects a value'],
+  ['--json show x', 'a command is needed before --json'],
+  ['show x --json=maybe', '--json is a switch and takes no value, such as maybe'],
+  ['show x --no-count', 'there is no option --no-count'],
+  ['show x --lr fast', "--learning-rate expects a number, not 'fast'\nmalc show --help lists the options."],
+  ['show x --count=', "--count expects a number, not ''"],
+  ['show x -n 0', '--count is 0; a whole number of at least 1 is needed\nmalc show --help lists the options.'],
+  ['show x -n2.5', '--count is 2.5; a whole number of at least 1 is needed'],
+  ['show x --count Infinity', '--count is Infinity; a whole number of at least 1 is needed'],
   ['show x --lr 1 --lr 2', '--learning-rate is given more than once'],
   ['show x --size huge', '--size expects one of small, large, not huge'],
 ];
@@ -126,6 +150,11 @@ for (const [args, says] of usageErrors) {
 
 cli("the user's error leaves with 1 and its message alone", () => {
   assert.equal(pick(malc('user')), { status: 1, stdout: '', stderr: 'error: model.mal:3:5: that is wrong\n' });
+});
+
+cli('options that contradict each other leave with 2', () => {
+  const stderr = 'error: --a and --b contradict each other\n';
+  assert.equal(pick(malc('usage')), { status: 2, stdout: '', stderr });
 });
 
 cli('what the machine lacks leaves with 3', () => {
@@ -156,6 +185,16 @@ cli('Ctrl-C leaves with 130', async () => {
 
 cli('a command may save its state on Ctrl-C before it leaves with 130', async () => {
   assert.equal(await interrupt('saves'), { status: 130, stdout: 'asleep\nsaved\n', stderr: '' });
+});
+
+cli('a full disk is no fault of malc', () => {
+  if (!existsSync('/dev/full')) {
+    console.log('no /dev/full: not tried');
+    return;
+  }
+  const { status, stderr } = shell('malc show x > /dev/full');
+  assert.is(stderr, 'error: cannot write the output: the disk is full; free some space\n');
+  assert.is(status, 1);
 });
 
 cli('a reader that leaves early is no error worth a word', () => {

@@ -1,29 +1,13 @@
 // Tests of `compile`, `doctor` and the bundle: the program as it is shipped, run as a user runs it.
-import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { ship } from './fixtures/shipped.ts';
 
 const repository = dirname(dirname(fileURLToPath(import.meta.url)));
-mkdirSync(join(repository, 'dist'), { recursive: true });
-// In the package, since the bundle finds koffi, the grammar and the templates from where it lies.
-const bundleFolder = mkdtempSync(join(repository, 'dist', 'test-'));
-const program = join(bundleFolder, 'malc.js');
-const folder = mkdtempSync(join(tmpdir(), 'malc-commands-'));
-
-interface Ending {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function malc(args: readonly string[], environment: Readonly<Record<string, string>> = {}): Ending {
-  const env = { ...process.env, MALC_CACHE: join(folder, 'cache'), NO_COLOR: '1', ...environment };
-  return spawnSync(process.execPath, [program, ...args], { encoding: 'utf8', cwd: folder, env, timeout: 120_000 });
-}
+const { folder, run, remove } = ship();
 
 const model = `attention a { num_heads: 2 }
 ffn f { hidden_dim: 24 activation: gelu gate: false }
@@ -33,24 +17,17 @@ model small { vocab_size: 40 hidden_size: 16 num_layers: 2 max_seq_len: 16 block
 
 const commands = suite('commands');
 
-commands.before(() => {
-  execFileSync(process.execPath, ['build.mjs', program], { cwd: repository });
-  writeFileSync(join(folder, 'small.mal'), model);
-});
+commands.before(() => writeFileSync(join(folder, 'small.mal'), model));
+commands.after(remove);
 
-commands.after(() => {
-  rmSync(bundleFolder, { recursive: true, force: true });
-  rmSync(folder, { recursive: true, force: true });
-});
-
-commands('malc lists every command in the order of use', () => {
-  const listed = [...malc([]).stdout.matchAll(/^ {2}malc ([\w-]+)/gm)].map(([, name]) => name);
+commands('malc lists every command in the order of use', async () => {
+  const listed = [...(await run([])).stdout.matchAll(/^ {2}malc ([\w-]+)/gm)].map(([, name]) => name);
   const expected = ['quickstart', 'check', 'info', 'compile', 'train-tokenizer', 'train', 'generate', 'doctor'];
   assert.equal(listed, expected);
 });
 
-commands('compile writes the source, the plan and the library', () => {
-  const { status, stdout, stderr } = malc(['compile', 'small.mal', '-o', 'out', '--time']);
+commands('compile writes the source, the plan and the library', async () => {
+  const { status, stdout, stderr } = await run(['compile', 'small.mal', '-o', 'out', '--time']);
   assert.is(status, 0, stderr);
   assert.is(stdout, '');
   assert.match(stderr, /^total +[\d.]+ ms$/m);
@@ -61,54 +38,54 @@ commands('compile writes the source, the plan and the library', () => {
   assert.type(JSON.parse(readFileSync(join(folder, 'out/plan.json'), 'utf8')), 'object');
 });
 
-commands('compile --dump prints stages, the unknown one refused by name', () => {
-  const all = malc(['compile', 'small.mal', '-o', 'dumped', '--dump', 'all']);
+commands('compile --dump prints stages, the unknown one refused by name', async () => {
+  const all = await run(['compile', 'small.mal', '-o', 'dumped', '--dump', 'all']);
   assert.is(all.status, 0, all.stderr);
   const names = [...all.stdout.matchAll(/^== (.+)$/gm)].map(([, name]) => name!);
   assert.ok(names.length >= 3, names.join());
-  assert.match(malc(['compile', 'small.mal', '-o', 'dumped', '--dump', names[0]!]).stdout, /\S/);
-  const unknown = malc(['compile', 'small.mal', '-o', 'none', '--dump', 'nonsense']);
+  assert.match((await run(['compile', 'small.mal', '-o', 'dumped', '--dump', names[0]!])).stdout, /\S/);
+  const unknown = await run(['compile', 'small.mal', '-o', 'none', '--dump', 'nonsense']);
   assert.is(unknown.status, 1);
   for (const name of names) assert.match(unknown.stderr, name);
   assert.not.ok(existsSync(join(folder, 'none')));
 });
 
-commands('compile refuses what is not there yet, and writes nothing', () => {
+commands('compile refuses what is not there yet, and writes nothing', async () => {
   for (const target of ['cuda', 'metal']) {
-    const { status, stderr } = malc(['compile', 'small.mal', '-o', 'none', '--target', target]);
+    const { status, stderr } = await run(['compile', 'small.mal', '-o', 'none', '--target', target]);
     assert.is(status, 1);
     assert.match(stderr, `error: the target ${target} is planned and not there yet; use --target cpu`);
   }
-  const { status, stderr } = malc(['compile', 'no-such.mal', '-o', 'none']);
+  const { status, stderr } = await run(['compile', 'no-such.mal', '-o', 'none']);
   assert.is(status, 1);
   assert.match(stderr, 'no-such.mal');
   assert.not.ok(existsSync(join(folder, 'none')));
 });
 
-commands('doctor finds what this machine has', () => {
-  const { status, stdout } = malc(['doctor', '--json']);
+commands('doctor finds what this machine has', async () => {
+  const { status, stdout } = await run(['doctor', '--json']);
   const report = JSON.parse(stdout);
   const names = report.findings.map(({ name }: { name: string }) => name);
   assert.equal(names, ['Node', 'native calls', 'C compiler', 'processor', 'instructions', 'memory', 'cache']);
   assert.is(report.ready, true, stdout);
   assert.is(status, 0);
-  assert.match(malc(['doctor']).stdout, `ok  Node          ${process.version}`);
+  assert.match((await run(['doctor'])).stdout, `ok  Node          ${process.version}`);
 });
 
-commands('doctor names what is missing and how to mend it, and leaves with 3', () => {
-  const noCompiler = malc(['doctor'], { CC: 'no-such-compiler' });
+commands('doctor names what is missing and how to mend it, and leaves with 3', async () => {
+  const noCompiler = await run(['doctor'], { CC: 'no-such-compiler' });
   assert.is(noCompiler.status, 3);
   assert.match(noCompiler.stdout, /X {3}C compiler +none\n[\s\S]*no-such-compiler[\s\S]*install/);
   assert.is(noCompiler.stderr, 'error: malc cannot work yet: see C compiler\n');
-  const noCache = malc(['doctor'], { MALC_CACHE: join(folder, 'small.mal', 'cache') });
+  const noCache = await run(['doctor'], { MALC_CACHE: join(folder, 'small.mal', 'cache') });
   assert.is(noCache.status, 3);
   assert.match(noCache.stdout, /X {3}cache .* cannot be written\n +set MALC_CACHE/);
 });
 
-commands('the model that README shows is right', () => {
+commands('the model that README shows is right', async () => {
   const shown = /```mal\n([\s\S]+?)```/.exec(readFileSync(join(repository, 'README.md'), 'utf8'))![1]!;
   writeFileSync(join(folder, 'shown.mal'), shown);
-  const { status, stdout, stderr } = malc(['check', 'shown.mal']);
+  const { status, stdout, stderr } = await run(['check', 'shown.mal']);
   assert.is(status, 0, stderr);
   assert.match(stdout, '1,053,824 parameters');
 });

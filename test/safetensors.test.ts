@@ -81,7 +81,7 @@ test('a file cut short anywhere is refused', async () => {
   const whole = readFileSync(path);
   for (let length = 0; length < whole.length; length++) {
     writeFileSync(path, whole.subarray(0, length));
-    assert.match(openError().message, /not a whole safetensors file.*step-N/);
+    assert.match(openError().message, /is not a whole safetensors file: ./);
   }
   writeFileSync(path, Buffer.concat([whole, Buffer.of(0)]));
   assert.match(openError().message, /1 bytes follow the last tensor/);
@@ -110,7 +110,7 @@ test('what is wrong is named', () => {
   writeRaw('{}', 0, 2 ** 40);
   assert.match(openError().message, /claims 1099511627776 bytes/);
   rmSync(path);
-  assert.match(openError().message, /cannot be read: ENOENT/);
+  assert.match(openError().message, /^there is no .*\.$/);
 });
 
 test('one changed byte of the header never goes unseen as another layout', async () => {

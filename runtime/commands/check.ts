@@ -4,12 +4,12 @@ import type { Command } from './command.ts';
 
 export const check: Command = {
   name: 'check',
-  describe: 'checks a .mal file and shows every error with its place',
+  describe: 'Find every error of a .mal file, with its place and how to mend it',
   positionals: [{ name: 'file', describe: 'A .mal file, or the name of a well-known model', required: true }],
   options: {
-    json: { type: 'boolean', describe: 'Prints the result as JSON', default: false },
+    json: { type: 'boolean', describe: 'Print JSON', default: false },
   },
-  examples: [['malc check tiny.mal', 'prints the errors, or the number of parameters']],
+  examples: [['malc check tiny.mal', 'print the errors, or the number of parameters']],
   async run(args) {
     const { readModels } = await import('../../compiler/check/read-model.ts');
     const { countParameters } = await import('../../compiler/check/count.ts');

@@ -1,11 +1,21 @@
 // What a command is. One command is one thin file; its options are data, and its work is imported when it runs,
 // so that `malc --help` pays for nothing.
+import type { numberKinds } from './number-kinds.ts';
+
+/** The command line itself is at fault, whatever the input holds: the program leaves with 2. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}
 
 export interface Option {
   readonly type: 'string' | 'number' | 'boolean';
   readonly describe: string;
   readonly alias?: string | readonly string[];
   readonly default?: string | number | boolean;
+  /** What help shows as the default where the command itself finds the value. */
+  readonly whenAbsent?: string;
+  /** Which numbers are taken; others are refused by the option's name before the command runs. */
+  readonly number?: keyof typeof numberKinds;
   readonly required?: boolean;
   readonly choices?: readonly string[];
   /** True where several values may follow the name. */
@@ -28,7 +38,8 @@ export interface Command {
   readonly examples?: readonly (readonly [command: string, does: string])[];
   /**
    * Does the work. Arguments are keyed by the option's long name (`batch-size`). Input errors are thrown as UserError
-   * (exit 1), what the machine lacks as MachineError (exit 3); anything else is an internal error (exit 70).
+   * (exit 1), options that cannot be meant as UsageError (exit 2), what the machine lacks as MachineError (exit 3);
+   * anything else is an internal error (exit 70).
    */
   run(args: Readonly<Record<string, unknown>>): Promise<void>;
 }

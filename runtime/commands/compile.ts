@@ -1,5 +1,5 @@
 // `malc compile`: a model as source files, a memory plan and a native library in one folder.
-import { mkdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { Command } from './command.ts';
@@ -12,24 +12,24 @@ interface Stage {
 
 export const compile: Command = {
   name: 'compile',
-  describe: 'Write the C source, the plan and the native library of a model',
+  describe: 'Write a model as C source, memory plan and native library',
   positionals: [{ name: 'file', describe: 'A .mal file, or the name of a well-known model', required: true }],
   options: {
     name: { type: 'string', describe: 'Which model, where the file has several' },
-    output: { type: 'string', alias: 'o', describe: 'Folder to write to [default: build/ and the name of the model]' },
+    output: { type: 'string', alias: 'o', describe: 'The folder to write', whenAbsent: 'build/MODEL' },
     target: { type: 'string', describe: 'What to compile for', default: 'cpu' },
     fuse: {
       type: 'boolean',
-      describe: 'Fuses operations; --no-fuse: a kernel for each',
+      describe: 'Fuse operations; --no-fuse makes a kernel of each',
       default: true,
       advanced: true,
     },
-    dump: { type: 'string', describe: 'Prints what this stage of the compiler made, or `all`', advanced: true },
-    time: { type: 'boolean', describe: 'Prints the time of each stage', default: false, advanced: true },
+    dump: { type: 'string', describe: 'Print what this stage of the compiler made, or `all` of them', advanced: true },
+    time: { type: 'boolean', describe: 'Print the time of each stage', default: false, advanced: true },
   },
   examples: [
-    ['malc compile tiny.mal -o build/tiny', 'writes model.c, plan.json and model.so'],
-    ['malc compile tiny.mal --dump graph', 'prints the graph of tensors besides'],
+    ['malc compile tiny.mal -o build/tiny', 'write model.c, plan.json and model.so'],
+    ['malc compile tiny.mal --dump graph', 'print the graph of tensors as well'],
   ],
   async run(args) {
     const target = args.target as string;
@@ -97,11 +97,7 @@ function printTimes(stages: readonly Pick<Stage, 'name' | 'milliseconds'>[]): vo
 }
 
 async function writeAll(folder: string, files: Readonly<Record<string, string | Uint8Array>>): Promise<void> {
-  const { writeFileAtomic } = await import('../atomic-file.ts');
-  try {
-    mkdirSync(folder, { recursive: true });
-  } catch (error) {
-    throw new UserError(`cannot make the folder ${folder}: ${(error as Error).message}; choose another with --output`);
-  }
+  const { makeFolder, writeFileAtomic } = await import('../atomic-file.ts');
+  makeFolder(folder);
   for (const [name, content] of Object.entries(files)) writeFileAtomic(join(folder, name), content);
 }

@@ -17,8 +17,8 @@ const OLDEST_NODE = 20;
 
 export const doctor: Command = {
   name: 'doctor',
-  describe: 'Show what this machine has of what malc needs, and how to install the rest',
-  options: { json: { type: 'boolean', describe: 'Prints JSON', default: false } },
+  describe: 'Show what malc needs and this machine has, and how to get the rest',
+  options: { json: { type: 'boolean', describe: 'Print JSON', default: false } },
   async run(args) {
     const findings = [node(), await nativeCalls(), await compiler(), ...(await machine()), await cache()];
     const missing = findings.filter(({ state }) => state === 'missing');

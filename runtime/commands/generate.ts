@@ -1,4 +1,5 @@
 // malc generate: continues a prompt with a trained model, token by token.
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { Command } from './command.ts';
 
 /** The prompt goes into the model in pieces of at most so many tokens. */
@@ -9,20 +10,56 @@ export const generate: Command = {
   describe: 'Continue a prompt with a trained model',
   options: {
     checkpoint: { type: 'string', alias: 'c', required: true, describe: 'A run folder, or one of its step-N folders' },
-    prompt: { type: 'string', alias: 'p', describe: 'What the text begins with  [default: standard input]' },
-    'max-tokens': { type: 'number', alias: 'm', default: 100, describe: 'Tokens to write at most' },
-    temperature: { type: 'number', default: 0.8, describe: '0 always takes the likeliest token' },
-    'top-k': { type: 'number', describe: 'Only the K likeliest tokens' },
-    'top-p': { type: 'number', describe: 'Only the likeliest tokens that reach the probability P' },
-    'min-p': { type: 'number', describe: 'Only tokens with this share of the likeliest one’s probability' },
-    'repetition-penalty': { type: 'number', advanced: true, describe: 'Above 1, makes tokens of the text less likely' },
-    seed: { type: 'number', default: 0, describe: 'The same seed gives the same text' },
-    stop: { type: 'boolean', default: true, describe: 'End at the end-of-text token; --no-stop goes on' },
-    threads: { type: 'number', advanced: true, describe: 'Threads of the native program  [default: all]' },
+    prompt: { type: 'string', alias: 'p', describe: 'What the text begins with', whenAbsent: 'standard input' },
+    'max-tokens': {
+      type: 'number',
+      number: 'countOrNone',
+      alias: 'm',
+      default: 100,
+      describe: 'Tokens to write at most',
+    },
+    temperature: {
+      type: 'number',
+      number: 'zeroOrAbove',
+      default: 0.8,
+      describe: 'Below 1 surer, above it bolder; 0 always takes the likeliest token',
+    },
+    'top-k': { type: 'number', number: 'count', describe: 'Choose among the K likeliest tokens alone' },
+    'top-p': {
+      type: 'number',
+      number: 'shareAboveZero',
+      describe: 'Choose among the likeliest tokens, of probability P in all',
+    },
+    seed: { type: 'number', number: 'countOrNone', default: 0, describe: 'The same seed gives the same text' },
+    'min-p': {
+      type: 'number',
+      number: 'share',
+      advanced: true,
+      describe: 'Leave out tokens with less than this share of the likeliest’s',
+    },
+    'repetition-penalty': {
+      type: 'number',
+      number: 'aboveZero',
+      advanced: true,
+      describe: 'Above 1 makes what was written before less likely',
+    },
+    stop: {
+      type: 'boolean',
+      default: true,
+      advanced: true,
+      describe: 'Stop where a text ends; --no-stop goes on',
+    },
+    threads: {
+      type: 'number',
+      number: 'threads',
+      advanced: true,
+      describe: 'Threads of the native program',
+      whenAbsent: 'all',
+    },
   },
   examples: [
-    ['malc generate -c runs/nano -p "Once upon a time"', 'writes 100 tokens'],
-    ['malc generate -c runs/nano/best -p "" --temperature 0', 'the likeliest text, from its beginning'],
+    ['malc generate -c runs/nano -p "Once upon a time"', 'write 100 tokens'],
+    ['malc generate -c runs/nano/best -p ""', 'begin with nothing, from the best checkpoint'],
   ],
 
   async run(args) {
@@ -32,15 +69,13 @@ export const generate: Command = {
     const { generate } = await import('../generate/generate.ts');
     const { readModelConfig } = await import('../hub/config.ts');
     const { NativeModel } = await import('../native.ts');
-    const { readTokenizer } = await import('../tokenizer/json.ts');
     const { loadWeights } = await import('../train/checkpoint.ts');
     const { findCheckpoint } = await import('../train/run-folder.ts');
     const { promptTokens } = await import('../train/samples.ts');
 
-    await checkNumbers(args);
     const { folder, run } = findCheckpoint(args.checkpoint as string);
     const model = readModelConfig(join(run, 'config.json'));
-    const tokenizer = readTokenizer(join(run, 'tokenizer.json'));
+    const tokenizer = await readRunTokenizer(folder, run);
     const prompt = (args.prompt as string | undefined) ?? readText('-');
     const { libraryPath } = await buildModel(model);
     const native = NativeModel.open(libraryPath, {
@@ -77,20 +112,19 @@ export const generate: Command = {
   },
 };
 
-/** Refuses numbers that mean nothing, by the option's name. */
-async function checkNumbers(args: Readonly<Record<string, unknown>>): Promise<void> {
+/** The run's tokenizer, and no other: with a strange one the model would write, and write nonsense. */
+async function readRunTokenizer(folder: string, run: string): Promise<Tokenizer> {
+  const { existsSync } = await import('node:fs');
+  const { join } = await import('node:path');
   const { UserError } = await import('../../compiler/diagnostic.ts');
-  const require = (name: string, holds: (value: number) => boolean, expected: string) => {
-    const value = args[name] as number | undefined;
-    if (value !== undefined && !holds(value)) throw new UserError(`--${name} is ${value}; ${expected} is needed`);
-  };
-  const whole = (least: number) => (value: number) => Number.isSafeInteger(value) && value >= least;
-  require('max-tokens', whole(0), 'a whole number from 0 on');
-  require('temperature', value => value >= 0 && Number.isFinite(value), '0 or a number above');
-  require('top-k', whole(1), 'a whole number of at least 1');
-  require('top-p', value => value > 0 && value <= 1, 'a number above 0, at most 1,');
-  require('min-p', value => value >= 0 && value <= 1, 'a number from 0 to 1');
-  require('repetition-penalty', value => value > 0 && Number.isFinite(value), 'a number above 0');
-  require('seed', whole(0), 'a whole number from 0 on');
-  require('threads', whole(1), 'a whole number of at least 1');
+  const { readTokenizer, tokenizerHash } = await import('../tokenizer/json.ts');
+  const { readState } = await import('../train/checkpoint.ts');
+
+  const path = join(run, 'tokenizer.json');
+  if (!existsSync(path)) throw new UserError(`there is no ${path}: copy the run's tokenizer back, or the whole run`);
+  const tokenizer = readTokenizer(path);
+  if (tokenizerHash(tokenizer) !== readState(folder).tokenizerHash) {
+    throw new UserError(`${path} is not the tokenizer that ${folder} was trained with: copy the run's own back`);
+  }
+  return tokenizer;
 }

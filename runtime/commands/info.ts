@@ -4,13 +4,13 @@ import type { Command } from './command.ts';
 
 export const info: Command = {
   name: 'info',
-  describe: "prints a model's exact parameters, its operations per token and the memory of its training state",
+  describe: "Show a model's exact parameters, operations per token and training memory",
   options: {
-    model: { type: 'string', describe: 'A .mal file, or the name of a well-known model', required: true },
+    model: { type: 'string', alias: 'm', describe: 'A .mal file, or the name of a well-known model', required: true },
     name: { type: 'string', describe: 'Which model, where the file has several' },
-    json: { type: 'boolean', describe: 'Prints the numbers as JSON', default: false },
+    json: { type: 'boolean', describe: 'Print JSON', default: false },
   },
-  examples: [['malc info --model gpt2-small', 'prints 124,439,808 parameters and their parts']],
+  examples: [['malc info --model gpt2-small', '124,439,808 parameters, and their parts']],
   async run(args) {
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const { countParameters, flopsPerToken, trainingStateBytes } = await import('../../compiler/check/count.ts');
@@ -42,7 +42,12 @@ export const info: Command = {
       ['FLOPs per token', flops, `${describeCount(flops)}, forward and backward, at ${model.max_seq_len} tokens`],
       ['training state', bytes, `${describeMemory(bytes)}: float32 weights, gradients and two moments`],
     ];
+    const { num_layers, hidden_size, vocab_size, max_seq_len } = shape(model);
     console.log(`${model.name}${model.description && `: ${model.description}`}`);
+    console.log(
+      `  ${num_layers} ${num_layers === 1 ? 'layer' : 'layers'}, ${hidden_size} wide, ` +
+        `${vocab_size.toLocaleString('en')} tokens to choose from, ${max_seq_len.toLocaleString('en')} seen at once`,
+    );
     for (const [label, value, note] of rows)
       console.log(`  ${label.padEnd(17)}${value.toLocaleString('en').padStart(19)}  ${note}`.trimEnd());
   },

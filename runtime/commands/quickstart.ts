@@ -8,11 +8,11 @@ export const quickstart: Command = {
     output: {
       type: 'string',
       alias: 'o',
-      describe: 'The run folder; a quickstart that is there already is replaced',
+      describe: 'The run folder to write; replaces an earlier quickstart',
       default: 'runs/quickstart',
     },
   },
-  examples: [['malc quickstart', 'shows what malc does, in runs/quickstart']],
+  examples: [['malc quickstart', 'see what malc does, then look into runs/quickstart']],
   async run(args) {
     const { runQuickstart } = await import('../quickstart.ts');
     await runQuickstart(args.output as string);

@@ -8,13 +8,14 @@ const SAMPLE = 2 ** 20;
 
 export const trainTokenizer: Command = {
   name: 'train-tokenizer',
-  describe: 'Make a tokenizer (byte-level BPE, tokenizer.json) from your text',
+  describe: 'Learn a tokenizer (byte-level BPE, tokenizer.json) from text',
   options: {
     input: { type: 'string', alias: 'i', array: true, required: true, describe: 'Text files, or - for standard input' },
     output: { type: 'string', alias: 'o', default: 'tokenizer.json', describe: 'The file to write' },
-    'vocab-size': { type: 'number', alias: 'v', default: 32000, describe: 'Tokens in all' },
+    'vocab-size': { type: 'number', number: 'count', alias: 'v', default: 32000, describe: 'Tokens in all' },
     'min-frequency': {
       type: 'number',
+      number: 'count',
       default: 2,
       advanced: true,
       describe: 'Merge no pair that occurs less often than this',
@@ -24,18 +25,19 @@ export const trainTokenizer: Command = {
       choices: ['gpt2', 'llama3'],
       default: 'gpt2',
       advanced: true,
-      describe: 'How text is cut into words before merging: the pattern of this model',
+      describe: 'Whose pattern cuts the text into words before merging',
     },
     'special-tokens': {
       type: 'string',
       array: true,
       advanced: true,
-      describe: 'Tokens that are marks and not text; they take the first ids  [default: "<|endoftext|>"]',
+      describe: 'Tokens that are marks and not text; they take the first ids',
+      whenAbsent: '<|endoftext|>',
     },
   },
   examples: [
-    ['malc train-tokenizer -i book.txt -v 2048', 'a small vocabulary, right for a few megabytes'],
-    ['cat *.txt | malc train-tokenizer -i - -o tokenizer.json', 'from standard input'],
+    ['malc train-tokenizer -i book.txt -v 2048', 'a small vocabulary, for a few megabytes'],
+    ['cat *.txt | malc train-tokenizer -i -', 'read standard input'],
   ],
 
   async run(args) {

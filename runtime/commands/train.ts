@@ -1,41 +1,50 @@
 // malc train: from a model, a text and a few numbers to a trained model in a run folder.
+import { join } from 'node:path';
 import type { NativeModel } from '../native.ts';
 import type { OpeningRow } from '../show/opening-table.ts';
 import type { GivenSettings, SettingName } from '../train/derive.ts';
 import type { Cadence, Observer, TrainResult } from '../train/loop.ts';
 import type { Prepared } from '../train/prepare.ts';
+import type { RunFolder } from '../train/run-folder.ts';
 import type { Sampling } from '../train/samples.ts';
-import type { Command, Option } from './command.ts';
+import { type Command, type Option, UsageError } from './command.ts';
 
 /** Options that are settings of the run's mathematics; what is left out is derived or, on --resume, as the run has it. */
 const settingOptions: Readonly<Record<SettingName | 'epochs', Option>> = {
-  'batch-size': { type: 'number', alias: 'b', describe: 'Sequences in one micro-batch  [default: 8]' },
-  'seq-len': {
-    type: 'number',
-    alias: 'block-size',
-    describe: 'Tokens in a sequence  [default: the model’s, at most 256]',
-  },
-  steps: { type: 'number', alias: ['iters', 'max-steps'], describe: 'Updates  [default: one pass over the text]' },
-  epochs: { type: 'number', alias: 'e', describe: 'Passes over the text, in place of --steps' },
-  lr: { type: 'number', describe: 'Peak learning rate  [default: by the model’s width]' },
-  'grad-accum': { type: 'number', advanced: true, describe: 'Micro-batches in one update  [default: 1]' },
-  warmup: { type: 'number', advanced: true, describe: 'Steps up to the peak  [default: a tenth of the steps]' },
-  'min-lr-share': {
-    type: 'number',
-    advanced: true,
-    describe: 'Where the cosine ends, as a share of --lr  [default: 0.1]',
-  },
-  'weight-decay': { type: 'number', advanced: true, describe: 'On tensors of 2 and more dimensions  [default: 0.1]' },
-  'grad-clip': { type: 'number', advanced: true, describe: 'Largest gradient norm, 0 for any  [default: 1]' },
-  beta1: { type: 'number', advanced: true, describe: 'Decay of AdamW’s first moment  [default: 0.9]' },
-  beta2: { type: 'number', advanced: true, describe: 'Decay of AdamW’s second moment  [default: 0.95]' },
-  seed: { type: 'number', advanced: true, describe: 'Of the first weights and the text’s order  [default: 1337]' },
-  'validation-share': {
-    type: 'number',
-    advanced: true,
-    describe: 'Share of the text held out, 0 for none  [default: 0.1]',
-  },
+  steps: setting('count', 'Updates of the weights', 'one pass over the text', ['iters', 'max-steps']),
+  epochs: setting('aboveZero', 'Passes over the text, in place of --steps', undefined, 'e'),
+  'batch-size': setting('count', 'Sequences in one micro-batch', '8', 'b'),
+  'seq-len': setting('count', 'Tokens in a sequence', 'the model’s, at most 256', 'block-size'),
+  lr: setting('aboveZero', 'Peak learning rate', 'by the model’s width'),
+  'grad-accum': advanced('count', 'Micro-batches in one update', '1'),
+  warmup: advanced('countOrNone', 'Steps up to the peak of --lr', 'a tenth of the steps'),
+  'min-lr-share': advanced('share', 'Where the cosine of --lr ends, as a share of it', '0.1'),
+  'weight-decay': advanced('zeroOrAbove', 'Decay of tensors of 2 and more dimensions', '0.1'),
+  'grad-clip': advanced('zeroOrAbove', 'Largest gradient norm, 0 for any', '1'),
+  beta1: advanced('shareBelowOne', 'Decay of AdamW’s first moment', '0.9'),
+  beta2: advanced('shareBelowOne', 'Decay of AdamW’s second moment', '0.95'),
+  seed: advanced('countOrNone', 'Seed of the first weights and of the text’s order', '1337'),
+  'validation-share': advanced('shareBelowOne', 'Share of the text held out, 0 for none', '0.1'),
 };
+
+function setting(
+  number: NonNullable<Option['number']>,
+  describe: string,
+  whenAbsent?: string,
+  alias?: string | readonly string[],
+): Option {
+  return {
+    type: 'number',
+    number,
+    describe,
+    ...(whenAbsent !== undefined && { whenAbsent }),
+    ...(alias !== undefined && { alias }),
+  };
+}
+
+function advanced(number: NonNullable<Option['number']>, describe: string, whenAbsent: string): Option {
+  return { ...setting(number, describe, whenAbsent), advanced: true };
+}
 
 /** The loop's cadence by the option that sets it. */
 const cadenceOptions = {
@@ -48,44 +57,37 @@ export const train: Command = {
   name: 'train',
   describe: 'Train a model on text files',
   options: {
-    data: { type: 'string', alias: 'd', array: true, describe: 'Text files, or - for standard input' },
     model: { type: 'string', alias: 'm', describe: 'A .mal file, or the name of a well-known model' },
-    tokenizer: { type: 'string', alias: 't', describe: 'A tokenizer.json  [default: learned from the text]' },
-    output: { type: 'string', alias: 'o', describe: 'The run folder to write  [default: runs/MODEL]' },
+    data: { type: 'string', alias: 'd', array: true, describe: 'Text files to learn from, or - for standard input' },
+    output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
     resume: { type: 'boolean', default: false, describe: 'Go on from the last checkpoint in --output' },
-    prompt: { type: 'string', default: '', describe: 'What samples begin with' },
+    tokenizer: { type: 'string', alias: 't', describe: 'A tokenizer.json', whenAbsent: 'learned from the text' },
     ...settingOptions,
+    prompt: { type: 'string', default: '', describe: 'What the samples begin with' },
+    'eval-every': advanced('count', 'Steps between evaluations', 'a tenth of all'),
+    'save-every': advanced('count', 'Steps between checkpoints', 'a tenth of all'),
+    'sample-every': advanced('count', 'Steps between samples', 'a tenth of all'),
+    'log-every': advanced('count', 'Steps between lines', 'a fiftieth of all'),
+    threads: advanced('threads', 'Threads of the native program', 'all'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
-    threads: { type: 'number', advanced: true, describe: 'Threads of the native program  [default: all]' },
-    'eval-every': { type: 'number', advanced: true, describe: 'Steps between evaluations  [default: a tenth of all]' },
-    'save-every': { type: 'number', advanced: true, describe: 'Steps between checkpoints  [default: a tenth of all]' },
-    'sample-every': { type: 'number', advanced: true, describe: 'Steps between samples  [default: a tenth of all]' },
-    'log-every': { type: 'number', advanced: true, describe: 'Steps between lines  [default: a fiftieth of all]' },
   },
   examples: [
-    ['malc train -d input.txt -m nano', 'everything else is derived and shown'],
-    ['malc train --resume -o runs/nano', 'goes on where that run stopped, bit for bit'],
+    ['malc train -m nano -d input.txt', 'derive everything else, and show it'],
+    ['malc train --resume -o runs/nano', 'go on where that run stopped, bit for bit'],
   ],
 
   async run(args) {
-    const { UserError } = await import('../../compiler/diagnostic.ts');
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const { buildModel } = await import('../build.ts');
     const { NativeModel } = await import('../native.ts');
     const { prepare } = await import('../train/prepare.ts');
     const { Sampling } = await import('../train/samples.ts');
 
-    for (const name of [...Object.keys(cadenceOptions), 'log-every', 'threads'])
-      requirePositive(UserError, name, args[name]);
+    checkTogether(args);
     const source =
       args.model === undefined ? undefined : readModel(args.model as string, args.name as string | undefined);
     for (const warning of source?.warnings ?? []) console.error(warning);
-    const output = (args.output as string | undefined) ?? (source && `runs/${source.model.name}`);
-    if (output === undefined) {
-      throw new UserError(
-        args.resume ? '--output is needed: the run to go on with' : '--model is needed: what to train',
-      );
-    }
+    const output = (args.output as string | undefined) ?? `runs/${source!.model.name}`;
     const prepared = prepare({
       source,
       data: args.data as readonly string[] | undefined,
@@ -117,6 +119,26 @@ export const train: Command = {
   },
 };
 
+/** Refuses options that are nothing without another, or contradict one. */
+function checkTogether(args: Readonly<Record<string, unknown>>): void {
+  if (args.steps !== undefined && args.epochs !== undefined) {
+    throw new UsageError('--steps and --epochs both say how long to train; give one of them');
+  }
+  if (args.model === undefined && args.name !== undefined) {
+    throw new UsageError('--name chooses a model of a file; give the file as --model');
+  }
+  if (args.resume) {
+    if (args.output === undefined && args.model === undefined) {
+      throw new UsageError('--output is needed: the run to go on with');
+    }
+    return;
+  }
+  const needed = { model: 'what to train', data: 'a text file to learn from' };
+  for (const [name, what] of Object.entries(needed)) {
+    if (args[name] === undefined) throw new UsageError(`--${name} is needed: ${what}`);
+  }
+}
+
 /** Opens the run folder, brings the model to where the run stands, and trains. */
 async function trainIn(
   args: Readonly<Record<string, unknown>>,
@@ -127,14 +149,11 @@ async function trainIn(
   sourceFolder: string,
 ): Promise<TrainResult> {
   const { StepLine } = await import('../show/step-line.ts');
-  const { writeTokenizer } = await import('../tokenizer/json.ts');
-  const { loadTraining } = await import('../train/checkpoint.ts');
   const { listenForInterrupts } = await import('../train/interrupt.ts');
   const loop = await import('../train/loop.ts');
-  const { RunFolder } = await import('../train/run-folder.ts');
 
-  const { settings, from, corpus, model } = prepared;
-  const run = await RunFolder.open(output, { resume: args.resume as boolean });
+  const { settings, from, corpus } = prepared;
+  const run = await openRun(args.resume as boolean, output, prepared, native, sourceFolder);
   const line = new StepLine(process.stdout, {
     steps: settings.steps,
     start: from?.step ?? 0,
@@ -148,15 +167,8 @@ async function trainIn(
   };
   const interrupts = listenForInterrupts(() => line.note('  stopping after this step; once more leaves at once'));
   try {
-    run.writeSources(sourceFolder);
-    if (from) {
-      loadTraining(run.checkpointPath(from.step), native);
-      line.note(`resumed after step ${from.step}`);
-    } else {
-      run.writeModel(prepared.text, model, corpus.tokenizer.endOfText);
-      writeTokenizer(`${output}/tokenizer.json`, corpus.tokenizer);
-      await native.initialize(settings.seed);
-    }
+    if (from) line.note(`resumed after step ${from.step}`);
+    else await native.initialize(settings.seed);
     return await loop.train({
       model: native,
       settings,
@@ -173,6 +185,34 @@ async function trainIn(
   } finally {
     interrupts.release();
     run.close();
+  }
+}
+
+/** Opens the run folder with all that stands in it before the first step; on resume, reads the last checkpoint. */
+async function openRun(
+  resume: boolean,
+  output: string,
+  { from, text, model, corpus }: Prepared,
+  native: NativeModel,
+  sourceFolder: string,
+): Promise<RunFolder> {
+  const { writeTokenizer } = await import('../tokenizer/json.ts');
+  const { loadTraining } = await import('../train/checkpoint.ts');
+  const { RunFolder } = await import('../train/run-folder.ts');
+
+  // Read before anything is written: a damaged checkpoint leaves the folder as it was.
+  if (from) loadTraining(join(output, `step-${from.step}`), native);
+  const run = await RunFolder.open(output, { resume });
+  try {
+    run.writeSources(sourceFolder);
+    if (!from) {
+      run.writeModel(text, model, corpus.tokenizer.endOfText);
+      writeTokenizer(join(output, 'tokenizer.json'), corpus.tokenizer);
+    }
+    return run;
+  } catch (error) {
+    run.abandon();
+    throw error;
   }
 }
 
@@ -231,9 +271,4 @@ function givenSettings(args: Readonly<Record<string, unknown>>): GivenSettings {
 function givenCadence(args: Readonly<Record<string, unknown>>): Partial<Cadence> {
   const given = Object.entries(cadenceOptions).filter(([name]) => args[name] !== undefined);
   return Object.fromEntries(given.map(([name, key]) => [key, args[name]]));
-}
-
-function requirePositive(UserError: new (message: string) => Error, name: string, value: unknown): void {
-  if (value === undefined || (Number.isSafeInteger(value) && (value as number) > 0)) return;
-  throw new UserError(`--${name} is ${value}; a whole number of at least 1 is needed`);
 }

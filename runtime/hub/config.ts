@@ -4,6 +4,17 @@ import { readFileSync } from 'node:fs';
 import type { Block, Model, Norm } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 
+const MODEL_KEYS = [
+  'name',
+  'vocab_size',
+  'max_seq_len',
+  'hidden_size',
+  'embeddings',
+  'blocks',
+  'layers',
+  'output',
+] as const satisfies readonly (keyof Model)[];
+
 /** The object that config.json holds. `endOfText` is the tokenizer's id for the end of a text, null where it has none. */
 export function configOf(model: Model, endOfText: number | null): Record<string, unknown> {
   const llama = llamaConfig(model, endOfText);
@@ -13,17 +24,26 @@ export function configOf(model: Model, endOfText: number | null): Record<string,
 /**
  * The Model that a run folder's config.json describes.
  *
- * @throws UserError where the file is missing, is not JSON, or was not written by malc.
+ * @throws UserError where the file is missing, is not JSON, or was not written by this version of malc.
  */
 export function readModelConfig(path: string): Model {
   let config: unknown;
   try {
     config = JSON.parse(readFileSync(path, 'utf8'));
   } catch (error) {
-    throw new UserError(`${path} cannot be read: ${(error as Error).message}`);
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new UserError(
+      code === 'ENOENT'
+        ? `there is no ${path}, which says what the model is: copy the whole run folder, or give another one`
+        : `${path} cannot be read: ${message}. It was cut short or changed by hand; copy it again`,
+    );
   }
   const model = (config as { malc?: Model } | null)?.malc;
   if (!model) throw new UserError(`${path} has no key 'malc': the folder was not written by malc train`);
+  const missing = MODEL_KEYS.find(key => model[key] === undefined);
+  if (missing !== undefined) {
+    throw new UserError(`${path}: the model has no '${missing}'. It was changed by hand; copy the file again`);
+  }
   return model;
 }
 

@@ -65,7 +65,8 @@ export class SafetensorsFile {
     try {
       file = openSync(path, 'r');
     } catch (error) {
-      throw new UserError(`${path} cannot be read: ${(error as Error).message}`);
+      const { code, message } = error as NodeJS.ErrnoException;
+      throw new UserError(code === 'ENOENT' ? `there is no ${path}.` : `${path} cannot be read: ${message}.`);
     }
     try {
       return new SafetensorsFile(path, file, readHeader(path, file));
@@ -208,10 +209,7 @@ function requireContiguous(path: string, entries: readonly TensorEntry[], dataSt
 }
 
 function damaged(path: string, what: string): UserError {
-  return new UserError(
-    `${path} is not a whole safetensors file: ${what}. Copy it again from where it came from; ` +
-      'in a run folder, use an earlier step-N folder instead.',
-  );
+  return new UserError(`${path} is not a whole safetensors file: ${what}.`);
 }
 
 /** Reads exactly as many bytes as `target` has, from `position` on. */

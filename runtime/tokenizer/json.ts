@@ -18,6 +18,8 @@ export function readTokenizer(path: string): Tokenizer {
       throw new UserError(
         `there is no tokenizer ${path}; make one with: malc train-tokenizer --input TEXT --output ${path}`,
       );
+    if ((error as NodeJS.ErrnoException).code === 'EISDIR')
+      throw new UserError(`${path} is a folder; give the tokenizer.json in it`);
     throw new UserError(`cannot read the tokenizer ${path}: ${(error as Error).message}`);
   }
   let json: unknown;

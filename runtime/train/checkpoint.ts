@@ -4,7 +4,7 @@ import { closeSync, fsyncSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
-import { writeFileAtomic } from '../atomic-file.ts';
+import { explainWriting, writeFileAtomic } from '../atomic-file.ts';
 import { SafetensorsFile, type Tensor, writeSafetensors } from '../hub/safetensors.ts';
 import type { NativeModel, NativeParameter } from '../native.ts';
 import type { Settings } from './settings.ts';
@@ -32,32 +32,47 @@ export interface TrainState {
 const WEIGHTS = 'model.safetensors';
 const OPTIMIZER = 'optimizer.safetensors';
 const STATE = 'state.json';
+const STATE_KEYS = ['step', 'cursor', 'settings', 'data', 'dataHash', 'tokenizerHash', 'journals'] as const;
 
-/** Writes `folder` (.../step-N) from the model's present weights and moments. */
+/**
+ * Writes `folder` (.../step-N) from the model's present weights and moments.
+ *
+ * @throws WriteError where the disk is full or may not be written to; nothing is then left of the checkpoint.
+ */
 export async function writeCheckpoint(folder: string, model: NativeModel, state: TrainState): Promise<void> {
   const temporary = join(dirname(folder), `.${basename(folder)}.${process.pid}.tmp`);
-  await mkdir(temporary);
-  const metadata = { step: String(state.step) };
-  await writeSafetensors(join(temporary, WEIGHTS), model.parameters, metadata);
-  await writeSafetensors(join(temporary, OPTIMIZER), model.parameters.flatMap(momentsOf), metadata);
-  writeFileAtomic(join(temporary, STATE), `${JSON.stringify(state, null, 2)}\n`);
-  await rename(temporary, folder);
+  try {
+    await mkdir(temporary);
+    const metadata = { step: String(state.step) };
+    await writeSafetensors(join(temporary, WEIGHTS), model.parameters, metadata);
+    await writeSafetensors(join(temporary, OPTIMIZER), model.parameters.flatMap(momentsOf), metadata);
+    writeFileAtomic(join(temporary, STATE), `${JSON.stringify(state, null, 2)}\n`);
+    await rename(temporary, folder);
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true });
+    // The user knows the checkpoint by its name, not by that of the temporary folder.
+    throw explainWriting((error as Error).cause ?? error, folder);
+  }
   syncFolder(dirname(folder));
 }
 
-/** A checkpoint folder that a crash left unfinished, by its name. */
+/** What a crash left unfinished, by its name: a checkpoint's folder, or a file that was to be renamed into place. */
 export function isUnfinished(name: string): boolean {
-  return /^\.step-\d+\.\d+\.tmp$/.test(name);
+  return /^\..+\.\d+\.tmp$/.test(name);
 }
 
 /** @throws UserError where state.json is missing or damaged. */
 export function readState(folder: string): TrainState {
   const path = join(folder, STATE);
+  let state: Partial<TrainState> | null;
   try {
-    return JSON.parse(readFileSync(path, 'utf8')) as TrainState;
+    state = JSON.parse(readFileSync(path, 'utf8'));
   } catch (error) {
     throw new UserError(`${path} cannot be read: ${(error as Error).message}. ${advice(folder)}`);
   }
+  const missing = STATE_KEYS.find(key => state?.[key] === undefined);
+  if (missing !== undefined) throw new UserError(`${path} is damaged: it has no '${missing}'. ${advice(folder)}`);
+  return state as TrainState;
 }
 
 /**
@@ -66,18 +81,32 @@ export function readState(folder: string): TrainState {
  * @throws UserError where the file is damaged or holds another architecture's tensors.
  */
 export function loadWeights(folder: string, model: NativeModel): void {
-  const tensors = model.parameters.map(({ name, shape, data }) => ({ name, shape, data }));
-  load(join(folder, WEIGHTS), tensors);
+  withRemedy('Give another step-N folder of the run, or copy this one again.', () => {
+    load(join(folder, WEIGHTS), weightsOf(model));
+  });
 }
 
-/** Reads a checkpoint's weights and moments into a model that is open for training. */
+/**
+ * Reads a checkpoint's weights and moments into a model that is open for training.
+ *
+ * @throws UserError as `loadWeights` does.
+ */
 export function loadTraining(folder: string, model: NativeModel): void {
-  try {
-    loadWeights(folder, model);
+  withRemedy(advice(folder), () => {
+    load(join(folder, WEIGHTS), weightsOf(model));
     load(join(folder, OPTIMIZER), model.parameters.flatMap(momentsOf));
+  });
+}
+
+function weightsOf(model: NativeModel): Tensor[] {
+  return model.parameters.map(({ name, shape, data }) => ({ name, shape, data }));
+}
+
+function withRemedy(remedy: string, work: () => void): void {
+  try {
+    work();
   } catch (error) {
-    if (error instanceof UserError) throw new UserError(`${error.message}\n${advice(folder)}`);
-    throw error;
+    throw error instanceof UserError ? new UserError(`${error.message}\n${remedy}`) : error;
   }
 }
 
@@ -107,13 +136,13 @@ function load(path: string, targets: readonly Tensor[]): void {
     const expected = new Set(targets.map(({ name }) => name));
     const surplus = [...file.tensors.keys()].find(name => !expected.has(name));
     if (surplus !== undefined)
-      throw new UserError(`${path} holds the tensor '${surplus}', which the model does not have`);
+      throw new UserError(`${path} holds the tensor '${surplus}', which the model does not have.`);
     for (const { name, shape, data } of targets) {
       const entry = file.tensors.get(name);
-      if (!entry) throw new UserError(`${path} lacks the tensor '${name}', which the model has`);
+      if (!entry) throw new UserError(`${path} lacks the tensor '${name}', which the model has.`);
       if (entry.shape.join() !== shape.join()) {
         throw new UserError(
-          `${path}: tensor '${name}' is [${entry.shape.join(', ')}]; the model has [${shape.join(', ')}]`,
+          `${path}: tensor '${name}' is [${entry.shape.join(', ')}]; the model has [${shape.join(', ')}].`,
         );
       }
       file.readInto(name, data);

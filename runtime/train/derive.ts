@@ -1,5 +1,4 @@
-// Settings that the user left out: taken from the run that is resumed, or derived from the model and the text. Every
-// setting is checked here, with its option's name in the message.
+// Settings that the user left out: taken from the run that is resumed, or derived from the model and the text.
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { Settings } from './settings.ts';
@@ -21,11 +20,15 @@ export const VALIDATION_SHARE = 0.1;
 /** Positions in a sequence where nothing is said: enough for a paragraph, and affordable on a small machine. */
 const SEQUENCE_LENGTH = 256;
 
+/** Tokens in one step, at the most: a hundred times what the largest models take, and still two arrays of 1 GiB. */
+const MOST_TOKENS_PER_STEP = 2 ** 28;
+
 /**
- * Finds and checks every setting. A given one wins, then what `saved` has; the rest is derived.
+ * Finds every setting. A given one wins, then what `saved` has; the rest is derived. Each is in its own range, which the
+ * command line has seen to; here they are held against the model and one another.
  *
  * @param samplesPerEpoch how many training sequences of a length the text gives
- * @throws UserError that names the option which is out of range.
+ * @throws UserError that names the option which does not fit.
  */
 export function deriveSettings(
   given: GivenSettings,
@@ -33,9 +36,6 @@ export function deriveSettings(
   model: Model,
   samplesPerEpoch: (time: number) => number,
 ): Derived {
-  if (given.steps !== undefined && given.epochs !== undefined) {
-    throw new UserError('--steps and --epochs both say how long to train; give one of them');
-  }
   const automatic = new Set<SettingName>();
   const choose = (name: SettingName, derive: () => number): number => {
     const value = given[name] ?? saved?.[name];
@@ -43,73 +43,45 @@ export function deriveSettings(
     automatic.add(name);
     return derive();
   };
-  const batch = whole(
-    'batch-size',
-    choose('batch-size', () => 8),
-  );
-  const accumulation = whole(
-    'grad-accum',
-    choose('grad-accum', () => 1),
-  );
-  const time = whole(
-    'seq-len',
-    choose('seq-len', () => Math.min(SEQUENCE_LENGTH, model.max_seq_len)),
-  );
-  if (time > model.max_seq_len) {
-    throw new UserError(`--seq-len is ${time}; the model's max_seq_len is ${model.max_seq_len}`);
+  const batch = choose('batch-size', () => 8);
+  const accumulation = choose('grad-accum', () => 1);
+  const time = sequenceLength(given, saved, model);
+  if (batch * accumulation * time > MOST_TOKENS_PER_STEP) {
+    throw new UserError(
+      `--batch-size ${batch}, --grad-accum ${accumulation} and --seq-len ${time} make ` +
+        `${batch * accumulation * time} tokens in a step; at most ${MOST_TOKENS_PER_STEP} can be`,
+    );
   }
-  const epochs = positive('epochs', given.epochs ?? 1);
-  const stepsOf = (count: number) => Math.max(1, Math.ceil((count * samplesPerEpoch(time)) / (batch * accumulation)));
-  const steps = whole('steps', given.epochs === undefined ? choose('steps', () => stepsOf(epochs)) : stepsOf(epochs));
+  const stepsOf = (epochs: number) => Math.max(1, Math.ceil((epochs * samplesPerEpoch(time)) / (batch * accumulation)));
+  const steps = given.epochs === undefined ? choose('steps', () => stepsOf(1)) : stepsOf(given.epochs);
   const settings: Settings = {
     steps,
     'batch-size': batch,
     'grad-accum': accumulation,
-    'seq-len': time,
-    lr: positive(
-      'lr',
-      choose('lr', () => learningRateFor(model.hidden_size)),
-    ),
-    'min-lr-share': share(
-      'min-lr-share',
-      choose('min-lr-share', () => 0.1),
-    ),
-    warmup: whole(
-      'warmup',
-      choose('warmup', () => Math.round(steps / 10)),
-      0,
-    ),
-    'weight-decay': notNegative(
-      'weight-decay',
-      choose('weight-decay', () => 0.1),
-    ),
-    'grad-clip': notNegative(
-      'grad-clip',
-      choose('grad-clip', () => 1),
-    ),
-    beta1: share(
-      'beta1',
-      choose('beta1', () => 0.9),
-      true,
-    ),
-    beta2: share(
-      'beta2',
-      choose('beta2', () => 0.95),
-      true,
-    ),
-    seed: whole(
-      'seed',
-      choose('seed', () => 1337),
-      0,
-    ),
-    'validation-share': share(
-      'validation-share',
-      choose('validation-share', () => VALIDATION_SHARE),
-      true,
-    ),
+    'seq-len': choose('seq-len', () => time),
+    lr: choose('lr', () => learningRateFor(model.hidden_size)),
+    'min-lr-share': choose('min-lr-share', () => 0.1),
+    warmup: choose('warmup', () => Math.round(steps / 10)),
+    'weight-decay': choose('weight-decay', () => 0.1),
+    'grad-clip': choose('grad-clip', () => 1),
+    beta1: choose('beta1', () => 0.9),
+    beta2: choose('beta2', () => 0.95),
+    seed: choose('seed', () => 1337),
+    'validation-share': choose('validation-share', () => VALIDATION_SHARE),
   };
   if (settings.warmup > steps) throw new UserError(`--warmup is ${settings.warmup} steps; the run has ${steps}`);
   return { settings, automatic };
+}
+
+/**
+ * The tokens in a sequence: given, saved or derived.
+ *
+ * @throws UserError where the model does not know as many.
+ */
+export function sequenceLength(given: GivenSettings, saved: Settings | null, model: Model): number {
+  const time = given['seq-len'] ?? saved?.['seq-len'] ?? Math.min(SEQUENCE_LENGTH, model.max_seq_len);
+  if (time <= model.max_seq_len) return time;
+  throw new UserError(`--seq-len is ${time}; the model's max_seq_len is ${model.max_seq_len}`);
 }
 
 /**
@@ -118,24 +90,4 @@ export function deriveSettings(
  */
 function learningRateFor(hiddenSize: number): number {
   return Number(Math.min(2e-3, (6e-4 * 768) / hiddenSize).toPrecision(2));
-}
-
-function whole(name: string, value: number, least = 1): number {
-  if (Number.isSafeInteger(value) && value >= least) return value;
-  throw new UserError(`--${name} is ${value}; a whole number of at least ${least} is needed`);
-}
-
-function share(name: string, value: number, belowOne = false): number {
-  if (value >= 0 && (belowOne ? value < 1 : value <= 1)) return value;
-  throw new UserError(`--${name} is ${value}; a number from 0 to ${belowOne ? 'less than 1' : '1'} is needed`);
-}
-
-function positive(name: string, value: number): number {
-  if (value > 0 && Number.isFinite(value)) return value;
-  throw new UserError(`--${name} is ${value}; a number above 0 is needed`);
-}
-
-function notNegative(name: string, value: number): number {
-  if (value >= 0 && Number.isFinite(value)) return value;
-  throw new UserError(`--${name} is ${value}; 0 or a number above is needed`);
 }

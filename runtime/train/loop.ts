@@ -1,6 +1,7 @@
 // The training loop: steps, evaluations, samples and checkpoints. It knows neither the command line nor the terminal: what
 // happens is told to an observer, and stopping is asked for by a signal.
 import { UserError } from '../../compiler/diagnostic.ts';
+import { WriteError } from '../atomic-file.ts';
 import type { NativeModel } from '../native.ts';
 import type { TrainState } from './checkpoint.ts';
 import type { StepRecord } from './metrics.ts';
@@ -66,19 +67,29 @@ export interface TrainResult {
  * Trains up to `settings.steps` updates. The same options from the same state give the same weights, bit for bit, however
  * often the run was stopped and resumed.
  *
- * @throws UserError where the loss or the gradient's norm is no longer finite; the last checkpoint is then untouched.
+ * @throws UserError where the loss or the gradient's norm is no longer finite, or where the disk is full; the last
+ *   checkpoint is then untouched.
  */
 export async function train(options: TrainOptions): Promise<TrainResult> {
+  const saved = { step: options.from?.step ?? 0 };
+  try {
+    return await trainSteps(options, saved);
+  } catch (error) {
+    throw error instanceof WriteError ? unwritable(error, options.run.path, saved.step) : error;
+  }
+}
+
+/** @param saved the last checkpoint's step, kept up to date */
+async function trainSteps(options: TrainOptions, saved: { step: number }): Promise<TrainResult> {
   const { model, settings, training, run, from, cadence, observer, stop } = options;
   const samplesPerStep = settings['batch-size'] * settings['grad-accum'];
   const tokens = new Int32Array(samplesPerStep * settings['seq-len']);
   const labels = new Int32Array(tokens.length);
   let validationLoss = from?.validationLoss ?? null;
   let cursor = from?.cursor ?? 0;
-  let savedStep = from?.step ?? 0;
   let savedAt = performance.now();
 
-  for (let step = savedStep; step < settings.steps; ) {
+  for (let step = saved.step; step < settings.steps; ) {
     training.fill(cursor, tokens, labels);
     cursor += samplesPerStep;
     const learningRate = learningRateAt(scheduleOf(settings), step);
@@ -92,7 +103,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     const seconds = (performance.now() - started) / 1000;
     step += 1;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
-      throw diverged(model, step, { loss, gradientNorm }, savedStep > 0 ? run.checkpointPath(savedStep) : null);
+      throw diverged(model, step, { loss, gradientNorm }, saved.step > 0 ? run.checkpointPath(saved.step) : null);
     }
 
     const due = (every: number) => step % every === 0 || step === settings.steps;
@@ -126,7 +137,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
         ...options.origin,
         validationLoss: evaluated ? validationLoss : null,
       });
-      savedStep = step;
+      saved.step = step;
       savedAt = performance.now();
       observer.saved(step, run.checkpointPath(step));
     }
@@ -174,6 +185,14 @@ function updateOf(settings: Settings, update: number, learningRate: number) {
     clipNorm: settings['grad-clip'],
     update,
   };
+}
+
+function unwritable(error: WriteError, folder: string, savedStep: number): UserError {
+  const stands =
+    savedStep > 0
+      ? `Everything up to step ${savedStep} is saved; go on from there with: malc train --resume -o ${folder}`
+      : 'There is no checkpoint yet.';
+  return new UserError(`${error.message}\n${stands}`);
 }
 
 function diverged(

@@ -1,7 +1,7 @@
 // What a run records as it goes: metrics.jsonl, a line for each step, and samples.md. Both only ever grow at their end,
 // and go back to a checkpoint's length when a run resumes from it.
 import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync } from 'node:fs';
-import { writeWhole } from '../atomic-file.ts';
+import { explainWriting, writeWhole } from '../atomic-file.ts';
 
 /** One step, as metrics.jsonl holds it and the step line shows it. */
 export interface StepRecord {
@@ -24,10 +24,17 @@ export interface StepRecord {
 
 /** A file that is only appended to, each text at once, so that a crash loses at most the line being written. */
 export class Journal {
+  readonly path: string;
   readonly #file: number;
 
+  /** @throws WriteError, as `append` does. */
   constructor(path: string) {
-    this.#file = openSync(path, 'a');
+    this.path = path;
+    try {
+      this.#file = openSync(path, 'a');
+    } catch (error) {
+      throw explainWriting(error, path);
+    }
   }
 
   get length(): number {
@@ -35,7 +42,11 @@ export class Journal {
   }
 
   append(text: string): void {
-    writeWhole(this.#file, Buffer.from(text, 'utf8'));
+    try {
+      writeWhole(this.#file, Buffer.from(text, 'utf8'));
+    } catch (error) {
+      throw explainWriting(error, this.path);
+    }
   }
 
   /** Makes what was appended last through a loss of power; a checkpoint that records `length` needs it. */

@@ -8,7 +8,7 @@ import { readModelConfig } from '../hub/config.ts';
 import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
 import type { TrainState } from './checkpoint.ts';
 import { type Corpus, readCorpus } from './corpus.ts';
-import { type Derived, deriveSettings, type GivenSettings, VALIDATION_SHARE } from './derive.ts';
+import { type Derived, deriveSettings, type GivenSettings, sequenceLength, VALIDATION_SHARE } from './derive.ts';
 import type { Cadence, TrainingSamples, ValidationSamples } from './loop.ts';
 import { RunFolder } from './run-folder.ts';
 import { requireSameRun } from './settings.ts';
@@ -56,9 +56,17 @@ const SAVE_SECONDS = 15 * 60;
 export function prepare(request: Request): Prepared {
   const { output } = request;
   const from = RunFolder.peek(output, request.resume);
+  const savedModel = from && readModelConfig(join(output, 'config.json'));
   const source = request.source ?? readSource(output);
   const files = request.data ?? from?.data;
-  if (!files) throw new UserError('--data is needed: a text file to learn from');
+  if (!files) {
+    throw new UserError(
+      `the run in ${output} stopped before its first checkpoint, so it begins anew; ` +
+        'give --data and the other options that it had',
+    );
+  }
+  // Before the text is read, which may take minutes.
+  sequenceLength(request.settings, from?.settings ?? null, source.model);
 
   const ownTokenizer = join(output, 'tokenizer.json');
   const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : null);
@@ -77,8 +85,8 @@ export function prepare(request: Request): Prepared {
   );
   const { settings } = derived;
   const hash = tokenizerHash(corpus.tokenizer);
-  if (from) {
-    const saved = { ...from, model: readModelConfig(join(output, 'config.json')) };
+  if (from && savedModel) {
+    const saved = { ...from, model: savedModel };
     requireSameRun(output, saved, { settings, model, dataHash: corpus.hash, tokenizerHash: hash });
   }
   return {
@@ -98,9 +106,10 @@ export function prepare(request: Request): Prepared {
 
 /** The model that a run folder holds, for a resumed run that does not name it again. */
 function readSource(output: string): { model: Model; text: string } {
-  const config = join(output, 'config.json');
-  if (!existsSync(config)) throw new UserError('--model is needed: a .mal file, or the name of a well-known model');
-  return { model: readModelConfig(config), text: readFileSync(join(output, 'model.mal'), 'utf8') };
+  const [config, text] = [join(output, 'config.json'), join(output, 'model.mal')];
+  const missing = [config, text].find(path => !existsSync(path));
+  if (missing !== undefined) throw new UserError(`${missing} is missing; say with --model what the run trains`);
+  return { model: readModelConfig(config), text: readFileSync(text, 'utf8') };
 }
 
 function validationOf(corpus: Corpus, settings: Derived['settings']): ValidationSamples {

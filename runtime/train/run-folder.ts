@@ -4,21 +4,22 @@ import {
   cpSync,
   existsSync,
   linkSync,
-  mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
+  rmdirSync,
   rmSync,
   statSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
-import { writeFileAtomic } from '../atomic-file.ts';
+import { checkFolderWritable, explainWriting, makeFolder, writeFileAtomic } from '../atomic-file.ts';
 import { configOf } from '../hub/config.ts';
 import type { NativeModel } from '../native.ts';
 import { isUnfinished, readState, removeCheckpoint, type TrainState, writeCheckpoint } from './checkpoint.ts';
 import { Journal } from './metrics.ts';
+import { markTraining, requireIdle } from './run-mark.ts';
 
 /** Files that only a training run writes: where one of them is, a run has begun. */
 const MARKS = ['metrics.jsonl', 'latest', 'config.json'];
@@ -30,10 +31,15 @@ export class RunFolder {
   readonly samples: Journal;
   /** How many of the last checkpoints stay, besides the best. */
   readonly #keep: number;
+  readonly #unmark: () => void;
+  /** What the folder held before this process came. */
+  readonly #found: ReadonlySet<string>;
 
-  private constructor(path: string, keep: number) {
+  private constructor(path: string, keep: number, unmark: () => void, found: readonly string[]) {
     this.path = path;
     this.#keep = keep;
+    this.#unmark = unmark;
+    this.#found = new Set(found);
     this.metrics = new Journal(join(path, 'metrics.jsonl'));
     this.samples = new Journal(join(path, 'samples.md'));
   }
@@ -41,10 +47,17 @@ export class RunFolder {
   /**
    * The state that a run in this folder goes on from, null where it starts from the beginning. Nothing is touched.
    *
-   * @throws UserError where the folder holds a run and `resume` is false.
+   * @throws UserError where the folder cannot be written or another process trains in it, where it holds a run and
+   *   `resume` is false, or holds none and `resume` is true.
    */
   static peek(path: string, resume: boolean): TrainState | null {
-    if (!resume && MARKS.some(name => existsSync(join(path, name)))) {
+    checkFolderWritable(path);
+    const holdsRun = MARKS.some(name => existsSync(join(path, name)));
+    if (resume && !holdsRun) {
+      throw new UserError(`${path} holds no run to go on with; leave out --resume to begin one, or check --output`);
+    }
+    if (existsSync(path)) requireIdle(path);
+    if (!resume && holdsRun) {
       throw new UserError(`${path} already holds a run. Continue it with --resume, or choose another --output.`);
     }
     const last = existsSync(path) ? checkpointSteps(path).at(-1) : undefined;
@@ -53,25 +66,31 @@ export class RunFolder {
 
   /**
    * Begins a run in a new or empty folder, or, where `resume` is true, goes on in an old one: what was written after its
-   * last checkpoint is taken back. Without a checkpoint a resumed run starts from the beginning.
+   * last checkpoint is taken back. Without a checkpoint a resumed run starts from the beginning. Until `close` no other
+   * process can open the folder.
    *
-   * @throws UserError where the folder holds a run and `resume` is false, or cannot be made.
+   * @throws UserError as `peek` does.
    */
   static async open(path: string, options: { resume: boolean; keep?: number }): Promise<RunFolder> {
-    const state = RunFolder.peek(path, options.resume);
+    RunFolder.peek(path, options.resume);
+    makeFolder(path);
+    const found = readdirSync(path);
+    const unmark = markTraining(path);
     try {
-      mkdirSync(path, { recursive: true });
+      // Once more, now that nobody else can change what is there.
+      const state = RunFolder.peek(path, options.resume);
+      for (const name of readdirSync(path)) {
+        if (isUnfinished(name)) rmSync(join(path, name), { recursive: true, force: true });
+      }
+      const run = new RunFolder(path, options.keep ?? 2, unmark, found);
+      run.metrics.goBackTo(state?.journals.metrics ?? 0);
+      run.samples.goBackTo(state?.journals.samples ?? 0);
+      if (state) await run.#settle();
+      return run;
     } catch (error) {
-      throw new UserError(`${path} cannot be made: ${(error as Error).message}. Choose another --output.`);
+      unmark();
+      throw error;
     }
-    for (const name of readdirSync(path)) {
-      if (isUnfinished(name)) rmSync(join(path, name), { recursive: true, force: true });
-    }
-    const run = new RunFolder(path, options.keep ?? 2);
-    run.metrics.goBackTo(state?.journals.metrics ?? 0);
-    run.samples.goBackTo(state?.journals.samples ?? 0);
-    if (state) await run.#settle();
-    return run;
   }
 
   checkpointPath(step: number): string {
@@ -87,7 +106,12 @@ export class RunFolder {
   /** Keeps the generated source of the native program, without the program itself. */
   writeSources(sourceFolder: string): void {
     const isSource = (path: string) => !path.endsWith('.so');
-    cpSync(sourceFolder, join(this.path, 'build'), { recursive: true, filter: isSource });
+    const folder = join(this.path, 'build');
+    try {
+      cpSync(sourceFolder, folder, { recursive: true, filter: isSource });
+    } catch (error) {
+      throw explainWriting(error, folder);
+    }
   }
 
   /** Saves a checkpoint and makes it the latest; older ones that are not kept go. */
@@ -102,6 +126,16 @@ export class RunFolder {
   close(): void {
     this.metrics.close();
     this.samples.close();
+    this.#unmark();
+  }
+
+  /** Closes a run that could not begin, and leaves the folder as it was, so that the same command can begin it anew. */
+  abandon(): void {
+    this.close();
+    for (const name of readdirSync(this.path)) {
+      if (!this.#found.has(name)) rmSync(join(this.path, name), { recursive: true, force: true });
+    }
+    if (this.#found.size === 0) rmdirSync(this.path);
   }
 
   /** Brings all that follows from the checkpoints up to date: after each, and where a crash may have come between. */
@@ -153,7 +187,9 @@ export function findCheckpoint(path: string): FoundCheckpoint {
     if (!POINTERS.includes(basename(path)))
       throw new UserError(`${path} is a file. Give a run folder or a step-N folder.`);
     const run = dirname(path);
-    return { folder: join(run, readFileSync(path, 'utf8').trim()), run };
+    const folder = join(run, readFileSync(path, 'utf8').trim());
+    if (!existsSync(folder)) throw new UserError(`${path} stands for ${folder}, which is gone. Give the run folder.`);
+    return { folder, run };
   }
   if (existsSync(join(path, 'state.json'))) return { folder: path, run: dirname(path) };
   const last = checkpointSteps(path).at(-1);
@@ -175,11 +211,20 @@ function replaceByLink(source: string, target: string): void {
   const temporary = join(dirname(target), `.${basename(target)}.${process.pid}.tmp`);
   rmSync(temporary, { force: true });
   try {
-    linkSync(source, temporary);
-  } catch {
-    copyFileSync(source, temporary);
+    linkOrCopy(source, temporary);
+    renameSync(temporary, target);
+  } catch (error) {
+    throw explainWriting(error, target);
+  } finally {
+    // Left by an error; or by the rename, which does nothing where both names were the same file already.
+    rmSync(temporary, { force: true });
   }
-  renameSync(temporary, target);
-  // Where both names were the same file already, the rename did nothing.
-  rmSync(temporary, { force: true });
+}
+
+function linkOrCopy(source: string, target: string): void {
+  try {
+    linkSync(source, target);
+  } catch {
+    copyFileSync(source, target);
+  }
 }
