@@ -1,7 +1,7 @@
 // Turns a formula of MAL (an activation, a norm, a loss) into graph: reductions become reduce nodes, and everything
 // between them one map each.
 import type { Builder } from '../graph/builder.ts';
-import { type Dimension, hasDimension } from '../graph/dimension.ts';
+import { constantCount, type Dimension, hasDimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
 import { mapOver } from '../ops/map.ts';
 import { maximum, sum } from '../ops/reduce.ts';
@@ -25,8 +25,8 @@ import type { FormulaDefinition, SyntaxExpression } from '../syntax/syntax.ts';
 
 export interface FormulaContext {
   readonly builder: Builder;
-  /** The dimension that mean, sum, max, var and at run over; null where a formula has no reduction. */
-  readonly over: Dimension | null;
+  /** The dimensions that mean, sum, max and var run over (and `at`, over one); none where a formula has no reduction. */
+  readonly over: readonly Dimension[];
   /** Values of the formula's constants, such as eps. */
   readonly constants: Readonly<Record<string, number>>;
   /** The trained parameter of this name: weight, bias, or one declared `learned`. */
@@ -169,11 +169,13 @@ class Translation {
         return this.mean(multiply(centred, centred));
       }
       case 'at': {
-        const here = apply('equal', coordinate(this.reduced().name), y);
+        const [dim, ...others] = this.reduced();
+        if (others.length > 0) throw new Error('at() picks along one dimension');
+        const here = apply('equal', coordinate(dim!.name), y);
         return this.total(select(here, x, constant(0)));
       }
       case 'max':
-        if (args.length === 1) return this.read(maximum(builder, this.materialise(x), [this.reduced().name]));
+        if (args.length === 1) return this.read(maximum(builder, this.materialise(x), this.reducedNames()));
     }
     // A formula may bear the name of the function that it is made of: `activation tanh(x) = tanh(x)`.
     if (callee in functions) return apply(callee as FunctionName, ...args);
@@ -183,15 +185,19 @@ class Translation {
   }
 
   private total(x: Scalar): Scalar {
-    return this.read(sum(this.context.builder, this.materialise(x), [this.reduced().name]));
+    return this.read(sum(this.context.builder, this.materialise(x), this.reducedNames()));
   }
 
   private mean(x: Scalar): Scalar {
-    return multiply(this.total(x), constant(1 / this.reduced().size!));
+    return multiply(this.total(x), constant(1 / constantCount(this.reduced())));
   }
 
-  private reduced(): Dimension {
-    if (!this.context.over) throw new Error('a formula reduces where there is no dimension to reduce over');
+  private reduced(): readonly Dimension[] {
+    if (this.context.over.length === 0) throw new Error('a formula reduces where there is no dimension to reduce over');
     return this.context.over;
+  }
+
+  private reducedNames(): string[] {
+    return this.reduced().map(dim => dim.name);
   }
 }

@@ -1,6 +1,7 @@
 // The CPU target: a program as C source, one file for the model beside the headers that it includes.
 import type { Parameter } from '../../build/parameters.ts';
-import { type BlockStage, graphsOf, type Program, type Stage } from '../../build/program.ts';
+import { graphsOf, type Program } from '../../build/program.ts';
+import type { BlockStage, Stage } from '../../build/stage.ts';
 import type { Dimension } from '../../graph/dimension.ts';
 import type { Graph } from '../../graph/graph.ts';
 import { readPackageFile } from '../../package-files.ts';

@@ -30,8 +30,9 @@ export class Writer {
   }
 
   /** A loop over [from, to). */
-  loop(variable: string, from: string, to: string, body: () => void): void {
-    this.block(`for (int64_t ${variable} = ${from}; ${variable} < ${to}; ${variable}++)`, body);
+  loop(variable: string, from: string, to: string, body: () => void, step = 1): void {
+    const advance = step === 1 ? `${variable}++` : `${variable} += ${step}`;
+    this.block(`for (int64_t ${variable} = ${from}; ${variable} < ${to}; ${advance})`, body);
   }
 
   inner(body: () => void): void {
