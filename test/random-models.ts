@@ -17,7 +17,7 @@ const scaling: fc.Arbitrary<RopeScaling | null> = fc.constantFrom<RopeScaling | 
 );
 
 interface PositionDraw {
-  readonly position: string;
+  readonly position: PositionEncoding['kind'];
   readonly headDim: number;
   readonly theta: number;
   readonly partial: boolean;
@@ -27,7 +27,7 @@ interface PositionDraw {
 
 function positionOf({ position, headDim, theta, partial, interleaved, scaling }: PositionDraw): PositionEncoding {
   if (position === 'learned') return { kind: 'learned', max_positions: 32 };
-  if (position !== 'rope') return { kind: position === 'sinusoidal' ? 'sinusoidal' : 'none' };
+  if (position !== 'rope') return { kind: position };
   const dims = partial && headDim >= 6 ? headDim - 2 : headDim;
   // A stretched theta needs more than one pair.
   return { kind: 'rope', theta, dims, interleaved, scaling: dims > 2 ? scaling : null };
@@ -45,7 +45,16 @@ const block: fc.Arbitrary<Block> = fc
     window: fc.constantFrom(null, null, 1, 3, 5),
     qkNorm: fc.option(norm),
     qkNormOver: fc.constantFrom('head' as const, 'all' as const),
-    position: fc.constantFrom('rope', 'rope', 'rope', 'learned', 'sinusoidal', 'none'),
+    position: fc.constantFrom<PositionEncoding['kind']>(
+      'rope',
+      'rope',
+      'rope',
+      'learned',
+      'sinusoidal',
+      'alibi',
+      'none',
+    ),
+    scoreCap: fc.constantFrom(null, null, 1.5),
     theta: fc.constantFrom(100, 10000),
     partial: fc.boolean(),
     interleaved: fc.boolean(),
@@ -82,6 +91,7 @@ const block: fc.Arbitrary<Block> = fc
       qk_norm_over: draw.qkNormOver,
       output_gate: draw.outputGate,
       position_encoding: positionOf(draw),
+      softcap: draw.scoreCap,
       origin: '',
     },
     ffn: { hidden_dim: draw.ffn, activation: draw.activation, gate: draw.gate, bias: draw.ffnBias, origin: '' },

@@ -9,6 +9,7 @@ import { mapWide } from '../ops/map.ts';
 import { add, apply, constant, multiply, operand } from '../scalar/expression.ts';
 import { activate, linear, normalise, type Site } from './layers.ts';
 import { type RotaryTables, rotate } from './positions.ts';
+import { maskOf, scoreOf } from './scores.ts';
 
 export interface BlockInputs {
   readonly x: Node;
@@ -145,10 +146,13 @@ function attention(site: Site, block: Block, inputs: BlockInputs, x: Node) {
   const key = project('key', 'k', kvHeads);
   const value = project('value', 'v', kvHeads);
 
+  const mask = maskOf(site, settings);
   const shape = {
     scale: settings.scale ?? 1 / Math.sqrt(settings.head_dim),
-    causal: settings.causal,
+    causal: settings.causal && mask === null,
     window: settings.window_size ?? 0,
+    score: scoreOf(site, settings),
+    mask,
   };
   const { cache } = inputs;
   const cached = cache && {

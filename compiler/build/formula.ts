@@ -45,6 +45,22 @@ export function buildFormula(formula: FormulaDefinition, args: readonly Node[], 
   return translation.materialise(translation.inline(formula, scope));
 }
 
+/**
+ * The value of a formula that reduces nothing and trains nothing, as an expression of its arguments.
+ * @param args one expression for each of the formula's parameters
+ */
+export function formulaScalar(
+  formula: FormulaDefinition,
+  args: readonly Scalar[],
+  { builder, library }: Pick<FormulaContext, 'builder' | 'library'>,
+): Scalar {
+  const learned = (name: string) => {
+    throw new Error(`the ${formula.kind} ${formula.name} reads ${name}, which is not defined`);
+  };
+  const translation = new Translation({ builder, library, learned, over: [], constants: {} });
+  return translation.inline(formula, new Map(formula.parameters.map((name, n) => [name, args[n]!])));
+}
+
 /** The names that a formula reads besides its parameters and constants: its trained parameters. */
 export function learnedNames(formula: FormulaDefinition): string[] {
   const names = new Set<string>();
@@ -158,7 +174,7 @@ class Translation {
 
   private call(callee: string, args: readonly Scalar[]): Scalar {
     const [x, y] = args as [Scalar, Scalar];
-    const { builder, library } = this.context;
+    const { library } = this.context;
     switch (callee) {
       case 'sum':
         return this.total(x);
@@ -175,7 +191,7 @@ class Translation {
         return this.total(select(here, x, constant(0)));
       }
       case 'max':
-        if (args.length === 1) return this.read(maximum(builder, this.materialise(x), this.reducedNames()));
+        if (args.length === 1) return this.reduce(maximum, x);
     }
     // A formula may bear the name of the function that it is made of: `activation tanh(x) = tanh(x)`.
     if (callee in functions) return apply(callee as FunctionName, ...args);
@@ -185,7 +201,12 @@ class Translation {
   }
 
   private total(x: Scalar): Scalar {
-    return this.read(sum(this.context.builder, this.materialise(x), this.reducedNames()));
+    return this.reduce(sum, x);
+  }
+
+  private reduce(reduction: typeof sum, x: Scalar): Scalar {
+    const over = this.reduced().map(dim => dim.name);
+    return this.read(reduction(this.context.builder, this.materialise(x), over));
   }
 
   private mean(x: Scalar): Scalar {
@@ -195,9 +216,5 @@ class Translation {
   private reduced(): readonly Dimension[] {
     if (this.context.over.length === 0) throw new Error('a formula reduces where there is no dimension to reduce over');
     return this.context.over;
-  }
-
-  private reducedNames(): string[] {
-    return this.reduced().map(dim => dim.name);
   }
 }

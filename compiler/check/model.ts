@@ -79,6 +79,12 @@ export interface Attention {
   /** Whether the heads' outputs are multiplied by sigmoid(x Wᵀ) before the output projection. */
   readonly output_gate: boolean;
   readonly position_encoding: PositionEncoding;
+  /** Scores become softcap * tanh(scores / softcap), after ALiBi's distance; null for none. */
+  readonly softcap?: number | null;
+  /** Name of a `score` formula (score, query, key, head), applied last; null for none. */
+  readonly score?: string | null;
+  /** Name of a `mask` formula (query, key) that takes the place of `causal`; null for none. */
+  readonly mask?: string | null;
   readonly origin: string;
 }
 
@@ -94,6 +100,8 @@ export type PositionEncoding =
     }
   | { readonly kind: 'learned'; readonly max_positions: number }
   | { readonly kind: 'sinusoidal' }
+  /** Scores fall with distance, by a slope of each head (Press et al. 2022). */
+  | { readonly kind: 'alibi' }
   | { readonly kind: 'none' };
 
 /** How rotary frequencies are stretched for contexts longer than the original one. */

@@ -8,7 +8,14 @@ import { readPackageFile } from '../../package-files.ts';
 import type { Extent } from '../../plan/extent.ts';
 import type { LoweredFunction } from '../../plan/plan.ts';
 import { renderTemplate } from '../../template.ts';
-import { emitFunction, type FunctionSource, type Homes, KernelLibrary, shortName } from './functions.ts';
+import {
+  emitFunction,
+  type FunctionSource,
+  type Homes,
+  KernelLibrary,
+  type KernelReport,
+  shortName,
+} from './functions.ts';
 import { countText } from './index-text.ts';
 import { floatLiteral } from './scalar.ts';
 
@@ -16,6 +23,7 @@ export interface CpuSource {
   /** File names and texts, to be written side by side; `model.c` is compiled. */
   readonly files: Readonly<Record<string, string>>;
   readonly functions: readonly FunctionSource[];
+  readonly kernels: readonly KernelReport[];
 }
 
 /**
@@ -74,6 +82,7 @@ export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFu
       'runtime.h': header('runtime.h'),
     },
     functions,
+    kernels: kernels.reports,
   };
 }
 
