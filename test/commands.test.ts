@@ -45,7 +45,20 @@ commands.after(() => {
 
 commands('malc lists every command in the order of use', () => {
   const listed = [...malc([]).stdout.matchAll(/^ {2}malc ([\w-]+)/gm)].map(([, name]) => name);
-  const expected = ['quickstart', 'check', 'info', 'compile', 'train-tokenizer', 'train', 'generate', 'doctor'];
+  const expected = [
+    'quickstart',
+    'check',
+    'info',
+    'explain',
+    'compile',
+    'train-tokenizer',
+    'train',
+    'generate',
+    'import',
+    'export',
+    'verify',
+    'doctor',
+  ];
   assert.equal(listed, expected);
 });
 
