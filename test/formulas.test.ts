@@ -11,6 +11,7 @@ import { evaluate } from '../compiler/graph/evaluate.ts';
 import { makeGraph, type Node } from '../compiler/graph/graph.ts';
 import { type Tensor, zeros } from '../compiler/graph/tensor.ts';
 import { verify } from '../compiler/graph/verify.ts';
+import { parse } from '../compiler/syntax/parse.ts';
 import type { FormulaDefinition } from '../compiler/syntax/syntax.ts';
 import { randomNumbers } from './random-numbers.ts';
 
@@ -113,6 +114,46 @@ for (const [name, expected] of Object.entries(known))
     const { data } = evaluate(graph, new Map([['x', given]]), {}).get('y')!;
     for (const [n, value] of expected.entries())
       assert.ok(Math.abs(data[n]! - value) < 2e-8, `${name}: ${data[n]}, expected ${value}`);
+  });
+
+/** `body`, a norm's, at x[row][i] = row + i with every weight 2, over three rows of five. */
+function normValue(body: string): number[] {
+  const formula = parse(`norm sample(x) = ${body}`, 'sample.mal').syntax.definitions[0] as FormulaDefinition;
+  const { graph, values } = prepare(formula);
+  const x = values.get('x')!;
+  const given = new Map([...values, ['x', { ...x, data: x.data.map((_, i) => Math.floor(i / 5) + (i % 5)) }]]);
+  const weight = values.get('weight');
+  if (weight) given.set('weight', { ...weight, data: weight.data.map(() => 2) });
+  return [...evaluate(graph, given, {}).get('result')!.data];
+}
+
+for (const [body, expected] of [
+  ['x - x + sum(1)', 5],
+  ['x - x + mean(mean(x)) - mean(x)', 0],
+  ['x - x + max(sum(x)) - sum(x)', 0],
+  ['x - x + sum(weight)', 10],
+  ['x - x + sum(weight * mean(x)) - 10 * mean(x)', 0],
+  ['x - x + at(mean(x), 3) - mean(x)', 0],
+] as const)
+  test(`reductions of what does not vary: ${body}`, () => {
+    assert.equal(normValue(body), new Array(15).fill(expected));
+  });
+
+/** Where a formula is smooth or has a kink at 0, its derivative there is that of one of the two sides. */
+for (const formula of [...library.values()].filter(({ kind, name }) => kind === 'activation' || name === 'softplus'))
+  test(`${formula.kind} ${formula.name}: derivative at exactly 0`, () => {
+    const { graph, values } = prepare(formula);
+    const x = values.get('x')!;
+    const at = (value: number) =>
+      evaluate(graph, new Map([...values, ['x', { ...x, data: x.data.map(() => value) }]]), {});
+    const step = 1e-6;
+    const [below, here, above] = [-step, 0, step].map(value => at(value).get('result')!.data[0]!);
+    const slope = at(0).get('x')!.data[0]! / values.get('seed')!.data[0]!;
+    const sides = [(here! - below!) / step, (above! - here!) / step];
+    assert.ok(
+      sides.some(side => Math.abs(side - slope) < 1e-5),
+      `${slope}, differences say ${sides.join(' and ')}`,
+    );
   });
 
 test.run();

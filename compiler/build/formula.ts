@@ -130,17 +130,24 @@ class Translation {
     return this.translate(formula.body, inner);
   }
 
-  /** A tensor of the expression's values, as wide as the widest tensor that it reads. */
+  /** A tensor of the expression's values, over all dimensions that it depends on. */
   materialise(scalar: Scalar): Node {
-    const read = [...operandsOf(scalar)].map(index => this.operands[index]!);
-    const widest = read.reduce<readonly Dimension[]>(
-      (dims, node) => (node.dimensions.length > dims.length ? node.dimensions : dims),
-      [],
-    );
-    for (const name of coordinatesOf(scalar))
-      if (!hasDimension(widest, name))
-        throw new Error(`a formula reads the position along ${name}, which no operand has`);
-    return mapOver(this.context.builder, widest, scalar, this.operands);
+    return mapOver(this.context.builder, this.dimensionsOf(scalar), scalar, this.operands);
+  }
+
+  /** The widest operand's dimensions and those that others have besides: a row's value times a weight has both. */
+  private dimensionsOf(scalar: Scalar): Dimension[] {
+    const read = [...operandsOf(scalar)].map(index => this.operands[index]!.dimensions);
+    const dims: Dimension[] = [];
+    for (const dim of [...read.sort((a, b) => b.length - a.length).flat(), ...this.positionsOf(scalar)])
+      if (!hasDimension(dims, dim.name)) dims.push(dim);
+    return dims;
+  }
+
+  /** The reduced dimensions along which the expression reads a position. */
+  private positionsOf(scalar: Scalar): Dimension[] {
+    const read = coordinatesOf(scalar);
+    return this.context.over.filter(dim => read.has(dim.name));
   }
 
   private translate(expression: SyntaxExpression, scope: ReadonlyMap<string, Scalar>): Scalar {
@@ -191,7 +198,7 @@ class Translation {
         return this.total(select(here, x, constant(0)));
       }
       case 'max':
-        if (args.length === 1) return this.reduce(maximum, x);
+        if (args.length === 1) return this.isReducible(x) ? this.reduce(maximum, x) : x;
     }
     // A formula may bear the name of the function that it is made of: `activation tanh(x) = tanh(x)`.
     if (callee in functions) return apply(callee as FunctionName, ...args);
@@ -201,7 +208,7 @@ class Translation {
   }
 
   private total(x: Scalar): Scalar {
-    return this.reduce(sum, x);
+    return this.isReducible(x) ? this.reduce(sum, x) : multiply(x, constant(constantCount(this.reduced())));
   }
 
   private reduce(reduction: typeof sum, x: Scalar): Scalar {
@@ -211,6 +218,11 @@ class Translation {
 
   private mean(x: Scalar): Scalar {
     return multiply(this.total(x), constant(1 / constantCount(this.reduced())));
+  }
+
+  /** False for what is the same all along the reduced dimensions, such as another reduction's result. */
+  private isReducible(x: Scalar): boolean {
+    return this.reduced().every(dim => hasDimension(this.dimensionsOf(x), dim.name));
   }
 
   private reduced(): readonly Dimension[] {

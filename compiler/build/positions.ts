@@ -44,15 +44,18 @@ export function rotaryTables(builder: Builder, start: Node, headDim: Dimension, 
   const position = add(operand(0), coordinate(time.name));
   const angle = multiply(position, scaledFrequency(pairIndex, dims, theta, scaling));
   const factor = constant(attentionFactor(scaling));
-  const cosine = multiply(factor, apply('cos', angle));
-  const sine = multiply(factor, apply('sin', angle));
+  const table = (label: string, expression: Scalar, of: Node) =>
+    builder.within(label, '', () => mapOver(builder, [time, headDim], expression, [of]));
+  // The angle is a node of its own, so that it is computed once for both tables.
+  const angles = table('rotary_angle', angle, start);
+  const cosine = multiply(factor, apply('cos', operand(0)));
+  const sine = multiply(factor, apply('sin', operand(0)));
   const turns = (inside: Scalar, outside: number) =>
     dims === headDim.size ? inside : select(apply('less', element, constant(dims)), inside, constant(outside));
-  const table = (expression: Scalar) => mapOver(builder, [time, headDim], expression, [start]);
   return {
-    cos: builder.within('rotary_cos', '', () => table(turns(cosine, 1))),
+    cos: table('rotary_cos', turns(cosine, 1), angles),
     // The first of a pair subtracts its partner, the second adds it.
-    sin: builder.within('rotary_sin', '', () => table(turns(select(isFirst, negate(sine), sine), 0))),
+    sin: table('rotary_sin', turns(select(isFirst, negate(sine), sine), 0), angles),
   };
 }
 

@@ -12,9 +12,17 @@ const longest = 110;
 export function explainKernel(kernel: Kernel, nameOf: (node: Node) => string): string[] {
   const origins = [...new Set(kernel.members.map(node => node.origin).filter(origin => origin !== ''))];
   const outputs = [...new Set(kernel.outputs.map(nameOf))];
-  const head = `${outputs.join(', ')}${origins.length > 0 ? `: ${origins.join(', ')}` : ''}`;
+  const head = listLines([`${outputs.join(', ')}${origins.length > 0 ? `: ${origins.join(', ')}` : ''}`]);
   const lines = kernel.members.flatMap(node => explainNode(node, nameOf)).filter(line => line.length <= longest);
-  return [head, ...lines.map(line => `  ${line}`)];
+  return [...head, ...lines.map(line => `  ${line}`)];
+}
+
+/** Breaks the last line after commas until it is short enough. */
+function listLines(lines: readonly string[]): string[] {
+  const last = lines.at(-1)!;
+  const at = last.lastIndexOf(', ', longest) + 1;
+  if (last.length <= longest || at === 0) return [...lines];
+  return listLines([...lines.slice(0, -1), last.slice(0, at), `  ${last.slice(at).trimStart()}`]);
 }
 
 function explainNode(node: Node, nameOf: (node: Node) => string): string[] {
@@ -42,6 +50,8 @@ function explainNode(node: Node, nameOf: (node: Node) => string): string[] {
     }
     case 'gather':
       return [`${result} = rows of ${inputs[0]} at ${inputs[1]}`];
+    case 'append':
+      return [`${result} holds ${inputs[1]} from position ${inputs[2]} on`];
     case 'scatter-add':
       return [`${result} = ${inputs[1]} added to the rows at ${inputs[0]}`];
     default:

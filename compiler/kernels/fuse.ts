@@ -39,9 +39,10 @@ function mergeEpilogues(graph: Graph, partition: Partition): void {
     );
     const onlyForRows =
       readers.get(node)!.length > 0 && readers.get(node)!.every(reader => reader.primitive?.kernel === 'row');
-    if (feedsReduction(node) || (readsProductInRow && onlyForRows)) continue;
     const matmuls = node.inputs.filter(input => partition.holds(input, 'matmul'));
     if (matmuls.length === 0) continue;
+    // Several products become one tensor in any case.
+    if (matmuls.length === 1 && (feedsReduction(node) || (readsProductInRow && onlyForRows))) continue;
     if (partition.merge([node, ...matmuls])) continue;
     for (const matmul of matmuls.reverse()) if (partition.merge([node, matmul])) break;
   }
@@ -79,11 +80,18 @@ function mergeSiblings(graph: Graph, partition: Partition, kernel: string): void
     const twin = nodes.find(
       other =>
         other.id < node.id &&
+        shapeOf(other) === shapeOf(node) &&
         other.inputs.length === node.inputs.length &&
         other.inputs.every((input, n) => input === node.inputs[n]),
     );
     if (twin) partition.merge([twin, node]);
   }
+}
+
+/** What two by-products of one attention have in common: everything but which of its results they are. */
+function shapeOf(node: Node): string {
+  const { result: _, of: __, ...shape } = node.attributes as { result?: string; of?: string };
+  return JSON.stringify(shape);
 }
 
 /** Disjoint groups of nodes, each of which can be one kernel. */

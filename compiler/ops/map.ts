@@ -144,7 +144,7 @@ function hoist(builder: Builder, dimensions: readonly Dimension[], expression: S
   ]);
   const leading = dimensions.slice(0, used.size);
   if (used.size > 0 && used.size < dimensions.length && leading.every(dim => used.has(dim.name))) {
-    const row = builder.suffixed('_row', () => mapOver(builder, leading, expression, operands));
+    const row = builder.suffixed('_factor', () => mapOver(builder, leading, expression, operands));
     return operand(operands.push(row) - 1);
   }
   return apply(expression.name, ...expression.args.map(arg => hoist(builder, dimensions, arg, operands)));

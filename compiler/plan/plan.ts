@@ -32,15 +32,15 @@ export interface LoweredFunction {
 }
 
 /**
- * Places every value that passes between kernels, except inputs, outputs and caches, which have a home outside the
+ * Places every value that passes between kernels, except inputs, caches and outputs in place, which have a home outside the
  * function. Largest first, each at the lowest offset where no live value is in the way.
  */
 export function planMemory(graph: Graph, schedule: Schedule): Plan {
-  const bound = new Set<Node>(graph.outputs.map(output => output.node));
+  const bound = outputsInPlace(graph);
   // A cache is written in place: the whole cache lies where the cache lay.
   for (const node of graph.nodes) if (node.primitive === null || node.primitive.name === 'append') bound.add(node);
   const placed: (Lifetime & { offset: number })[] = [];
-  const lifetimes = lifetimesOf(schedule).filter(({ node }) => !bound.has(node));
+  const lifetimes = lifetimesOf(graph, schedule).filter(({ node }) => !bound.has(node));
   for (const lifetime of lifetimes.sort((a, b) => b.count - a.count || a.node.id - b.node.id)) {
     const inTheWay = placed
       .filter(other => other.growth === lifetime.growth && other.from <= lifetime.to && lifetime.from <= other.to)
@@ -57,11 +57,24 @@ export function planMemory(graph: Graph, schedule: Schedule): Plan {
   return { placements: new Map(placed.map(({ node, growth, offset }) => [node, { growth, offset }])), totals };
 }
 
-function lifetimesOf(schedule: Schedule): Lifetime[] {
+/**
+ * Outputs that are computed right where the caller wants them. One that is added to a buffer and wanted elsewhere too is
+ * not: it needs a place of its own, from which both are served in the end.
+ */
+export function outputsInPlace({ outputs }: Graph): Set<Node> {
+  const inPlace = outputs.filter(({ node }) => {
+    const same = outputs.filter(output => output.node === node);
+    return same.length === 1 || same.every(output => !output.accumulate);
+  });
+  return new Set(inPlace.map(output => output.node));
+}
+
+function lifetimesOf(graph: Graph, schedule: Schedule): Lifetime[] {
   const last = new Map<Node, number>();
   schedule.kernels.forEach((kernel, index) => {
     for (const node of [...kernel.inputs, ...kernel.outputs]) last.set(node, index);
   });
+  for (const { node } of graph.outputs) last.set(node, schedule.kernels.length);
   return schedule.kernels.flatMap((kernel, from) =>
     kernel.outputs.map(node => {
       const extent = extentOf(node.dimensions);

@@ -91,7 +91,8 @@ export const functions: Readonly<Record<FunctionName, ScalarFunction>> = {
   erf: unary(errorFunction, x => multiply(constant(2 / Math.sqrt(Math.PI)), apply('exp', negate(multiply(x, x))))),
   sin: unary(Math.sin, x => apply('cos', x)),
   cos: unary(Math.cos, x => negate(apply('sin', x))),
-  abs: unary(Math.abs, x => select(apply('less', x, zero), constant(-1), one)),
+  // -1 at 0, as max(x, 0) is flat there and |x| = 2 max(x, 0) - x: softplus, which has both, then gets its true slope.
+  abs: unary(Math.abs, x => select(apply('lessEqual', x, zero), constant(-1), one)),
   floor: flat(1, x => Math.floor(x!)),
   // At a tie the gradient goes to the second argument: relu(x) = max(x, 0) is flat at 0, as elsewhere in the field.
   min: {

@@ -3,10 +3,16 @@
 #ifndef MALC_RUNTIME_H
 #define MALC_RUNTIME_H
 #include <math.h>
-#include <omp.h>
 #include <stdint.h>
 #include <string.h>
 #include "matmul.h"
+
+#ifndef _OPENMP /* one thread does all, and the pragmas mean nothing */
+static inline int omp_get_max_threads(void) { return 1; }
+static inline int omp_get_num_threads(void) { return 1; }
+static inline int omp_get_thread_num(void) { return 0; }
+static inline void omp_set_num_threads(int threads) { (void)threads; }
+#endif
 
 /* Rows for one task of a product that has `chunks` tasks for each block of rows: few enough that every thread gets several
  * tasks, so that none waits long for the last one. */

@@ -6,17 +6,17 @@ import type { AttentionGradientAttributes } from '../../ops/attention-gradient.t
 import type { Scalar } from '../../scalar/expression.ts';
 import { renderTemplate } from '../../template.ts';
 import { attentionScratch, keyBlock, queryBlock } from './block-sizes.ts';
-import type { Argument, KernelSource, Surroundings } from './kernel-source.ts';
+import type { Argument, KernelSource } from './kernel-source.ts';
 import { floatLiteral, printCondition, printScalar, type Spelling } from './scalar.ts';
 
-export function emitAttention(kernel: AttentionKernel, surroundings: Surroundings): KernelSource {
+export function emitAttention(kernel: AttentionKernel): KernelSource {
   const [first] = kernel.members as [Node];
   const shape = first.attributes as AttentionAttributes;
   const [query, key] = first.inputs as [Node, Node];
   const headDim = query.dimensions[3]!.size!;
   const fields = {
     name: '@NAME@',
-    comment: surroundings.comment.join('\n * '),
+    comment: comment(first),
     heads: query.dimensions[2]!.size!,
     kv_heads: key.dimensions[2]!.size!,
     head_dim: headDim,
@@ -48,6 +48,15 @@ export function emitAttention(kernel: AttentionKernel, surroundings: Surrounding
       scratch,
     ],
   };
+}
+
+/** Names no values but the kernel's own, so that decoding shares the kernel with training. */
+function comment({ origin, attributes }: Node): string {
+  const { scale, causal, window, score, mask } = attributes as AttentionAttributes;
+  const seen = `${causal ? ', causal' : ''}${window > 0 ? `, window ${window}` : ''}${mask ? ', masked' : ''}`;
+  const scores = `${scale.toPrecision(4)} query keyᵀ`;
+  const weights = `softmax(${score ? `score(${scores})` : scores}${seen})`;
+  return `${origin === '' ? '' : `${origin}: `}output = ${weights} value`;
 }
 
 /** Bodies of the functions of a query and a key that the frames are given, in C; '' for what the kernel does without. */

@@ -18,18 +18,21 @@ export interface ElementOptions {
   readonly nameOf: (node: Node) => string;
   /** In force inside the loop that is being written: how far each pair's partner is. */
   readonly segment: ReadonlyMap<string, number>;
+  /** Where a scope around this one computes elements too: its names are not taken again. */
+  readonly outer?: Elements;
 }
 
 /** Emits into `writer`; values are remembered for the place that they were computed for. */
 export class Elements {
   private readonly known = new Map<string, string>();
-  private readonly used = new Set<string>();
+  private readonly used: Set<string>;
   private readonly writer: Writer;
   private readonly options: ElementOptions;
 
   constructor(writer: Writer, options: ElementOptions) {
     this.writer = writer;
     this.options = options;
+    this.used = new Set(options.outer?.used);
   }
 
   /** The name or text of a node's element at these coordinates. */

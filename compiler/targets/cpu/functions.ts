@@ -5,14 +5,14 @@ import { printGraph } from '../../graph/print.ts';
 import { explainKernel } from '../../kernels/explain.ts';
 import type { Kernel } from '../../kernels/kernel.ts';
 import type { Extent } from '../../plan/extent.ts';
-import type { LoweredFunction } from '../../plan/plan.ts';
+import { type LoweredFunction, outputsInPlace } from '../../plan/plan.ts';
 import { emitAttention } from './attention.ts';
 import { countText } from './index-text.ts';
 import type { Argument, KernelSource, Surroundings } from './kernel-source.ts';
 import { emitMatmul } from './matmul.ts';
 import { emitRow } from './row.ts';
 import { emitSimple } from './simple.ts';
-import { Names, Writer } from './writer.ts';
+import { Names, Writer, withName } from './writer.ts';
 
 /** Where a function finds its inputs and leaves its outputs, as C text, by label; null for a value it keeps to itself. */
 export type Homes = (label: string, isOutput: boolean) => string | null;
@@ -47,20 +47,21 @@ export interface KernelReport {
 
 /** Collects the kernels of a program's functions. */
 export class KernelLibrary {
+  private readonly reserved: ReadonlySet<string>;
   private readonly names = new Names();
   private readonly byText = new Map<string, KernelReport>();
 
   /** @param reserved names of functions that no kernel may take */
   constructor(reserved: readonly string[]) {
-    for (const name of reserved) this.names.unique(name);
+    this.reserved = new Set(reserved);
   }
 
   /** The name of this kernel's function; an equal kernel of an earlier function serves again. */
   add({ text }: KernelSource, wanted: string, kind: Kernel['kind'], explanation: readonly string[]): string {
     const known = this.byText.get(text);
     if (known) return known.name;
-    const name = this.names.unique(wanted);
-    this.byText.set(text, { name, kind, explanation, source: text.replaceAll('@NAME@', name) });
+    const name = this.names.unique(this.reserved.has(wanted) ? `${wanted}_kernel` : wanted);
+    this.byText.set(text, { name, kind, explanation, source: withName(text, name) });
     return name;
   }
 
@@ -86,9 +87,10 @@ export function emitFunction(
   const copies: { from: Node; to: string; accumulate: boolean }[] = [];
   const outputNames = new Map<Node, string>();
   const accumulated = new Set<Node>();
+  const inPlace = outputsInPlace(graph);
   for (const { name, node, accumulate } of graph.outputs) {
     const home = required(homes(name, true), graph, name);
-    if (places.has(node)) copies.push({ from: node, to: home, accumulate });
+    if (places.has(node) || !inPlace.has(node)) copies.push({ from: node, to: home, accumulate });
     else {
       places.set(node, home);
       outputNames.set(node, name);
@@ -151,7 +153,7 @@ function emitKernel(kernel: Kernel, surroundings: Surroundings): KernelSource {
       return emitMatmul(kernel, surroundings);
     case 'attention':
     case 'attention-gradient':
-      return emitAttention(kernel, surroundings);
+      return emitAttention(kernel);
     default:
       return emitSimple(kernel, surroundings);
   }
@@ -180,8 +182,10 @@ function nameValues(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): Map
   for (const node of [...kernel.inputs, ...kernel.outputs, ...kernel.members]) {
     if (named.has(node)) continue;
     const wanted = valueName(node, outputNames);
+    // What is appended to keeps its name.
+    const same = node.primitive?.name === 'append' ? named.get(node.inputs[0]!) : undefined;
     const suffix = kernel.outputs.includes(node) ? '' : suffixOf(node, kernel);
-    named.set(node, names.unique(wanted + suffix));
+    named.set(node, same ?? names.unique(wanted + suffix));
   }
   return named;
 }
@@ -219,8 +223,8 @@ function kernelName(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): str
   const values = kernel.outputs.filter(node => !isWeight(node)).map(node => valueName(node, outputNames));
   const weights = kernel.outputs.filter(isWeight).map(node => valueName(node, outputNames).replace('_weight_', '_'));
   // A statistic that is kept beside a value says nothing new.
-  const main = values.filter(name => !/_(sum|max)$|^log_sum_exp$/.test(name));
-  const named = main.length > 0 ? main : values;
+  const main = values.filter(name => !/_(sum|max|factor)$|^log_sum_exp$/.test(name));
+  const named = [...new Set(main.length > 0 ? main : values)];
   if (named.length === 0) return weights.slice(0, 3).join('_');
   if (kernel.kind === 'attention-gradient') return 'attention_gradient';
   return `${named.slice(0, 3).join('_')}${weights.length > 0 ? '_and_weights' : ''}`;

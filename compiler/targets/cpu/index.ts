@@ -65,17 +65,19 @@ export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFu
     emit(embedding.backward, embedding, `${writes(embedding)}, const float *y_gradient`, homes(embedding)),
   ];
   const functions = [...forward, ...backward];
-  const model = renderTemplate('cpu/model.c.hbs', {
+  const fields = {
     ...modelFields(program),
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     training: needs(functions, lowered),
     inference: needs(forward, lowered),
-  });
+  };
+  const parts = ['model', 'memory', 'interface'].map(part => renderTemplate(`cpu/${part}.c.hbs`, fields));
+
   const header = (file: string) => readPackageFile(`templates/cpu/${file}`);
   return {
     files: {
-      'model.c': model,
+      'model.c': parts.join(''),
       'malc.h': header('malc.h'),
       'malc_math.h': header('math.h'),
       'matmul.h': header('matmul.h'),
@@ -141,7 +143,7 @@ function modelFields({ model, embedding, blocks, head }: Program) {
     head_count: own.length,
     head_has_own: own.length > 0,
     tied: tied ? shortName(tied.name) : '',
-    layer_kinds: model.layers.join(', '),
+    layer_kinds: inRowsOf(32, model.layers).map(row => row.join(', ')),
     stages: [
       stage(embedding, 'The embedding of tokens and positions.', '1'),
       ...blocks.map((block, n) => stage(block, blockTitle(model.blocks[n]!), 'LAYERS')),
@@ -190,22 +192,44 @@ const savedFields = (block: BlockStage) =>
 function needs(functions: readonly FunctionSource[], lowered: ReadonlyMap<string, LoweredFunction>) {
   const most = (growth: string) =>
     Math.max(0, ...functions.map(({ name }) => lowered.get(name)!.plan.totals.get(growth) ?? 0));
-  const workspaces = [...new Set(functions.flatMap(source => source.workspaces.map(workspaceText)))];
   return {
     fixed: most(''),
     per_sequence: most('batch'),
     per_position: most('time'),
     per_token: most('batch*time'),
-    workspace: workspaces.reduce((sum, text) => (sum === '0' ? text : `greatest(${sum}, ${text})`), '0'),
+    workspaces: workspaceTexts(functions.flatMap(source => source.workspaces)),
     scratch: Math.max(0, ...functions.map(source => source.scratch)),
   };
 }
 
-function workspaceText(extents: readonly Extent[]): string {
+/** Sizes of workspaces as C text, without those that another is at least as large as whatever the run-time sizes. */
+function workspaceTexts(workspaces: readonly (readonly Extent[])[]): string[] {
+  const sizes = new Map(
+    workspaces.map(extents => {
+      const counts = countsOf(extents);
+      return [countsText(counts), counts] as const;
+    }),
+  );
+  const covers = (a: Counts, b: Counts) => [...b].every(([growth, count]) => count <= (a.get(growth) ?? 0));
+  return [...sizes]
+    .filter(([text, counts]) => ![...sizes].some(([other, larger]) => other !== text && covers(larger, counts)))
+    .map(([text]) => text);
+}
+
+/** Floats for each combination of run-time positions, by what they grow with. */
+type Counts = ReadonlyMap<string, number>;
+
+function countsOf(extents: readonly Extent[]): Counts {
   const counts = new Map<string, number>();
   for (const { runtime, count } of extents) {
     const growth = runtime.join(' * ').replace('batch * time', 'tokens');
     counts.set(growth, (counts.get(growth) ?? 0) + count);
   }
-  return [...counts].map(([growth, count]) => (growth === '' ? String(count) : `${growth} * ${count}`)).join(' + ');
+  return counts;
 }
+
+const countsText = (counts: Counts): string =>
+  [...counts].map(([growth, count]) => (growth === '' ? String(count) : `${growth} * ${count}`)).join(' + ');
+
+const inRowsOf = <T>(width: number, items: readonly T[]): T[][] =>
+  items.length <= width ? [[...items]] : [items.slice(0, width), ...inRowsOf(width, items.slice(width))];

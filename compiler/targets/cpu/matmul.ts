@@ -48,6 +48,10 @@ interface Task {
   readonly width: number;
   /** True where the rows may be few enough for the product that packs nothing. */
   readonly few: boolean;
+  /** Names of the task's own scope. */
+  readonly names: Names;
+  /** Its rows of each left operand, once they are declared. */
+  readonly lefts: Map<Node, string>;
 }
 
 class MatmulEmitter {
@@ -146,21 +150,26 @@ class MatmulEmitter {
     const chunks = Math.ceil(columns / width);
     const rows = this.names.unique(`${this.named.get(group.products[0]!)}_rows`);
     const block = this.names.unique(`${this.named.get(group.products[0]!)}_block`);
-    writer.comment(group.products.map(node => this.formula(node)));
-    writer.line(`const int64_t ${rows} = ${countText(group.rows)}, ${block} = malc_task_rows(${rows}, ${chunks});`);
-    writer.line('#pragma omp for schedule(dynamic, 1) nowait');
-    writer.loop('task', '0', times(`(${rows} + ${block} - 1) / ${block}`, String(chunks)), () => {
-      writer.line(`const int64_t first = ${chunks === 1 ? 'task' : `task / ${chunks}`} * ${block};`);
+    const run = chunks > 1 ? { column: 'column', columns: 'columns' } : { column: '0', columns: String(columns) };
+    const task: Task = { group, ...run, width, few, names: new Names(this.names), lefts: new Map() };
+    const body = () => {
       writer.line(`const int64_t rows = malc_least(${block}, ${rows} - first);`);
-      if (chunks > 1) {
-        writer.line(`const int64_t column = task % ${chunks} * ${width};`);
-        writer.line(`const int64_t columns = malc_least(${width}, ${columns} - column);`);
-      }
-      const run = chunks > 1 ? { column: 'column', columns: 'columns' } : { column: '0', columns: String(columns) };
-      const task: Task = { group, ...run, width, few };
+      if (chunks > 1) writer.line(`const int64_t columns = malc_least(${width}, ${columns} - column);`);
       if (this.isDirect(group)) this.direct(writer, task, columns);
       else this.throughTiles(writer, task);
-    });
+    };
+    writer.comment(group.products.map(node => this.formula(node)));
+    writer.line(`const int64_t ${rows} = ${countText(group.rows)};`);
+    writer.line(`const int64_t ${block} = malc_task_rows(${rows}, ${chunks});`);
+    const overRows = `for (int64_t first = 0; first < ${rows}; first += ${block})`;
+    if (chunks === 1) {
+      writer.line('#pragma omp for schedule(dynamic, 1) nowait');
+      writer.block(overRows, body);
+      return;
+    }
+    writer.line('#pragma omp for collapse(2) schedule(dynamic, 1) nowait');
+    writer.line(overRows);
+    writer.inner(() => writer.block(`for (int64_t column = 0; column < ${columns}; column += ${width})`, body));
   }
 
   /** One product that is an output as it stands: multiplied, or added, right where it belongs. */
@@ -171,13 +180,15 @@ class MatmulEmitter {
   private direct(writer: Writer, task: Task, columns: number): void {
     const [node] = task.group.products as [Node];
     const target = plus([this.named.get(node)!, times('first', String(columns)), task.column]);
+    this.declareLefts(writer, task);
     this.multiply(writer, task, node, target, String(columns), this.surroundings.accumulates(node));
   }
 
   private throughTiles(writer: Writer, task: Task): void {
     const tiles = new Map<Node, string>();
+    this.declareLefts(writer, task);
     task.group.products.forEach((node, n) => {
-      const name = this.names.unique(`${this.named.get(node)}_tile`);
+      const name = task.names.unique(`${this.named.get(node)}_tile`);
       tiles.set(node, name);
       writer.line(`float *${name} = own + MALC_SCRATCH${n === 0 ? '' : ` + ${n * task.width} * MALC_ROWS`};`);
       this.multiply(writer, task, node, name, String(task.width), false);
@@ -185,15 +196,25 @@ class MatmulEmitter {
     writer.loop('r', '0', 'rows', () => this.epilogueRow(writer, task, tiles));
   }
 
+  /** The task's rows of each left operand. */
+  private declareLefts(writer: Writer, { group, names, lefts }: Task): void {
+    for (const node of group.products) {
+      const [left] = node.inputs as [Node];
+      if (lefts.has(left)) continue;
+      const name = names.unique(`${this.named.get(left)}_slice`);
+      const from = plus([this.named.get(left)!, times('first', strideOf(left.dimensions, group.rows))]);
+      writer.line(`const malc_matrix ${name} = ${matrixText(from, left.dimensions, group.rows, innerOf(node))};`);
+      lefts.set(left, name);
+    }
+  }
+
   private multiply(writer: Writer, task: Task, node: Node, target: string, stride: string, add: boolean): void {
-    const { group, column, columns, few } = task;
+    const { group, column, columns, few, lefts } = task;
     const [left] = node.inputs as [Node];
     const inner = innerOf(node);
     const depth = countText(inner);
     const { matrix, packed } = this.rights.get(this.rightKey(node, group))!;
-    const first = times('first', strideOf(left.dimensions, group.rows));
-    const from = matrixText(`${this.named.get(left)} + ${first}`, left.dimensions, group.rows, inner);
-    const common = `${target}, ${stride}, (malc_matrix)${from}, rows`;
+    const common = `${target}, ${stride}, ${lefts.get(left)}, rows`;
     if (add) {
       const panels = `malc_packed_panels(${packed}, ${depth}, ${column})`;
       writer.line(`malc_multiply_panels(${common}, ${panels}, ${depth}, ${columns}, own, true);`);
@@ -205,7 +226,7 @@ class MatmulEmitter {
 
   /** Finishes row `r` of the tiles: the epilogue's maps, and the stores. */
   private epilogueRow(writer: Writer, task: Task, tiles: ReadonlyMap<Node, string>): void {
-    const { group, column, columns, width } = task;
+    const { group, column, columns, width, names } = task;
     const inside = new Set(group.epilogue);
     const flat = group.columns.length === 1;
     const step = productOf(group.columns.slice(1).map(dim => dim.size!));
@@ -216,7 +237,7 @@ class MatmulEmitter {
     const pointers = new Map<Node, string>();
     const targets = new Map<Node, string>();
     for (const [node, tile] of tiles) {
-      const name = this.names.unique(`${this.named.get(node)}_done`);
+      const name = names.unique(`${this.named.get(node)}_done`);
       writer.line(`const float *${name} = ${tile} + r * ${width};`);
       pointers.set(node, name);
     }
@@ -225,7 +246,7 @@ class MatmulEmitter {
       const hasRows = node.dimensions.some(dim => hasDimension(group.rows, dim.name));
       if (!hasRows || !hasColumns) continue;
       const isOutput = group.outputs.includes(node);
-      const name = this.names.unique(`${this.named.get(node)}_row`);
+      const name = names.unique(`${this.named.get(node)}_row`);
       const own = node.dimensions.filter(dim => hasDimension(group.columns, dim.name));
       const leads = sameDimensions(node.dimensions.slice(0, group.rows.length), group.rows);
       const offset = leads ? times('(first + r)', countText(own)) : offsetText(node.dimensions, at);
@@ -239,7 +260,7 @@ class MatmulEmitter {
       if (tiles.has(node))
         return `${pointer}[${offsetText(group.columns, place)}${column === '0' ? '' : ` - ${column}`}]`;
       if (pointer) return `${cast}${pointer}[${offsetText(own, place)}]`;
-      return `${cast}${this.named.get(node)}[${own.length === 0 && node.dimensions.length > 0 ? '(first + r)' : offsetText(node.dimensions, place)}]`;
+      return `${cast}${this.named.get(node)}[${sameDimensions(node.dimensions, group.rows) ? '(first + r)' : offsetText(node.dimensions, place)}]`;
     };
     const bounds = (dim: Dimension, axis: number): [string, string] =>
       axis > 0 || column === '0'

@@ -81,22 +81,32 @@ class RowEmitter {
         const name = this.names.unique(`${this.named.get(node)}_part`);
         this.rowValues.set(node, name);
         const width = countText(node.dimensions);
+        if (node.dimensions.length === 0) {
+          writer.line(`float ${name} = 0.0f;`);
+          continue;
+        }
         writer.line(`float *${name} = ${partials.get(node)} + ${times('part', width)};`);
         writer.line(`for (int64_t i = 0; i < ${width}; i++) ${name}[i] = 0.0f;`);
       }
       writer.loop('row', 'rows * part / parts', 'rows * (part + 1) / parts', () => this.row(writer));
+      for (const node of this.totals)
+        if (node.dimensions.length === 0) writer.line(`${partials.get(node)}[part] = ${this.rowValues.get(node)};`);
     });
     for (const node of this.totals) {
       const width = countText(node.dimensions);
       const assign = this.surroundings.accumulates(node) ? '+=' : '=';
-      if (width !== '1') writer.line('#pragma omp parallel for schedule(static)');
-      writer.loop('i', '0', width, () => {
-        writer.line('double sum = 0;');
-        writer.line(
-          `for (int64_t part = 0; part < parts; part++) sum += ${partials.get(node)}[${width === '1' ? 'part' : `part * ${width} + i`}];`,
-        );
-        writer.line(`${this.named.get(node)}[i] ${assign} (float)sum;`);
-      });
+      const addParts = (sum: string, place: string, to: string) => {
+        writer.line(`double ${sum} = 0;`);
+        writer.line(`for (int64_t part = 0; part < parts; part++) ${sum} += ${partials.get(node)}[${place}];`);
+        writer.line(`${to} ${assign} (float)${sum};`);
+      };
+      const name = this.named.get(node)!;
+      if (node.dimensions.length === 0) {
+        addParts(this.names.unique(`${name}_total`), 'part', `*${name}`);
+        continue;
+      }
+      writer.line('#pragma omp parallel for schedule(static)');
+      writer.loop('i', '0', width, () => addParts('sum', `part * ${width} + i`, `${name}[i]`));
     }
   }
 
@@ -125,18 +135,25 @@ class RowEmitter {
         this.kernel.members.filter(node => levels.get(node) === level),
         at,
         rowNames,
+        rowElements,
       );
       for (const node of this.kernel.members) {
         if (levels.get(node) !== level) continue;
         if (this.isColumnReduction(node)) this.storeRow(writer, node);
         if (this.totals.includes(node) && !this.isElement(node.inputs[0]!))
-          writer.line(`${this.rowValues.get(node)}[0] += ${this.rowValue(node.inputs[0]!, at, rowNames)};`);
+          writer.line(`${this.rowValues.get(node)} += ${this.rowValue(node.inputs[0]!, at, rowNames)};`);
       }
     }
   }
 
   /** A pass over the columns: sums of this level's reductions and totals, and stores of this level's outputs. */
-  private pass(writer: Writer, nodes: readonly Node[], at: Coordinates, rowNames: ReadonlyMap<Node, string>): void {
+  private pass(
+    writer: Writer,
+    nodes: readonly Node[],
+    at: Coordinates,
+    rowNames: ReadonlyMap<Node, string>,
+    outer: Elements,
+  ): void {
     const reductions = nodes.filter(node => this.isColumnReduction(node));
     const stores = nodes.filter(node => this.isElement(node) && this.kernel.outputs.includes(node));
     const totals = nodes.filter(node => this.totals.includes(node) && this.isElement(node.inputs[0]!));
@@ -160,6 +177,7 @@ class RowEmitter {
           read: (node, where) => this.readElement(node, where, rowNames),
           nameOf: node => this.localName(node),
           segment,
+          outer,
         });
         for (const node of stores) {
           const once =
@@ -201,7 +219,7 @@ class RowEmitter {
   private row(writer: Writer): void {
     const { rows } = this.kernel;
     const at = new Map(rows.map(dim => [dim.name, rows.length === 1 ? 'row' : coordinateName(dim)]));
-    const body = new Writer();
+    const body = writer.inside();
     this.rowBody(body, at);
     const text = body.toString();
     rows.forEach((dim, n) => {

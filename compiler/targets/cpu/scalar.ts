@@ -129,7 +129,7 @@ function printer(scalar: Scalar, spelling: Spelling, declare: Declare): Printer 
     const [symbol, precedence] = infix[value.name]!;
     const joins = value.name === 'and' || value.name === 'or';
     const side = joins ? condition : number;
-    // Compilers warn of && inside || without parentheses, so either gets them inside either.
+    // Compilers warn of && inside || without parentheses.
     const least = joins ? equality : precedence + 1;
     return [`${wrap(side(a), least)} ${symbol} ${wrap(side(b), least)}`, precedence];
   };

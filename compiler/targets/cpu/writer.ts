@@ -2,15 +2,30 @@
 
 const widest = 118;
 
+/** Stands for a kernel's own name until it is known. */
+export const ownName = '@NAME@';
+
 export class Writer {
   private readonly lines: string[] = [];
   private depth = 0;
+  private readonly outer: number;
+
+  /** @param outer columns that its lines will be moved by: where it is appended to another */
+  constructor(outer = 0) {
+    this.outer = outer;
+  }
+
+  /** A writer of lines that are appended at this one's depth. */
+  inside(): Writer {
+    return new Writer(this.outer + 2 * this.depth);
+  }
 
   line(text = ''): void {
     const pad = '  '.repeat(this.depth);
     if (text === '') this.lines.push('');
     else
-      for (const part of wrapLine(text, widest - pad.length)) this.lines.push(text.startsWith('#') ? part : pad + part);
+      for (const part of wrapLine(text, widest - this.outer - pad.length))
+        this.lines.push(text.startsWith('#') ? part : pad + part);
   }
 
   /** A block comment of several lines. */
@@ -47,44 +62,50 @@ export class Writer {
     for (const line of other.lines) this.lines.push(line === '' || line.startsWith('#') ? line : pad + line);
   }
 
-  get isEmpty(): boolean {
-    return this.lines.length === 0;
-  }
-
   toString(): string {
     return `${this.lines.join('\n')}\n`;
   }
 }
 
-/** Breaks a long line after a comma or before an operator, with the rest indented under it. */
+/** Fills a kernel's name in, which may make its lines too long. */
+export const withName = (text: string, name: string): string =>
+  text
+    .split('\n')
+    .flatMap(line => (line.includes(ownName) ? wrapLine(line.replaceAll(ownName, name), widest) : [line]))
+    .join('\n');
+
+/** Breaks a long line after a comma or before an operator, with the rest indented under it; a pragma goes on after `\\`. */
 function wrapLine(text: string, width: number): string[] {
-  if (text.length <= width || text.startsWith('#') || text.startsWith('//')) return [text];
+  if (text.length <= width || text.includes(ownName)) return [text];
+  const goesOn = text.startsWith('#') ? ' \\' : '';
   const parts: string[] = [];
   let rest = text;
-  // A kernel's name is filled in later and is longer than its placeholder.
-  let room = text.includes('@NAME@') ? width - 40 : width;
   const indent = ' '.repeat(4 + (text.length - text.trimStart().length));
-  while (rest.length > room) {
-    const breaks = [...rest.slice(0, room).matchAll(/, | (?=[-+*/?:=|&]{1,2} )/g)].filter(match => match.index > 20);
+  while (rest.length > width) {
+    const breaks = [...rest.slice(0, width - goesOn.length).matchAll(/, | (?=[-+*/?:=|&]{1,2} )/g)].filter(match => match.index > 20);
     const last = breaks.at(-1);
     if (!last) break;
     const at = last[0] === ', ' ? last.index + 1 : last.index;
-    parts.push(rest.slice(0, at).trimEnd());
+    parts.push(rest.slice(0, at).trimEnd() + goesOn);
     rest = indent + rest.slice(at).trimStart();
-    room = width;
   }
   return [...parts, rest];
 }
 
 const reserved = new Set(
-  'auto break case char const continue default do double else enum extern float for goto if inline int long register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while row rows column columns task batch time context start block blocks packed scratch workspace partial chunk few tile run p g s c main index log exp sin cos'.split(
+  'auto break case char const continue default do double else enum extern float for goto if inline int long register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while row rows column columns task batch time context block blocks packed scratch workspace partial chunk few tile run p g s c main index log exp sin cos'.split(
     ' ',
   ),
 );
 
 /** Hands out C identifiers, each once. */
 export class Names {
-  private readonly taken = new Set<string>();
+  private readonly taken: Set<string>;
+
+  /** @param outer names of the scope around this one, which are not taken again */
+  constructor(outer?: Names) {
+    this.taken = new Set(outer?.taken);
+  }
 
   unique(wanted: string): string {
     const base = wanted.replace(/[^A-Za-z0-9_]/g, '_').replace(/^(?=\d)/, '_');

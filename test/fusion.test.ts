@@ -1,0 +1,103 @@
+// Fusion, counted (DESIGN, section 1): the launches of a llama block fall out of its graph, and without fusion each node
+// is a kernel of its own.
+import { readFileSync } from 'node:fs';
+import fc from 'fast-check';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { buildProgram, graphsOf } from '../compiler/build/program.ts';
+import { check } from '../compiler/check/index.ts';
+import { standardLibrary } from '../compiler/check/standard-library.ts';
+import { Builder } from '../compiler/graph/builder.ts';
+import { batch, dimension, time } from '../compiler/graph/dimension.ts';
+import { type Graph, makeGraph } from '../compiler/graph/graph.ts';
+import { verify } from '../compiler/graph/verify.ts';
+import { fuse } from '../compiler/kernels/fuse.ts';
+import { attention } from '../compiler/ops/attention.ts';
+import { packagePath } from '../compiler/package-files.ts';
+import { compose } from '../compiler/passes/compose.ts';
+import { parse } from '../compiler/syntax/parse.ts';
+import { randomModel } from './random-models.ts';
+
+fc.configureGlobal({ includeErrorInReport: true });
+const test = suite('fusion');
+
+function launchesOf(path: string): Map<string, number> {
+  const { model } = check(parse(readFileSync(packagePath(path), 'utf8'), path).syntax);
+  const graphs = graphsOf(buildProgram(model!, standardLibrary()));
+  return new Map(graphs.map(graph => [graph.name, fuse(compose(graph), { fuse: true }).kernels.length]));
+}
+
+for (const name of ['llama_small', 'llama_7b', 'lil_39m'])
+  test(`${name}: 7 launches forward and at most 12 backward in a block`, () => {
+    const launches = launchesOf(`well-known/models/${name}.mal`);
+    assert.is(launches.get('block_forward'), 7);
+    assert.ok(launches.get('block_backward')! <= 12, `${launches.get('block_backward')} backward`);
+    // Besides: the cache takes keys and values.
+    assert.is(launches.get('block_decode'), 9);
+    assert.is(launches.get('head_logits'), 2);
+    assert.ok(launches.get('head_train')! <= 5, `${launches.get('head_train')} in the head`);
+  });
+
+test('gpt2_small: no more launches than a llama block', () => {
+  const launches = launchesOf('well-known/models/gpt2_small.mal');
+  assert.ok(launches.get('block_forward')! <= 7, `${launches.get('block_forward')} forward`);
+  assert.ok(launches.get('block_backward')! <= 12, `${launches.get('block_backward')} backward`);
+});
+
+test('two attentions over the same tensors with different scales are two launches', () => {
+  const builder = new Builder();
+  const dims = [batch, time, dimension('heads', 2), dimension('head_dim', 4)];
+  const inputs = ['query', 'key', 'value'].map(label => builder.input(label, dims));
+  const outputs = [0.5, 1].map((scale, n) => ({
+    name: `output_${n}`,
+    node: builder.apply(attention, inputs, {
+      scale,
+      causal: true,
+      window: 0,
+      score: null,
+      mask: null,
+      result: 'output' as const,
+    }),
+    accumulate: false,
+  }));
+  assert.is(fuse(makeGraph('two', inputs, outputs), { fuse: true }).kernels.length, 2);
+});
+
+/** Every computed node is in one kernel, and each kernel reads what earlier ones made. */
+function holdSchedule(graph: Graph, fused: boolean): number {
+  const { kernels } = fuse(graph, { fuse: fused });
+  const ready = new Set(graph.inputs);
+  for (const kernel of kernels) {
+    for (const node of kernel.inputs)
+      assert.ok(ready.has(node), `${graph.name}: ${node.label} is read before it is made`);
+    for (const node of kernel.outputs) ready.add(node);
+  }
+  const members = kernels.flatMap(kernel => kernel.members);
+  const computed = graph.nodes.filter(node => node.primitive !== null);
+  assert.equal(
+    members.map(node => node.id).sort((a, b) => a - b),
+    computed.map(node => node.id),
+  );
+  return kernels.length;
+}
+
+test('schedules compute every node once, in order; without fusion each in a kernel of its own', () => {
+  fc.assert(
+    fc.property(randomModel, model => {
+      for (const graph of graphsOf(buildProgram(model, standardLibrary()))) {
+        const composed = compose(graph);
+        verify(composed);
+        const fused = holdSchedule(composed, true);
+        const apart = holdSchedule(graph, false);
+        // Attention and its log-sum-exp, and its three gradients, are one launch in any case.
+        const count = (kernel: string) => graph.nodes.filter(node => node.primitive?.kernel === kernel).length;
+        const joined = Math.max(0, count('attention') - 1) + Math.max(0, count('attention-gradient') - 1);
+        assert.is(apart, graph.nodes.filter(node => node.primitive !== null).length - joined);
+        assert.ok(fused <= apart);
+      }
+    }),
+    { numRuns: 25, seed: 3 },
+  );
+});
+
+test.run();

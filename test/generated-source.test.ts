@@ -1,0 +1,89 @@
+// Generated source as its reader meets it: short lines, comments, names, no warnings; and a compiler without OpenMP.
+import { execFile } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import fc from 'fast-check';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { check } from '../compiler/check/index.ts';
+import type { Model } from '../compiler/check/model.ts';
+import { compile } from '../compiler/index.ts';
+import { packagePath } from '../compiler/package-files.ts';
+import { parse } from '../compiler/syntax/parse.ts';
+import { findCompiler } from '../compiler/targets/cpu/toolchain.ts';
+import { randomModel } from './random-models.ts';
+
+const test = suite('generated source');
+const folder = mkdtempSync(join(tmpdir(), 'malc-source-'));
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+const compiler = await findCompiler();
+
+function modelOf(path: string): Model {
+  const { model } = check(parse(readFileSync(packagePath(path), 'utf8'), path.split('/').at(-1)!).syntax);
+  if (!model) throw new Error(`${path} does not compile`);
+  return model;
+}
+
+const models: readonly (readonly [string, Model])[] = [
+  ['stories', modelOf('mal/examples/01-stories.mal')],
+  ['llama_7b', modelOf('well-known/models/llama_7b.mal')],
+  ['gpt2_small', modelOf('well-known/models/gpt2_small.mal')],
+  ...fc.sample(randomModel, { seed: 4, numRuns: 6 }).map((model, n) => [`random ${n}`, model] as const),
+];
+
+for (const [name, model] of models)
+  test(`${name}: as a person would write it`, () => {
+    const lines = compile(model).files['model.c']!.split('\n');
+    const long = lines.filter(line => line.length > 120);
+    assert.is(long.join('\n'), '', 'no line over 120 columns');
+    assert.not(
+      lines.some(line => /\s$/.test(line)),
+      'no space at the end of a line',
+    );
+    assert.not(
+      lines.some((line, n) => line === '' && lines[n - 1] === ''),
+      'no two empty lines',
+    );
+    const needless = lines.filter(line => /i < 1; i\+\+| \+ 0(?![.\w])|\b1 \* |\* 1(?![.\w])|\(\(\w+\)\)/.test(line));
+    assert.is(needless.join('\n'), '', 'no loop of one, nothing added to 0 or multiplied by 1');
+    // A kernel is a static function between these two headings; what belongs to attention has helpers of its own.
+    const [from, to] = ['/* ---- Kernels ---- */', '/* ---- Stages ---- */'].map(heading => lines.indexOf(heading));
+    lines.slice(from, to).forEach((line, n, all) => {
+      if (/^static void /.test(line)) assert.match(all[n - 1]!, / \*\/$/, `a comment above ${line}`);
+    });
+    const functions = lines.flatMap(line => /^\w[\w ]*[ *](\w+)\([^;]*$/.exec(line)?.[1] ?? []);
+    assert.is(new Set(functions).size, functions.length, 'each function is defined once');
+    lines.forEach((line, n) => {
+      if (line === '}') assert.is(lines[n + 1], '', 'an empty line after each function');
+    });
+  });
+
+async function compileWith(name: string, model: Model, flags: readonly string[]): Promise<void> {
+  const home = join(folder, name);
+  mkdirSync(home);
+  for (const [file, text] of Object.entries(compile(model).files)) writeFileSync(join(home, file), text);
+  const words = [...flags, '-std=gnu11', '-Wall', '-Wextra', '-Werror', `-I${home}`, join(home, 'model.c'), '-lm'];
+  await promisify(execFile)(compiler.command, [...compiler.leadingArguments, ...words]);
+}
+
+test('no warnings', async () => {
+  for (const [name, model] of models.slice(0, 5))
+    await compileWith(name, model, [
+      '-fsyntax-only',
+      '-Wshadow',
+      '-Wstrict-prototypes',
+      '-Wvla',
+      '-Wundef',
+      '-fopenmp',
+    ]);
+});
+
+test('a compiler without OpenMP builds the whole program', async () => {
+  const linked = ['-O0', '-fPIC', '-shared', '-Wno-unknown-pragmas', '-o', join(folder, 'plain.so')];
+  const complete = process.platform === 'linux' ? ['-Wl,--no-undefined'] : [];
+  await compileWith('plain', models[0]![1], [...linked, ...complete]);
+});
+
+test.run();
