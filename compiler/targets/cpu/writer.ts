@@ -82,7 +82,9 @@ function wrapLine(text: string, width: number): string[] {
   let rest = text;
   const indent = ' '.repeat(4 + (text.length - text.trimStart().length));
   while (rest.length > width) {
-    const breaks = [...rest.slice(0, width - goesOn.length).matchAll(/, | (?=[-+*/?:=|&]{1,2} )/g)].filter(match => match.index > 20);
+    const breaks = [...rest.slice(0, width - goesOn.length).matchAll(/, | (?=[-+*/?:=|&]{1,2} )/g)].filter(
+      match => match.index > 20,
+    );
     const last = breaks.at(-1);
     if (!last) break;
     const at = last[0] === ', ' ? last.index + 1 : last.index;
