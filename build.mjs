@@ -1,6 +1,7 @@
 // Bundles the command line into one file: dist/malc.js, or the path given. Only koffi stays outside, for it carries native code.
-import { chmodSync } from 'node:fs';
+import { chmodSync, readFileSync } from 'node:fs';
 import { build } from 'esbuild';
+import { grammar } from 'ohm-js';
 
 /** An import of an external package would run whenever malc starts. koffi is needed only where a model runs. */
 const loadKoffiLate = {
@@ -20,6 +21,8 @@ await build({
   target: 'node20',
   format: 'esm',
   plugins: [loadKoffiLate],
+  // Read by compiler/syntax/parse.ts, which otherwise makes the grammar out of its text at every start.
+  define: { grammarRecipe: grammar(readFileSync('mal/mal.ohm', 'utf8')).toRecipe() },
   // Some packages inside are CommonJS and ask for require, which an ES module does not have.
   banner: {
     js: `#!/usr/bin/env node

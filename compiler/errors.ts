@@ -1,48 +1,30 @@
-// Every message of the compiler about a user's source, one constructor each.
+// Every message of the compiler about a user's source, one constructor each; those about formulas are in formula-errors.ts.
 import type { Diagnostic } from './diagnostic.ts';
-import { nearest } from './diagnostic.ts';
+import { didYouMean, either, error, meantConstant, quoted, warning } from './message.ts';
 import type { Span } from './syntax/syntax.ts';
-
-type Notes = Diagnostic['notes'];
-
-function error(span: Span | null, message: string, help: string | null = null, notes: Notes = []): Diagnostic {
-  return { severity: 'error', message, span, notes, help };
-}
-
-function warning(span: Span | null, message: string, help: string | null = null, notes: Notes = []): Diagnostic {
-  return { severity: 'warning', message, span, notes, help };
-}
-
-/** `a`, `a or b`, `a, b or c`. */
-const either = (words: readonly string[]) =>
-  words.length < 2 ? (words[0] ?? '') : `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`;
-/** A word of the source, cut where it is longer than a line should be. */
-const quoted = (word: string) => `\`${word.length > 60 ? `${word.slice(0, 57)}...` : word}\``;
-const didYouMean = (word: string, candidates: readonly string[], otherwise: string | null = null) => {
-  const near = nearest(word, candidates);
-  return near === null ? otherwise : `did you mean ${quoted(near)}?`;
-};
 
 // Shape of the text.
 
 const operators = ['+', '-', '*', '/', '^', '&&', '||', '?', 'a comparison'];
-const kinds = ['attention', 'ffn', 'block', 'model', 'activation', 'norm', 'function', 'loss'];
-const laterKinds = ['import', 'let', 'score', 'mask'];
+const groupKinds = ['attention', 'ffn', 'block', 'model'];
+const formulaKinds = ['activation', 'norm', 'score', 'mask', 'function', 'loss'];
+const kinds = [...groupKinds, ...formulaKinds, 'let', 'import'];
 
 /** The grammar's failure. `found` is null at the end; `expected` are its descriptions; `head` begins the definition. */
 export function unexpected(span: Span, found: string | null, expected: readonly string[], head: string): Diagnostic {
   const wanted = new Set(expected);
   const atStart = wanted.delete('a formula such as activation or norm');
-  wanted.delete('a definition such as attention, ffn, block or model');
+  for (const other of ['a definition such as attention, ffn, block or model', ...(atStart ? ['let', 'import'] : [])])
+    wanted.delete(other);
   if (atStart && found === head) {
-    if (laterKinds.includes(head)) return unsupported(span, head);
     const help = didYouMean(head, kinds, `definitions begin with ${either(kinds)}`);
     return error(span, `expected a definition, found ${quoted(head)}`, help);
   }
-  if (found === 'extends') return unsupported(span, 'extends');
+  // After a number in braces arithmetic might go on, which is seldom what was forgotten.
+  if (wanted.has('}')) for (const operator of operators) wanted.delete(operator);
   if (operators.filter(operator => wanted.delete(operator)).length > 3) wanted.add('an operator');
   if (wanted.delete('end of input')) wanted.add('the next definition');
-  for (const word of ['tier', 'a space', 'a comment']) wanted.delete(word);
+  for (const word of ['extends', 'tier', 'a space', 'a comment']) wanted.delete(word);
   const listed = [...wanted].map(word => (/^\w/.test(word) && word !== 'learned' ? word : quoted(word))).sort();
   const message = `expected ${either(listed)}, found ${found === null ? 'the end of the definition' : quoted(found)}`;
   return error(span, message, mendSyntax(found, wanted));
@@ -52,7 +34,7 @@ function mendSyntax(found: string | null, wanted: ReadonlySet<string>): string |
   if ((found === ',' || found === ';') && wanted.has('}'))
     return 'properties stand side by side, with nothing between them';
   if (found === '=' && wanted.has(':')) return 'a property and its value are joined by `:`';
-  if (found === '//' || found === '/') return wanted.has('}') ? 'a comment begins with `#`' : null;
+  if (found === '/') return 'a comment begins with `#`';
   if (found === '{' && wanted.has('a name')) return 'every definition has a name: `model my-model { ... }`';
   return null;
 }
@@ -73,7 +55,11 @@ export const wrongBracket = (span: Span, close: string, opener: Span, expected: 
 export const nestedTooDeep = (span: Span, limit: number) => error(span, `brackets are nested more than ${limit} deep`);
 
 export const formulaTooLong = (span: Span, count: number, limit: number) =>
-  error(span, `one formula has ${count} operators, more than ${limit}`, 'split it with `function name(x) = ...`');
+  error(
+    span,
+    `one definition has ${count} operators, more than ${limit}`,
+    'split it: formulas with `function name(x) = ...`',
+  );
 
 export const unsupported = (span: Span, what: string, mend: string | null = null) =>
   error(span, `${quoted(what)} is not supported in this version`, mend);
@@ -106,6 +92,23 @@ interface Kinded {
   readonly span: Span;
 }
 
+export const standardName = (
+  span: Span,
+  kind: string,
+  name: string,
+  standard: { readonly kind: string; readonly name: string; readonly nameSpan: Span },
+) =>
+  error(span, `${kind} ${quoted(name)}: the name is taken by the standard library`, 'give yours another name', [
+    { message: `${quoted(name)} is its ${standard.kind} ${quoted(standard.name)}`, span: standard.nameSpan },
+  ]);
+
+export const extendsCycle = (span: Span, path: readonly string[]) =>
+  error(span, `a definition cannot extend itself: ${path.map(quoted).join(' extends ')}`);
+
+/** Of definitions that are explained by others, which are explained by others. */
+export const chainTooLong = (span: Span, what: string, limit: number) =>
+  error(span, `this ${quoted(what)} rests on more than ${limit} others, one upon the other`);
+
 export const unusedDefinition = (span: Span, kind: string, name: string) =>
   warning(span, `${kind} ${quoted(name)} is used by no model`);
 
@@ -121,6 +124,23 @@ export const unknownModel = (file: string, name: string, known: readonly string[
     `${file} has no model named ${quoted(name)}`,
     didYouMean(name, known, `it has ${known.map(quoted).join(', ')}`),
   );
+
+// Files.
+
+export const importNotFound = (span: Span, path: string) =>
+  error(span, `there is no file ${quoted(path)}`, 'the path is relative to the folder of the file that imports it');
+
+export const importUnreadable = (span: Span, path: string, reason: string) =>
+  error(span, `${quoted(path)} cannot be read: ${reason}`);
+
+export const importNotRelative = (span: Span, path: string) =>
+  error(span, `${quoted(path)} is an absolute path`, 'write it relative to the folder of the file that imports it');
+
+export const importCycle = (span: Span, path: readonly string[]) =>
+  error(span, `files cannot import each other: ${path.map(quoted).join(' imports ')}`);
+
+export const importsTooDeep = (span: Span, limit: number) =>
+  error(span, `files import each other more than ${limit} deep`);
 
 // Properties.
 
@@ -143,17 +163,38 @@ export const propertyTwice = (name: string, again: Span, first: Span, firstName:
     { message: name === firstName ? 'first given here' : `first given here, as ${quoted(firstName)}`, span: first },
   ]);
 
-export const wrongType = (span: Span, property: string, expected: string, found: string) =>
-  error(span, `${quoted(property)} takes ${expected}, not ${found}`);
+export const missingProperty = (span: Span | null, owner: string, name: string) =>
+  error(span, `${quoted(owner)} needs ${quoted(name)}`);
 
-export const notInDigits = (span: Span, property: string, value: number) =>
-  error(span, `${quoted(property)} takes a whole number in digits alone`, `write ${value}`);
+/** `constants` are the file's names of numbers, of which the word that was found may be a misspelled one. */
+export const wrongType = (
+  span: Span,
+  property: string,
+  expected: string,
+  found: string,
+  constants: { readonly word: string; readonly constants: readonly string[] } | null = null,
+) =>
+  error(
+    span,
+    `${quoted(property)} takes ${expected}, not ${found}`,
+    constants && meantConstant(constants.word, constants.constants),
+  );
+
+/** For a literal such as 1e6, and for a number that was worked out with one. */
+export const notWhole = (span: Span, property: string, value: number, literal: boolean) =>
+  literal && Number.isInteger(value)
+    ? error(span, `${quoted(property)} takes a whole number in digits alone`, `write ${value}`)
+    : error(
+        span,
+        `${quoted(property)} takes a whole number, not ${value}`,
+        literal ? null : 'work it out with whole numbers alone: `3 * d / 2`, not `1.5 * d`',
+      );
 
 export const unknownWord = (span: Span, property: string, word: string, known: readonly string[]) =>
   error(
     span,
     `${quoted(property)} cannot be ${quoted(word)}`,
-    didYouMean(word, known, `it can be ${either(known.map(quoted))}`),
+    didYouMean(word, known, known.length > 0 ? `it can be ${either(known.map(quoted))}` : 'remove it'),
   );
 
 export const wordTakesNoProperties = (span: Span, word: string) => error(span, `${quoted(word)} takes no properties`);
@@ -172,24 +213,41 @@ export const unsupportedValue = (span: Span, property: string, value: string, me
   error(span, `\`${property}: ${value}\` is not supported in this version`, mend);
 
 export const unsupportedWord = (span: Span, property: string, word: string, known: readonly string[]) =>
-  unsupportedValue(span, property, word, `it can be ${either(known.map(quoted))}`);
+  unsupportedValue(span, property, word, known.length > 0 ? `it can be ${either(known.map(quoted))}` : 'remove it');
 
-export const fileFormula = (span: Span, kind: string, name: string, defined: Span, known: readonly string[]) =>
-  error(
-    span,
-    `${kind} ${quoted(name)} is defined in this file, and a file's own ${kind}s are not supported in this version`,
-    `use a standard one: ${either(known.map(quoted))}`,
-    [{ message: 'defined here', span: defined }],
-  );
+/** Two properties of which a definition has one. */
+export const exclusive = (span: Span, name: string, other: { readonly name: string; readonly span: Span }) =>
+  error(span, `${quoted(name)} and ${quoted(other.name)} exclude each other`, 'keep one of them', [
+    { message: `${quoted(other.name)} is given here`, span: other.span },
+  ]);
+
+/** A property that acts on something that is not there. */
+export const actsOnNothing = (span: Span, what: string, why: string, mend: string) =>
+  error(span, `${quoted(what)} has nothing to act on: ${why}`, mend);
 
 const noEffect = (span: Span, what: string, why: string) => warning(span, `${quoted(what)} has no effect: ${why}`);
 
 export const normPositionWithoutNorm = (span: Span) => noEffect(span, 'norm_position', '`norm` is `none`');
 
-export const blockBesidePattern = (span: Span) => noEffect(span, 'block', '`pattern` says which blocks the layers are');
+export const blockBesideList = (span: Span, list: string) =>
+  noEffect(span, 'block', `${quoted(list)} says which blocks the layers are`);
+
+export const layersDisagree = (span: Span, listed: number, given: { readonly value: number; readonly span: Span }) =>
+  error(
+    span,
+    `${quoted('layers')} lists ${listed} layers, and num_layers is ${given.value}`,
+    'leave num_layers out, or list as many',
+    [{ message: `num_layers is ${given.value} here`, span: given.span }],
+  );
 
 export const patternNotReached = (span: Span, block: string, layers: number, length: number) =>
   noEffect(span, block, `num_layers is ${layers}, less than the pattern's ${length} blocks`);
+
+export const badCount = (span: Span, found: number) =>
+  error(span, `a repetition takes a whole number of at least 1, not ${found}`);
+
+export const listTooLong = (span: Span, property: string, limit: number) =>
+  error(span, `${quoted(property)} has more than ${limit} entries`);
 
 // Dimensions. `where` says which block of which model, and its layers.
 
@@ -228,6 +286,25 @@ export const oddHeadDimension = (span: Span | null, where: string, headDim: numb
     `give an even \`head_dim\`, such as ${headDim + 1}, or another \`position_encoding\``,
   );
 
+export const oddWidth = (span: Span | null, where: string, hidden: number) =>
+  error(
+    span,
+    `in ${where}, hidden_size ${hidden} is odd, and the sinusoidal position_encoding is pairs of a sine and a cosine`,
+    'give an even `hidden_size`, or another `position_encoding`',
+  );
+
+export const ropeDimensions = (span: Span, where: string, dims: number, headDim: number) =>
+  error(
+    span,
+    dims > headDim
+      ? `in ${where}, rope's dims ${dims} is more than head_dim ${headDim}`
+      : `in ${where}, rope's dims ${dims} is odd, and rope turns pairs of elements`,
+    `give an even number up to ${headDim}`,
+  );
+
+export const ropeScaling = (span: Span, where: string, kind: string, condition: string) =>
+  error(span, `in ${where}, ${quoted(kind)} scaling needs ${condition}`);
+
 export const tooFewPositions = (span: Span, where: string, positions: number, length: Span | null, maximum: number) =>
   error(
     span,
@@ -252,64 +329,3 @@ export const positionsDisagree = (first: LearnedPositions, second: LearnedPositi
 
 export const overflow = (span: Span | null, where: string, what: string, value: number, limit: number) =>
   error(span, `in ${where}, ${what} is ${value}, more than ${limit}`);
-
-// Formulas.
-
-export const wrongParameters = (span: Span, kind: string, expected: number, found: number) =>
-  error(
-    span,
-    `${kind === 'activation' ? 'an' : 'a'} ${kind} takes ${expected} parameter${expected === 1 ? '' : 's'}, not ${found}`,
-  );
-
-export const nameTwice = (span: Span, name: string) => error(span, `the name ${quoted(name)} is given twice`);
-
-export const nameTaken = (span: Span, name: string, meaning: string) =>
-  error(span, `${quoted(name)} is ${meaning}`, 'choose another name');
-
-export const constantsOutsideNorm = (span: Span, kind: string) =>
-  error(
-    span,
-    `only a norm has constants in braces, not ${kind === 'activation' ? 'an' : 'a'} ${kind}`,
-    'write the number in the formula',
-  );
-
-export const unknownName = (span: Span, name: string, known: readonly string[], hint: string | null) =>
-  error(
-    span,
-    `the formula knows no ${quoted(name)}`,
-    hint ?? didYouMean(name, known, `it knows ${known.map(quoted).join(', ')}`),
-  );
-
-export const unknownFunction = (span: Span, name: string, known: readonly string[]) =>
-  error(span, `there is no function ${quoted(name)}`, didYouMean(name, known));
-
-export const wrongArity = (span: Span, name: string, expected: readonly number[], found: number) =>
-  error(
-    span,
-    `${quoted(name)} takes ${either(expected.map(String))} argument${expected.at(-1) === 1 ? '' : 's'}, not ${found}`,
-  );
-
-export const reductionInActivation = (span: Span, callee: string) =>
-  error(
-    span,
-    `an activation works on single elements, and ${quoted(callee)} reduces over a dimension`,
-    'a norm may reduce',
-  );
-
-export const numberExpected = (span: Span, operator: string) =>
-  error(span, `${quoted(operator)} takes a number, and this is a condition`, 'write `condition ? 1 : 0` for its value');
-
-export const conditionExpected = (span: Span, operator: string) =>
-  error(span, `${quoted(operator)} takes a condition, and this is a number`, 'compare it: `x > 0`');
-
-export const bodyIsCondition = (span: Span, kind: string) =>
-  error(
-    span,
-    `the value of ${kind === 'activation' ? 'an' : 'a'} ${kind} is a number, and this is a condition`,
-    'write `condition ? 1 : 0`',
-  );
-
-export const recursion = (span: Span, path: readonly string[]) =>
-  error(span, `functions cannot call themselves: ${path.map(quoted).join(' calls ')}`);
-
-export const numberTooLarge = (span: Span) => error(span, 'this number is too large');

@@ -1,7 +1,7 @@
 // The compiler as a function, top to bottom: a checked Model becomes a program of graphs, kernels and C source.
 import { buildProgram, graphsOf } from './build/program.ts';
 import type { Model } from './check/model.ts';
-import { standardLibrary } from './check/standard-library.ts';
+import { formulaLibrary } from './check/standard-library.ts';
 import type { Graph } from './graph/graph.ts';
 import { printGraph } from './graph/print.ts';
 import { verify } from './graph/verify.ts';
@@ -10,6 +10,7 @@ import { fuse } from './kernels/fuse.ts';
 import type { Schedule } from './kernels/kernel.ts';
 import { compose } from './passes/compose.ts';
 import { type LoweredFunction, planMemory } from './plan/plan.ts';
+import type { KernelReport } from './targets/cpu/functions.ts';
 import { emitCpu } from './targets/cpu/index.ts';
 
 export interface CompileOptions {
@@ -25,6 +26,8 @@ export interface Compiled {
   /** Source files to be written side by side; `model.c` is compiled. */
   readonly files: Readonly<Record<string, string>>;
   readonly plan: PlanSummary;
+  /** Every distinct kernel, in the order of the source. */
+  readonly kernels: readonly KernelReport[];
 }
 
 /** What will be launched and kept, for plan.json. */
@@ -47,7 +50,11 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     return value;
   };
   const fused = options.fuse ?? true;
-  const library = stage('library', standardLibrary, formulas => [...formulas.keys()].join('\n'));
+  const library = stage(
+    'library',
+    () => formulaLibrary(model),
+    formulas => [...formulas.keys()].join('\n'),
+  );
   const program = stage(
     'graph',
     () => buildProgram(model, library),
@@ -71,7 +78,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     launches,
     intermediate: Object.fromEntries(lowered.find(({ graph }) => graph.name === name)!.plan.totals),
   }));
-  return { files: source.files, plan: { model: model.name, functions } };
+  return { files: source.files, plan: { model: model.name, functions }, kernels: source.kernels };
 }
 
 const printGraphs = (graphs: readonly Graph[]): string => graphs.map(printGraph).join('\n');

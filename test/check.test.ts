@@ -7,12 +7,13 @@ import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { countParameters, flopsPerToken, trainingStateBytes } from '../compiler/check/count.ts';
+import { checkFormula } from '../compiler/check/formula.ts';
 import { check, checkFile } from '../compiler/check/index.ts';
 import type { Model } from '../compiler/check/model.ts';
 import { readModel, wellKnownModels } from '../compiler/check/read-model.ts';
-import { standardLibrary } from '../compiler/check/standard-library.ts';
+import { standardFiles, standardLibrary } from '../compiler/check/standard-library.ts';
 import { nearest, SourceError, UserError } from '../compiler/diagnostic.ts';
-import { packagePath } from '../compiler/package-files.ts';
+import { packagePath, readPackageFile } from '../compiler/package-files.ts';
 import { parse } from '../compiler/syntax/parse.ts';
 import { check as checkCommand } from '../runtime/commands/check.ts';
 import { info } from '../runtime/commands/info.ts';
@@ -47,7 +48,13 @@ models('a model without properties is all defaults', () => {
     vocab_size: 32000,
     max_seq_len: 2048,
     hidden_size: 768,
-    embeddings: { tie_weights: false, scale: null, learned_positions: null },
+    embeddings: {
+      tie_weights: false,
+      scale: null,
+      learned_positions: null,
+      sinusoidal_positions: false,
+      norm: null,
+    },
     blocks: [
       {
         name: 'block',
@@ -55,22 +62,33 @@ models('a model without properties is all defaults', () => {
           num_heads: 12,
           num_kv_heads: 12,
           head_dim: 64,
-          bias: false,
+          qkv_bias: false,
+          output_bias: false,
           causal: true,
           window_size: null,
+          scale: null,
           qk_norm: null,
-          position_encoding: { kind: 'rope', theta: 10000, scaling: null },
+          qk_norm_over: 'head',
+          output_gate: false,
+          position_encoding: { kind: 'rope', theta: 10000, dims: 64, interleaved: false, scaling: null },
+          softcap: null,
+          score: null,
+          mask: null,
           origin: '',
         },
         ffn: { hidden_dim: 3072, activation: 'silu', gate: true, bias: false, origin: '' },
         norm: { name: 'rmsnorm', constants: { eps: 1e-5 } },
         norm_position: 'pre',
         residual: true,
+        residual_scale: null,
+        parallel: false,
         origin: '',
       },
     ],
     layers: Array(12).fill(0),
-    output: { bias: false, norm: { name: 'rmsnorm', constants: { eps: 1e-5 } } },
+    output: { bias: false, norm: { name: 'rmsnorm', constants: { eps: 1e-5 } }, softcap: null, scale: null },
+    init: { std: 0.02, residual_scale: true },
+    formulas: [],
   });
 });
 
@@ -95,21 +113,42 @@ models('every property reaches the model, under every one of its names', () => {
       num_heads: 4,
       num_kv_heads: 2,
       head_dim: 16,
-      bias: true,
+      qkv_bias: true,
+      output_bias: true,
       causal: true,
       window_size: 8,
+      scale: null,
       qk_norm: { name: 'rmsnorm', constants: { eps: 1e-5 } },
-      position_encoding: { kind: 'rope', theta: 500000, scaling: 4 },
+      qk_norm_over: 'head',
+      output_gate: false,
+      position_encoding: {
+        kind: 'rope',
+        theta: 500000,
+        dims: 16,
+        interleaved: false,
+        scaling: { kind: 'linear', factor: 4 },
+      },
+      softcap: null,
+      score: null,
+      mask: null,
       origin: 'test.mal:11',
     },
     ffn: { hidden_dim: 48, activation: 'gelu_tanh', gate: false, bias: true, origin: 'test.mal:10' },
     norm: { name: 'layernorm', constants: { eps: 1e-6 } },
     norm_position: 'post',
     residual: false,
+    residual_scale: null,
+    parallel: false,
     origin: 'test.mal:9',
   });
-  assert.equal(canonical.embeddings, { tie_weights: true, scale: 2.5, learned_positions: null });
-  assert.equal(canonical.output, { bias: true, norm: null });
+  assert.equal(canonical.embeddings, {
+    tie_weights: true,
+    scale: 2.5,
+    learned_positions: null,
+    sinusoidal_positions: false,
+    norm: null,
+  });
+  assert.equal(canonical.output, { bias: true, norm: null, softcap: null, scale: null });
   const aliases = (names: readonly string[]) => `
     model m {
       description: "all of it"
@@ -211,13 +250,19 @@ models('the well-known models have exactly the published numbers of parameters',
     'gpt2-xl': 1_557_611_200,
     'llama-7b': 6_738_415_616,
     'mistral-7b': 7_241_732_096,
+    'llama3-1b': 1_235_814_400,
+    'llama3-8b': 8_030_261_248,
+    'qwen2.5-0.5b': 494_032_768,
+    'qwen3-0.6b': 596_049_920,
+    'olmo2-1b': 1_484_916_736,
   };
   for (const [name, total] of Object.entries(totals))
     assert.is(countParameters(readModel(name).model).total, total, name);
   for (const name of wellKnownModels()) {
     const { model, warnings } = readModel(name);
     assert.equal(warnings, [], name);
-    assert.is(model.name, name);
+    // A name in the language has no point.
+    assert.is(model.name.replaceAll('_', '.'), name);
   }
 });
 
@@ -243,6 +288,8 @@ models('operations follow 6 N + 12 L H Q T, and a window shortens T', () => {
 models('a well-known model goes by several names, and an unknown one is met with the nearest', () => {
   for (const name of ['gpt2-small', 'gpt2_small', 'gpt2_small.mal', 'well-known/gpt2_small.mal'])
     assert.is(readModel(name).model.name, 'gpt2-small');
+  for (const name of ['qwen2.5-0.5b', 'qwen2_5_0_5b', 'qwen2-5-0-5b.mal', 'well-known/qwen2.5_0.5b'])
+    assert.is(readModel(name).model.name, 'qwen2_5-0_5b');
   assert.throws(
     () => readModel('gpt2-smal'),
     (error: Error) => error instanceof UserError && error.message.includes('gpt2-small'),
@@ -258,6 +305,12 @@ models('every standard formula has a name of its own and is right', () => {
   const library = standardLibrary();
   for (const name of ['silu', 'gelu', 'gelu_tanh', 'relu', 'rmsnorm', 'layernorm', 'softmax', 'cross_entropy'])
     assert.ok(library.has(name), name);
+  for (const [name, formula] of library) {
+    assert.is(formula.name, name);
+    assert.equal(checkFormula(formula, library), [], name);
+  }
+  const definitions = standardFiles.flatMap(file => parse(readPackageFile(file), file).syntax.definitions);
+  assert.equal([...library.values()], definitions);
 });
 
 models('the nearest name is near', () => {
@@ -268,6 +321,7 @@ models('the nearest name is near', () => {
 });
 
 const golden = suite('errors, whole texts');
+const standardSources = standardFiles.map(file => [file, readPackageFile(file)] as const);
 
 for (const file of readdirSync(errorFolder).filter(name => name.endsWith('.mal'))) {
   golden(file, () => {
@@ -277,7 +331,8 @@ for (const file of readdirSync(errorFolder).filter(name => name.endsWith('.mal')
       diagnostics.some(({ severity }) => severity === 'error'),
       'the file is wrong',
     );
-    const message = `${new SourceError(diagnostics, new Map([[file, text]])).message}\n`;
+    const sources = new Map([...standardSources, [file, text] as const]);
+    const message = `${new SourceError(diagnostics, sources).message}\n`;
     const expected = join(errorFolder, file.replace(/\.mal$/, '.txt'));
     if (process.env.UPDATE) writeFileSync(expected, message);
     assert.fixture(message, readFileSync(expected, 'utf8'));
@@ -302,7 +357,8 @@ survival('bytes that are no text', () => {
   fc.assert(fc.property(bytes, survives), { numRuns: 300, seed: 2 });
 });
 
-const library = wellKnownModels().map(name => readModel(name).text);
+const examples = readdirSync(packagePath('mal/examples')).map(file => readPackageFile(join('mal/examples', file)));
+const library = [...wellKnownModels().map(name => readModel(name).text), ...examples];
 const formulas = ['activations', 'norms'].map(name => readFileSync(packagePath(`mal/std/${name}.mal`), 'utf8'));
 const pieces = [...new Set([...library, ...formulas].flatMap(text => text.match(/[\w.-]+|[^\s\w]/g)!))];
 
@@ -335,6 +391,8 @@ survival('nesting and length without end', () => {
   for (const limit of [32, 200])
     survives(`activation f(x) = ${'('.repeat(31)}${'-'.repeat(limit)}x${')'.repeat(31)} model m { }`);
   survives(`activation f(x) = ${'x>0?x:(-'.repeat(31)}x${')'.repeat(31)} model m { }`);
+  for (const open of ['1 + ', '-', '(', 'd * ', '[2 * ']) survives(`let d = 2 model m { layers: ${open.repeat(depth)}`);
+  survives(Array.from({ length: 3000 }, (_, n) => `function f${n}(x) = f${n + 1}(x)`).join('\n'));
   survives('"'.repeat(depth));
   survives(`model m { num_layers: ${'9'.repeat(400)} }`);
 });

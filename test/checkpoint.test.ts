@@ -170,17 +170,23 @@ const block: Block = {
     num_heads: 4,
     num_kv_heads: 2,
     head_dim: 16,
-    bias: false,
+    qkv_bias: false,
+    output_bias: false,
     causal: true,
     window_size: null,
+    scale: null,
     qk_norm: null,
-    position_encoding: { kind: 'rope', theta: 10000, scaling: null },
+    qk_norm_over: 'head',
+    output_gate: false,
+    position_encoding: { kind: 'rope', theta: 10000, dims: 16, interleaved: false, scaling: null },
     origin: 'm.mal:1',
   },
-  ffn: { hidden_dim: 176, activation: 'swiglu', gate: true, bias: false, origin: 'm.mal:2' },
+  ffn: { hidden_dim: 176, activation: 'silu', gate: true, bias: false, origin: 'm.mal:2' },
   norm: { name: 'rmsnorm', constants: { eps: 1e-5 } },
   norm_position: 'pre',
   residual: true,
+  residual_scale: null,
+  parallel: false,
   origin: 'm.mal:3',
 };
 const llama: Model = {
@@ -190,7 +196,7 @@ const llama: Model = {
   hidden_size: 64,
   blocks: [block],
   layers: [0, 0, 0],
-  output: { bias: false, norm: { name: 'rmsnorm', constants: { eps: 1e-5 } } },
+  output: { bias: false, norm: { name: 'rmsnorm', constants: { eps: 1e-5 } }, softcap: null, scale: null },
 };
 
 test('config.json of a plain llama has the fields that transformers wrote for one', () => {
@@ -208,18 +214,28 @@ test('config.json of a plain llama has the fields that transformers wrote for on
   for (const [key, value] of Object.entries(expected)) assert.equal(config[key], value, key);
 });
 
-test('what is not a plain llama does not say that it is one', () => {
-  const variants: readonly Model[] = [
-    { ...llama, blocks: [{ ...block, norm_position: 'post' }] },
-    { ...llama, blocks: [{ ...block, ffn: { ...block.ffn, activation: 'gelu' } }] },
-    { ...llama, blocks: [{ ...block, attention: { ...block.attention, window_size: 8 } }] },
-    { ...llama, blocks: [block, block] },
-    { ...llama, output: { bias: false, norm: { name: 'rmsnorm', constants: { eps: 1e-6 } } } },
-    { ...llama, embeddings: { ...llama.embeddings, scale: 8 } },
-    bigramModel,
+test('a model with another class’s tensors says that it is one, and what none computes says that it is malc’s', () => {
+  const withAttention = (changes: Partial<Block['attention']>): Model => ({
+    ...llama,
+    blocks: [{ ...block, attention: { ...block.attention, ...changes } }],
+  });
+  const variants: readonly (readonly [Model, string])[] = [
+    [withAttention({ window_size: 8 }), 'mistral'],
+    [withAttention({ qkv_bias: true }), 'qwen2'],
+    [withAttention({ qk_norm: block.norm }), 'qwen3'],
+    [{ ...llama, blocks: [{ ...block, ffn: { ...block.ffn, activation: 'gelu' } }] }, 'llama'],
+    [{ ...llama, blocks: [{ ...block, ffn: { ...block.ffn, activation: 'elu' } }] }, 'malc'],
+    [{ ...llama, blocks: [{ ...block, norm_position: 'post' }] }, 'malc'],
+    [{ ...llama, blocks: [block, block] }, 'malc'],
+    [{ ...llama, output: { ...llama.output, norm: { name: 'rmsnorm', constants: { eps: 1e-6 } } } }, 'malc'],
+    [{ ...llama, embeddings: { ...llama.embeddings, scale: 8 } }, 'malc'],
+    [{ ...llama, formulas: ['norm rmsnorm(x) = x'] }, 'malc'],
+    [bigramModel, 'malc'],
   ];
-  for (const model of variants) {
-    assert.equal(configOf(model, 2), { model_type: 'malc', architectures: [], malc: model });
+  for (const [model, expected] of variants) {
+    const config = configOf(model, 2);
+    assert.is(config.model_type, expected);
+    assert.equal(config.malc, model);
   }
 });
 

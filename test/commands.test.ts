@@ -22,7 +22,20 @@ commands.after(remove);
 
 commands('malc lists every command in the order of use', async () => {
   const listed = [...(await run([])).stdout.matchAll(/^ {2}malc ([\w-]+)/gm)].map(([, name]) => name);
-  const expected = ['quickstart', 'check', 'info', 'compile', 'train-tokenizer', 'train', 'generate', 'doctor'];
+  const expected = [
+    'quickstart',
+    'check',
+    'info',
+    'explain',
+    'compile',
+    'train-tokenizer',
+    'train',
+    'generate',
+    'import',
+    'export',
+    'verify',
+    'doctor',
+  ];
   assert.equal(listed, expected);
 });
 

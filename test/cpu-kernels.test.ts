@@ -284,6 +284,9 @@ function forward(library: Library, index: number, { positions, query, key, value
   return { output, logSumExp };
 }
 
+/** The log-sum-exp of a query that sees nothing is -1e30 where it should be infinite. */
+const orNothing = (logSumExp: number) => (logSumExp <= Math.fround(-1e30) ? 0 : logSumExp);
+
 /** Times on both sides of the blocks, and few enough for the path of few rows. */
 const times = [1, 5, 8, 9, 64, 97, 150];
 
@@ -296,7 +299,8 @@ for (const [name, library] of libraries)
         const expected = attend(shape, given.positions, scaleOf(shape), given.query, given.key, given.value);
         const actual = forward(library, index, given, 2);
         assert.ok(distance(actual.output, expected.output) < 1e-6, `shape ${index}, time ${time}: output`);
-        assert.ok(distance(actual.logSumExp, expected.logSumExp) < 1e-6, `shape ${index}, time ${time}: log-sum-exp`);
+        const logSums = [actual, expected].map(({ logSumExp }) => Float64Array.from(logSumExp, orNothing));
+        assert.ok(distance(logSums[0]!, logSums[1]!) < 1e-6, `shape ${index}, time ${time}: log-sum-exp`);
       }
     });
   });
@@ -312,7 +316,8 @@ attentionTest('large scores neither overflow nor lose the softmax', () => {
 attentionTest('a cache filled in parts gives what the whole text gives', () => {
   const random = randomNumbers(12);
   shapes.forEach((shape, index) => {
-    if (!shape.causal) return;
+    // What the masked shapes see of the future lies in the first part.
+    if (!shape.causal && !shape.pair) return;
     const [batch, total, stride] = [2, 150, 160];
     const whole = randomCase(shape, { batch, time: total, context: total, start: 0, stride }, random);
     const expected = forward(native, index, whole, 2).output;
@@ -382,7 +387,7 @@ for (const [name, library] of libraries)
 
 attentionTest('the reference agrees with central differences', () => {
   const random = randomNumbers(15);
-  for (const shape of shapes.slice(0, 5)) {
+  for (const shape of shapes.filter(({ dim }) => dim < 256)) {
     const positions = training(1, 12);
     const given = randomCase(shape, positions, random);
     const slopes = randomFloats(random, given.query.length);

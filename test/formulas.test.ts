@@ -44,7 +44,7 @@ function prepare(formula: FormulaDefinition) {
   const result = buildFormula(formula, args, {
     builder,
     library,
-    over: hidden,
+    over: [hidden],
     constants: {},
     learned: name => give(name, [hidden], 'f32', () => 0.5 + random()),
   });
@@ -108,7 +108,7 @@ for (const [name, expected] of Object.entries(known))
     const fail = (): never => {
       throw new Error('an activation has no trained parameters');
     };
-    const node = buildFormula(library.get(name)!, [x], { builder, library, over: null, constants: {}, learned: fail });
+    const node = buildFormula(library.get(name)!, [x], { builder, library, over: [], constants: {}, learned: fail });
     const graph = makeGraph(name, [x], [{ name: 'y', node, accumulate: false }]);
     const given = { names: ['points'], shape: [3], data: Float64Array.of(-1.5, 0.3, 2) };
     const { data } = evaluate(graph, new Map([['x', given]]), {}).get('y')!;

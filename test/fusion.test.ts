@@ -50,7 +50,14 @@ test('two attentions over the same tensors with different scales are two launche
   const inputs = ['query', 'key', 'value'].map(label => builder.input(label, dims));
   const outputs = [0.5, 1].map((scale, n) => ({
     name: `output_${n}`,
-    node: builder.apply(attention, inputs, { scale, causal: true, window: 0, result: 'output' as const }),
+    node: builder.apply(attention, inputs, {
+      scale,
+      causal: true,
+      window: 0,
+      score: null,
+      mask: null,
+      result: 'output' as const,
+    }),
     accumulate: false,
   }));
   assert.is(fuse(makeGraph('two', inputs, outputs), { fuse: true }).kernels.length, 2);

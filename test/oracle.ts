@@ -1,5 +1,6 @@
 // The float64 oracle of a whole program: every stage evaluated by its primitives' references.
-import type { Program, Stage } from '../compiler/build/program.ts';
+import type { Program } from '../compiler/build/program.ts';
+import type { Stage } from '../compiler/build/stage.ts';
 import { product } from '../compiler/graph/dimension.ts';
 import { evaluate } from '../compiler/graph/evaluate.ts';
 import type { Graph } from '../compiler/graph/graph.ts';

@@ -76,6 +76,34 @@ test('files that PyTorch wrote are read', () => {
   file.close();
 });
 
+test('halves of both kinds become the float32 of the same value', () => {
+  const values = [1, -2.5, 65504, 2 ** -24, -0, Number.POSITIVE_INFINITY, Number.NaN];
+  const half = Uint16Array.of(0x3c00, 0xc100, 0x7bff, 0x0001, 0x8000, 0x7c00, 0x7e00);
+  const brain = Uint16Array.of(0x3f80, 0xc020, 0x477f, 0x3380, 0x8000, 0x7f80, 0x7fc0);
+  // The nearest bfloat16 below 65504.
+  const brainValues = values.with(2, 65280);
+  for (const [dtype, bits, expected] of [
+    ['F16', half, values],
+    ['BF16', brain, brainValues],
+  ] as const) {
+    writeRaw({ a: { dtype, shape: [7], data_offsets: [0, 14] } }, 14);
+    const bytes = readFileSync(path);
+    Buffer.from(bits.buffer).copy(bytes, bytes.length - 14);
+    writeFileSync(path, bytes);
+    const file = SafetensorsFile.open(path);
+    const read = file.read('a');
+    assert.ok(
+      expected.every((value, index) => Object.is(read[index], value)),
+      `${dtype}: ${read}`,
+    );
+    file.close();
+  }
+  writeRaw({ a: { dtype: 'I64', shape: [1], data_offsets: [0, 8] } }, 8);
+  const file = SafetensorsFile.open(path);
+  assert.throws(() => file.read('a'), /tensor 'a' is I64, which is not supported; convert the file to F32/);
+  file.close();
+});
+
 test('a file cut short anywhere is refused', async () => {
   await writeSafetensors(path, tensors);
   const whole = readFileSync(path);
@@ -94,7 +122,7 @@ test('what is wrong is named', () => {
     ['[]', 0, /header is not a JSON object/],
     [{ __metadata__: { a: 1 } }, 0, /__metadata__ is not an object of strings/],
     [{ a: 5 }, 0, /the entry of tensor 'a' is not an object/],
-    [{ a: { ...good, dtype: 'BF16' } }, 8, /tensor 'a' is BF16, which is not supported; convert/],
+    [{ a: { ...good, dtype: 'BF16' } }, 8, /tensor 'a', BF16 \[2\], needs 4 bytes and has 8/],
     [{ a: { ...good, dtype: 'F33' } }, 8, /tensor 'a' has the unknown dtype "F33"/],
     [{ a: { ...good, shape: [-2] } }, 8, /tensor 'a' has the shape \[-2\]/],
     [{ a: { ...good, shape: [3] } }, 8, /tensor 'a', F32 \[3\], needs 12 bytes and has 8/],

@@ -79,7 +79,7 @@ lexical('numbers and texts', () => {
     { name: 'f', value: { kind: 'string', value: 'a "b" \\ \n # { é' } },
     { name: 'g', value: { kind: 'string', value: '' } },
   ]);
-  for (const wrong of ['.5', '1.', '+1', '0x10', '- 1', '"a'])
+  for (const wrong of ['.5', '1.', '+1', '0x10', '"a'])
     assert.ok(errorsOf(`model m { a: ${wrong} }`).length > 0, wrong);
 });
 
@@ -98,11 +98,59 @@ properties('groups, words and lists in all their forms', () => {
       },
     },
     { name: 'd', value: { kind: 'word', word: 'w', properties: null } },
-    { name: 'e', value: { kind: 'list', words: [{ word: 'p' }, { word: 'q' }] } },
-    { name: 'f', value: { kind: 'list', words: [{ word: 'r' }] } },
+    {
+      name: 'e',
+      value: {
+        kind: 'list',
+        items: [
+          { kind: 'word', word: 'p' },
+          { kind: 'word', word: 'q' },
+        ],
+      },
+    },
+    { name: 'f', value: { kind: 'list', items: [{ kind: 'word', word: 'r' }] } },
     { name: 'tier', value: { kind: 'word', word: 't', properties: [] } },
   ]);
   for (const wrong of ['[]', '[,]', '[a b]', '[a,,]', '[1]'])
+    assert.is(errorsOf(`model m { a: ${wrong} }`).length, 1, wrong);
+});
+
+properties('repetitions in lists', () => {
+  const list = (text: string) => (propertiesOf(`model m { a: ${text} }`) as [{ value: unknown }])[0].value;
+  const word = (name: string) => ({ kind: 'word', word: name });
+  const count = (value: number) => ({ kind: 'number', value, integer: true });
+  assert.equal(list('[2 * x, y-z]'), {
+    kind: 'list',
+    items: [{ kind: 'repeat', count: count(2), item: word('x') }, word('y-z')],
+  });
+  assert.equal(list('[n * [x, 3 * y,]]'), {
+    kind: 'list',
+    items: [
+      {
+        kind: 'repeat',
+        count: { kind: 'name', name: 'n' },
+        item: { kind: 'list', items: [word('x'), { kind: 'repeat', count: count(3), item: word('y') }] },
+      },
+    ],
+  });
+  for (const wrong of ['[x * 2]', '[2 x]', '[2 *]', '[1 + 1 * x]'])
+    assert.is(errorsOf(`model m { a: ${wrong} }`).length, 1, wrong);
+});
+
+properties('arithmetic', () => {
+  const arithmetic = (text: string) => {
+    const { value } = (definitionsOf(`model m { a: ${text} b: 1 }`)[0] as GroupDefinition).properties[0]!;
+    return value.kind === 'arithmetic' ? bracketed(value.expression) : value.kind;
+  };
+  assert.is(arithmetic('d'), 'word');
+  assert.is(arithmetic('(4)'), 'number');
+  assert.is(arithmetic('- 4'), 'number');
+  assert.is(arithmetic('d / 64'), '(d / 64)');
+  assert.is(arithmetic('d - 1'), '(d - 1)');
+  assert.is(arithmetic('d-1'), 'word');
+  assert.is(arithmetic('4 -1'), '(4 - 1)');
+  assert.is(arithmetic('-(a + b * 2) / c - 1'), '(((-(a + (b * 2))) / c) - 1)');
+  for (const wrong of ['2 ^ 3', '1 +', '(1', 'a b', 'exp(1)'])
     assert.is(errorsOf(`model m { a: ${wrong} }`).length, 1, wrong);
 });
 
@@ -112,6 +160,21 @@ properties('every kind of definition', () => {
     definitionsOf(kinds.map(kind => `${kind} x { }`).join(' ')).map(definition => definition.kind),
     kinds,
   );
+});
+
+properties('let, import and extends', () => {
+  const { syntax, diagnostics } = parse('import "a.mal" let d = 3 * 2 block x extends y { } let e = d', 'test.mal');
+  assert.equal(diagnostics, []);
+  assert.equal(
+    syntax.imports.map(({ path }) => path),
+    ['a.mal'],
+  );
+  const [d, x, e] = syntax.definitions;
+  assert.is(d!.kind === 'let' && bracketed(d!.value), '(3 * 2)');
+  assert.is(x!.kind === 'block' && x!.base!.name, 'y');
+  assert.is(e!.kind === 'let' && bracketed(e!.value), 'd');
+  for (const wrong of ['let = 3', 'let a-b = 3', 'let d 3', 'import a.mal', 'import', 'block x extends { }'])
+    assert.ok(errorsOf(wrong).length > 0, wrong);
 });
 
 const formulas = suite('formulas');

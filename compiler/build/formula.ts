@@ -1,7 +1,7 @@
 // Turns a formula of MAL (an activation, a norm, a loss) into graph: reductions become reduce nodes, and everything
 // between them one map each.
 import type { Builder } from '../graph/builder.ts';
-import { type Dimension, hasDimension } from '../graph/dimension.ts';
+import { constantCount, type Dimension, hasDimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
 import { mapOver } from '../ops/map.ts';
 import { maximum, sum } from '../ops/reduce.ts';
@@ -25,8 +25,8 @@ import type { FormulaDefinition, SyntaxExpression } from '../syntax/syntax.ts';
 
 export interface FormulaContext {
   readonly builder: Builder;
-  /** The dimension that mean, sum, max, var and at run over; null where a formula has no reduction. */
-  readonly over: Dimension | null;
+  /** The dimensions that mean, sum, max and var run over (and `at`, over one); none where a formula has no reduction. */
+  readonly over: readonly Dimension[];
   /** Values of the formula's constants, such as eps. */
   readonly constants: Readonly<Record<string, number>>;
   /** The trained parameter of this name: weight, bias, or one declared `learned`. */
@@ -43,6 +43,22 @@ export function buildFormula(formula: FormulaDefinition, args: readonly Node[], 
   const translation = new Translation(context);
   const scope = new Map(formula.parameters.map((name, n) => [name, translation.read(args[n]!)]));
   return translation.materialise(translation.inline(formula, scope));
+}
+
+/**
+ * The value of a formula that reduces nothing and trains nothing, as an expression of its arguments.
+ * @param args one expression for each of the formula's parameters
+ */
+export function formulaScalar(
+  formula: FormulaDefinition,
+  args: readonly Scalar[],
+  { builder, library }: Pick<FormulaContext, 'builder' | 'library'>,
+): Scalar {
+  const learned = (name: string) => {
+    throw new Error(`the ${formula.kind} ${formula.name} reads ${name}, which is not defined`);
+  };
+  const translation = new Translation({ builder, library, learned, over: [], constants: {} });
+  return translation.inline(formula, new Map(formula.parameters.map((name, n) => [name, args[n]!])));
 }
 
 /** The names that a formula reads besides its parameters and constants: its trained parameters. */
@@ -128,9 +144,10 @@ class Translation {
     return dims;
   }
 
-  /** The dimensions whose position the expression reads: the one that reductions run over, or none. */
+  /** The reduced dimensions along which the expression reads a position. */
   private positionsOf(scalar: Scalar): Dimension[] {
-    return coordinatesOf(scalar).size > 0 ? [this.reduced()] : [];
+    const read = coordinatesOf(scalar);
+    return this.context.over.filter(dim => read.has(dim.name));
   }
 
   private translate(expression: SyntaxExpression, scope: ReadonlyMap<string, Scalar>): Scalar {
@@ -164,7 +181,7 @@ class Translation {
 
   private call(callee: string, args: readonly Scalar[]): Scalar {
     const [x, y] = args as [Scalar, Scalar];
-    const { builder, library } = this.context;
+    const { library } = this.context;
     switch (callee) {
       case 'sum':
         return this.total(x);
@@ -175,12 +192,13 @@ class Translation {
         return this.mean(multiply(centred, centred));
       }
       case 'at': {
-        const here = apply('equal', coordinate(this.reduced().name), y);
+        const [dim, ...others] = this.reduced();
+        if (others.length > 0) throw new Error('at() picks along one dimension');
+        const here = apply('equal', coordinate(dim!.name), y);
         return this.total(select(here, x, constant(0)));
       }
       case 'max':
-        if (args.length === 1)
-          return this.isReducible(x) ? this.read(maximum(builder, this.materialise(x), [this.reduced().name])) : x;
+        if (args.length === 1) return this.isReducible(x) ? this.reduce(maximum, x) : x;
     }
     // A formula may bear the name of the function that it is made of: `activation tanh(x) = tanh(x)`.
     if (callee in functions) return apply(callee as FunctionName, ...args);
@@ -190,21 +208,25 @@ class Translation {
   }
 
   private total(x: Scalar): Scalar {
-    if (!this.isReducible(x)) return multiply(x, constant(this.reduced().size!));
-    return this.read(sum(this.context.builder, this.materialise(x), [this.reduced().name]));
+    return this.isReducible(x) ? this.reduce(sum, x) : multiply(x, constant(constantCount(this.reduced())));
+  }
+
+  private reduce(reduction: typeof sum, x: Scalar): Scalar {
+    const over = this.reduced().map(dim => dim.name);
+    return this.read(reduction(this.context.builder, this.materialise(x), over));
   }
 
   private mean(x: Scalar): Scalar {
-    return multiply(this.total(x), constant(1 / this.reduced().size!));
+    return multiply(this.total(x), constant(1 / constantCount(this.reduced())));
   }
 
-  /** False for what is the same all along the reduced dimension, such as another reduction's result. */
+  /** False for what is the same all along the reduced dimensions, such as another reduction's result. */
   private isReducible(x: Scalar): boolean {
-    return hasDimension(this.dimensionsOf(x), this.reduced().name);
+    return this.reduced().every(dim => hasDimension(this.dimensionsOf(x), dim.name));
   }
 
-  private reduced(): Dimension {
-    if (!this.context.over) throw new Error('a formula reduces where there is no dimension to reduce over');
+  private reduced(): readonly Dimension[] {
+    if (this.context.over.length === 0) throw new Error('a formula reduces where there is no dimension to reduce over');
     return this.context.over;
   }
 }

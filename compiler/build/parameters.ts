@@ -15,9 +15,6 @@ export interface Parameter {
   readonly initial: Initial;
 }
 
-/** Standard deviation of initial weights (GPT-2, Radford et al. 2019). */
-export const initialDeviation = 0.02;
-
 /** Collects a stage's parameters while its graph is built; each becomes an input under its local name. */
 export class Parameters {
   readonly declared: Parameter[] = [];
@@ -29,7 +26,7 @@ export class Parameters {
   }
 
   /** A matrix: `outer` dimensions come out of it, `inner` go in. Stored [product of outer, product of inner]. */
-  matrix(name: string, outer: readonly Dimension[], inner: readonly Dimension[], deviation = initialDeviation): Node {
+  matrix(name: string, outer: readonly Dimension[], inner: readonly Dimension[], deviation: number): Node {
     const count = (dims: readonly Dimension[]) => product(dims.map(dim => dim.size!));
     return this.declare({ name, shape: [count(outer), count(inner)], initial: { kind: 'normal', deviation } }, [
       ...outer,

@@ -1,7 +1,8 @@
 // Exact parameter counts and floating-point operations of a Model, from its dimensions alone.
-import type { SyntaxExpression } from '../syntax/syntax.ts';
+import { namesIn } from './formula.ts';
+import type { FormulaLibrary } from './formula-library.ts';
 import type { Attention, Block, FeedForward, Model, Norm } from './model.ts';
-import { standardLibrary } from './standard-library.ts';
+import { formulaLibrary } from './standard-library.ts';
 
 /** Numbers of trained parameters. The parts add up to the total. */
 export interface ParameterCount {
@@ -16,7 +17,7 @@ export interface ParameterCount {
   readonly attention: number;
   /** All layers' feed-forward networks. */
   readonly feedForward: number;
-  /** All layers' norms and the output's. */
+  /** All layers' norms, the embedding's and the output's. */
   readonly norms: number;
   /** The output head's own matrix and bias. */
   readonly head: number;
@@ -24,21 +25,22 @@ export interface ParameterCount {
 
 export function countParameters(model: Model): ParameterCount {
   const { hidden_size, vocab_size, embeddings, output } = model;
-  const kinds = model.blocks.map(block => countBlock(block, hidden_size));
+  const library = formulaLibrary(model);
+  const kinds = model.blocks.map(block => countBlock(block, hidden_size, library));
   const perLayer = model.layers.map(kind => kinds[kind]!.attention + kinds[kind]!.feedForward + kinds[kind]!.norms);
   const allLayers = (part: keyof BlockCount) => sum(model.layers.map(kind => kinds[kind]![part]));
-  const outputNorm = countNorm(output.norm, hidden_size);
+  const outerNorms = countNorm(embeddings.norm, hidden_size, library) + countNorm(output.norm, hidden_size, library);
   const embedding = vocab_size * hidden_size;
   const positions = (embeddings.learned_positions ?? 0) * hidden_size;
   const head = (embeddings.tie_weights ? 0 : vocab_size * hidden_size) + (output.bias ? vocab_size : 0);
   return {
-    total: embedding + positions + sum(perLayer) + outputNorm + head,
+    total: embedding + positions + sum(perLayer) + outerNorms + head,
     embedding,
     positions,
     perLayer,
     attention: allLayers('attention'),
     feedForward: allLayers('feedForward'),
-    norms: allLayers('norms') + outputNorm,
+    norms: allLayers('norms') + outerNorms,
     head,
   };
 }
@@ -69,22 +71,31 @@ interface BlockCount {
   readonly norms: number;
 }
 
-function countBlock({ attention, ffn, norm }: Block, hidden: number): BlockCount {
-  const { num_heads, num_kv_heads, head_dim } = attention;
-  const attentionBiases = attention.bias ? (num_heads + 2 * num_kv_heads) * head_dim + hidden : 0;
+function countBlock(
+  { attention, ffn, norm, norm_position }: Block,
+  hidden: number,
+  library: FormulaLibrary,
+): BlockCount {
+  const { num_heads, num_kv_heads, head_dim, qk_norm } = attention;
+  const projected = (num_heads + 2 * num_kv_heads) * head_dim;
+  const attentionBiases = (attention.qkv_bias ? projected : 0) + (attention.output_bias ? hidden : 0);
   const feedForwardBiases = ffn.bias ? (ffn.gate ? 2 : 1) * ffn.hidden_dim + hidden : 0;
-  // One norm for the queries of all heads and one for their keys.
-  const headNorms = 2 * countNorm(attention.qk_norm, head_dim);
+  // One norm for the queries and one for the keys, shared by all heads or as wide as they are together.
+  const [queryWidth, keyWidth] =
+    attention.qk_norm_over === 'all' ? [num_heads * head_dim, num_kv_heads * head_dim] : [head_dim, head_dim];
+  const headNorms = countNorm(qk_norm, queryWidth, library) + countNorm(qk_norm, keyWidth, library);
+  // Each of the two sub-layers has one, or one on each side.
+  const norms = norm_position === 'sandwich' ? 4 : 2;
   return {
     attention: attentionWeights(attention, hidden) + attentionBiases + headNorms,
     feedForward: feedForwardWeights(ffn, hidden) + feedForwardBiases,
-    norms: 2 * countNorm(norm, hidden),
+    norms: norms * countNorm(norm, hidden, library),
   };
 }
 
-/** q and o are [heads * head_dim, hidden] and its transpose, k and v [kv_heads * head_dim, hidden]. */
-function attentionWeights({ num_heads, num_kv_heads, head_dim }: Attention, hidden: number): number {
-  return 2 * (num_heads + num_kv_heads) * head_dim * hidden;
+/** q and o are [heads * head_dim, hidden] and its transpose, k and v [kv_heads * head_dim, hidden], the gate is as q. */
+function attentionWeights({ num_heads, num_kv_heads, head_dim, output_gate }: Attention, hidden: number): number {
+  return ((output_gate ? 3 : 2) * num_heads + 2 * num_kv_heads) * head_dim * hidden;
 }
 
 /** up, gate and down. */
@@ -92,29 +103,14 @@ function feedForwardWeights({ hidden_dim, gate }: FeedForward, hidden: number): 
   return (gate ? 3 : 2) * hidden_dim * hidden;
 }
 
-/** A norm trains what its formula names: weight and bias for each element, a learned constant once. */
-function countNorm(norm: Norm | null, width: number): number {
+/** A norm trains what its formula names: weight and bias for each element, any other learned constant once. */
+function countNorm(norm: Norm | null, width: number, library: FormulaLibrary): number {
   if (norm === null) return 0;
-  const formula = standardLibrary().get(norm.name)!;
-  const vectors = ['weight', 'bias'].filter(name => mentions(formula.body, name));
-  return vectors.length * width + formula.constants.filter(constant => constant.learned).length;
-}
-
-function mentions(expression: SyntaxExpression, name: string): boolean {
-  switch (expression.kind) {
-    case 'number':
-      return false;
-    case 'name':
-      return expression.name === name;
-    case 'unary':
-      return mentions(expression.operand, name);
-    case 'binary':
-      return mentions(expression.left, name) || mentions(expression.right, name);
-    case 'select':
-      return [expression.condition, expression.whenTrue, expression.whenFalse].some(part => mentions(part, name));
-    case 'call':
-      return expression.args.some(argument => mentions(argument, name));
-  }
+  const formula = library.get(norm.name)!;
+  const names = namesIn(formula.body);
+  const vectors = ['weight', 'bias'];
+  const scalars = formula.constants.filter(({ name, learned }) => learned && !vectors.includes(name));
+  return vectors.filter(name => names.has(name)).length * width + scalars.length;
 }
 
 const sum = (numbers: readonly number[]) => numbers.reduce((total, number) => total + number, 0);

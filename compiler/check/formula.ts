@@ -1,7 +1,8 @@
 // Checks formulas (LANGUAGE 2.2): parameters, names, functions and their arguments, numbers against conditions, recursion,
-// and reduction, which an activation may not do.
+// and reduction, which only norms and losses may do.
 import type { Diagnostic } from '../diagnostic.ts';
-import * as errors from '../errors.ts';
+import { chainTooLong } from '../errors.ts';
+import * as errors from '../formula-errors.ts';
 import type { BinaryOperator, FormulaDefinition, Span, SyntaxExpression } from '../syntax/syntax.ts';
 
 /** How many arguments each built-in function takes. With one argument `max` reduces, with two it compares. */
@@ -29,6 +30,10 @@ const builtInFunctions: Readonly<Record<string, readonly number[]>> = {
   at: [2],
 };
 
+/** A function calls a function that calls another: they are checked, and later built, one within the other. */
+const longestChain = 100;
+/** The formulas of single elements. */
+const elementwise: ReadonlySet<FormulaDefinition['kind']> = new Set(['activation', 'score', 'mask']);
 const reductions: ReadonlySet<string> = new Set(['mean', 'sum', 'var', 'max', 'at']);
 /** Built-in names inside a norm: one trained value for each element of the normalised dimension. */
 const normParameters = ['weight', 'bias'];
@@ -36,26 +41,32 @@ const normParameters = ['weight', 'bias'];
 const parameterCount: Readonly<Record<FormulaDefinition['kind'], number | null>> = {
   activation: 1,
   norm: 1,
+  // The score of a query and a key, their positions, and the head.
+  score: 4,
+  // The positions of a query and a key.
+  mask: 2,
   loss: 2,
   function: null,
 };
 
+type Formulas = ReadonlyMap<string, FormulaDefinition>;
+
 /**
- * Checks formulas that may call each other's `function`s and those of `library`.
+ * Checks a formula that may call the `function`s of `library`, which may hold it too.
  *
  * @returns what is at fault, in the order of the text.
  */
-export function checkFormulas(
-  formulas: readonly FormulaDefinition[],
-  library: ReadonlyMap<string, FormulaDefinition>,
-): Diagnostic[] {
-  const functions = new Map([...library].filter(([, formula]) => formula.kind === 'function'));
-  for (const formula of formulas) if (formula.kind === 'function') functions.set(formula.name, formula);
-  return formulas.flatMap(formula => {
-    const diagnostics = [...checkHead(formula), ...checkBody(formula, functions)];
-    // Reduction and recursion are looked for through calls, which must be right by then.
-    return diagnostics.length > 0 ? diagnostics : checkCalls(formula, functions);
-  });
+export function checkFormula(formula: FormulaDefinition, library: Formulas): Diagnostic[] {
+  const diagnostics = [...checkHead(formula), ...checkBody(formula, library)];
+  // Reduction and recursion are looked for through calls, which must be right by then.
+  return diagnostics.length > 0 ? diagnostics : checkCalls(formula, library);
+}
+
+/** The function that a call means; null for one that is built in, and where there is none. */
+function functionOf(library: Formulas, callee: string): FormulaDefinition | null {
+  if (Object.hasOwn(builtInFunctions, callee)) return null;
+  const found = library.get(callee);
+  return found?.kind === 'function' ? found : null;
 }
 
 function checkHead(formula: FormulaDefinition): Diagnostic[] {
@@ -73,11 +84,19 @@ function checkHead(formula: FormulaDefinition): Diagnostic[] {
   ];
   const seen = new Set<string>();
   for (const { name, span } of given) {
-    if (kind === 'norm' && normParameters.includes(name))
+    const trained = constants.some(constant => constant.learned && constant.name === name);
+    if (kind === 'norm' && normParameters.includes(name) && !trained)
       diagnostics.push(errors.nameTaken(span, name, 'a built-in name in a norm'));
     if (seen.has(name)) diagnostics.push(errors.nameTwice(span, name));
     seen.add(name);
   }
+  const read = namesIn(formula.body);
+  // A score or mask need not look at everything that there is to see.
+  for (const parameter of kind === 'score' || kind === 'mask' ? parameters : []) read.add(parameter);
+  const unread = given.filter(({ name }) => !read.has(name));
+  // After another fault the formula is not what was meant.
+  if (diagnostics.length === 0)
+    diagnostics.push(...unread.map(({ name, span }) => errors.nameNotRead(span, kind, name)));
   for (const constant of constants)
     if (!Number.isFinite(constant.value)) diagnostics.push(errors.numberTooLarge(constant.span));
   return diagnostics;
@@ -91,11 +110,14 @@ function sortsOf(operator: BinaryOperator): { takes: Sort; gives: Sort } {
   return { takes: 'number', gives: ['+', '-', '*', '/', '^'].includes(operator) ? 'number' : 'condition' };
 }
 
-function checkBody(formula: FormulaDefinition, functions: ReadonlyMap<string, FormulaDefinition>): Diagnostic[] {
+function checkBody(formula: FormulaDefinition, library: Formulas): Diagnostic[] {
   const diagnostics: Diagnostic[] = [];
   const constants = formula.constants.map(constant => constant.name);
   const names = [...formula.parameters, ...constants, ...(formula.kind === 'norm' ? normParameters : [])];
-  const callable = [...Object.keys(builtInFunctions), ...functions.keys()];
+  const callable = () => [
+    ...Object.keys(builtInFunctions),
+    ...[...library.values()].filter(({ kind }) => kind === 'function').map(({ name }) => name),
+  ];
 
   const expect = (expression: SyntaxExpression, sort: Sort, operator: string) => {
     if (sortOf(expression) === sort) return;
@@ -108,7 +130,7 @@ function checkBody(formula: FormulaDefinition, functions: ReadonlyMap<string, Fo
         if (!Number.isFinite(expression.value)) diagnostics.push(errors.numberTooLarge(expression.span));
         return 'number';
       case 'name':
-        if (!names.includes(expression.name)) diagnostics.push(unknownName(formula, expression, names, callable));
+        if (!names.includes(expression.name)) diagnostics.push(unknownName(formula, expression, names, callable()));
         return 'number';
       case 'unary': {
         const sort = expression.operator === '!' ? 'condition' : 'number';
@@ -128,8 +150,8 @@ function checkBody(formula: FormulaDefinition, functions: ReadonlyMap<string, Fo
         return 'number';
       case 'call': {
         const { callee, args, span } = expression;
-        const expected = functions.has(callee) ? [functions.get(callee)!.parameters.length] : arityOf(callee);
-        if (expected === null) diagnostics.push(errors.unknownFunction(calleeSpan(span, callee), callee, callable));
+        const expected = arityOf(callee, library);
+        if (expected === null) diagnostics.push(errors.unknownFunction(calleeSpan(span, callee), callee, callable()));
         else if (!expected.includes(args.length))
           diagnostics.push(errors.wrongArity(span, callee, expected, args.length));
         for (const argument of args) expect(argument, 'number', callee);
@@ -137,11 +159,20 @@ function checkBody(formula: FormulaDefinition, functions: ReadonlyMap<string, Fo
       }
     }
   };
-  if (sortOf(formula.body) === 'condition') diagnostics.push(errors.bodyIsCondition(formula.body.span, formula.kind));
+  const sort = sortOf(formula.body);
+  if (sort === 'condition' && formula.kind !== 'mask')
+    diagnostics.push(errors.bodyIsCondition(formula.body.span, formula.kind));
+  if (sort === 'number' && formula.kind === 'mask')
+    diagnostics.push(errors.bodyIsNumber(formula.body.span, formula.kind));
   return diagnostics;
 }
 
-const arityOf = (callee: string) => (Object.hasOwn(builtInFunctions, callee) ? builtInFunctions[callee]! : null);
+/** The numbers of arguments that a function takes; null where there is none of the name. */
+function arityOf(callee: string, library: Formulas): readonly number[] | null {
+  if (Object.hasOwn(builtInFunctions, callee)) return builtInFunctions[callee]!;
+  const called = functionOf(library, callee);
+  return called && [called.parameters.length];
+}
 
 const calleeSpan = (span: Span, callee: string): Span => ({ ...span, end: span.start + callee.length });
 
@@ -160,17 +191,20 @@ function unknownName(
   return errors.unknownName(span, name, names, hint);
 }
 
-/** Walks the calls of a formula, into the functions it calls, for recursion and, in an activation, for reduction. */
-function checkCalls(formula: FormulaDefinition, functions: ReadonlyMap<string, FormulaDefinition>): Diagnostic[] {
+/** Walks the calls of a formula, into the functions it calls, for recursion and, where there is nothing to reduce, for reduction. */
+function checkCalls(formula: FormulaDefinition, library: Formulas): Diagnostic[] {
   // Whether a function reduces, itself or through a call; in progress while it is `null`.
   const known = new Map<string, boolean | null>();
   let cycle = null as readonly string[] | null;
+  let tooDeep = false;
 
   const reduces = (callee: string, argumentCount: number, path: readonly string[]): boolean => {
-    const called = functions.get(callee);
+    const called = functionOf(library, callee);
     if (!called) return reductions.has(callee) && !(callee === 'max' && argumentCount === 2);
     if (known.get(callee) === null) cycle ??= [...path.slice(path.indexOf(callee)), callee];
     if (known.has(callee)) return known.get(callee) === true;
+    tooDeep ||= path.length > longestChain;
+    if (tooDeep) return false;
     known.set(callee, null);
     const result = callsIn(called.body).some(call => reduces(call.callee, call.args.length, [...path, callee]));
     known.set(callee, result);
@@ -179,26 +213,39 @@ function checkCalls(formula: FormulaDefinition, functions: ReadonlyMap<string, F
 
   if (formula.kind === 'function') known.set(formula.name, null);
   const reducing = callsIn(formula.body).filter(call => reduces(call.callee, call.args.length, [formula.name]));
+  if (tooDeep) return [chainTooLong(formula.nameSpan, formula.name, longestChain)];
   // One of the functions of a cycle reports it.
   if (cycle) return [...cycle].sort()[0] === formula.name ? [errors.recursion(formula.nameSpan, cycle)] : [];
-  if (formula.kind !== 'activation') return [];
-  return reducing.map(call => errors.reductionInActivation(call.span, call.callee));
+  if (!elementwise.has(formula.kind)) return [];
+  return reducing.map(call => errors.reductionOutsideNorm(call.span, formula.kind, call.callee));
 }
 
 type Call = Extract<SyntaxExpression, { kind: 'call' }>;
 
-function callsIn(expression: SyntaxExpression): Call[] {
+/** Every call in an expression, outer ones first. */
+export function callsIn(expression: SyntaxExpression): Call[] {
+  const within = partsOf(expression).flatMap(callsIn);
+  return expression.kind === 'call' ? [expression, ...within] : within;
+}
+
+/** Every name that an expression reads. */
+export function namesIn(expression: SyntaxExpression): Set<string> {
+  if (expression.kind === 'name') return new Set([expression.name]);
+  return new Set(partsOf(expression).flatMap(part => [...namesIn(part)]));
+}
+
+function partsOf(expression: SyntaxExpression): readonly SyntaxExpression[] {
   switch (expression.kind) {
     case 'number':
     case 'name':
       return [];
     case 'unary':
-      return callsIn(expression.operand);
+      return [expression.operand];
     case 'binary':
-      return [...callsIn(expression.left), ...callsIn(expression.right)];
+      return [expression.left, expression.right];
     case 'select':
-      return [expression.condition, expression.whenTrue, expression.whenFalse].flatMap(callsIn);
+      return [expression.condition, expression.whenTrue, expression.whenFalse];
     case 'call':
-      return [expression, ...expression.args.flatMap(callsIn)];
+      return expression.args;
   }
 }

@@ -2,43 +2,56 @@
 import type { Diagnostic } from '../diagnostic.ts';
 import * as errors from '../errors.ts';
 import type { Span, SyntaxFile } from '../syntax/syntax.ts';
-import { Definitions, isFormula } from './definitions.ts';
+import { Definitions } from './definitions.ts';
 import type { Model } from './model.ts';
 import { resolveModel } from './resolve-model.ts';
 
 /**
  * Checks a file and returns its models, in the order of the text; a model with a fault is left out. Several faults are
  * reported together, each once and in the order of the text.
+ *
+ * @param imported the files that it imports, and those that these import: their definitions are its own, their models are
+ * there for others to extend.
  */
-export function checkFile(syntax: SyntaxFile): { models: Model[]; diagnostics: Diagnostic[] } {
+export function checkFile(
+  syntax: SyntaxFile,
+  imported: readonly SyntaxFile[] = [],
+): { models: Model[]; diagnostics: Diagnostic[] } {
+  const files = [syntax, ...imported];
   const diagnostics = new Map<string, Diagnostic>();
   // Two models that use one block find the same faults in it.
   const report = (diagnostic: Diagnostic) => {
     const { message, span } = diagnostic;
-    const place = `${span?.start} ${message}`;
+    const place = `${span?.file} ${span?.start} ${message}`;
     if (!diagnostics.has(place)) diagnostics.set(place, diagnostic);
   };
-  const definitions = new Definitions(syntax, report);
-  const declared = definitions.all('model');
-  const models = declared.flatMap(model => resolveModel(model, { syntax, definitions, report }) ?? []);
+  const definitions = new Definitions(files, report);
+  const declared = definitions.all('model').filter(model => model.span?.file === syntax.file);
+  declared.sort((a, b) => a.span!.start - b.span!.start);
+  const models = declared.flatMap(model => resolveModel(model, { files, definitions, report }) ?? []);
   // After an error a use may have been missed, and in a file without a model nothing is used.
   if (declared.length > 0 && ![...diagnostics.values()].some(isError))
     for (const unused of unusedDefinitions(syntax, definitions)) report(unused);
-  const ordered = [...diagnostics.values()].sort((a, b) => (a.span?.start ?? 0) - (b.span?.start ?? 0));
+  const fileOrder = (diagnostic: Diagnostic) => files.findIndex(({ file }) => file === diagnostic.span?.file);
+  const ordered = [...diagnostics.values()].sort(
+    (a, b) => fileOrder(a) - fileOrder(b) || (a.span?.start ?? 0) - (b.span?.start ?? 0),
+  );
   return { models, diagnostics: ordered };
 }
 
-/**
- * Checks a file and returns the one model that is asked for.
- *
- * @param options.model its name; it may be left out where the file has one model.
- * @returns the model, null where any diagnostic is an error.
- */
+export interface CheckOptions {
+  /** The name of the model; it may be left out where the file has one. */
+  readonly model?: string | undefined;
+  /** As for checkFile. */
+  readonly imported?: readonly SyntaxFile[];
+}
+
+/** Checks a file and returns the one model that is asked for; it is null where any diagnostic is an error. */
 export function check(
   syntax: SyntaxFile,
-  options: { model?: string } = {},
+  options: CheckOptions = {},
 ): { model: Model | null; diagnostics: Diagnostic[] } {
-  const { models, diagnostics } = checkFile(syntax);
+  const { models, diagnostics } = checkFile(syntax, options.imported);
   const declared = syntax.definitions.filter(definition => definition.kind === 'model');
   const fault = chooseModel(syntax, declared, options.model);
   if (fault) diagnostics.push(fault);
@@ -60,11 +73,10 @@ function chooseModel(
   return names.includes(wanted) ? null : errors.unknownModel(syntax.file, wanted, names);
 }
 
-/** Definitions that no model reaches: nothing in them acts. */
+/** Definitions of the file that no model reaches: nothing in them acts. */
 function unusedDefinitions(syntax: SyntaxFile, definitions: Definitions): Diagnostic[] {
   return syntax.definitions.flatMap(definition => {
-    const { kind, name, nameSpan } = definition;
-    const used = kind === 'model' || (!isFormula(definition) && definitions.isUsed(kind, name));
-    return used ? [] : [errors.unusedDefinition(nameSpan, kind, name)];
+    const used = definition.kind === 'model' || definitions.isUsed(definition);
+    return used ? [] : [errors.unusedDefinition(definition.nameSpan, definition.kind, definition.name)];
   });
 }

@@ -17,12 +17,14 @@ export type PropertyType =
   | { readonly kind: 'group'; readonly table: PropertyTable }
   /** A definition by name, or its properties in braces. */
   | { readonly kind: 'definition'; readonly of: DefinitionKind }
-  /** A list of definitions by name. */
+  /** A list of definitions by name, each or some of them together repeated: `[a, 2 * [b, c]]`. */
   | { readonly kind: 'list'; readonly of: DefinitionKind }
-  /** An `activation` of the standard library, or one of the names that are used for them in the field. */
+  /** An `activation` of the file or of the standard library, or one of the names that are used for them in the field. */
   | { readonly kind: 'activation' }
-  /** A `norm` of the standard library with its constants, or `none`. */
-  | { readonly kind: 'norm' }
+  /** A `norm` of the file or of the standard library with its constants, or `none`; where a switch is taken too, `true` is rmsnorm. */
+  | { readonly kind: 'norm'; readonly switch?: true }
+  /** A formula of the file, by name. */
+  | { readonly kind: 'formula'; readonly of: 'score' | 'mask' }
   /** Known to the language and refused by name: not in this version. */
   | { readonly kind: 'unsupported' };
 
@@ -37,8 +39,12 @@ export interface PropertyRule {
   readonly aliases?: readonly string[];
   /** A literal, or for choices, activations and norms the word that stands for it. */
   readonly default?: number | boolean | string;
+  /** Properties of what it extends that give way to it, besides itself. */
+  readonly replaces?: readonly string[];
+  /** True where its group is nothing without it. */
+  readonly required?: true;
   /** The only value that this version compiles, and how to mend another. Others are checked, then refused. */
-  readonly only?: { readonly value: number | boolean; readonly mend: string };
+  readonly only?: { readonly value: number | boolean | string; readonly mend: string };
 }
 
 export type PropertyTable = Readonly<Record<string, PropertyRule>>;
@@ -46,24 +52,61 @@ export type DefinitionKind = 'attention' | 'ffn' | 'block' | 'model';
 
 /** Dimensions are 32-bit in the generated program. */
 export const largestDimension = 2 ** 31 - 1;
-const largestDepth = 100_000;
+export const largestDepth = 100_000;
 
 const positive: Range = { text: 'above 0', accepts: value => value > 0 };
+const atLeastOne: Range = { text: 'at least 1', accepts: value => value >= 1 };
 const fraction: Range = { text: 'at least 0 and below 1', accepts: value => value >= 0 && value < 1 };
 
 const dimension = { kind: 'integer', minimum: 1, maximum: largestDimension } as const;
 const positiveNumber = { kind: 'number', range: positive } as const;
 const boolean = { kind: 'boolean' } as const;
+const unsupported = { type: { kind: 'unsupported' } } as const;
 const noDropout = {
   type: { kind: 'number', range: fraction },
   default: 0,
   only: { value: 0, mend: 'remove it, or set it to 0' },
 } as const;
 
+const stretch = { type: { kind: 'number', range: atLeastOne }, required: true } as const;
+const originalPositions = { type: dimension, required: true } as const;
+
+const ropeScalings = {
+  linear: { factor: { type: positiveNumber, required: true } },
+  ntk: { factor: stretch },
+  yarn: {
+    factor: stretch,
+    original_max_positions: originalPositions,
+    beta_fast: { type: positiveNumber, default: 32 },
+    beta_slow: { type: positiveNumber, default: 1 },
+    // 0.1 ln(factor) + 1 where it is not written.
+    attention_factor: { type: positiveNumber },
+  },
+  llama3: {
+    factor: stretch,
+    low_freq_factor: { type: positiveNumber, default: 1 },
+    high_freq_factor: { type: positiveNumber, default: 4 },
+    original_max_positions: originalPositions,
+  },
+} as const satisfies Record<string, PropertyTable>;
+
 const rope = {
   rope_theta: { type: positiveNumber, aliases: ['theta', 'base'], default: 10000 },
+  // Short for `scaling: linear { factor: NUM }`.
   rope_scaling: { type: positiveNumber },
-} as const;
+  scaling: { type: { kind: 'choice', choices: ropeScalings } },
+  // head_dim where it is not written.
+  dims: { type: dimension },
+  interleaved: { type: boolean, default: false },
+} as const satisfies PropertyTable;
+
+const alibi = {
+  slopes: {
+    type: { kind: 'word', words: ['fixed', 'learned'] },
+    default: 'fixed',
+    only: { value: 'fixed', mend: 'remove it, or set it to fixed' },
+  },
+} as const satisfies PropertyTable;
 
 const learned = {
   // max_seq_len where it is not written.
@@ -76,7 +119,10 @@ const attention = {
   num_kv_heads: { type: dimension, aliases: ['kv_heads'] },
   // hidden_size / num_heads where it is not written.
   head_dim: { type: dimension },
+  // The default of the two that follow it.
   bias: { type: boolean, default: false },
+  qkv_bias: { type: boolean },
+  output_bias: { type: boolean },
   dropout: noDropout,
   causal: {
     type: boolean,
@@ -84,11 +130,21 @@ const attention = {
     only: { value: true, mend: 'remove it: a language model must not see the token that it predicts' },
   },
   window_size: { type: dimension },
-  qk_norm: { type: boolean, default: false },
+  // 1 / sqrt(head_dim) where it is not written.
+  scale: { type: positiveNumber },
+  qk_norm: { type: { kind: 'norm', switch: true }, default: 'none' },
+  qk_norm_over: { type: { kind: 'word', words: ['head', 'all'] }, default: 'head' },
+  output_gate: { type: boolean, default: false },
   position_encoding: {
-    type: { kind: 'choice', choices: { rope, alibi: null, learned, none: {} } },
+    type: { kind: 'choice', choices: { rope, alibi, learned, sinusoidal: {}, none: {} } },
     default: 'rope',
   },
+  kind: { type: { kind: 'choice', choices: { mla: null } } },
+  softcap: { type: positiveNumber },
+  score: { type: { kind: 'formula', of: 'score' } },
+  // In the place of `causal`.
+  mask: { type: { kind: 'formula', of: 'mask' } },
+  sinks: unsupported,
 } as const satisfies PropertyTable;
 
 const ffn = {
@@ -98,17 +154,19 @@ const ffn = {
   gate: { type: boolean, default: true },
   bias: { type: boolean, default: false },
   dropout: noDropout,
-  moe: { type: { kind: 'unsupported' } },
+  moe: unsupported,
 } as const satisfies PropertyTable;
 
 const block = {
   attention: { type: { kind: 'definition', of: 'attention' } },
   ffn: { type: { kind: 'definition', of: 'ffn' } },
-  ssm: { type: { kind: 'unsupported' } },
-  memory: { type: { kind: 'unsupported' } },
+  ssm: unsupported,
+  memory: unsupported,
   norm: { type: { kind: 'norm' }, default: 'rmsnorm' },
-  norm_position: { type: { kind: 'word', words: ['pre', 'post'] }, default: 'pre' },
+  norm_position: { type: { kind: 'word', words: ['pre', 'post', 'output', 'sandwich'] }, default: 'pre' },
   residual: { type: boolean, default: true },
+  residual_scale: { type: positiveNumber },
+  parallel: { type: boolean, default: false },
   dropout: noDropout,
 } as const satisfies PropertyTable;
 
@@ -116,29 +174,48 @@ const embeddings = {
   tie_weights: { type: boolean, default: false },
   dropout: noDropout,
   scale: { type: positiveNumber },
-} as const;
+  norm: { type: { kind: 'norm' }, default: 'none' },
+  role_embeddings: unsupported,
+} as const satisfies PropertyTable;
 
 const output = {
   bias: { type: boolean, default: false },
   // That of the first layer's block where it is not written.
   norm: { type: { kind: 'norm' } },
-} as const;
+  scale: { type: positiveNumber },
+  softcap: { type: positiveNumber },
+} as const satisfies PropertyTable;
+
+const init = {
+  std: { type: positiveNumber, default: 0.02 },
+  residual_scale: { type: boolean, default: true },
+} as const satisfies PropertyTable;
 
 const model = {
   description: { type: { kind: 'string' }, default: '' },
   vocab_size: { type: dimension, default: 32000 },
   max_seq_len: { type: dimension, aliases: ['context_length', 'seq_len'], default: 2048 },
   hidden_size: { type: dimension, aliases: ['d_model', 'embed_dim'], default: 768 },
+  // The length of `layers` where that is written.
   num_layers: {
     type: { kind: 'integer', minimum: 1, maximum: largestDepth },
     aliases: ['n_layers', 'depth'],
     default: 12,
   },
-  block: { type: { kind: 'definition', of: 'block' } },
-  pattern: { type: { kind: 'list', of: 'block' } },
+  block: { type: { kind: 'definition', of: 'block' }, replaces: ['pattern', 'layers'] },
+  // Repeated over all layers.
+  pattern: { type: { kind: 'list', of: 'block' }, replaces: ['block', 'layers'] },
+  // Every layer.
+  layers: { type: { kind: 'list', of: 'block' }, replaces: ['block', 'pattern', 'num_layers'] },
   embeddings: { type: { kind: 'group', table: embeddings } },
   output: { type: { kind: 'group', table: output } },
+  init: { type: { kind: 'group', table: init } },
+  mtp: unsupported,
 } as const satisfies PropertyTable;
+
+/** The name in the table of each name that a file may use. */
+export const canonicalNames = (table: PropertyTable): ReadonlyMap<string, string> =>
+  new Map(Object.entries(table).flatMap(([name, { aliases = [] }]) => [name, ...aliases].map(word => [word, name])));
 
 export const tables = { attention, ffn, block, model } as const satisfies Record<DefinitionKind, PropertyTable>;
 type Tables = typeof tables;
@@ -155,9 +232,12 @@ export type Settings<T extends PropertyTable> = {
   readonly [Name in keyof T]: Setting<SettingValue<T[Name]>>;
 };
 
+export type RopeSettings = Settings<typeof rope>;
+
 /** Groups and definitions that are not written are read as empty ones. */
 type SettingValue<Rule extends PropertyRule> = Rule extends
   | { default: unknown }
+  | { required: true }
   | { type: { kind: 'group' | 'definition' } }
   ? Value<Rule['type']>
   : Value<Rule['type']> | null;
@@ -166,7 +246,7 @@ type Value<T extends PropertyType> = T extends { kind: 'integer' | 'number' }
   ? number
   : T extends { kind: 'boolean' }
     ? boolean
-    : T extends { kind: 'string' | 'activation' }
+    : T extends { kind: 'string' | 'activation' | 'formula' }
       ? string
       : T extends { kind: 'word'; words: readonly (infer Word)[] }
         ? Word

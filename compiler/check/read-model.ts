@@ -1,12 +1,12 @@
 // From what a user names, a path or a well-known model, to a checked Model.
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { formatDiagnostic, nearest, SourceError, UserError } from '../diagnostic.ts';
-import { packagePath } from '../package-files.ts';
-import { parse } from '../syntax/parse.ts';
-import type { SyntaxFile } from '../syntax/syntax.ts';
+import { type Diagnostic, formatDiagnostic, nearest, SourceError, UserError } from '../diagnostic.ts';
+import { packagePath, readPackageFile } from '../package-files.ts';
 import { check, checkFile } from './index.ts';
+import { load } from './load.ts';
 import type { Model } from './model.ts';
+import { standardFiles } from './standard-library.ts';
 
 const wellKnown = 'well-known/models';
 
@@ -27,22 +27,29 @@ export function readModel(
   pathOrName: string,
   modelName?: string,
 ): { model: Model; warnings: string[]; text: string; path: string } {
-  const { path, text } = findSource(pathOrName);
-  const { model, diagnostics } = check(parseSource(path, text), modelName === undefined ? {} : { model: modelName });
-  const sources = new Map([[path, text]]);
-  if (model === null) throw new SourceError(diagnostics, sources);
-  const warnings = diagnostics.map(warning => formatDiagnostic(warning, sources, { color: false }));
-  return { model, warnings, text, path };
+  const { path, text, syntax, imported, sources } = loadSource(pathOrName);
+  const { model, diagnostics } = check(syntax, { model: modelName, imported });
+  if (model === null) throw sourceError(diagnostics, sources);
+  return { model, warnings: warningTexts(diagnostics, sources), text, path };
 }
 
 /** Reads and checks every model of a file; there may be none. Otherwise as readModel. */
 export function readModels(pathOrName: string): { models: Model[]; warnings: string[]; text: string; path: string } {
-  const { path, text } = findSource(pathOrName);
-  const { models, diagnostics } = checkFile(parseSource(path, text));
-  const sources = new Map([[path, text]]);
-  if (diagnostics.some(diagnostic => diagnostic.severity === 'error')) throw new SourceError(diagnostics, sources);
-  const warnings = diagnostics.map(warning => formatDiagnostic(warning, sources, { color: false }));
-  return { models, warnings, text, path };
+  const { path, text, syntax, imported, sources } = loadSource(pathOrName);
+  const { models, diagnostics } = checkFile(syntax, imported);
+  if (diagnostics.some(diagnostic => diagnostic.severity === 'error')) throw sourceError(diagnostics, sources);
+  return { models, warnings: warningTexts(diagnostics, sources), text, path };
+}
+
+type Sources = ReadonlyMap<string, string>;
+
+const warningTexts = (diagnostics: readonly Diagnostic[], sources: Sources) =>
+  diagnostics.map(warning => formatDiagnostic(warning, sources, { color: false }));
+
+/** An error that can show the standard library's lines too. */
+function sourceError(diagnostics: readonly Diagnostic[], sources: Sources): SourceError {
+  const standard = standardFiles.map(file => [file, readPackageFile(file)] as const);
+  return new SourceError(diagnostics, new Map([...standard, ...sources]));
 }
 
 /** The names of the well-known models, as users write them. */
@@ -53,24 +60,27 @@ export function wellKnownModels(): string[] {
     .sort();
 }
 
-function parseSource(path: string, text: string): SyntaxFile {
-  const { syntax, diagnostics } = parse(text, path);
-  if (diagnostics.length > 0) throw new SourceError(diagnostics, new Map([[path, text]]));
-  return syntax;
+function loadSource(pathOrName: string) {
+  const { path, text } = findSource(pathOrName);
+  const loaded = load(path, text);
+  if (loaded.diagnostics.length > 0) throw sourceError(loaded.diagnostics, loaded.sources);
+  return { path, text, ...loaded };
 }
 
 function findSource(pathOrName: string): FoundSource {
   if (existsSync(pathOrName)) return readSource(pathOrName);
-  const name = pathOrName
-    .replace(/^well-known\//, '')
-    .replace(/\.mal$/, '')
-    .replaceAll('_', '-');
+  const name = pathOrName.replace(/^well-known\//, '').replace(/\.mal$/, '');
+  const files = readdirSync(packagePath(wellKnown)).filter(file => file.endsWith('.mal'));
+  const found = files.find(file => plainName(basename(file, '.mal')) === plainName(name));
+  if (found) return readSource(join(packagePath(wellKnown), found));
   const known = wellKnownModels();
-  if (known.includes(name)) return readSource(join(packagePath(wellKnown), `${name.replaceAll('-', '_')}.mal`));
   const near = nearest(name, known);
   const help = near ? `did you mean \`${near}\`?` : `the well-known models are ${known.join(', ')}`;
   throw new UserError(`there is no file and no well-known model \`${pathOrName}\`\nhelp: ${help}`);
 }
+
+/** A name as it is told from others: whatever stands between its parts. */
+const plainName = (name: string) => name.replace(/[-._]/g, '-');
 
 function readSource(path: string): FoundSource {
   if (statSync(path).isDirectory()) throw new UserError(`${path} is a folder, and a .mal file is needed`);

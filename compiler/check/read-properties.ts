@@ -3,10 +3,15 @@
 
 import type { Diagnostic } from '../diagnostic.ts';
 import * as errors from '../errors.ts';
-import type { Property, PropertyValue, Span } from '../syntax/syntax.ts';
+import { numberTooLarge, unknownFormula } from '../formula-errors.ts';
+import type { ListItem, Property, PropertyValue, Span, SyntaxExpression } from '../syntax/syntax.ts';
+import type { Constants, Numeric } from './constants.ts';
+import type { FormulaLibrary } from './formula-library.ts';
 import type { Norm } from './model.ts';
 import {
+  canonicalNames,
   type DefinitionKind,
+  largestDepth,
   type PropertyRule,
   type PropertyTable,
   type PropertyType,
@@ -15,12 +20,12 @@ import {
   type Settings,
   tables,
 } from './properties.ts';
-import { activationWords, normWords } from './standard-library.ts';
+import { activationOf, activationWords, normTable, normWords } from './standard-library.ts';
 
 /** What reading needs to know of the file and tells about it. */
 export interface Reader {
-  /** The definition of the file's own formula of a kind and name, if it has one. */
-  fileFormula(kind: 'activation' | 'norm', name: string): Span | null;
+  readonly constants: Constants;
+  readonly formulas: FormulaLibrary;
   report(diagnostic: Diagnostic): void;
 }
 
@@ -37,7 +42,7 @@ export function readDefinition<Kind extends DefinitionKind>(
 ): Read<Kind> {
   const counting = countErrors(reader);
   const owner = name === null ? kind : `${kind} \`${name}\``;
-  const settings = readProperties(counting.reader, tables[kind] as PropertyTable, owner, written?.properties ?? []);
+  const settings = readProperties(counting.reader, tables[kind] as PropertyTable, owner, written ?? nothing);
   const sound = counting.errors() === 0;
   return { kind, name, span: written?.span ?? null, settings: settings as Read<Kind>['settings'], sound };
 }
@@ -51,17 +56,22 @@ function countErrors(reader: Reader): { reader: Reader; errors: () => number } {
   return { reader: { ...reader, report }, errors: () => errors };
 }
 
+/** Properties as they stand in braces; the span is where messages point that concern all of them. */
+interface Written {
+  readonly properties: readonly Property[];
+  readonly span: Span | null;
+}
+
+const nothing: Written = { properties: [], span: null };
+
 /** Reads properties by a table; `owner` is what messages call their definition. */
-export function readProperties<Table extends PropertyTable>(
+function readProperties<Table extends PropertyTable>(
   reader: Reader,
   table: Table,
   owner: string,
-  properties: readonly Property[],
+  { properties, span }: Written,
 ): Settings<Table> {
-  const names = Object.entries(table).flatMap(([name, rule]) =>
-    [name, ...(rule.aliases ?? [])].map(word => [word, name] as const),
-  );
-  const canonical = new Map(names);
+  const canonical = canonicalNames(table);
   const written = new Map<string, Property>();
   for (const property of properties) {
     const name = canonical.get(property.name);
@@ -73,10 +83,10 @@ export function readProperties<Table extends PropertyTable>(
     else if (first) reader.report(errors.propertyTwice(property.name, property.nameSpan, first.nameSpan, first.name));
     else written.set(name, property);
   }
-  const settings = Object.entries(table).map(([name, rule]) => [
-    name,
-    readSetting(reader, rule, written.get(name) ?? null),
-  ]);
+  const settings = Object.entries(table).map(([name, rule]) => {
+    if (rule.required && !written.has(name)) reader.report(errors.missingProperty(span, owner, name));
+    return [name, readSetting(reader, rule, written.get(name) ?? null)];
+  });
   return Object.fromEntries(settings) as Settings<Table>;
 }
 
@@ -90,13 +100,13 @@ function readSetting(reader: Reader, rule: PropertyRule, property: Property | nu
 
 function defaultValue(reader: Reader, rule: PropertyRule): unknown {
   const { type } = rule;
-  if (type.kind === 'group') return readProperties(reader, type.table, '', []);
+  if (type.kind === 'group') return readProperties(reader, type.table, '', nothing);
   if (type.kind === 'definition') return { name: null, definition: readDefinition(reader, type.of, null, null) };
   if (rule.default === undefined) return null;
   const word = String(rule.default);
-  if (type.kind === 'activation') return activationWords().get(word);
-  if (type.kind === 'choice') return chosen(reader, type.choices, word, []);
-  if (type.kind === 'norm') return normOf(chosen(reader, normWords(), word, []));
+  if (type.kind === 'activation') return activationOf(reader.formulas, word);
+  if (type.kind === 'choice') return { word, settings: readProperties(reader, type.choices[word]!, word, nothing) };
+  if (type.kind === 'norm') return namedNorm(reader, word, nothing);
   return rule.default;
 }
 
@@ -105,18 +115,20 @@ function readValue(reader: Reader, type: PropertyType, { name, nameSpan, value }
   const fault = (diagnostic: Diagnostic) => reader.report(diagnostic);
   const wrong = (expected: string) => fault(errors.wrongType(value.span, name, expected, describe(value)));
   switch (type.kind) {
-    case 'integer':
-      if (value.kind !== 'number') return wrong('a whole number');
-      if (!value.integer && Number.isInteger(value.value))
-        return fault(errors.notInDigits(value.span, name, value.value));
-      if (!value.integer) return wrong('a whole number');
-      if (value.value < type.minimum) return outOfRange(reader, name, `at least ${type.minimum}`, value);
-      if (value.value > type.maximum) return outOfRange(reader, name, `at most ${type.maximum}`, value);
-      return value.value;
-    case 'number':
-      if (value.kind !== 'number') return wrong('a number');
-      if (!Number.isFinite(value.value)) return fault(errors.numberTooLarge(value.span));
-      return type.range.accepts(value.value) ? value.value : outOfRange(reader, name, type.range.text, value);
+    case 'integer': {
+      const number = numberOf(reader, name, 'a whole number', value);
+      if (!number) return undefined;
+      if (!number.integer) return fault(errors.notWhole(value.span, name, number.value, value.kind === 'number'));
+      if (number.value < type.minimum) return fault(outOfRange(name, `at least ${type.minimum}`, number, value));
+      if (number.value > type.maximum) return fault(outOfRange(name, `at most ${type.maximum}`, number, value));
+      return number.value;
+    }
+    case 'number': {
+      const number = numberOf(reader, name, 'a number', value);
+      if (!number) return undefined;
+      if (!Number.isFinite(number.value)) return fault(numberTooLarge(value.span));
+      return type.range.accepts(number.value) ? number.value : fault(outOfRange(name, type.range.text, number, value));
+    }
     case 'boolean':
       return value.kind === 'boolean' ? value.value : wrong('true or false');
     case 'string':
@@ -129,22 +141,21 @@ function readValue(reader: Reader, type: PropertyType, { name, nameSpan, value }
       return value.kind === 'word' ? readChoice(reader, name, type.choices, value) : wrong('a word');
     case 'group':
       if (value.kind !== 'group') return wrong('properties in braces');
-      return readProperties(reader, type.table, name, value.properties);
+      return readProperties(reader, type.table, name, value);
     case 'definition':
       if (value.kind === 'group') return { name: null, definition: readDefinition(reader, type.of, null, value) };
       if (value.kind !== 'word') return wrong('the name of a definition, or properties in braces');
       if (value.properties) return fault(errors.referenceWithProperties(value.span, type.of, value.word));
       return { name: value.word, span: value.span };
     case 'list':
-      return value.kind === 'list' ? value.words : wrong('a list such as [one, other]');
+      return value.kind === 'list' ? readList(reader, name, value) : wrong('a list such as [one, other]');
     case 'activation':
       return value.kind === 'word' ? readActivation(reader, name, value) : wrong('a word such as gelu');
-    case 'norm': {
-      if (value.kind !== 'word') return wrong('a word such as rmsnorm');
-      if (refusedAsOwn(reader, 'norm', value, Object.keys(normWords()))) return undefined;
-      const choice = readChoice(reader, name, normWords(), value);
-      return choice && normOf(choice);
-    }
+    case 'norm':
+      if (type.switch && value.kind === 'boolean') return value.value ? namedNorm(reader, 'rmsnorm', nothing) : null;
+      return value.kind === 'word' ? readNorm(reader, name, value) : wrong('a word such as rmsnorm');
+    case 'formula':
+      return value.kind === 'word' ? readFormula(reader, name, type.of, value) : wrong(`the name of a ${type.of}`);
     case 'unsupported':
       return fault(errors.unsupported(nameSpan, name));
   }
@@ -152,8 +163,56 @@ function readValue(reader: Reader, type: PropertyType, { name, nameSpan, value }
 
 type WordValue = Extract<PropertyValue, { kind: 'word' }>;
 
-function outOfRange(reader: Reader, name: string, range: string, value: { value: number; span: Span }): undefined {
-  reader.report(errors.outOfRange(value.span, name, range, String(value.value)));
+/** What a value comes to; undefined where it is no number, which has been reported. */
+function numberOf(reader: Reader, name: string, expected: string, value: PropertyValue): Numeric | undefined {
+  if (value.kind === 'number') return value;
+  if (value.kind === 'arithmetic') return reader.constants.evaluate(value.expression) ?? undefined;
+  if (value.kind === 'word' && value.properties === null) {
+    const { word, span } = value;
+    const constants = reader.constants.names();
+    if (reader.constants.has(word)) return reader.constants.evaluate({ kind: 'name', name: word, span }) ?? undefined;
+    reader.report(errors.wrongType(span, name, expected, describe(value), { word, constants }));
+  } else reader.report(errors.wrongType(value.span, name, expected, describe(value)));
+}
+
+const outOfRange = (name: string, range: string, number: Numeric, value: PropertyValue) =>
+  errors.outOfRange(value.span, name, range, String(number.value));
+
+interface NamedPlace {
+  readonly word: string;
+  readonly span: Span;
+}
+
+/** A list with its repetitions written out; undefined where one is at fault, which has been reported. */
+function readList(reader: Reader, name: string, list: Extract<PropertyValue, { kind: 'list' }>) {
+  const expand = (item: ListItem): NamedPlace[] | undefined => {
+    if (item.kind === 'word') return [item];
+    if (item.kind === 'repeat') {
+      const count = countOf(reader, item.count);
+      const words = expand(item.item);
+      if (!count || !words) return undefined;
+      return limited(count * words.length, () => Array.from({ length: count }, () => words).flat());
+    }
+    let words: NamedPlace[] | undefined = [];
+    for (const part of item.items.map(expand)) {
+      const before: NamedPlace[] | undefined = words;
+      words = before && part && limited(before.length + part.length, () => [...before, ...part]);
+    }
+    return words;
+  };
+  const limited = (length: number, make: () => NamedPlace[]) => {
+    if (length <= largestDepth) return make();
+    reader.report(errors.listTooLong(list.span, name, largestDepth));
+  };
+  return expand(list);
+}
+
+/** How often a part of a list is repeated. */
+function countOf(reader: Reader, expression: SyntaxExpression): number | undefined {
+  const count = reader.constants.evaluate(expression);
+  if (!count) return undefined;
+  if (count.integer && count.value >= 1) return count.value;
+  reader.report(errors.badCount(expression.span, count.value));
 }
 
 function plainWord(reader: Reader, value: WordValue): string | undefined {
@@ -162,48 +221,44 @@ function plainWord(reader: Reader, value: WordValue): string | undefined {
 }
 
 function readActivation(reader: Reader, name: string, value: WordValue): string | undefined {
-  const words = activationWords();
-  if (refusedAsOwn(reader, 'activation', value, [...words.keys()])) return undefined;
-  if (words.has(value.word)) return plainWord(reader, value) && words.get(value.word);
-  reader.report(errors.unknownWord(value.span, name, value.word, [...words.keys()]));
+  const formula = activationOf(reader.formulas, value.word);
+  if (formula !== null) return plainWord(reader, value) && formula;
+  reader.report(errors.unknownWord(value.span, name, value.word, activationWords(reader.formulas)));
 }
 
-/** Reports a use of a formula that the file itself defines. */
-function refusedAsOwn(
-  reader: Reader,
-  kind: 'activation' | 'norm',
-  value: WordValue,
-  known: readonly string[],
-): boolean {
-  const defined = reader.fileFormula(kind, value.word);
-  if (defined) reader.report(errors.fileFormula(value.span, kind, value.word, defined, known));
-  return defined !== null;
+function readFormula(reader: Reader, name: string, kind: 'score' | 'mask', value: WordValue): string | undefined {
+  const known = reader.formulas.namesOf(kind);
+  if (known.includes(value.word)) return plainWord(reader, value);
+  if (known.length > 0) reader.report(errors.unknownWord(value.span, name, value.word, known));
+  else reader.report(unknownFormula(value.span, kind, value.word));
+}
+
+function readNorm(reader: Reader, name: string, value: WordValue): Norm | null | undefined {
+  const words = normWords(reader.formulas);
+  if (words.includes(value.word)) return namedNorm(reader, value.word, written(value));
+  reader.report(errors.unknownWord(value.span, name, value.word, words));
+}
+
+function namedNorm(reader: Reader, word: string, constants: Written): Norm | null {
+  const table = word === 'none' ? {} : normTable(reader.formulas.get(word)!);
+  const settings = readProperties(reader, table, word, constants);
+  if (word === 'none') return null;
+  const values = Object.entries(settings).map(([name, setting]) => [name, setting.value as number]);
+  return { name: word, constants: Object.fromEntries(values) };
 }
 
 type Choices = Readonly<Record<string, PropertyTable | null>>;
 
-interface Chosen {
-  readonly word: string;
-  readonly settings: Settings<PropertyTable>;
-}
-
-function readChoice(reader: Reader, name: string, choices: Choices, value: WordValue): Chosen | undefined {
-  const { word, properties, span } = value;
+function readChoice(reader: Reader, name: string, choices: Choices, value: WordValue) {
+  const { word, span } = value;
+  const table = Object.hasOwn(choices, word) ? choices[word] : undefined;
   const supported = Object.keys(choices).filter(choice => choices[choice] !== null);
-  if (!Object.hasOwn(choices, word)) reader.report(errors.unknownWord(span, name, word, supported));
-  else if (choices[word] === null) reader.report(errors.unsupportedWord(span, name, word, supported));
-  else return chosen(reader, choices, word, properties ?? []);
+  if (table === undefined) reader.report(errors.unknownWord(span, name, word, supported));
+  else if (table === null) reader.report(errors.unsupportedWord(span, name, word, supported));
+  else return { word, settings: readProperties(reader, table, word, written(value)) };
 }
 
-function chosen(reader: Reader, choices: Choices, word: string, properties: readonly Property[]): Chosen {
-  return { word, settings: readProperties(reader, choices[word]!, word, properties) };
-}
-
-function normOf(choice: Chosen): Norm | null {
-  if (choice.word === 'none') return null;
-  const constants = Object.entries(choice.settings).map(([name, setting]) => [name, setting.value as number]);
-  return { name: choice.word, constants: Object.fromEntries(constants) };
-}
+const written = ({ properties, span }: WordValue): Written => ({ properties: properties ?? [], span });
 
 /** A written value as a message calls it. */
 function describe(value: PropertyValue): string {
@@ -216,6 +271,8 @@ function describe(value: PropertyValue): string {
       return 'a text';
     case 'word':
       return `\`${value.word}\``;
+    case 'arithmetic':
+      return 'a number that is worked out';
     case 'group':
       return 'properties in braces';
     case 'list':

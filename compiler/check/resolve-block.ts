@@ -6,7 +6,7 @@ import type { Span } from '../syntax/syntax.ts';
 import type { Definitions } from './definitions.ts';
 import type { Attention, Block, FeedForward, PositionEncoding } from './model.ts';
 import { largestDimension, type Read, type Setting } from './properties.ts';
-import { standardLibrary } from './standard-library.ts';
+import { resolveRope } from './resolve-rope.ts';
 
 /** What a block needs to know of its model. */
 export interface BlockContext {
@@ -27,12 +27,13 @@ export const anonymousBlock = 'block';
 
 /** The block, or null where something is at fault, which has been reported. */
 export function resolveBlock(read: Read<'block'>, context: BlockContext): Block | null {
-  const { attention, ffn, norm, norm_position, residual } = read.settings;
+  const { attention, ffn, norm, norm_position, residual, residual_scale, parallel } = read.settings;
   const foundAttention = context.definitions.find('attention', attention.value);
   const foundFeedForward = context.definitions.find('ffn', ffn.value);
+  const consistent = checkResidual(read, context);
   if (norm.value === null && norm_position.property)
     context.report(errors.normPositionWithoutNorm(norm_position.property.span));
-  if (!foundAttention || !foundFeedForward) return null;
+  if (!consistent || !foundAttention || !foundFeedForward) return null;
   if (![context, read, foundAttention, foundFeedForward].every(part => part.sound)) return null;
   const resolvedAttention = resolveAttention(foundAttention, context);
   const resolvedFeedForward = resolveFeedForward(foundFeedForward, context);
@@ -44,9 +45,33 @@ export function resolveBlock(read: Read<'block'>, context: BlockContext): Block 
     norm: norm.value,
     norm_position: norm_position.value,
     residual: residual.value,
+    residual_scale: residual_scale.value,
+    parallel: parallel.value,
     origin: context.origin(read.span),
   };
 }
+
+/** False where properties of the residual stream contradict each other, which is reported. */
+function checkResidual({ settings }: Read<'block'>, { report }: BlockContext): boolean {
+  const { residual, residual_scale, parallel, norm_position } = settings;
+  if (!residual.value && residual_scale.property) {
+    report(errors.exclusive(residual_scale.property.span, 'residual_scale', placed('residual: false', residual)));
+    return false;
+  }
+  if (!parallel.value) return true;
+  if (!residual.value) {
+    report(errors.exclusive(parallel.property!.span, 'parallel', placed('residual: false', residual)));
+    return false;
+  }
+  if (norm_position.value === 'post') {
+    // norm(x + f(x)) of one sub-layer would be the input of the other.
+    report(errors.exclusive(parallel.property!.span, 'parallel', placed('norm_position: post', norm_position)));
+    return false;
+  }
+  return true;
+}
+
+const placed = (name: string, { property }: Setting<unknown>) => ({ name, span: property!.span });
 
 function resolveAttention(read: Read<'attention'>, context: BlockContext): Attention | null {
   const { settings } = read;
@@ -76,36 +101,66 @@ function resolveAttention(read: Read<'attention'>, context: BlockContext): Atten
     );
     return null;
   }
-  const encoding = resolvePositions(read, context);
+  const derived = given === null ? `hidden_size ${hidden_size.value} / num_heads ${heads}` : null;
+  const span = place(given === null ? settings.num_heads : settings.head_dim);
+  const encoding = resolvePositions(read, { value: headDim, span, derived }, context);
   if (encoding === null) return null;
-  if (encoding.kind === 'rope' && headDim % 2 !== 0) {
-    const derived = given === null ? `hidden_size ${hidden_size.value} / num_heads ${heads}` : null;
-    report(
-      errors.oddHeadDimension(place(given === null ? settings.num_heads : settings.head_dim), where, headDim, derived),
-    );
+  const { bias, qkv_bias, output_bias, qk_norm, qk_norm_over } = settings;
+  if (qk_norm.value === null && qk_norm_over.property) {
+    const mend = 'give a `qk_norm`, or remove it';
+    report(errors.actsOnNothing(qk_norm_over.property.span, 'qk_norm_over', 'there is no `qk_norm`', mend));
+    return null;
+  }
+  if (settings.mask.property && settings.causal.property) {
+    report(errors.exclusive(settings.mask.property.span, 'mask', placed('causal', settings.causal)));
     return null;
   }
   return {
     num_heads: heads,
     num_kv_heads: keyHeads,
     head_dim: headDim,
-    bias: settings.bias.value,
+    qkv_bias: qkv_bias.value ?? bias.value,
+    output_bias: output_bias.value ?? bias.value,
     causal: settings.causal.value,
     window_size: settings.window_size.value,
-    qk_norm: settings.qk_norm.value ? defaultNorm('rmsnorm') : null,
+    scale: settings.scale.value,
+    qk_norm: qk_norm.value,
+    qk_norm_over: qk_norm_over.value,
+    output_gate: settings.output_gate.value,
     position_encoding: encoding,
+    softcap: settings.softcap.value,
+    score: settings.score.value,
+    mask: settings.mask.value,
     origin: context.origin(read.span),
   };
 }
 
-function resolvePositions(read: Read<'attention'>, context: BlockContext): PositionEncoding | null {
+/** A head's size, where it was said and, where it was worked out, how. */
+export interface HeadDimension {
+  readonly value: number;
+  readonly span: Span | null;
+  readonly derived: string | null;
+}
+
+function resolvePositions(
+  read: Read<'attention'>,
+  headDim: HeadDimension,
+  context: BlockContext,
+): PositionEncoding | null {
   const { value, property } = read.settings.position_encoding;
   const length = context.max_seq_len;
   switch (value.word) {
+    case 'alibi':
     case 'none':
-      return { kind: 'none' };
+      return { kind: value.word };
     case 'rope':
-      return { kind: 'rope', theta: value.settings.rope_theta.value, scaling: value.settings.rope_scaling.value };
+      return resolveRope(value.settings, headDim, context);
+    case 'sinusoidal': {
+      const { value: width, property: written } = context.hidden_size;
+      if (width % 2 === 0) return { kind: 'sinusoidal' };
+      context.report(errors.oddWidth(written?.value.span ?? read.span, context.where, width));
+      return null;
+    }
     case 'learned': {
       const positions = value.settings.max_positions.value ?? length.value;
       if (positions >= length.value) return { kind: 'learned', max_positions: positions };
@@ -131,14 +186,6 @@ function resolveFeedForward(read: Read<'ffn'>, context: BlockContext): FeedForwa
     bias: bias.value,
     origin: context.origin(read.span),
   };
-}
-
-/** A standard norm with the constants that its definition gives. */
-function defaultNorm(name: string): { name: string; constants: Record<string, number> } {
-  const given = standardLibrary()
-    .get(name)!
-    .constants.filter(constant => !constant.learned);
-  return { name, constants: Object.fromEntries(given.map(constant => [constant.name, constant.value])) };
 }
 
 /** The divisors of `whole` that are nearest to `near`, one on each side where there is one. */

@@ -6,13 +6,13 @@ import * as errors from '../errors.ts';
 import type { Span, SyntaxFile } from '../syntax/syntax.ts';
 import { countParameters } from './count.ts';
 import type { Definitions } from './definitions.ts';
-import type { Block, Model } from './model.ts';
+import type { Block, Model, Norm } from './model.ts';
 import type { Read, Use } from './properties.ts';
 import { type BlockContext, resolveBlock } from './resolve-block.ts';
 
-/** What resolving a model needs of its file. */
+/** What resolving a model needs of its file and those that it imports. */
 interface FileContext {
-  readonly syntax: SyntaxFile;
+  readonly files: readonly SyntaxFile[];
   readonly definitions: Definitions;
   report(diagnostic: Diagnostic): void;
 }
@@ -23,14 +23,15 @@ export function resolveModel(read: Read<'model'>, file: FileContext): Model | nu
   const cycle = resolveCycle(read, file);
   if (!read.sound || cycle === null) return null;
 
-  const kinds = [...new Set(cycle.slice(0, settings.num_layers.value))];
-  const layers = Array.from({ length: settings.num_layers.value }, (_, layer) =>
-    kinds.indexOf(cycle[layer % cycle.length]!),
-  );
+  const depth = depthOf(read);
+  const kinds = [...new Set(cycle.slice(0, depth))];
+  const layers = Array.from({ length: depth }, (_, layer) => kinds.indexOf(cycle[layer % cycle.length]!));
   const positions = learnedPositions(kinds, file);
   if (positions === undefined) return null;
-  const { embeddings, output } = settings;
-  const outputNorm = output.value.norm;
+  const { embeddings, output, init } = settings;
+  const outputNorm = output.value.norm.property ? output.value.norm.value : kinds[0]!.block.norm;
+  const formulas = file.definitions.useFormulas(formulasOf(kinds, [embeddings.value.norm.value, outputNorm]));
+  if (formulas === null) return null;
   const model: Model = {
     name: read.name!,
     description: settings.description.value,
@@ -41,10 +42,19 @@ export function resolveModel(read: Read<'model'>, file: FileContext): Model | nu
       tie_weights: embeddings.value.tie_weights.value,
       scale: embeddings.value.scale.value,
       learned_positions: positions,
+      sinusoidal_positions: kinds.some(({ block }) => block.attention.position_encoding.kind === 'sinusoidal'),
+      norm: embeddings.value.norm.value,
     },
     blocks: kinds.map(kind => kind.block),
     layers,
-    output: { bias: output.value.bias.value, norm: outputNorm.property ? outputNorm.value : kinds[0]!.block.norm },
+    output: {
+      bias: output.value.bias.value,
+      norm: outputNorm,
+      softcap: output.value.softcap.value,
+      scale: output.value.scale.value,
+    },
+    init: { std: init.value.std.value, residual_scale: init.value.residual_scale.value },
+    formulas: formulas.map(formula => formula.text),
   };
   const { total } = countParameters(model);
   if (Number.isSafeInteger(total)) return model;
@@ -52,6 +62,15 @@ export function resolveModel(read: Read<'model'>, file: FileContext): Model | nu
   file.report(errors.overflow(read.span, where, 'the number of parameters', total, Number.MAX_SAFE_INTEGER));
   return null;
 }
+
+/** The names of the formulas that blocks and their surroundings use. */
+function formulasOf(kinds: readonly BlockKind[], outer: readonly (Norm | null)[]): string[] {
+  const norms = [...kinds.flatMap(({ block }) => [block.norm, block.attention.qk_norm]), ...outer];
+  const others = kinds.flatMap(({ block: { attention, ffn } }) => [ffn.activation, attention.score, attention.mask]);
+  return [...others.flatMap(name => name ?? []), ...norms.flatMap(norm => norm?.name ?? [])];
+}
+
+const depthOf = ({ settings }: Read<'model'>): number => settings.layers.value?.length ?? settings.num_layers.value;
 
 /** A block as one model uses it. */
 interface BlockKind {
@@ -62,8 +81,10 @@ interface BlockKind {
 
 /** The blocks of one cycle of the layers, each definition resolved once; null where one is at fault. */
 function resolveCycle(read: Read<'model'>, file: FileContext): BlockKind[] | null {
-  const depth = read.settings.num_layers.value;
-  const found = blocksUsed(read, file).map(use => file.definitions.find('block', use));
+  const depth = depthOf(read);
+  const used = blocksUsed(read, file);
+  if (used === null) return null;
+  const found = used.map(use => file.definitions.find('block', use));
   const kinds = new Map<Read<'block'>, BlockKind | null>();
   for (const definition of found) {
     if (definition === null || kinds.has(definition)) continue;
@@ -76,22 +97,35 @@ function resolveCycle(read: Read<'model'>, file: FileContext): BlockKind[] | nul
   return cycle.length === found.length ? cycle : null;
 }
 
-/** What the model names as the blocks of one cycle. */
-function blocksUsed(read: Read<'model'>, { report }: FileContext): Use<'block'>[] {
-  const { block, pattern, num_layers } = read.settings;
-  if (pattern.value === null) return [block.value];
-  if (block.property) report(errors.blockBesidePattern(block.property.span));
-  const unreached = pattern.value[num_layers.value];
+/** What the model names as the blocks of one cycle; null where it names them in two ways. */
+function blocksUsed(read: Read<'model'>, { report }: FileContext): Use<'block'>[] | null {
+  const { block, pattern, layers, num_layers } = read.settings;
+  const list = pattern.property ?? layers.property;
+  if (list === null) return [block.value];
+  if (block.property) report(errors.blockBesideList(block.property.span, list.name));
+  if (pattern.property && layers.property) {
+    report(errors.exclusive(layers.property.nameSpan, 'layers', { name: 'pattern', span: pattern.property.nameSpan }));
+    return null;
+  }
+  const listed = layers.value?.length ?? num_layers.value;
+  if (num_layers.property && listed !== num_layers.value) {
+    const given = { value: num_layers.value, span: num_layers.property.span };
+    report(errors.layersDisagree(layers.property!.nameSpan, listed, given));
+    return null;
+  }
+  const unreached = pattern.value?.[num_layers.value];
   if (unreached)
-    report(errors.patternNotReached(unreached.span, unreached.word, num_layers.value, pattern.value.length));
-  return pattern.value.map(({ word, span }) => ({ name: word, span }));
+    report(errors.patternNotReached(unreached.span, unreached.word, num_layers.value, pattern.value!.length));
+  return (pattern.value ?? layers.value ?? []).map(({ word, span }) => ({ name: word, span }));
 }
 
-function contextOf(read: Read<'model'>, where: string, { syntax, definitions, report }: FileContext): BlockContext {
+function contextOf(read: Read<'model'>, where: string, { files, definitions, report }: FileContext): BlockContext {
   const { hidden_size, max_seq_len } = read.settings;
   // Without the folder: the generated source, which quotes it, is the same wherever the file lies.
-  const origin = (span: Span | null) =>
-    span ? `${basename(span.file)}:${positionOf(syntax.text, span.start).line}` : '';
+  const origin = (span: Span | null) => {
+    const text = files.find(({ file }) => file === span?.file)?.text;
+    return span && text !== undefined ? `${basename(span.file)}:${positionOf(text, span.start).line}` : '';
+  };
   // What is wrong with a default has no place of its own: the model is where it came from.
   const placed = (diagnostic: Diagnostic) => report({ ...diagnostic, span: diagnostic.span ?? read.span });
   return { definitions, hidden_size, max_seq_len, sound: read.sound, where, origin, report: placed };

@@ -1,58 +1,89 @@
 // The standard library: the activations, norms and losses that mal/std/*.mal define, and the names by which files ask for
 // them. The compiler itself knows none of their formulas.
-import { formatDiagnostic } from '../diagnostic.ts';
+import { type Diagnostic, formatDiagnostic, SourceError } from '../diagnostic.ts';
 import { readPackageFile } from '../package-files.ts';
-import { parse } from '../syntax/parse.ts';
+import { outline } from '../syntax/outline.ts';
+import { parse, parseFormula } from '../syntax/parse.ts';
 import type { FormulaDefinition } from '../syntax/syntax.ts';
-import { checkFormulas } from './formula.ts';
+import { checkFormula } from './formula.ts';
+import { type FormulaEntry, FormulaLibrary } from './formula-library.ts';
+import type { Model } from './model.ts';
 import type { PropertyTable } from './properties.ts';
 
-const files = ['mal/std/activations.mal', 'mal/std/norms.mal', 'mal/std/losses.mal'];
+export const standardFiles = ['mal/std/activations.mal', 'mal/std/norms.mal', 'mal/std/losses.mal'];
 
-let library: ReadonlyMap<string, FormulaDefinition> | null = null;
+let library: FormulaLibrary | null = null;
 
-/** Every formula of the standard library by name, parsed at the first call. */
-export function standardLibrary(): ReadonlyMap<string, FormulaDefinition> {
-  library ??= readLibrary();
+/** Every formula of the standard library by name. */
+export function standardLibrary(): FormulaLibrary {
+  library ??= new FormulaLibrary(new Map(standardFiles.flatMap(entriesOf)));
   return library;
 }
 
-function readLibrary(): ReadonlyMap<string, FormulaDefinition> {
-  const sources = new Map(files.map(file => [file, readPackageFile(file)]));
-  const parsed = [...sources].map(([file, text]) => parse(text, file));
-  const formulas = parsed.flatMap(({ syntax }) => syntax.definitions).filter(isFormula);
-  const diagnostics = [...parsed.flatMap(file => file.diagnostics), ...checkFormulas(formulas, new Map())];
-  if (diagnostics.length > 0) throw new Error(formatDiagnostic(diagnostics[0]!, sources, { color: false }));
-  return new Map(formulas.map(formula => [formula.name, formula]));
+function entriesOf(file: string): [string, FormulaEntry][] {
+  const text = readPackageFile(file);
+  return outline(text, file).map(section => {
+    const [kind, name] = section.tokens.map(token => token.text) as [FormulaDefinition['kind'], string];
+    let formula: FormulaDefinition | null = null;
+    const read = () => {
+      formula ??= withoutFault(parseFormula(text, file, section), new Map([[file, text]]));
+      return formula;
+    };
+    return [name, { kind, read }];
+  });
 }
 
-const isFormula = (definition: { readonly kind: string }): definition is FormulaDefinition => 'body' in definition;
+function withoutFault(parsed: FormulaDefinition | Diagnostic, sources: ReadonlyMap<string, string>): FormulaDefinition {
+  if ('body' in parsed) return parsed;
+  throw new Error(formatDiagnostic(parsed, sources, { color: false }));
+}
+
+/**
+ * The standard library and a model's own formulas.
+ *
+ * @throws SourceError where the model's formulas are no right MAL, as those of a config.json that was changed by hand.
+ */
+export function formulaLibrary({ name, formulas }: Pick<Model, 'name' | 'formulas'>): FormulaLibrary {
+  if (formulas.length === 0) return standardLibrary();
+  const file = `formulas of ${name}`;
+  const text = formulas.join('\n');
+  const { syntax, diagnostics } = parse(text, file);
+  const own = syntax.definitions.filter(isFormula).filter(formula => !standardLibrary().has(formula.name));
+  const all = standardLibrary().with(own);
+  diagnostics.push(...own.flatMap(formula => checkFormula(formula, all)));
+  if (diagnostics.length > 0) throw new SourceError(diagnostics, new Map([[file, text]]));
+  return all;
+}
+
+export const isFormula = (definition: { readonly kind: string }): definition is FormulaDefinition =>
+  'body' in definition;
 
 /** Names in the field for standard activations. Whether a gate multiplies the result is `gate`'s to say. */
-const activationAliases: Readonly<Record<string, string>> = {
-  swiglu: 'silu',
-  geglu: 'gelu',
-  reglu: 'relu',
-  glu: 'sigmoid',
-  gelu_new: 'gelu_tanh',
-};
+export const activationAliases: ReadonlyMap<string, string> = new Map([
+  ['swiglu', 'silu'],
+  ['geglu', 'gelu'],
+  ['reglu', 'relu'],
+  ['glu', 'sigmoid'],
+  ['gelu_new', 'gelu_tanh'],
+]);
 
-/** Each word that `activation:` takes, with the name of the formula that it means. */
-export function activationWords(): ReadonlyMap<string, string> {
-  const names = namesOf('activation').map(name => [name, name] as const);
-  return new Map([...Object.entries(activationAliases), ...names]);
+/** The words that `activation:` takes. */
+export const activationWords = (formulas: FormulaLibrary): string[] => [
+  ...activationAliases.keys(),
+  ...formulas.namesOf('activation'),
+];
+
+/** The name of the formula that a word after `activation:` means, or null. */
+export function activationOf(formulas: FormulaLibrary, word: string): string | null {
+  const name = activationAliases.get(word) ?? word;
+  return formulas.namesOf('activation').includes(name) ? name : null;
 }
 
-/** Each word that `norm:` takes, with the properties that it takes: the formula's constants that are not trained. */
-export function normWords(): Readonly<Record<string, PropertyTable>> {
-  const tables = namesOf('norm').map(name => [name, constantsOf(standardLibrary().get(name)!)]);
-  return { ...Object.fromEntries(tables), none: {} };
-}
+/** The words that `norm:` takes. */
+export const normWords = (formulas: FormulaLibrary): string[] => [...formulas.namesOf('norm'), 'none'];
 
-const namesOf = (kind: FormulaDefinition['kind']) =>
-  [...standardLibrary().values()].filter(formula => formula.kind === kind).map(formula => formula.name);
-
-function constantsOf(norm: FormulaDefinition): PropertyTable {
+/** The properties that a norm takes: the constants of its formula that are not trained. */
+export function normTable(norm: FormulaDefinition): PropertyTable {
   const given = norm.constants.filter(constant => !constant.learned);
   return Object.fromEntries(
     given.map(({ name, value }) => [

@@ -9,10 +9,13 @@ const reference = (node: Node) => `%${node.id}`;
 function attributesText({ attributes, inputs }: Node): string {
   if (attributes === null) return '';
   const shown = Object.entries(attributes as object)
-    .filter(([name]) => name !== 'dimensions')
-    .map(
-      ([name, value]) => `${name}: ${name === 'expression' ? formula(value, inputs.map(reference)) : showValue(value)}`,
-    );
+    .filter(([name, value]) => name !== 'dimensions' && value !== null)
+    .map(([name, value]) => {
+      if (name === 'expression') return `${name}: ${formula(value, inputs.map(reference))}`;
+      // Attention's formulas of a pair; s is the scaled score.
+      if (name === 'score' || name === 'mask') return `${name}: ${formula(value, ['s'])}`;
+      return `${name}: ${showValue(value)}`;
+    });
   return shown.length === 0 ? '' : ` { ${shown.join(', ')} }`;
 }
 

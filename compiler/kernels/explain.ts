@@ -38,10 +38,15 @@ function explainNode(node: Node, nameOf: (node: Node) => string): string[] {
     case 'contract':
       return [`${result} = ${inputs[0]} x ${inputs[1]}`];
     case 'attention': {
-      const { scale, causal, window, result: what } = node.attributes as AttentionAttributes;
+      const { scale, causal, window, score, mask, result: what } = node.attributes as AttentionAttributes;
       if (what !== 'output') return [];
       const seen = `${causal ? ', causal' : ''}${window > 0 ? `, window ${window}` : ''}`;
-      return [`${result} = softmax(${scale.toPrecision(4)} ${inputs[0]} ${inputs[1]}ᵀ${seen}) ${inputs[2]}`];
+      const product = `${scale.toPrecision(4)} ${inputs[0]} ${inputs[1]}ᵀ`;
+      return [
+        `${result} = softmax(${score ? 'score' : product}${seen}${mask ? ', where seen' : ''}) ${inputs[2]}`,
+        ...(score ? [`score(s = ${product}) = ${formula(score, ['s'])}`] : []),
+        ...(mask ? [`seen = ${formula(mask, [])}`] : []),
+      ];
     }
     case 'gather':
       return [`${result} = rows of ${inputs[0]} at ${inputs[1]}`];

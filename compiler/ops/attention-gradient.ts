@@ -1,5 +1,6 @@
 // attention-gradient: the gradient of attention with respect to its query, key or value.
-// With P the probabilities and dP = dO vᵀ: dv = Pᵀ dO, dS = P (dP - delta), dq = scale dS k, dk = scale dSᵀ q
+// With P the probabilities and dP = dO vᵀ: dv = Pᵀ dO, dS = slope P (dP - delta), dq = scale dS k, dk = scale dSᵀ q,
+// slope being the derivative of the score by the scaled product, 1 where it is that
 // (FlashAttention-2, Dao 2023, algorithm 2).
 import { batch, dimension, time } from '../graph/dimension.ts';
 import type { Primitive } from '../graph/graph.ts';
@@ -32,7 +33,8 @@ export const attentionGradient: Primitive<AttentionGradientAttributes> = {
         let probabilityGradient = 0;
         for (let d = 0; d < width; d++)
           probabilityGradient += outputGradient!.data[row.query + d]! * value!.data[at + d]!;
-        const scoreGradient = attributes.scale * probability * (probabilityGradient - delta!.data[row.place]!);
+        const scoreGradient =
+          attributes.scale * row.slopes[n]! * probability * (probabilityGradient - delta!.data[row.place]!);
         for (let d = 0; d < width; d++) {
           if (attributes.of === 'query') output.data[row.query + d]! += scoreGradient * key!.data[at + d]!;
           if (attributes.of === 'key') output.data[at + d]! += scoreGradient * query!.data[row.query + d]!;
@@ -46,7 +48,7 @@ export const attentionGradient: Primitive<AttentionGradientAttributes> = {
   cases: [
     {
       inputs: [vectors, vectors, vectors, perQuery, vectors, perQuery],
-      attributes: { scale: 0.5, causal: true, window: 0, of: 'key' },
+      attributes: { scale: 0.5, causal: true, window: 0, score: null, mask: null, of: 'key' },
       sizes: { batch: 1, time: 3 },
     },
   ],

@@ -47,12 +47,7 @@ export const map: Primitive<MapAttributes> = {
         ...inputs,
         gradient,
       ]);
-      const missing = attributes.dimensions.filter(dim => !hasDimension(input.dimensions, dim.name));
-      return sum(
-        builder,
-        full,
-        missing.map(dim => dim.name),
-      );
+      return sumTo(builder, full, input.dimensions);
     });
   },
   reference(inputs, { expression }, result, sizes) {
@@ -88,6 +83,19 @@ export const map: Primitive<MapAttributes> = {
     },
   ],
 };
+
+/** The sum over the dimensions that `kept` lacks. A sum to a single number goes over each row first. */
+function sumTo(builder: Builder, node: Node, kept: readonly Dimension[]): Node {
+  const missing = node.dimensions.filter(dim => !hasDimension(kept, dim.name)).map(dim => dim.name);
+  const fixed = node.dimensions.filter(dim => dim.size !== null).map(dim => dim.name);
+  if (kept.length > 0 || fixed.length === missing.length || fixed.length === 0) return sum(builder, node, missing);
+  const rows = sum(builder, node, fixed);
+  return sum(
+    builder,
+    rows,
+    missing.filter(name => !fixed.includes(name)),
+  );
+}
 
 function evaluateMap(inputs: readonly Tensor[], expression: Scalar, dims: readonly Dimension[], sizes: Sizes): Tensor {
   const result = zeros(dims, sizes);

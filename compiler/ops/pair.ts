@@ -6,26 +6,33 @@ import { forEachIndex, strides, zeros } from '../graph/tensor.ts';
 
 export interface PairAttributes {
   readonly dimension: string;
-  /** The first `span` positions are paired, i with i + span / 2; the rest stand alone. */
+  /** The first `span` positions are paired; the rest stand alone. */
   readonly span: number;
+  /** Pairs are neighbours, 2 i and 2 i + 1, instead of i and i + span / 2. */
+  readonly interleaved: boolean;
 }
 
-/** A run of positions whose partner lies at a fixed distance. */
+/** Positions from, from + step, ... below `to`, whose partner lies at a fixed distance. */
 export interface PairSegment {
   readonly from: number;
   readonly to: number;
+  readonly step: number;
   readonly distance: number;
 }
 
 /** The dimension cut into runs with one distance each: what an emitter loops over. */
-export function pairSegments({ span }: PairAttributes, size: number): PairSegment[] {
+export function pairSegments({ span, interleaved }: PairAttributes, size: number): PairSegment[] {
   const half = span / 2;
-  const segments = [
-    { from: 0, to: half, distance: half },
-    { from: half, to: span, distance: -half },
-    { from: span, to: size, distance: 0 },
-  ];
-  return segments.filter(segment => segment.from < segment.to);
+  const paired = interleaved
+    ? [
+        { from: 0, to: span, step: 2, distance: 1 },
+        { from: 1, to: span, step: 2, distance: -1 },
+      ]
+    : [
+        { from: 0, to: half, step: 1, distance: half },
+        { from: half, to: span, step: 1, distance: -half },
+      ];
+  return [...paired, { from: span, to: size, step: 1, distance: 0 }].filter(segment => segment.from < segment.to);
 }
 
 const rows: Dimension = dimension('rows', 2);
@@ -33,7 +40,7 @@ const headDim: Dimension = dimension('head_dim', 6);
 
 export const pair: Primitive<PairAttributes> = {
   name: 'pair',
-  doc: "Each element's partner along a dimension, half a span away.",
+  doc: "Each element's partner along a dimension: its neighbour, or the element half a span away.",
   kernel: 'row',
   type([input], attributes) {
     const dim = input!.dimensions.find(candidate => candidate.name === attributes.dimension);
@@ -57,17 +64,23 @@ export const pair: Primitive<PairAttributes> = {
     const segments = pairSegments(attributes, output.shape[axis]!);
     forEachIndex(output.shape, (index, linear) => {
       const at = index[axis]!;
-      const { distance } = segments.find(segment => at >= segment.from && at < segment.to)!;
+      const { distance } = segments.find(({ from, to, step }) => at >= from && at < to && (at - from) % step === 0)!;
       output.data[linear] = input!.data[linear + distance * step]!;
     });
     return output;
   },
   cases: [
-    { inputs: [{ dimensions: [rows, headDim], dtype: 'f32' }], attributes: { dimension: 'head_dim', span: 6 } },
-    { inputs: [{ dimensions: [rows, headDim], dtype: 'f32' }], attributes: { dimension: 'head_dim', span: 4 } },
+    {
+      inputs: [{ dimensions: [rows, headDim], dtype: 'f32' }],
+      attributes: { dimension: 'head_dim', span: 6, interleaved: false },
+    },
+    {
+      inputs: [{ dimensions: [rows, headDim], dtype: 'f32' }],
+      attributes: { dimension: 'head_dim', span: 4, interleaved: true },
+    },
   ],
 };
 
-/** The partner of each element of `node` along `name`, over its first `span` positions. */
-export const partners = (builder: Builder, node: Node, name: string, span: number): Node =>
-  builder.apply(pair, [node], { dimension: name, span });
+/** The partner of each element of `node`. */
+export const partners = (builder: Builder, node: Node, attributes: PairAttributes): Node =>
+  builder.apply(pair, [node], attributes);

@@ -21,7 +21,7 @@ export interface Section {
 }
 
 export const definitionKinds = ['attention', 'ffn', 'block', 'model', 'ssm', 'memory'] as const;
-export const formulaKinds = ['activation', 'norm', 'function', 'loss'] as const;
+export const formulaKinds = ['activation', 'norm', 'score', 'mask', 'function', 'loss'] as const;
 const keywords: readonly string[] = [...definitionKinds, ...formulaKinds, 'extends', 'import', 'let'];
 
 /** Brackets within brackets. Parser and compiler recurse over them. */

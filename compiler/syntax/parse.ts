@@ -10,6 +10,9 @@ import type {
   FormulaConstant,
   FormulaDefinition,
   GroupDefinition,
+  Import,
+  LetDefinition,
+  ListItem,
   Property,
   PropertyValue,
   Span,
@@ -17,10 +20,30 @@ import type {
   SyntaxFile,
 } from './syntax.ts';
 
-let mal: ohm.Grammar | null = null;
+interface Language {
+  readonly grammar: ohm.Grammar;
+  readonly readTree: TreeReader;
+}
 
-function grammar(): ohm.Grammar {
-  mal ??= ohm.grammar(readPackageFile('mal/mal.ohm'));
+/** What ohm-js made of the grammar when the bundle was built (build.mjs): making it takes a tenth of a second. */
+declare const grammarRecipe: unknown;
+
+/** ohm-js has this function for its own bundles but does not declare it. */
+type Kitchen = typeof ohm & { makeRecipe(recipe: unknown): ohm.Grammar };
+
+const makeGrammar = (): ohm.Grammar =>
+  typeof grammarRecipe === 'undefined'
+    ? ohm.grammar(readPackageFile('mal/mal.ohm'))
+    : (ohm as Kitchen).makeRecipe(grammarRecipe);
+
+let mal: Language | null = null;
+
+/** The grammar and what reads its matches; both take long to make. */
+function language(): Language {
+  if (mal === null) {
+    const grammar = makeGrammar();
+    mal = { grammar, readTree: treeReader(grammar) };
+  }
   return mal;
 }
 
@@ -29,26 +52,43 @@ function grammar(): ohm.Grammar {
  * syntax then holds the definitions that are right. `file` is the name that spans and messages carry.
  */
 export function parse(text: string, file: string): { syntax: SyntaxFile; diagnostics: Diagnostic[] } {
+  const { grammar, readTree } = language();
   const sections = outline(text, file);
   if (sections.every(section => section.problem === null)) {
-    const match = grammar().match(text, 'file');
+    const match = grammar.match(text, 'file');
     if (match.succeeded()) {
-      const definitions = treeReader(text, file, 0)(match) as Definition[];
-      return { syntax: { file, text, definitions }, diagnostics: [] };
+      const statements = readTree(match, { text, file, base: 0 }) as Statement[];
+      return { syntax: syntaxFile(text, file, statements), diagnostics: [] };
     }
   }
-  const definitions: Definition[] = [];
+  const statements: Statement[] = [];
   const diagnostics: Diagnostic[] = [];
   for (const section of sections) {
     if (section.problem) {
       diagnostics.push(section.problem);
       continue;
     }
-    const match = grammar().match(text.slice(section.start, section.end), 'Definition');
-    if (match.succeeded()) definitions.push(treeReader(text, file, section.start)(match) as Definition);
+    const match = grammar.match(text.slice(section.start, section.end), 'Definition');
+    if (match.succeeded()) statements.push(readTree(match, { text, file, base: section.start }) as Statement);
     else diagnostics.push(explain(section, match as Failure, file));
   }
-  return { syntax: { file, text, definitions }, diagnostics };
+  return { syntax: syntaxFile(text, file, statements), diagnostics };
+}
+
+/** Parses the formula that a section of a text holds, or says what is wrong with it. */
+export function parseFormula(text: string, file: string, section: Section): FormulaDefinition | Diagnostic {
+  const { grammar, readTree } = language();
+  const match = grammar.match(text.slice(section.start, section.end), 'Definition_formula');
+  if (match.failed()) return explain(section, match as Failure, file);
+  return readTree(match, { text, file, base: section.start }) as FormulaDefinition;
+}
+
+type Statement = Definition | Import;
+
+function syntaxFile(text: string, file: string, statements: readonly Statement[]): SyntaxFile {
+  const imports = statements.filter(statement => statement.kind === 'import');
+  const definitions = statements.filter(statement => statement.kind !== 'import');
+  return { file, text, imports, definitions };
 }
 
 /** ohm-js documents this method of a failed match but does not declare it. */
@@ -65,20 +105,35 @@ function explain(section: Section, match: Failure, file: string): Diagnostic {
 }
 
 /** Builds syntax out of what the grammar matched in the part of `text` that begins at `base`. */
-function treeReader(text: string, file: string, base: number): (match: ohm.MatchResult) => unknown {
+type TreeReader = (match: ohm.MatchResult, source: Source) => unknown;
+
+interface Source {
+  readonly text: string;
+  readonly file: string;
+  readonly base: number;
+}
+
+function treeReader(grammar: ohm.Grammar): TreeReader {
+  // Of the match that is being read.
+  let source: Source;
   const spanOf = (node: ohm.Node): Span => ({
-    file,
-    start: base + node.source.startIdx,
-    end: base + node.source.endIdx,
+    file: source.file,
+    start: source.base + node.source.startIdx,
+    end: source.base + node.source.endIdx,
   });
   const tree = (node: ohm.Node) => node.tree();
   const each = (node: ohm.Node) => node.children.map(tree);
-  const unary = (operator: ohm.Node, operand: ohm.Node, whole: ohm.Node): SyntaxExpression => ({
-    kind: 'unary',
-    operator: operator.sourceString as '-' | '!',
-    operand: operand.tree(),
-    span: spanOf(whole),
-  });
+  function name(this: ohm.Node, word: ohm.Node): SyntaxExpression {
+    return { kind: 'name', name: word.sourceString, span: spanOf(this) };
+  }
+  function number(this: ohm.Node, digits: ohm.Node): SyntaxExpression {
+    const written = digits.sourceString;
+    return { kind: 'number', value: Number(written), integer: /^\d+$/.test(written), span: spanOf(this) };
+  }
+  function unary(this: ohm.Node, operator: ohm.Node, operand: ohm.Node): SyntaxExpression {
+    const spelled = operator.sourceString as '-' | '!';
+    return { kind: 'unary', operator: spelled, operand: operand.tree(), span: spanOf(this) };
+  }
   function binary(this: ohm.Node, left: ohm.Node, operator: ohm.Node, right: ohm.Node): SyntaxExpression {
     const spelled = operator.sourceString as BinaryOperator;
     return { kind: 'binary', operator: spelled, left: left.tree(), right: right.tree(), span: spanOf(this) };
@@ -91,106 +146,133 @@ function treeReader(text: string, file: string, base: number): (match: ohm.Match
   });
   const group = (node: ohm.Node): PropertyValue => ({ kind: 'group', properties: node.tree(), span: spanOf(node) });
 
-  const semantics = grammar()
-    .createSemantics()
-    .addOperation<unknown>('tree', {
-      file: (_mark, definitions, _spaces, _end) => definitions.tree(),
-      Definitions: each,
-      Definition_group(kind, name, properties): GroupDefinition {
-        return {
-          kind: kind.sourceString as GroupDefinition['kind'],
-          name: name.sourceString,
-          nameSpan: spanOf(name),
-          properties: properties.tree(),
-          span: spanOf(this),
-        };
-      },
-      Definition_formula(kind, name, parameters, constants, _equals, body): FormulaDefinition {
-        const span = spanOf(this);
-        return {
-          kind: kind.sourceString as FormulaDefinition['kind'],
-          name: name.sourceString,
-          nameSpan: spanOf(name),
-          parameters: parameters.tree(),
-          constants: each(constants).flat() as FormulaConstant[],
-          body: body.tree(),
-          span,
-          text: text.slice(span.start, span.end),
-        };
-      },
-      Parameters: (_open, names, _close) => names.asIteration().children.map(name => name.sourceString),
-      Constants: (_open, constants, _close) => each(constants),
-      Constant(name, _colon, learned, value): FormulaConstant {
-        return {
-          name: name.sourceString,
-          value: Number(value.sourceString),
-          learned: learned.children.length > 0,
-          span: spanOf(this),
-        };
-      },
+  const semantics = grammar.createSemantics().addOperation<unknown>('tree', {
+    file: (_mark, definitions, _spaces, _end) => definitions.tree(),
+    Definitions: each,
+    Definition_group(kind, name, base, properties): GroupDefinition {
+      return {
+        kind: kind.sourceString as GroupDefinition['kind'],
+        name: name.sourceString,
+        nameSpan: spanOf(name),
+        base: base.children[0]?.tree() ?? null,
+        properties: properties.tree(),
+        span: spanOf(this),
+      };
+    },
+    Base: (_extends, name): GroupDefinition['base'] => ({ name: name.sourceString, span: spanOf(name) }),
+    Definition_let(_let, name, _equals, value): LetDefinition {
+      const nameSpan = spanOf(name);
+      return { kind: 'let', name: name.sourceString, nameSpan, value: value.tree(), span: spanOf(this) };
+    },
+    Definition_import(_import, path): Import {
+      const { value, span } = path.tree() as Extract<PropertyValue, { kind: 'string' }>;
+      return { kind: 'import', path: value, pathSpan: span };
+    },
+    Definition_formula(kind, name, parameters, constants, _equals, body): FormulaDefinition {
+      const span = spanOf(this);
+      return {
+        kind: kind.sourceString as FormulaDefinition['kind'],
+        name: name.sourceString,
+        nameSpan: spanOf(name),
+        parameters: parameters.tree(),
+        constants: each(constants).flat() as FormulaConstant[],
+        body: body.tree(),
+        span,
+        text: source.text.slice(span.start, span.end),
+      };
+    },
+    Parameters: (_open, names, _close) => names.asIteration().children.map(name => name.sourceString),
+    Constants: (_open, constants, _close) => each(constants),
+    Constant(name, _colon, learned, value): FormulaConstant {
+      return {
+        name: name.sourceString,
+        value: Number(value.sourceString),
+        learned: learned.children.length > 0,
+        span: spanOf(this),
+      };
+    },
 
-      Group: (_open, properties, _close) => each(properties),
-      Property_value(name, _colon, value) {
-        return property(name, value.tree(), this);
-      },
-      Property_group(name, properties) {
-        return property(name, group(properties), this);
-      },
-      Property_tier(keyword, name, properties) {
-        const span = { ...spanOf(properties), start: spanOf(name).start };
-        return property(keyword, { kind: 'word', word: name.sourceString, properties: properties.tree(), span }, this);
-      },
-      Value: value => (value.ctorName === 'Group' ? group(value) : value.tree()),
-      List(_open, first, _commas, others, _comma, _close): PropertyValue {
-        const words = [first, ...others.children].map(word => ({ word: word.sourceString, span: spanOf(word) }));
-        return { kind: 'list', words, span: spanOf(this) };
-      },
-      Word(word, properties): PropertyValue {
-        const own = properties.children[0];
-        return { kind: 'word', word: word.sourceString, properties: own ? own.tree() : null, span: spanOf(this) };
-      },
-      number(_sign, digits): PropertyValue {
-        const integer = /^\d+$/.test(digits.sourceString);
-        return { kind: 'number', value: Number(this.sourceString), integer, span: spanOf(this) };
-      },
-      boolean(_word): PropertyValue {
-        return { kind: 'boolean', value: this.sourceString === 'true', span: spanOf(this) };
-      },
-      string(_open, characters, _close): PropertyValue {
-        return { kind: 'string', value: unescaped(characters.sourceString), span: spanOf(this) };
-      },
+    Group: (_open, properties, _close) => each(properties),
+    Property_value(name, _colon, value) {
+      return property(name, value.tree(), this);
+    },
+    Property_group(name, properties) {
+      return property(name, group(properties), this);
+    },
+    Property_tier(keyword, name, properties) {
+      const span = { ...spanOf(properties), start: spanOf(name).start };
+      return property(keyword, { kind: 'word', word: name.sourceString, properties: properties.tree(), span }, this);
+    },
+    Value: value => {
+      if (value.ctorName === 'Group') return group(value);
+      return value.ctorName === 'Arithmetic' ? arithmeticValue(value.tree()) : value.tree();
+    },
+    Choice(word, properties): PropertyValue {
+      return { kind: 'word', word: word.sourceString, properties: properties.tree(), span: spanOf(this) };
+    },
+    List(_open, first, _commas, others, _comma, _close): PropertyValue & ListItem {
+      return { kind: 'list', items: [first, ...others.children].map(tree) as ListItem[], span: spanOf(this) };
+    },
+    Item_repeat(count, _times, item): ListItem {
+      return { kind: 'repeat', count: count.tree(), item: item.tree(), span: spanOf(this) };
+    },
+    Item_word(word): ListItem {
+      return { kind: 'word', word: word.sourceString, span: spanOf(this) };
+    },
+    Count_brackets: (_open, expression, _close) => expression.tree(),
+    Count_number: number,
+    Count_name: name,
+    Arithmetic_add: binary,
+    Term_multiply: binary,
+    Factor_negate: unary,
+    Factor_brackets: (_open, expression, _close) => expression.tree(),
+    Factor_name: name,
+    Factor_number: number,
+    boolean(_word): PropertyValue {
+      return { kind: 'boolean', value: this.sourceString === 'true', span: spanOf(this) };
+    },
+    string(_open, characters, _close): PropertyValue {
+      return { kind: 'string', value: unescaped(characters.sourceString), span: spanOf(this) };
+    },
 
-      Expression_select(condition, _question, whenTrue, _colon, whenFalse): SyntaxExpression {
-        return {
-          kind: 'select',
-          condition: condition.tree(),
-          whenTrue: whenTrue.tree(),
-          whenFalse: whenFalse.tree(),
-          span: spanOf(this),
-        };
-      },
-      Disjunction_or: binary,
-      Conjunction_and: binary,
-      Comparison_compare: binary,
-      Sum_add: binary,
-      Product_multiply: binary,
-      Power_raise: binary,
-      Unary_prefix(operator, operand) {
-        return unary(operator, operand, this);
-      },
-      Primary_call(callee, _open, args, _close): SyntaxExpression {
-        const values = args.asIteration().children.map(tree);
-        return { kind: 'call', callee: callee.sourceString, args: values, span: spanOf(this) };
-      },
-      Primary_brackets: (_open, expression, _close) => expression.tree(),
-      Primary_name(name): SyntaxExpression {
-        return { kind: 'name', name: name.sourceString, span: spanOf(this) };
-      },
-      Primary_number(number): SyntaxExpression {
-        return { kind: 'number', value: Number(number.sourceString), span: spanOf(this) };
-      },
-    });
-  return match => semantics(match).tree();
+    Expression_select(condition, _question, whenTrue, _colon, whenFalse): SyntaxExpression {
+      return {
+        kind: 'select',
+        condition: condition.tree(),
+        whenTrue: whenTrue.tree(),
+        whenFalse: whenFalse.tree(),
+        span: spanOf(this),
+      };
+    },
+    Disjunction_or: binary,
+    Conjunction_and: binary,
+    Comparison_compare: binary,
+    Sum_add: binary,
+    Product_multiply: binary,
+    Power_raise: binary,
+    Unary_prefix: unary,
+    Primary_call(callee, _open, args, _close): SyntaxExpression {
+      const values = args.asIteration().children.map(tree);
+      return { kind: 'call', callee: callee.sourceString, args: values, span: spanOf(this) };
+    },
+    Primary_brackets: (_open, expression, _close) => expression.tree(),
+    Primary_name: name,
+    Primary_number: number,
+  });
+  return (match, from) => {
+    source = from;
+    return semantics(match).tree();
+  };
+}
+
+/** A number or a word where there is nothing to work out. */
+function arithmeticValue(expression: SyntaxExpression): PropertyValue {
+  const { span } = expression;
+  if (expression.kind === 'number') return expression;
+  if (expression.kind === 'name') return { kind: 'word', word: expression.name, properties: null, span };
+  if (expression.kind === 'unary' && expression.operand.kind === 'number')
+    return { ...expression.operand, value: -expression.operand.value, span };
+  return { kind: 'arithmetic', expression, span };
 }
 
 /** `\n` is a line break and `\t` a tab; any other escaped character stands for itself. */

@@ -7,9 +7,12 @@ export interface Span {
   readonly end: number;
 }
 
-/** A scalar expression as written (LANGUAGE 2.2). Names are parameters, constants or learned values. */
+/**
+ * A scalar expression as written (LANGUAGE 2.2): the body of a formula, whose names are parameters, constants or learned
+ * values, or arithmetic of numbers and `let`s. An integer is written in digits alone.
+ */
 export type SyntaxExpression = { readonly span: Span } & (
-  | { readonly kind: 'number'; readonly value: number }
+  | { readonly kind: 'number'; readonly value: number; readonly integer: boolean }
   | { readonly kind: 'name'; readonly name: string }
   | { readonly kind: 'unary'; readonly operator: '-' | '!'; readonly operand: SyntaxExpression }
   | {
@@ -29,7 +32,7 @@ export type SyntaxExpression = { readonly span: Span } & (
 
 export type BinaryOperator = '+' | '-' | '*' | '/' | '^' | '<' | '<=' | '>' | '>=' | '==' | '!=' | '&&' | '||';
 
-/** `name: 3`, `name: gelu`, `name: rope { theta: 1e4 }`, `name { ... }`, `name: [a, b]`. */
+/** `name: 3`, `name: d / 64`, `name: gelu`, `name: rope { theta: 1e4 }`, `name { ... }`, `name: [a, 2 * b]`. */
 export interface Property {
   readonly name: string;
   readonly nameSpan: Span;
@@ -42,8 +45,16 @@ export type PropertyValue = { readonly span: Span } & (
   | { readonly kind: 'boolean'; readonly value: boolean }
   | { readonly kind: 'string'; readonly value: string }
   | { readonly kind: 'word'; readonly word: string; readonly properties: readonly Property[] | null }
+  | { readonly kind: 'arithmetic'; readonly expression: SyntaxExpression }
   | { readonly kind: 'group'; readonly properties: readonly Property[] }
-  | { readonly kind: 'list'; readonly words: readonly { readonly word: string; readonly span: Span }[] }
+  | { readonly kind: 'list'; readonly items: readonly ListItem[] }
+);
+
+/** `local`, `[local, global]`, `3 * local`. */
+export type ListItem = { readonly span: Span } & (
+  | { readonly kind: 'word'; readonly word: string }
+  | { readonly kind: 'list'; readonly items: readonly ListItem[] }
+  | { readonly kind: 'repeat'; readonly count: SyntaxExpression; readonly item: ListItem }
 );
 
 /** `attention ID { ... }`, `ffn`, `block`, `model` and, refused by name until they are compiled, `ssm`, `memory`. */
@@ -51,13 +62,15 @@ export interface GroupDefinition {
   readonly kind: 'attention' | 'ffn' | 'ssm' | 'block' | 'model' | 'memory';
   readonly name: string;
   readonly nameSpan: Span;
+  /** The definition that it `extends`. */
+  readonly base: { readonly name: string; readonly span: Span } | null;
   readonly properties: readonly Property[];
   readonly span: Span;
 }
 
-/** `activation relu2(x) = max(x, 0)^2`; `norm dyt(x) { alpha: learned 0.5 } = ...`; `function` is for the standard library. */
+/** `activation relu2(x) = max(x, 0)^2`; `norm dyt(x) { alpha: learned 0.5 } = ...`; `function` is what others may call. */
 export interface FormulaDefinition {
-  readonly kind: 'activation' | 'norm' | 'function' | 'loss';
+  readonly kind: 'activation' | 'norm' | 'score' | 'mask' | 'function' | 'loss';
   readonly name: string;
   readonly nameSpan: Span;
   readonly parameters: readonly string[];
@@ -76,10 +89,27 @@ export interface FormulaConstant {
   readonly span: Span;
 }
 
-export type Definition = GroupDefinition | FormulaDefinition;
+/** `let d = 768`: a number by name. */
+export interface LetDefinition {
+  readonly kind: 'let';
+  readonly name: string;
+  readonly nameSpan: Span;
+  readonly value: SyntaxExpression;
+  readonly span: Span;
+}
+
+export type Definition = GroupDefinition | FormulaDefinition | LetDefinition;
+
+/** `import "blocks.mal"`. */
+export interface Import {
+  readonly kind: 'import';
+  readonly path: string;
+  readonly pathSpan: Span;
+}
 
 export interface SyntaxFile {
   readonly file: string;
   readonly text: string;
+  readonly imports: readonly Import[];
   readonly definitions: readonly Definition[];
 }

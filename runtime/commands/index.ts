@@ -3,10 +3,27 @@ import { check } from './check.ts';
 import type { Command } from './command.ts';
 import { compile } from './compile.ts';
 import { doctor } from './doctor.ts';
+import { explain } from './explain.ts';
+import { exportModel } from './export.ts';
 import { generate } from './generate.ts';
+import { importModel } from './import.ts';
 import { info } from './info.ts';
 import { quickstart } from './quickstart.ts';
 import { train } from './train.ts';
 import { trainTokenizer } from './train-tokenizer.ts';
+import { verify } from './verify.ts';
 
-export const commands: readonly Command[] = [quickstart, check, info, compile, trainTokenizer, train, generate, doctor];
+export const commands: readonly Command[] = [
+  quickstart,
+  check,
+  info,
+  explain,
+  compile,
+  trainTokenizer,
+  train,
+  generate,
+  importModel,
+  exportModel,
+  verify,
+  doctor,
+];

@@ -3,8 +3,9 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { UserError } from '../../compiler/diagnostic.ts';
+import { type Dtype, elementBytes, isDtype, widening } from './element-types.ts';
 
-/** A tensor to be written. */
+/** A tensor to be written. Its data are read once, when it is its turn: a getter may make them then. */
 export interface Tensor {
   readonly name: string;
   readonly shape: readonly number[];
@@ -14,7 +15,7 @@ export interface Tensor {
 /** A tensor of an open file. */
 export interface TensorEntry {
   readonly name: string;
-  readonly dtype: 'F32';
+  readonly dtype: Dtype;
   readonly shape: readonly number[];
   /** From the start of the file. */
   readonly offset: number;
@@ -25,24 +26,6 @@ export interface TensorEntry {
 const LARGEST_HEADER = 100_000_000;
 /** One read or write; the system's own limit is just under 2 GiB. */
 const CHUNK = 64 * 1024 * 1024;
-
-/** The format's other element types; they are refused by name. */
-const OTHER_DTYPES = [
-  'BOOL',
-  'U8',
-  'I8',
-  'F8_E5M2',
-  'F8_E4M3',
-  'I16',
-  'U16',
-  'F16',
-  'BF16',
-  'I32',
-  'U32',
-  'F64',
-  'I64',
-  'U64',
-];
 
 /** An open safetensors file whose header has been checked in full. */
 export class SafetensorsFile {
@@ -76,20 +59,32 @@ export class SafetensorsFile {
     }
   }
 
-  /** A tensor's values, in a new array. */
+  /** A tensor's values as float32, in a new array. @throws UserError where they are of a type that is not read. */
   read(name: string): Float32Array {
-    const values = new Float32Array(this.#entry(name).byteLength / Float32Array.BYTES_PER_ELEMENT);
+    const values = new Float32Array(product(this.#entry(name).shape));
     this.readInto(name, values);
     return values;
   }
 
-  /** Reads a tensor's values into `target`, which must have their number. */
+  /** Reads a tensor's values into `target`, which must have their number. @throws UserError as `read`. */
   readInto(name: string, target: Float32Array): void {
-    const entry = this.#entry(name);
-    if (target.byteLength !== entry.byteLength) {
-      throw new Error(`${name} has ${entry.byteLength} bytes; the target has ${target.byteLength}`);
+    const { dtype, shape, offset, byteLength } = this.#entry(name);
+    if (target.length !== product(shape)) {
+      throw new Error(`${name} has ${product(shape)} values; the target has ${target.length}`);
     }
-    fill(this.path, this.#file, bytesOf(target), entry.offset);
+    if (dtype === 'F32') {
+      fill(this.path, this.#file, bytesOf(target), offset);
+      return;
+    }
+    const widen = widening[dtype];
+    if (!widen) {
+      throw new UserError(
+        `${this.path}: tensor '${name}' is ${dtype}, which is not supported; convert the file to F32`,
+      );
+    }
+    const halves = new Uint16Array(target.length);
+    fill(this.path, this.#file, new Uint8Array(halves.buffer, 0, byteLength), offset);
+    widen(halves, target);
   }
 
   close(): void {
@@ -116,11 +111,11 @@ export async function writeSafetensors(
   // Readers of torch files ask for this key before anything else.
   header.__metadata__ = { format: 'pt', ...metadata };
   let offset = 0;
-  for (const { name, shape, data } of tensors) {
+  for (const { name, shape } of tensors) {
     if (Object.hasOwn(header, name)) throw new Error(`two tensors are named ${name}`);
-    if (data.length !== product(shape)) throw new Error(`${name}: ${data.length} values for shape [${shape}]`);
-    header[name] = { dtype: 'F32', shape, data_offsets: [offset, offset + data.byteLength] };
-    offset += data.byteLength;
+    const end = offset + product(shape) * Float32Array.BYTES_PER_ELEMENT;
+    header[name] = { dtype: 'F32', shape, data_offsets: [offset, end] };
+    offset = end;
   }
   let json = Buffer.from(JSON.stringify(header));
   // Spaces pad the header so that the tensors are aligned in the file.
@@ -131,7 +126,12 @@ export async function writeSafetensors(
   try {
     await writeAll(file, length);
     await writeAll(file, json);
-    for (const { data } of tensors) await writeAll(file, bytesOf(data));
+    for (const tensor of tensors) {
+      const { data } = tensor;
+      if (data.length !== product(tensor.shape))
+        throw new Error(`${tensor.name}: ${data.length} values for shape [${tensor.shape}]`);
+      await writeAll(file, bytesOf(data));
+    }
     await file.sync();
   } finally {
     await file.close();
@@ -173,22 +173,17 @@ function readHeader(path: string, file: number): Header {
 function readEntry(path: string, name: string, entry: unknown, dataStart: number): TensorEntry {
   if (!isObject(entry)) throw damaged(path, `the entry of tensor '${name}' is not an object`);
   const { dtype, shape, data_offsets: offsets } = entry;
-  if (dtype !== 'F32') {
-    if (typeof dtype === 'string' && OTHER_DTYPES.includes(dtype)) {
-      throw new UserError(`${path}: tensor '${name}' is ${dtype}, which is not supported; convert the file to F32`);
-    }
-    throw damaged(path, `tensor '${name}' has the unknown dtype ${JSON.stringify(dtype)}`);
-  }
+  if (!isDtype(dtype)) throw damaged(path, `tensor '${name}' has the unknown dtype ${JSON.stringify(dtype)}`);
   if (!isIntegers(shape)) throw damaged(path, `tensor '${name}' has the shape ${JSON.stringify(shape)}`);
   if (!isIntegers(offsets) || offsets.length !== 2 || offsets[0]! > offsets[1]!) {
     throw damaged(path, `tensor '${name}' has the offsets ${JSON.stringify(offsets)}`);
   }
   const [begin, end] = offsets as [number, number];
-  const byteLength = product(shape) * Float32Array.BYTES_PER_ELEMENT;
+  const byteLength = product(shape) * elementBytes[dtype];
   if (end - begin !== byteLength) {
     throw damaged(
       path,
-      `tensor '${name}', F32 [${shape.join(', ')}], needs ${byteLength} bytes and has ${end - begin}`,
+      `tensor '${name}', ${dtype} [${shape.join(', ')}], needs ${byteLength} bytes and has ${end - begin}`,
     );
   }
   return { name, dtype, shape, offset: dataStart + begin, byteLength };

@@ -15,7 +15,7 @@ import { basename, dirname, join } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { checkFolderWritable, explainWriting, makeFolder, writeFileAtomic } from '../atomic-file.ts';
-import { configOf } from '../hub/config.ts';
+import { configOf, readRunConfig } from '../hub/config.ts';
 import type { NativeModel } from '../native.ts';
 import { isUnfinished, readState, removeCheckpoint, type TrainState, writeCheckpoint } from './checkpoint.ts';
 import { Journal } from './metrics.ts';
@@ -47,8 +47,8 @@ export class RunFolder {
   /**
    * The state that a run in this folder goes on from, null where it starts from the beginning. Nothing is touched.
    *
-   * @throws UserError where the folder cannot be written or another process trains in it, where it holds a run and
-   *   `resume` is false, or holds none and `resume` is true.
+   * @throws UserError where the folder cannot be written or another process trains in it; where it holds a run and
+   *   `resume` is false, or holds none and `resume` is true; or where it holds an imported model, which no run led to.
    */
   static peek(path: string, resume: boolean): TrainState | null {
     checkFolderWritable(path);
@@ -61,6 +61,8 @@ export class RunFolder {
       throw new UserError(`${path} already holds a run. Continue it with --resume, or choose another --output.`);
     }
     const last = existsSync(path) ? checkpointSteps(path).at(-1) : undefined;
+    if (last === undefined && isImported(path))
+      throw new UserError(`${path} holds an imported model, not a run; malc cannot train one further yet.`);
     return last === undefined ? null : readState(join(path, `step-${last}`));
   }
 
@@ -193,8 +195,15 @@ export function findCheckpoint(path: string): FoundCheckpoint {
   }
   if (existsSync(join(path, 'state.json'))) return { folder: path, run: dirname(path) };
   const last = checkpointSteps(path).at(-1);
+  if (last === undefined && isImported(path)) return { folder: path, run: path };
   if (last === undefined) throw new UserError(`${path} holds no checkpoint yet (no step-N folder).`);
   return { folder: join(path, `step-${last}`), run: path };
+}
+
+/** Whether `malc import` wrote the folder: its weights are no checkpoint of a run, and stand beside its config.json. */
+function isImported(path: string): boolean {
+  const config = join(path, 'config.json');
+  return existsSync(config) && readRunConfig(config).imported_from !== undefined;
 }
 
 /** The steps of a run folder's checkpoints, ascending. */

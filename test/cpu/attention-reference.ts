@@ -7,6 +7,14 @@ export interface AttentionShape {
   readonly causal: boolean;
   /** Keys that a query sees, itself included; 0 for all. */
   readonly window: number;
+  /** What a pair's scaled score becomes, with its derivative, and whether the pair is looked at; null for what is usual. */
+  readonly pair: PairRule | null;
+}
+
+export interface PairRule {
+  score(score: number, query: number, key: number, head: number): number;
+  slope(score: number, query: number, key: number, head: number): number;
+  sees(query: number, key: number, head: number): boolean;
 }
 
 /** Queries at positions start .. start + time of sequences of `context` keys, `stride` positions apart. */
@@ -20,8 +28,9 @@ export interface Positions {
 
 type Numbers = Float32Array | Float64Array;
 
-function sees(shape: AttentionShape, position: number, key: number): boolean {
-  return (!shape.causal || key <= position) && (shape.window === 0 || position - key < shape.window);
+function sees({ causal, window, pair }: AttentionShape, position: number, key: number, head: number): boolean {
+  const reached = (!causal || key <= position) && (window === 0 || position - key < window);
+  return reached && (pair === null || pair.sees(position, key, head));
 }
 
 /** Calls `visit` for every query head: where its query and the keys' first element lie, and its row among all rows. */
@@ -38,7 +47,7 @@ function forEachHead(
       }
 }
 
-/** The softmax weights of one query over all keys, and the logarithm of the sum of its scores' exponentials. */
+/** The softmax weights of one query over all keys, its scores' slopes, and the logarithm of the sum of their exponentials. */
 function weigh(
   shape: AttentionShape,
   positions: Positions,
@@ -48,23 +57,27 @@ function weigh(
   row: number,
   position: number,
   keys: number,
-): { weights: Float64Array; logSumExp: number } {
+): { weights: Float64Array; slopes: Float64Array; logSumExp: number } {
   const weights = new Float64Array(positions.context);
+  const slopes = new Float64Array(positions.context);
+  const head = row % shape.heads;
   const step = shape.kvHeads * shape.dim;
   let most = -Infinity;
   for (let j = 0; j < positions.context; j++) {
-    if (!sees(shape, position, j)) continue;
+    if (!sees(shape, position, j, head)) continue;
     let score = 0;
     for (let d = 0; d < shape.dim; d++) score += query[row * shape.dim + d]! * key[keys + j * step + d]!;
-    weights[j] = score * scale;
+    weights[j] = shape.pair ? shape.pair.score(score * scale, position, j, head) : score * scale;
+    slopes[j] = shape.pair ? shape.pair.slope(score * scale, position, j, head) : 1;
     most = Math.max(most, weights[j]!);
   }
   let sum = 0;
   for (let j = 0; j < positions.context; j++) {
-    weights[j] = sees(shape, position, j) ? Math.exp(weights[j]! - most) : 0;
+    weights[j] = sees(shape, position, j, head) ? Math.exp(weights[j]! - most) : 0;
     sum += weights[j]!;
   }
-  return { weights: weights.map(weight => weight / sum), logSumExp: Math.log(sum) + most };
+  // A query that sees nothing has no weights.
+  return { weights: weights.map(weight => weight / (sum || 1)), slopes, logSumExp: Math.log(sum) + most };
 }
 
 /** output and log-sum-exp of attention over query [batch][time][heads][dim], key and value [batch][stride][kvHeads][dim]. */
@@ -110,7 +123,7 @@ export function attendBackward(
     delta: new Float64Array(query.length / dim),
   };
   forEachHead(shape, positions, (row, position, keys) => {
-    const { weights } = weigh(shape, positions, scale, query, key, row, position, keys);
+    const { weights, slopes } = weigh(shape, positions, scale, query, key, row, position, keys);
     let delta = 0;
     for (let d = row * dim; d < (row + 1) * dim; d++) delta += output[d]! * outputGradient[d]!;
     gradient.delta[row] = delta;
@@ -119,7 +132,7 @@ export function attendBackward(
       const at = keys + j * kvHeads * dim;
       let slope = -delta;
       for (let d = 0; d < dim; d++) slope += outputGradient[row * dim + d]! * value[at + d]!;
-      slope *= weight * scale;
+      slope *= slopes[j]! * weight * scale;
       for (let d = 0; d < dim; d++) {
         gradient.value[at + d]! += weight * outputGradient[row * dim + d]!;
         gradient.query[row * dim + d]! += slope * key[at + d]!;

@@ -4,7 +4,19 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { pairCoordinates } from '../../compiler/ops/attention.ts';
 import { packagePath } from '../../compiler/package-files.ts';
+import {
+  add,
+  apply,
+  constant,
+  coordinate,
+  multiply,
+  operand,
+  type Scalar,
+  subtract,
+} from '../../compiler/scalar/expression.ts';
+import { pairFunctions } from '../../compiler/targets/cpu/attention.ts';
 import {
   attentionScratch,
   keyBlock,
@@ -15,16 +27,34 @@ import {
 import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { renderTemplate } from '../../compiler/template.ts';
 import { loadLibrary, type NativeFunction } from '../../runtime/ffi.ts';
-import type { AttentionShape } from './attention-reference.ts';
+import type { AttentionShape, PairRule } from './attention-reference.ts';
+
+// 3 tanh((s - 0.02 (head + 1) (query - key)) / 3) over the keys before the query and, in head 1, the first 40. Query 0 of
+// the other heads sees nothing.
+const [query, key, head] = pairCoordinates.map(coordinate) as [Scalar, Scalar, Scalar];
+const leaned = subtract(operand(0), multiply(multiply(constant(0.02), add(head, constant(1))), subtract(query, key)));
+const capped = multiply(constant(3), apply('tanh', multiply(constant(1 / 3), leaned)));
+const masked = apply(
+  'or',
+  apply('less', key, query),
+  apply('and', apply('equal', head, constant(1)), apply('less', key, constant(40))),
+);
+const cappedRule: PairRule = {
+  score: (s, q, k, h) => 3 * Math.tanh((s - 0.02 * (h + 1) * (q - k)) / 3),
+  slope: (s, q, k, h) => 1 - Math.tanh((s - 0.02 * (h + 1) * (q - k)) / 3) ** 2,
+  sees: (q, k, h) => k < q || (h === 1 && k < 40),
+};
 
 /** The shapes of attention that the driver holds: forward_N and backward_N are of shape N. */
 export const shapes: readonly AttentionShape[] = [
-  { heads: 4, kvHeads: 2, dim: 16, causal: true, window: 0 },
-  { heads: 3, kvHeads: 1, dim: 40, causal: true, window: 70 },
-  { heads: 2, kvHeads: 2, dim: 7, causal: false, window: 0 },
-  { heads: 6, kvHeads: 1, dim: 33, causal: true, window: 5 },
-  { heads: 2, kvHeads: 1, dim: 3, causal: false, window: 20 },
-  { heads: 1, kvHeads: 1, dim: 256, causal: true, window: 0 },
+  { heads: 4, kvHeads: 2, dim: 16, causal: true, window: 0, pair: null },
+  { heads: 3, kvHeads: 1, dim: 40, causal: true, window: 70, pair: null },
+  { heads: 2, kvHeads: 2, dim: 7, causal: false, window: 0, pair: null },
+  { heads: 6, kvHeads: 1, dim: 33, causal: true, window: 5, pair: null },
+  { heads: 2, kvHeads: 1, dim: 3, causal: false, window: 20, pair: null },
+  { heads: 1, kvHeads: 1, dim: 256, causal: true, window: 0, pair: null },
+  { heads: 4, kvHeads: 2, dim: 12, causal: false, window: 0, pair: cappedRule },
+  { heads: 3, kvHeads: 3, dim: 8, causal: false, window: 30, pair: cappedRule },
 ];
 
 /** The scale of a shape's scores, as float32 has it. */
@@ -41,6 +71,13 @@ function attentionSource(): string {
         scale: `${scaleOf(shape).toPrecision(9)}f`,
         window: shape.window,
         causal: shape.causal,
+        ...pairFunctions({
+          scale: scaleOf(shape),
+          causal: shape.causal,
+          window: shape.window,
+          score: shape.pair && capped,
+          mask: shape.pair && masked,
+        }),
         comment: `Shape ${index} of the test.`,
         query_block: queryBlock,
         key_block: keyBlock,

@@ -1,16 +1,17 @@
 // Emits attention, forward and backward, from the frames in templates/cpu.
 import type { Node } from '../../graph/graph.ts';
 import type { AttentionKernel } from '../../kernels/kernel.ts';
-import type { AttentionAttributes } from '../../ops/attention.ts';
+import { type AttentionAttributes, type AttentionShape, scoreSlope } from '../../ops/attention.ts';
 import type { AttentionGradientAttributes } from '../../ops/attention-gradient.ts';
+import type { Scalar } from '../../scalar/expression.ts';
 import { renderTemplate } from '../../template.ts';
 import { attentionScratch, keyBlock, queryBlock } from './block-sizes.ts';
 import type { Argument, KernelSource } from './kernel-source.ts';
-import { floatLiteral } from './scalar.ts';
+import { floatLiteral, printCondition, printScalar, type Spelling } from './scalar.ts';
 
 export function emitAttention(kernel: AttentionKernel): KernelSource {
   const [first] = kernel.members as [Node];
-  const { scale, causal, window } = first.attributes as AttentionAttributes;
+  const shape = first.attributes as AttentionAttributes;
   const [query, key] = first.inputs as [Node, Node];
   const headDim = query.dimensions[3]!.size!;
   const fields = {
@@ -19,9 +20,10 @@ export function emitAttention(kernel: AttentionKernel): KernelSource {
     heads: query.dimensions[2]!.size!,
     kv_heads: key.dimensions[2]!.size!,
     head_dim: headDim,
-    scale: floatLiteral(scale),
-    causal,
-    window,
+    scale: floatLiteral(shape.scale),
+    causal: shape.causal,
+    window: shape.window,
+    ...pairFunctions(shape),
     query_block: queryBlock,
     key_block: keyBlock,
   };
@@ -50,9 +52,43 @@ export function emitAttention(kernel: AttentionKernel): KernelSource {
 
 /** Names no values but the kernel's own, so that decoding shares the kernel with training. */
 function comment({ origin, attributes }: Node): string {
-  const { scale, causal, window } = attributes as AttentionAttributes;
-  const seen = `${causal ? ', causal' : ''}${window > 0 ? `, window ${window}` : ''}`;
-  return `${origin === '' ? '' : `${origin}: `}output = softmax(${scale.toPrecision(4)} query keyᵀ${seen}) value`;
+  const { scale, causal, window, score, mask } = attributes as AttentionAttributes;
+  const seen = `${causal ? ', causal' : ''}${window > 0 ? `, window ${window}` : ''}${mask ? ', masked' : ''}`;
+  const scores = `${scale.toPrecision(4)} query keyᵀ`;
+  const weights = `softmax(${score ? `score(${scores})` : scores}${seen})`;
+  return `${origin === '' ? '' : `${origin}: `}output = ${weights} value`;
+}
+
+/** Bodies of the functions of a query and a key that the frames are given, in C; '' for what the kernel does without. */
+export interface PairFunctions {
+  readonly score: string;
+  readonly slope: string;
+  readonly mask: string;
+  /** Whether there is any of them: only then does a block need to know its head. */
+  readonly by_pair: boolean;
+}
+
+/** A shape's score, its derivative and its mask as bodies of C functions. */
+export function pairFunctions(shape: AttentionShape): PairFunctions {
+  const slope = scoreSlope(shape);
+  return {
+    score: shape.score ? functionBody(shape.score, printScalar) : '',
+    slope: slope ? functionBody(slope, printScalar) : '',
+    mask: shape.mask ? functionBody(shape.mask, printCondition) : '',
+    by_pair: shape.score !== null || shape.mask !== null,
+  };
+}
+
+const pairSpelling: Spelling = { operand: () => 'score', coordinate: name => name };
+
+function functionBody(scalar: Scalar, print: typeof printScalar): string {
+  const lines: string[] = [];
+  const result = print(scalar, pairSpelling, text => {
+    const name = `part_${lines.length}`;
+    lines.push(`const float ${name} = ${text};`);
+    return name;
+  });
+  return [...lines, `return ${result};`].join('\n  ');
 }
 
 const texts = (...list: string[]): Argument[] => list.map(text => ({ kind: 'text', text }));

@@ -117,9 +117,10 @@ export function columnLoops(
       return;
     }
     for (const segment of segmentsOf(pairs, dim)) {
-      const ends = segment ? [String(segment.from), String(segment.to)] : [from, to];
+      const run = segment ?? { from, to, step: 1 };
+      const distances = new Map(segment ? [[dim.name, segment.distance]] : []);
       writer.line(pragma);
-      writer.loop(name, ends[0]!, ends[1]!, () => body(at, new Map(segment ? [[dim.name, segment.distance]] : [])));
+      writer.loop(name, `${run.from}`, `${run.to}`, () => body(at, distances), run.step);
     }
   };
   visit(0);
@@ -128,10 +129,7 @@ export function columnLoops(
 function segmentsOf(pairs: readonly PairAttributes[], dim: Dimension): (PairSegment | null)[] {
   const [first, ...others] = pairs;
   if (!first) return [null];
-  if (
-    first.dimension !== dim.name ||
-    others.some(other => other.span !== first.span || other.dimension !== first.dimension)
-  )
+  if (first.dimension !== dim.name || others.some(other => JSON.stringify(other) !== JSON.stringify(first)))
     throw new Error(`pairs along ${pairs.map(pair => pair.dimension).join(', ')} in one loop over ${dim.name}`);
   return pairSegments(first, dim.size!);
 }

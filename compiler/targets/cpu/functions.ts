@@ -36,12 +36,20 @@ export const growths: Readonly<Record<string, { pointer: string; positions: stri
   'batch*time': { pointer: 'run->per_token', positions: 'run->batch * run->time' },
 };
 
+/** A kernel of the generated program, for `malc explain`. */
+export interface KernelReport {
+  readonly name: string;
+  readonly kind: Kernel['kind'];
+  /** What it computes and where that was written, a line each. */
+  readonly explanation: readonly string[];
+  readonly source: string;
+}
+
 /** Collects the kernels of a program's functions. */
 export class KernelLibrary {
   private readonly reserved: ReadonlySet<string>;
   private readonly names = new Names();
-  private readonly byText = new Map<string, string>();
-  private readonly texts: string[] = [];
+  private readonly byText = new Map<string, KernelReport>();
 
   /** @param reserved names of functions that no kernel may take */
   constructor(reserved: readonly string[]) {
@@ -49,17 +57,20 @@ export class KernelLibrary {
   }
 
   /** The name of this kernel's function; an equal kernel of an earlier function serves again. */
-  add(source: KernelSource, wanted: string): string {
-    const known = this.byText.get(source.text);
-    if (known) return known;
+  add({ text }: KernelSource, wanted: string, kind: Kernel['kind'], explanation: readonly string[]): string {
+    const known = this.byText.get(text);
+    if (known) return known.name;
     const name = this.names.unique(this.reserved.has(wanted) ? `${wanted}_kernel` : wanted);
-    this.byText.set(source.text, name);
-    this.texts.push(withName(source.text, name));
+    this.byText.set(text, { name, kind, explanation, source: withName(text, name) });
     return name;
   }
 
+  get reports(): KernelReport[] {
+    return [...this.byText.values()];
+  }
+
   toString(): string {
-    return this.texts.join('\n');
+    return this.reports.map(({ source }) => source).join('\n');
   }
 }
 
@@ -111,7 +122,8 @@ export function emitFunction(
         comment: explainKernel(kernel, nameOf),
       };
       const source = emitKernel(kernel, surroundings);
-      const name = kernels.add(source, `${stage}_${kernelName(kernel, outputNames)}`);
+      const wanted = `${stage}_${kernelName(kernel, outputNames)}`;
+      const name = kernels.add(source, wanted, kernel.kind, surroundings.comment);
       launches.push(name);
       for (const argument of source.arguments) {
         if (argument.kind === 'workspace') workspaces.push(argument.extents);

@@ -1,13 +1,21 @@
 // The CPU target: a program as C source, one file for the model beside the headers that it includes.
 import type { Parameter } from '../../build/parameters.ts';
-import { type BlockStage, graphsOf, type Program, type Stage } from '../../build/program.ts';
+import { graphsOf, type Program } from '../../build/program.ts';
+import type { BlockStage, Stage } from '../../build/stage.ts';
 import type { Dimension } from '../../graph/dimension.ts';
 import type { Graph } from '../../graph/graph.ts';
 import { readPackageFile } from '../../package-files.ts';
 import type { Extent } from '../../plan/extent.ts';
 import type { LoweredFunction } from '../../plan/plan.ts';
 import { renderTemplate } from '../../template.ts';
-import { emitFunction, type FunctionSource, type Homes, KernelLibrary, shortName } from './functions.ts';
+import {
+  emitFunction,
+  type FunctionSource,
+  type Homes,
+  KernelLibrary,
+  type KernelReport,
+  shortName,
+} from './functions.ts';
 import { countText } from './index-text.ts';
 import { floatLiteral } from './scalar.ts';
 
@@ -15,6 +23,7 @@ export interface CpuSource {
   /** File names and texts, to be written side by side; `model.c` is compiled. */
   readonly files: Readonly<Record<string, string>>;
   readonly functions: readonly FunctionSource[];
+  readonly kernels: readonly KernelReport[];
 }
 
 /**
@@ -75,6 +84,7 @@ export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFu
       'runtime.h': header('runtime.h'),
     },
     functions,
+    kernels: kernels.reports,
   };
 }
 

@@ -65,15 +65,23 @@ export function floatLiteral(value: number): string {
   return /[.e]/.test(text) ? `${text}f` : `${text}.0f`;
 }
 
-/**
- * Prints `scalar` as a float.
- * @param declare called with each subexpression that occurs more than once; returns the name of a constant that holds it
- */
-export function printScalar(
-  scalar: Scalar,
-  spelling: Spelling,
-  declare: (text: string, scalar: Scalar) => string,
-): string {
+/** Called with each subexpression that occurs more than once; returns the name of a constant that holds it. */
+type Declare = (text: string, scalar: Scalar) => string;
+
+/** Prints `scalar` as a float. */
+export const printScalar = (scalar: Scalar, spelling: Spelling, declare: Declare): string =>
+  printer(scalar, spelling, declare).number(scalar)[0];
+
+/** Prints `scalar` as what an `if` takes. */
+export const printCondition = (scalar: Scalar, spelling: Spelling, declare: Declare): string =>
+  printer(scalar, spelling, declare).condition(scalar)[0];
+
+interface Printer {
+  number(value: Scalar): [string, Precedence];
+  condition(value: Scalar): [string, Precedence];
+}
+
+function printer(scalar: Scalar, spelling: Spelling, declare: Declare): Printer {
   const uses = countUses(scalar);
   const names = new Map<string, string>();
 
@@ -126,7 +134,7 @@ export function printScalar(
     return [`${wrap(side(a), least)} ${symbol} ${wrap(side(b), least)}`, precedence];
   };
 
-  return number(scalar)[0];
+  return { number, condition };
 }
 
 const wrap = ([text, precedence]: [string, Precedence], least: Precedence) => (precedence < least ? `(${text})` : text);

@@ -45,8 +45,9 @@ export class Writer {
   }
 
   /** A loop over [from, to). */
-  loop(variable: string, from: string, to: string, body: () => void): void {
-    this.block(`for (int64_t ${variable} = ${from}; ${variable} < ${to}; ${variable}++)`, body);
+  loop(variable: string, from: string, to: string, body: () => void, step = 1): void {
+    const advance = step === 1 ? `${variable}++` : `${variable} += ${step}`;
+    this.block(`for (int64_t ${variable} = ${from}; ${variable} < ${to}; ${advance})`, body);
   }
 
   inner(body: () => void): void {
@@ -73,18 +74,21 @@ export const withName = (text: string, name: string): string =>
     .flatMap(line => (line.includes(ownName) ? wrapLine(line.replaceAll(ownName, name), widest) : [line]))
     .join('\n');
 
-/** Breaks a long line after a comma or before an operator, with the rest indented under it. */
+/** Breaks a long line after a comma or before an operator, with the rest indented under it; a pragma goes on after `\\`. */
 function wrapLine(text: string, width: number): string[] {
-  if (text.length <= width || text.startsWith('#') || text.includes(ownName)) return [text];
+  if (text.length <= width || text.includes(ownName)) return [text];
+  const goesOn = text.startsWith('#') ? ' \\' : '';
   const parts: string[] = [];
   let rest = text;
   const indent = ' '.repeat(4 + (text.length - text.trimStart().length));
   while (rest.length > width) {
-    const breaks = [...rest.slice(0, width).matchAll(/, | (?=[-+*/?:=|&]{1,2} )/g)].filter(match => match.index > 20);
+    const breaks = [...rest.slice(0, width - goesOn.length).matchAll(/, | (?=[-+*/?:=|&]{1,2} )/g)].filter(
+      match => match.index > 20,
+    );
     const last = breaks.at(-1);
     if (!last) break;
     const at = last[0] === ', ' ? last.index + 1 : last.index;
-    parts.push(rest.slice(0, at).trimEnd());
+    parts.push(rest.slice(0, at).trimEnd() + goesOn);
     rest = indent + rest.slice(at).trimStart();
   }
   return [...parts, rest];

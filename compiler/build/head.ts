@@ -1,0 +1,68 @@
+// The head stage: output norm, logits, loss; and, for training, its gradients, where the step turns from forward to backward.
+import { differentiate } from '../grad/differentiate.ts';
+import { gradientsAsOutputs } from '../grad/split.ts';
+import { batch, time } from '../graph/dimension.ts';
+import { makeGraph, type Node } from '../graph/graph.ts';
+import { mapOver, mapWide } from '../ops/map.ts';
+import { sum } from '../ops/reduce.ts';
+import { add, apply, constant, multiply, operand, select } from '../scalar/expression.ts';
+import { streamDimensions } from './block.ts';
+import { buildFormula } from './formula.ts';
+import { formulaOf, linear, normalise, type Site } from './layers.ts';
+import { type Common, type HeadStage, output, siteOf } from './stage.ts';
+
+/** Builds the stage. */
+export function buildHead(common: Common): HeadStage {
+  const { model, hidden, library, vocabulary } = common;
+  const here = siteOf(common);
+  const { builder, parameters } = here;
+  const x = builder.input('x', streamDimensions(hidden));
+  const normed = builder.within('output_norm', '', () => normalise(here, 'model.norm', x, model.output.norm, [hidden]));
+  const logits = builder.within('logits', '', () => buildLogits(common, here, normed));
+  const labels = builder.input('labels', [batch, time], 'i32');
+  const loss = builder.within('loss', 'mal/std/losses.mal', () => {
+    const perPosition = buildFormula(formulaOf(library, 'cross_entropy'), [logits, labels], {
+      builder,
+      library,
+      over: [vocabulary],
+      constants: {},
+      learned: name => {
+        throw new Error(`cross_entropy reads ${name}, which is not defined`);
+      },
+    });
+    // A label of -1 marks a position that is not scored.
+    const scored = select(apply('less', operand(1), constant(0)), constant(0), operand(0));
+    return sum(builder, mapOver(builder, [batch, time], scored, [perPosition, labels]), ['batch', 'time']);
+  });
+  // The gradient of the step's mean loss with respect to this call's sum: one over the step's scored positions.
+  const scale = builder.input('loss_scale', []);
+  const gradients = differentiate(builder, [{ node: loss, gradient: scale }], [x, ...parameters.nodes]);
+  const inputs = [x, labels, scale, ...parameters.nodes];
+  return {
+    name: 'head',
+    parameters: parameters.declared,
+    logits: makeGraph('head_logits', inputs, [output('logits', logits)]),
+    loss: makeGraph('head_loss', inputs, [output('loss', loss)]),
+    train: makeGraph('head_train', inputs, [
+      output('loss', loss),
+      ...gradientsAsOutputs(gradients, new Set(parameters.nodes)),
+    ]),
+  };
+}
+
+function buildLogits({ model, hidden, vocabulary }: Common, site: Site, x: Node): Node {
+  const { builder, parameters } = site;
+  const { bias, scale, softcap } = model.output;
+  // A tied head multiplies by the embedding itself, under the embedding's name.
+  const name = model.embeddings.tie_weights ? 'model.embed_tokens' : 'lm_head';
+  let logits = linear(site, name, x, [hidden], [vocabulary], { bias: false });
+  if (bias)
+    logits = mapWide(builder, add(operand(0), operand(1)), [
+      logits,
+      parameters.vector('lm_head.bias', [vocabulary], 0),
+    ]);
+  if (scale !== null) logits = mapWide(builder, multiply(operand(0), constant(scale)), [logits]);
+  if (softcap === null) return logits;
+  const capped = multiply(constant(softcap), apply('tanh', multiply(operand(0), constant(1 / softcap))));
+  return mapWide(builder, capped, [logits]);
+}

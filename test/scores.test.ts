@@ -1,0 +1,109 @@
+// What attention does to a score before the softmax, and which pairs it looks at: ALiBi, soft-caps and formulas, and the
+// order in which they compose.
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { maskOf, scoreOf } from '../compiler/build/scores.ts';
+import type { Attention } from '../compiler/check/model.ts';
+import { Builder } from '../compiler/graph/builder.ts';
+import { attention, scoreSlope } from '../compiler/ops/attention.ts';
+import { evaluator } from '../compiler/scalar/evaluate.ts';
+import { constant, operand, type Scalar } from '../compiler/scalar/expression.ts';
+import { parse } from '../compiler/syntax/parse.ts';
+import type { FormulaDefinition } from '../compiler/syntax/syntax.ts';
+import { pairFunctions } from '../compiler/targets/cpu/attention.ts';
+
+const test = suite('scores');
+
+const formulas = parse(
+  `function twice(s, q, k, head) = 2 * s + head - head + (q - q) * k
+  function soften(s) = s / (1 + abs(s))
+  function softened(s, q, k, head) = soften(s) * (k + 1) / (q + head + 1)
+  function prefix(q, k) = (k <= q || k < 64) ? 1 : 0
+  function reduced(s, q, k, head) = mean(s) + q + k + head`,
+  'scores.mal',
+).syntax.definitions.filter((definition): definition is FormulaDefinition => 'body' in definition);
+const site = { builder: new Builder(), library: new Map(formulas.map(formula => [formula.name, formula])) };
+
+const plain: Attention = {
+  num_heads: 8,
+  num_kv_heads: 8,
+  head_dim: 4,
+  qkv_bias: false,
+  output_bias: false,
+  causal: true,
+  window_size: null,
+  scale: null,
+  qk_norm: null,
+  qk_norm_over: 'head',
+  output_gate: false,
+  position_encoding: { kind: 'none' },
+  origin: '',
+};
+const alibi = (heads: number): Attention => ({ ...plain, num_heads: heads, position_encoding: { kind: 'alibi' } });
+const at = (scalar: Scalar | null, score: number, query: number, key: number, head = 0) =>
+  evaluator(scalar!)([score], { query, key, head });
+const near = (got: number, expected: number) => assert.ok(Math.abs(got - expected) < 1e-12, `${got}, not ${expected}`);
+
+/** What a head takes from a score for each position of distance. */
+const slopes = (heads: number) =>
+  Array.from({ length: heads }, (_, head) => -at(scoreOf(site, alibi(heads)), 0, 5, 4, head));
+
+test('without a rule, the score is the scaled product', () => {
+  assert.is(scoreOf(site, plain), null);
+  assert.is(maskOf(site, plain), null);
+});
+
+test("ALiBi's slopes are the published ones", () => {
+  const halves = [1, 2, 3, 4, 5, 6, 7, 8].map(n => 2 ** -n);
+  slopes(8).forEach((slope, head) => void near(slope, halves[head]!));
+  slopes(16).forEach((slope, head) => void near(slope, 2 ** (-(head + 1) / 2)));
+  // As the authors' code gives them: those of 8 heads, then every second one of 16.
+  const twelve = [...halves, ...[0.5, 1.5, 2.5, 3.5].map(n => 2 ** -n)];
+  slopes(12).forEach((slope, head) => void near(slope, twelve[head]!));
+  near(slopes(1)[0]!, 2 ** -8);
+  near(at(scoreOf(site, alibi(8)), 0.25, 9, 2, 1), 0.25 - 7 / 4);
+});
+
+test('ALiBi, then the soft-cap, then the formula', () => {
+  const all = scoreOf(site, { ...alibi(2), softcap: 3, score: 'twice' });
+  near(at(all, 1.5, 7, 3, 1), 2 * 3 * Math.tanh((1.5 - 4 / 256) / 3));
+  const softened = scoreOf(site, { ...plain, score: 'softened' });
+  near(at(softened, -2, 3, 5, 1), ((-2 / 3) * 6) / 5);
+});
+
+test('a mask is a condition of query and key', () => {
+  const mask = maskOf(site, { ...plain, mask: 'prefix' });
+  assert.equal(
+    [
+      [3, 4],
+      [70, 69],
+      [70, 71],
+      [0, 63],
+      [0, 64],
+    ].map(([query, key]) => at(mask, 0, query!, key!)),
+    [1, 1, 0, 1, 0],
+  );
+});
+
+test('a score that reduces is refused', () => {
+  assert.throws(() => scoreOf(site, { ...plain, score: 'reduced' }), /reduces/);
+});
+
+test('a distance alone has no slope of its own, and kernels do without one', () => {
+  const shape = { scale: 1, causal: true, window: 0, score: scoreOf(site, alibi(4)), mask: null };
+  assert.is(scoreSlope(shape), null);
+  const { score, slope, mask } = pairFunctions(shape);
+  assert.match(score, /^return score - .*\(\(float\)query - \(float\)key\);$/s);
+  assert.equal([slope, mask], ['', '']);
+});
+
+test('attention refuses a mask beside `causal`, and a score of what it is not given', () => {
+  const [vectors] = attention.cases[0]!.inputs;
+  const builder = new Builder();
+  const inputs = ['query', 'key', 'value'].map(name => builder.input(name, vectors!.dimensions));
+  const shape = { scale: 1, causal: true, window: 0, score: null, mask: null, result: 'output' as const };
+  assert.throws(() => builder.apply(attention, inputs, { ...shape, mask: constant(1) }), /mask/);
+  assert.throws(() => builder.apply(attention, inputs, { ...shape, score: operand(1) }), /reads more/);
+});
+
+test.run();
