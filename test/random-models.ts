@@ -92,6 +92,8 @@ const block: fc.Arbitrary<Block> = fc
       output_gate: draw.outputGate,
       position_encoding: positionOf(draw),
       softcap: draw.scoreCap,
+      score: null,
+      mask: null,
       origin: '',
     },
     ffn: { hidden_dim: draw.ffn, activation: draw.activation, gate: draw.gate, bias: draw.ffnBias, origin: '' },

@@ -36,6 +36,9 @@ const plain: Attention = {
   qk_norm: null,
   qk_norm_over: 'head',
   output_gate: false,
+  softcap: null,
+  score: null,
+  mask: null,
   position_encoding: { kind: 'none' },
   origin: '',
 };

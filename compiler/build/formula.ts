@@ -1,5 +1,6 @@
 // Turns a formula of MAL (an activation, a norm, a loss) into graph: reductions become reduce nodes, and everything
 // between them one map each.
+import { namesIn } from '../check/formula.ts';
 import type { Builder } from '../graph/builder.ts';
 import { constantCount, type Dimension, hasDimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
@@ -63,33 +64,11 @@ export function formulaScalar(
 
 /** The names that a formula reads besides its parameters and constants: its trained parameters. */
 export function learnedNames(formula: FormulaDefinition): string[] {
-  const names = new Set<string>();
-  const visit = (expression: SyntaxExpression): void => {
-    if (expression.kind === 'name') names.add(expression.name);
-    for (const child of childrenOf(expression)) visit(child);
-  };
-  visit(formula.body);
   const given = new Set([
     ...formula.parameters,
     ...formula.constants.filter(constant => !constant.learned).map(constant => constant.name),
   ]);
-  return [...names].filter(name => !given.has(name));
-}
-
-function childrenOf(expression: SyntaxExpression): readonly SyntaxExpression[] {
-  switch (expression.kind) {
-    case 'number':
-    case 'name':
-      return [];
-    case 'unary':
-      return [expression.operand];
-    case 'binary':
-      return [expression.left, expression.right];
-    case 'select':
-      return [expression.condition, expression.whenTrue, expression.whenFalse];
-    case 'call':
-      return expression.args;
-  }
+  return [...namesIn(formula.body)].filter(name => !given.has(name));
 }
 
 const binary: Record<Extract<SyntaxExpression, { kind: 'binary' }>['operator'], (a: Scalar, b: Scalar) => Scalar> = {

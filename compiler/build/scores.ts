@@ -25,7 +25,7 @@ const head = coordinate('head');
 
 /** The score as attention's primitive takes it: ALiBi, then the soft-cap, then the file's formula; null for none of them. */
 export function scoreOf(site: FormulaSite, settings: Attention): Scalar | null {
-  const { position_encoding: encoding, softcap = null, score: name = null, num_heads: heads } = settings;
+  const { position_encoding: encoding, softcap, score: name, num_heads: heads } = settings;
   let score = operand(0);
   // Linear in the distance (Press et al. 2022, section 3).
   if (encoding.kind === 'alibi') score = subtract(score, multiply(alibiSlope(heads), subtract(query, key)));
@@ -35,7 +35,7 @@ export function scoreOf(site: FormulaSite, settings: Attention): Scalar | null {
 }
 
 /** The file's mask as a condition of query and key; null for none. */
-export function maskOf(site: FormulaSite, { mask: name = null }: Attention): Scalar | null {
+export function maskOf(site: FormulaSite, { mask: name }: Attention): Scalar | null {
   return name === null ? null : formulaScalar(formulaOf(site.library, name), [query, key], site);
 }
 

@@ -80,11 +80,11 @@ export interface Attention {
   readonly output_gate: boolean;
   readonly position_encoding: PositionEncoding;
   /** Scores become softcap * tanh(scores / softcap), after ALiBi's distance; null for none. */
-  readonly softcap?: number | null;
+  readonly softcap: number | null;
   /** Name of a `score` formula (score, query, key, head), applied last; null for none. */
-  readonly score?: string | null;
+  readonly score: string | null;
   /** Name of a `mask` formula (query, key) that takes the place of `causal`; null for none. */
-  readonly mask?: string | null;
+  readonly mask: string | null;
   readonly origin: string;
 }
 
