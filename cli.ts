@@ -22,6 +22,14 @@ interface Choice {
   readonly args: Readonly<Record<string, unknown>>;
 }
 
+/** Stands for a lone `-`, which yargs drops from among the positionals: no argument can hold this character. */
+const dash = '\0';
+
+function withDashes(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withDashes);
+  return value === dash ? '-' : value;
+}
+
 /** Finds the command and its arguments; null where help or the version was asked for and has been printed. */
 function parse(words: readonly string[]): Choice | null {
   if (words.length === 0 || (words.length === 1 && ['--help', '-h', 'help'].includes(words[0]!))) {
@@ -30,7 +38,7 @@ function parse(words: readonly string[]): Choice | null {
   }
   let choice: Choice | null = null;
   const named = commands.find(({ name }) => name === words.find(word => !word.startsWith('-')));
-  const parser = yargs([...words])
+  const parser = yargs(words.map(word => (word === '-' ? dash : word)))
     .scriptName('malc')
     .locale('en')
     .updateStrings({ 'Positionals:': 'Arguments:' })
@@ -44,16 +52,20 @@ function parse(words: readonly string[]): Choice | null {
     .showHelpOnFail(false)
     .parserConfiguration({ 'boolean-negation': true, 'strip-aliased': true, 'camel-case-expansion': false })
     .fail((message, error) => {
-      throw error instanceof UsageError ? error : new UsageError(explain(message, words, named));
+      throw error instanceof UsageError ? error : new UsageError(explain(message.replaceAll(dash, '-'), words, named));
     });
   for (const command of commands) {
-    const places = (command.positionals ?? []).map(({ name, required }) => (required ? `<${name}>` : `[${name}]`));
+    const places = (command.positionals ?? []).map(({ name, required, array }) => {
+      const place = array ? `${name}..` : name;
+      return required ? `<${place}>` : `[${place}]`;
+    });
     // Not listed by yargs: shortHelp lists them, in the order of use.
     parser.command(
       [command.name, ...places].join(' '),
       false,
       builder => describeCommand(builder, command),
-      ({ _, $0, ...args }) => {
+      ({ _, $0, ...parsed }) => {
+        const args = Object.fromEntries(Object.entries(parsed).map(([name, value]) => [name, withDashes(value)]));
         checkValues(command, args);
         choice = { command, args };
       },
@@ -72,9 +84,10 @@ function shortHelp(): string {
 }
 
 function positionalWords(command: Command): string[] {
-  return (command.positionals ?? []).map(({ name, required }) =>
-    required ? name.toUpperCase() : `[${name.toUpperCase()}]`,
-  );
+  return (command.positionals ?? []).map(({ name, required, array }) => {
+    const word = `${name.toUpperCase()}${array ? '..' : ''}`;
+    return required ? word : `[${word}]`;
+  });
 }
 
 function describeCommand(builder: Argv, command: Command): Argv {

@@ -43,11 +43,21 @@ commands.after(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
+commands('fmt - lays the standard input out', () => {
+  const options = { encoding: 'utf8', cwd: folder, timeout: 120_000 } as const;
+  const piped = (words: readonly string[]) =>
+    spawnSync(process.execPath, [program, 'fmt', ...words], { ...options, input: 'model m{}' });
+  assert.is(piped(['-']).stdout, 'model m { }\n');
+  const { status, stdout } = piped(['small.mal', '-', '--check']);
+  assert.equal({ status, stdout }, { status: 1, stdout: 'small.mal\nstandard input\n' });
+});
+
 commands('malc lists every command in the order of use', () => {
   const listed = [...malc([]).stdout.matchAll(/^ {2}malc ([\w-]+)/gm)].map(([, name]) => name);
   const expected = [
     'quickstart',
     'check',
+    'fmt',
     'info',
     'explain',
     'compile',
