@@ -47,10 +47,15 @@ function parse(words: readonly string[]): Choice | null {
     .showHelpOnFail(false)
     .parserConfiguration({ 'boolean-negation': true, 'strip-aliased': true, 'camel-case-expansion': false })
     .fail((message, error) => {
-      throw error instanceof UsageError ? error : new UsageError(explain(message, words, named));
+      throw error instanceof UsageError
+        ? error
+        : new UsageError(explain(message.replaceAll(LONE_DASH, '-'), words, named));
     });
   for (const command of commands) {
-    const places = (command.positionals ?? []).map(({ name, required }) => (required ? `<${name}>` : `[${name}]`));
+    const places = (command.positionals ?? []).map(({ name, required, array }) => {
+      const place = array ? `${name}..` : name;
+      return required ? `<${place}>` : `[${place}]`;
+    });
     // Not listed by yargs: shortHelp lists them, in the order of use.
     parser.command(
       [command.name, ...places].join(' '),
@@ -75,9 +80,10 @@ function shortHelp(): string {
 }
 
 function positionalWords(command: Command): string[] {
-  return (command.positionals ?? []).map(({ name, required }) =>
-    required ? name.toUpperCase() : `[${name.toUpperCase()}]`,
-  );
+  return (command.positionals ?? []).map(({ name, required, array }) => {
+    const word = `${name.toUpperCase()}${array ? '..' : ''}`;
+    return required ? word : `[${word}]`;
+  });
 }
 
 function describeCommand(builder: Argv, command: Command): Argv {

@@ -20,11 +20,19 @@ const commands = suite('commands');
 commands.before(() => writeFileSync(join(folder, 'small.mal'), model));
 commands.after(remove);
 
+commands('fmt - lays the standard input out', async () => {
+  const piped = (words: readonly string[]) => run(['fmt', ...words], {}, 'model m{}');
+  assert.is((await piped(['-'])).stdout, 'model m { }\n');
+  const { status, stdout } = await piped(['small.mal', '-', '--check']);
+  assert.equal({ status, stdout }, { status: 1, stdout: 'small.mal\nstandard input\n' });
+});
+
 commands('malc lists every command in the order of use', async () => {
   const listed = [...(await run([])).stdout.matchAll(/^ {2}malc ([\w-]+)/gm)].map(([, name]) => name);
   const expected = [
     'quickstart',
     'check',
+    'fmt',
     'info',
     'explain',
     'compile',

@@ -177,6 +177,15 @@ properties('let, import and extends', () => {
     assert.ok(errorsOf(wrong).length > 0, wrong);
 });
 
+properties('groups without a name may stand at the start of a line', () => {
+  const [model, ...others] = definitionsOf('model m {\nblock {\nattention { num_heads: 2 }\nnorm: none\n}\n}\n');
+  assert.is(others.length, 0);
+  assert.equal(
+    (model as GroupDefinition).properties.map(({ name }) => name),
+    ['block'],
+  );
+});
+
 const formulas = suite('formulas');
 
 formulas('operators bind as in mathematics', () => {

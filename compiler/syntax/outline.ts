@@ -71,8 +71,9 @@ export function outline(text: string, file: string): Section[] {
   for (let index = 0; index < tokens.length; index++) {
     const token = tokens[index]!;
     const header = headerLength(tokens, index);
-    // Inside brackets a definition begins only where its keyword stands at the start of a line: a bracket was forgotten.
-    if (header > 0 && (open.length === 0 || (keywords.includes(token.text) && startsLine(text, token.start)))) {
+    // Inside brackets `block {` is a property. `block NAME {` at the start of a line is a definition: a bracket was forgotten.
+    const begins = header > 1 && keywords.includes(token.text) && startsLine(text, token.start);
+    if (header > 0 && (open.length === 0 || begins)) {
       close(index);
       index += header - 1;
     } else if (token.kind === 'mark' && token.text === '"') {

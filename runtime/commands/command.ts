@@ -28,6 +28,8 @@ export interface Positional {
   readonly name: string;
   readonly describe: string;
   readonly required?: boolean;
+  /** True where several may stand: the value is a list. Only the last positional may. */
+  readonly array?: boolean;
 }
 
 export interface Command {

@@ -5,6 +5,7 @@ import { compile } from './compile.ts';
 import { doctor } from './doctor.ts';
 import { explain } from './explain.ts';
 import { exportModel } from './export.ts';
+import { fmt } from './fmt.ts';
 import { generate } from './generate.ts';
 import { importModel } from './import.ts';
 import { info } from './info.ts';
@@ -16,6 +17,7 @@ import { verify } from './verify.ts';
 export const commands: readonly Command[] = [
   quickstart,
   check,
+  fmt,
   info,
   explain,
   compile,
