@@ -13,7 +13,7 @@ const standardInput = '-';
 
 export const fmt: Command = {
   name: 'fmt',
-  describe: 'lays .mal files out in the canonical way',
+  describe: 'Lay .mal files out in the canonical way, comments kept',
   positionals: [{ name: 'file', describe: '.mal files; - is the standard input', required: true, array: true }],
   options: {
     check: {
