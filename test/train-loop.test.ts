@@ -157,8 +157,18 @@ test('a loss that is not finite stops, names the tensor and keeps the checkpoint
   assert.instance(fault, UserError);
   assert.match(fault.message, /^step \d+: the loss is (NaN|Infinity|-Infinity|\d)/);
   assert.match(fault.message, /The first tensor that is not finite is the (gradient of|parameter) table\.weight/);
-  assert.match(fault.message, /There is no checkpoint yet|The last good checkpoint is .*step-4/);
+  assert.match(fault.message, /There is no checkpoint yet|The last good checkpoint: .*step-4/);
   assert.match(fault.message, /lower --lr/);
+});
+
+test('a gradient that is not finite stops with the step before it saved', async () => {
+  const folder = newFolder();
+  const fault = await runBigram(folder, { breakAt: 7 }).catch(error => error);
+  assert.instance(fault, UserError);
+  assert.match(fault.message, /^step 7: .*the gradient's norm NaN/);
+  assert.match(fault.message, /The first tensor that is not finite is the gradient of table\.weight/);
+  assert.match(fault.message, /The step before it is saved: .*step-6/);
+  assert.ok(existsSync(join(folder, 'step-6', 'model.safetensors')));
 });
 
 test('other mathematics are refused by the option’s name', async () => {

@@ -103,7 +103,15 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
     const seconds = (performance.now() - started) / 1000;
     step += 1;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
-      throw diverged(model, step, { loss, gradientNorm }, saved.step > 0 ? run.checkpointPath(saved.step) : null);
+      const culprit = firstNonFinite(model);
+      // A norm that is not finite has moved nothing: the weights are those of the step before.
+      const isSound = !Number.isFinite(gradientNorm) && culprit?.kind !== 'parameter';
+      if (isSound && saved.step < step - 1) {
+        const before = { step: step - 1, cursor: cursor - samplesPerStep, settings, ...options.origin };
+        await run.save(model, { ...before, validationLoss: null });
+        saved.step = step - 1;
+      }
+      throw diverged(step, { loss, gradientNorm }, culprit, saved.step, run);
     }
 
     const due = (every: number) => step % every === 0 || step === settings.steps;
@@ -196,29 +204,41 @@ function unwritable(error: WriteError, folder: string, savedStep: number): UserE
 }
 
 function diverged(
-  model: NativeModel,
   step: number,
   values: { loss: number; gradientNorm: number },
-  checkpoint: string | null,
+  culprit: NonFinite | null,
+  savedStep: number,
+  run: RunFolder,
 ): UserError {
-  const culprit = firstNonFinite(model);
+  const kept =
+    savedStep === 0
+      ? 'There is no checkpoint yet.'
+      : `${savedStep === step - 1 ? 'The step before it is saved' : 'The last good checkpoint'}: ${run.checkpointPath(savedStep)}.`;
   return new UserError(
     `step ${step}: the loss is ${values.loss} and the gradient's norm ${values.gradientNorm}.\n` +
-      `${culprit ? `The first tensor that is not finite is ${culprit}.` : 'All gradients and weights are finite.'}\n` +
-      `${checkpoint ? `The last good checkpoint is ${checkpoint}.` : 'There is no checkpoint yet.'}\n` +
-      'Try a lower --lr, a longer --warmup or a smaller --grad-clip, in a new --output.',
+      `${culprit ? `The first tensor that is not finite is ${culprit.text}.` : 'All gradients and weights are finite.'}\n` +
+      `${kept}\nTry a lower --lr, a longer --warmup or a smaller --grad-clip, in a new --output.`,
   );
 }
 
-/** The first gradient, or else the first parameter, that holds a NaN or an infinity, and where in it. */
-function firstNonFinite(model: NativeModel): string | null {
-  const tensors = [
-    ...model.parameters.map(({ name, gradient }) => ({ what: `the gradient of ${name}`, values: gradient })),
-    ...model.parameters.map(({ name, data }) => ({ what: `the parameter ${name}`, values: data })),
-  ];
-  for (const { what, values } of tensors) {
+interface NonFinite {
+  readonly kind: 'gradient' | 'parameter';
+  readonly text: string;
+}
+
+/** The first parameter, or else the first gradient, that holds a NaN or an infinity, and where in it. */
+function firstNonFinite(model: NativeModel): NonFinite | null {
+  const find = (kind: NonFinite['kind'], what: string, values: Float32Array | null): NonFinite | null => {
     const index = values?.findIndex(value => !Number.isFinite(value)) ?? -1;
-    if (index >= 0) return `${what} (${values![index]} at element ${index} of ${values!.length})`;
+    return index < 0 ? null : { kind, text: `${what} (${values![index]} at element ${index} of ${values!.length})` };
+  };
+  for (const { name, data } of model.parameters) {
+    const found = find('parameter', `the parameter ${name}`, data);
+    if (found) return found;
+  }
+  for (const { name, gradient } of model.parameters) {
+    const found = find('gradient', `the gradient of ${name}`, gradient);
+    if (found) return found;
   }
   return null;
 }

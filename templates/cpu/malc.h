@@ -68,7 +68,7 @@ int malc_initialize(malc_model *model, uint64_t seed);
 
 /* One optimizer step over micro_batches x batch sequences, given one after the other. The loss is the mean over all scored
  * positions of the whole step, so micro-batching does not change the mathematics. With update null the gradients are
- * computed and left in place, and no weight moves. */
+ * computed and left in place, and no weight moves; nor does one where the gradient's norm is not finite. */
 int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, int64_t micro_batches, int64_t batch,
               int64_t time, const malc_adamw *update, malc_result *result);
 
