@@ -1,13 +1,12 @@
 // Every message of the compiler about a user's source, one constructor each; those about formulas are in formula-errors.ts.
 import type { Diagnostic } from './diagnostic.ts';
 import { didYouMean, either, error, meantConstant, quoted, warning } from './message.ts';
-import type { Span } from './syntax/syntax.ts';
+import { formulaKinds, type Span } from './syntax/syntax.ts';
 
 // Shape of the text.
 
 const operators = ['+', '-', '*', '/', '^', '&&', '||', '?', 'a comparison'];
 const groupKinds = ['attention', 'ffn', 'block', 'model'];
-const formulaKinds = ['activation', 'norm', 'score', 'mask', 'function', 'loss'];
 const kinds = [...groupKinds, ...formulaKinds, 'let', 'import'];
 
 /** The grammar's failure. `found` is null at the end; `expected` are its descriptions; `head` begins the definition. */

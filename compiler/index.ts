@@ -68,15 +68,16 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     () => graphs.map((graph, n) => ({ graph, schedule: schedules[n]!, plan: planMemory(graph, schedules[n]!) })),
     functions => functions.map(printPlan).join('\n'),
   );
+  const byName = new Map(lowered.map(value => [value.graph.name, value]));
   const source = stage(
     'source',
-    () => emitCpu(program, new Map(lowered.map(value => [value.graph.name, value]))),
+    () => emitCpu(program, byName),
     value => value.files['model.c']!,
   );
   const functions = source.functions.map(({ name, launches }) => ({
     name,
     launches,
-    intermediate: Object.fromEntries(lowered.find(({ graph }) => graph.name === name)!.plan.totals),
+    intermediate: Object.fromEntries(byName.get(name)!.plan.totals),
   }));
   return { files: source.files, plan: { model: model.name, functions }, kernels: source.kernels };
 }

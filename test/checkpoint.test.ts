@@ -22,6 +22,7 @@ import { findCheckpoint, RunFolder } from '../runtime/train/run-folder.ts';
 import { requireSameRun } from '../runtime/train/settings.ts';
 import { openBigram } from './fixtures/bigram.ts';
 import { bigramModel, settings } from './fixtures/bigram-run.ts';
+import { userError } from './fixtures/user-error.ts';
 
 const test = suite('checkpoint');
 const root = mkdtempSync(join(tmpdir(), 'malc-checkpoint-'));
@@ -54,16 +55,6 @@ const stepsIn = (path: string) =>
   readdirSync(path)
     .filter(name => name.startsWith('step-'))
     .sort();
-
-function userError(work: () => unknown): string {
-  try {
-    work();
-  } catch (error) {
-    assert.instance(error, UserError);
-    return (error as Error).message;
-  }
-  throw new Error('nothing was thrown');
-}
 
 test('the last two and the best stay', async () => {
   const path = await folderWith([

@@ -2,27 +2,17 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Model } from '../compiler/check/model.ts';
-import { UserError } from '../compiler/diagnostic.ts';
 import { architectureNames, architectureOf } from '../runtime/hub/architecture.ts';
 import { readConfig } from '../runtime/hub/read-config.ts';
 import { writeConfig } from '../runtime/hub/write-config.ts';
 import { minimal } from './fixtures/hugging-face.ts';
+import { userError } from './fixtures/user-error.ts';
 
 const test = suite('import config');
 
 const read = (config: unknown) => readConfig(config, 'm', 'config.json');
 const blockOf = (config: unknown) => read(config).model.blocks[0]!;
 const ropeOf = (config: unknown) => blockOf(config).attention.position_encoding;
-
-function userError(work: () => unknown): string {
-  try {
-    work();
-  } catch (error) {
-    assert.instance(error, UserError);
-    return (error as Error).message;
-  }
-  throw new Error('nothing was thrown');
-}
 
 test('each architecture is what it is', () => {
   const gpt2 = read(minimal.gpt2).model;

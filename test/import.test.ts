@@ -27,6 +27,7 @@ import { SafetensorsFile, writeSafetensors } from '../runtime/hub/safetensors.ts
 import { saveAsRun } from '../runtime/hub/save-run.ts';
 import { findCheckpoint, RunFolder } from '../runtime/train/run-folder.ts';
 import { minimal } from './fixtures/hugging-face.ts';
+import { userError } from './fixtures/user-error.ts';
 
 const test = suite('import');
 const root = mkdtempSync(join(tmpdir(), 'malc-import-'));
@@ -38,16 +39,6 @@ const newFolder = () => {
   mkdirSync(path);
   return path;
 };
-
-function userError(work: () => unknown): string {
-  try {
-    work();
-  } catch (error) {
-    assert.instance(error, UserError);
-    return (error as Error).message;
-  }
-  throw new Error('nothing was thrown');
-}
 
 /** A folder whose tensors have the values 0, 1, 2, ... */
 async function writeFolder(config: Readonly<Record<string, unknown>>): Promise<string> {

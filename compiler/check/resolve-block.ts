@@ -23,7 +23,7 @@ export interface BlockContext {
 }
 
 /** A block without a name is called this. */
-export const anonymousBlock = 'block';
+const anonymousBlock = 'block';
 
 /** The block, or null where something is at fault, which has been reported. */
 export function resolveBlock(read: Read<'block'>, context: BlockContext): Block | null {

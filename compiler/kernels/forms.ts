@@ -110,7 +110,7 @@ export function matmulForm(members: readonly Node[]): Omit<MatmulGroup, 'outputs
 }
 
 /** A product's rows come from its left operand, its columns from the right. */
-export function rowsAndColumns(product: Node): { rows: Dimension[]; columns: Dimension[] } {
+function rowsAndColumns(product: Node): { rows: Dimension[]; columns: Dimension[] } {
   const [left] = product.inputs;
   return {
     rows: product.dimensions.filter(dim => hasDimension(left!.dimensions, dim.name)),

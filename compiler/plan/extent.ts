@@ -18,7 +18,7 @@ export function extentOf(dims: readonly Dimension[]): Extent {
 }
 
 /** Floats that every buffer's count is rounded up to, so that each starts on a cache line. */
-export const alignment = 16;
+const alignment = 16;
 
 export const aligned = (count: number): number => Math.ceil(count / alignment) * alignment;
 

@@ -2,7 +2,7 @@
 // several errors of one file, since a grammar gives up at the first, and to keep its recursion within bounds.
 import type { Diagnostic } from '../diagnostic.ts';
 import * as errors from '../errors.ts';
-import type { Span } from './syntax.ts';
+import { formulaKinds, type Span } from './syntax.ts';
 
 export interface Token {
   readonly kind: 'word' | 'number' | 'string' | 'mark';
@@ -20,8 +20,7 @@ export interface Section {
   readonly problem: Diagnostic | null;
 }
 
-export const definitionKinds = ['attention', 'ffn', 'block', 'model', 'ssm', 'memory'] as const;
-export const formulaKinds = ['activation', 'norm', 'score', 'mask', 'function', 'loss'] as const;
+const definitionKinds = ['attention', 'ffn', 'block', 'model', 'ssm', 'memory'] as const;
 const keywords: readonly string[] = [...definitionKinds, ...formulaKinds, 'extends', 'import', 'let'];
 
 /** Brackets within brackets. Parser and compiler recurse over them. */

@@ -68,9 +68,12 @@ export interface GroupDefinition {
   readonly span: Span;
 }
 
+/** The words that begin a formula. */
+export const formulaKinds = ['activation', 'norm', 'score', 'mask', 'function', 'loss'] as const;
+
 /** `activation relu2(x) = max(x, 0)^2`; `norm dyt(x) { alpha: learned 0.5 } = ...`; `function` is what others may call. */
 export interface FormulaDefinition {
-  readonly kind: 'activation' | 'norm' | 'score' | 'mask' | 'function' | 'loss';
+  readonly kind: (typeof formulaKinds)[number];
   readonly name: string;
   readonly nameSpan: Span;
   readonly parameters: readonly string[];

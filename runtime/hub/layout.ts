@@ -62,7 +62,7 @@ function fileTensor(
 }
 
 /** All parameters of a model by name, as its native program will have them. */
-export function parameterShapes(model: Model): ReadonlyMap<string, ParameterShape> {
+function parameterShapes(model: Model): ReadonlyMap<string, ParameterShape> {
   const { embedding, blocks, head } = buildProgram(model, standardLibrary());
   const named = (prefix: string, parameters: readonly ParameterShape[]) =>
     parameters.map(({ name, shape }) => ({ name: `${prefix}${name}`, shape }));

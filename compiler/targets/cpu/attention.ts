@@ -8,6 +8,7 @@ import { renderTemplate } from '../../template.ts';
 import { attentionScratch, keyBlock, queryBlock } from './block-sizes.ts';
 import type { Argument, KernelSource } from './kernel-source.ts';
 import { floatLiteral, printCondition, printScalar, type Spelling } from './scalar.ts';
+import { ownName } from './writer.ts';
 
 export function emitAttention(kernel: AttentionKernel): KernelSource {
   const [first] = kernel.members as [Node];
@@ -15,7 +16,7 @@ export function emitAttention(kernel: AttentionKernel): KernelSource {
   const [query, key] = first.inputs as [Node, Node];
   const headDim = query.dimensions[3]!.size!;
   const fields = {
-    name: '@NAME@',
+    name: ownName,
     comment: comment(first),
     heads: query.dimensions[2]!.size!,
     kv_heads: key.dimensions[2]!.size!,

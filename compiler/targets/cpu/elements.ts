@@ -48,8 +48,15 @@ export class Elements {
     return name;
   }
 
-  /** The C expression of a map's element, for whoever needs it once. */
-  expression(node: Node, at: Coordinates): string {
+  /** What is stored for an element: its expression where nothing else reads it, else the constant that the others read. */
+  stored(node: Node, at: Coordinates, readers: readonly Node[]): string {
+    const isReadAgain = readers.some(reader => reader.inputs.includes(node));
+    const isMap = this.options.inside.has(node) && node.primitive!.name === 'map';
+    return isMap && !isReadAgain ? this.expression(node, at) : this.value(node, at);
+  }
+
+  /** The C expression of a map's element. */
+  private expression(node: Node, at: Coordinates): string {
     const { expression } = node.attributes as MapAttributes;
     return printScalar(
       expression,

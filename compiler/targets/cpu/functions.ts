@@ -1,5 +1,4 @@
 // Emits a graph as one C function that launches its kernels in order, and the kernels, each distinct one once.
-
 import type { Graph, Node } from '../../graph/graph.ts';
 import { printGraph } from '../../graph/print.ts';
 import { explainKernel } from '../../kernels/explain.ts';
@@ -29,7 +28,7 @@ export interface FunctionSource {
 }
 
 /** How the growth of a group of buffers is spelt: its pointer in malc_run, and its count of positions. */
-export const growths: Readonly<Record<string, { pointer: string; positions: string }>> = {
+const growths: Readonly<Record<string, { pointer: string; positions: string }>> = {
   '': { pointer: 'run->fixed', positions: '1' },
   batch: { pointer: 'run->per_sequence', positions: 'run->batch' },
   time: { pointer: 'run->per_position', positions: 'run->time' },
@@ -206,7 +205,7 @@ function suffixOf(node: Node, kernel: Kernel): string {
 }
 
 /** `saved.query` is query, `gradient.y` is y_gradient, `self_attn.q_proj.weight` is q_proj_weight. */
-export function valueName(node: Node, outputNames: ReadonlyMap<Node, string> = new Map()): string {
+function valueName(node: Node, outputNames: ReadonlyMap<Node, string> = new Map()): string {
   const label = outputNames.get(node) ?? node.label;
   if (label.startsWith('saved.')) return label.slice('saved.'.length);
   if (label.startsWith('gradient.')) return `${shortName(label.slice('gradient.'.length))}_gradient`;

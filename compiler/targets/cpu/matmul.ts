@@ -17,7 +17,7 @@ import {
   times,
 } from './index-text.ts';
 import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
-import { Names, Writer } from './writer.ts';
+import { Names, ownName, Writer } from './writer.ts';
 
 /** A task with many columns takes about this many: MALC_COLUMNS of templates/cpu/matmul.h. */
 const columnsAtOnce = 256;
@@ -95,7 +95,7 @@ class MatmulEmitter {
       { kind: 'scratch', floats: matmulScratch + blockRows * tiles },
     ];
     writer.comment(this.surroundings.comment);
-    writer.block(`static void @NAME@(${parameterList(list)})`, () => {
+    writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
       const few = this.fewRows();
       if (few) writer.line(`const int few = ${few} <= MALC_FEW_ROWS;`);
       this.declareRights(writer);
@@ -274,11 +274,7 @@ class MatmulEmitter {
         group.outputs.includes(node) ? `${this.named.get(node)}_value` : this.named.get(node)!;
       const elements = new Elements(writer, { inside, read, nameOf, segment });
       for (const node of group.outputs) {
-        const once =
-          inside.has(node) &&
-          node.primitive!.name === 'map' &&
-          !group.epilogue.some(reader => reader.inputs.includes(node));
-        const value = once ? elements.expression(node, place) : elements.value(node, place);
+        const value = elements.stored(node, place, group.epilogue);
         const target = `${targets.get(node)}[${offsetText(group.columns, place)}]`;
         writer.line(`${target} ${this.surroundings.accumulates(node) ? '+=' : '='} ${value};`);
       }

@@ -9,7 +9,7 @@ import { extentOf } from '../../plan/extent.ts';
 import { columnLoops, Elements } from './elements.ts';
 import { type Coordinates, coordinateName, countText, dividedBy, offsetText, sizeText, times } from './index-text.ts';
 import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
-import { Names, Writer } from './writer.ts';
+import { Names, ownName, Writer } from './writer.ts';
 
 /** Parts that totals are summed in: fixed, so that the order of addition is. */
 const parts = 32;
@@ -53,7 +53,7 @@ class RowEmitter {
     ];
     const writer = new Writer();
     writer.comment(surroundings.comment);
-    writer.block(`static void @NAME@(${parameterList(list)})`, () => {
+    writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
       if (total) this.rowsInParts(writer);
       else {
         writer.line('#pragma omp parallel for schedule(static)');
@@ -120,13 +120,11 @@ class RowEmitter {
       nameOf: node => this.localName(node),
       segment: new Map(),
     });
-    const done = new Set<Node>();
     const levels = this.levels();
     const last = Math.max(0, ...levels.values());
     for (let level = 0; level <= last; level++) {
       for (const node of this.kernel.members) {
-        if (levels.get(node) !== level || done.has(node) || !this.isRowMap(node)) continue;
-        done.add(node);
+        if (levels.get(node) !== level || !this.isRowMap(node)) continue;
         this.rowValues.set(node, rowElements.value(node, at));
         this.storeRow(writer, node);
       }
@@ -179,17 +177,8 @@ class RowEmitter {
           segment,
           outer,
         });
-        for (const node of stores) {
-          const once =
-            !this.kernel.members.some(reader => reader.inputs.includes(node)) && node.primitive!.name === 'map';
-          this.storeElement(
-            writer,
-            node,
-            once ? elements.expression(node, place) : elements.value(node, place),
-            place,
-            rowNames,
-          );
-        }
+        for (const node of stores)
+          this.storeElement(writer, node, elements.stored(node, place, this.kernel.members), place, rowNames);
         for (const node of reductions) {
           const value = elements.value(node.inputs[0]!, place);
           const name = this.rowValues.get(node)!;

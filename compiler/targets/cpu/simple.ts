@@ -4,7 +4,7 @@ import type { Node } from '../../graph/graph.ts';
 import type { SingleKernel } from '../../kernels/kernel.ts';
 import { countText, times } from './index-text.ts';
 import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
-import { Names, Writer } from './writer.ts';
+import { Names, ownName, Writer } from './writer.ts';
 
 export function emitSimple(kernel: SingleKernel, surroundings: Surroundings): KernelSource {
   const names = new Names();
@@ -27,7 +27,7 @@ const gather: Emit = (writer, node, name) => {
   const [from, index, to] = [name(table), name(indices), name(node)];
   const width = countText(table.dimensions.slice(1));
   const list = [...sizeArguments([indices.dimensions]), input(table, from), input(indices, index), output(node, to)];
-  writer.block(`static void @NAME@(${parameterList(list)})`, () => {
+  writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
     writer.line('#pragma omp parallel for schedule(static)');
     writer.line(`for (int64_t row = 0; row < ${countText(indices.dimensions)}; row++)`);
     writer.inner(() =>
@@ -46,7 +46,7 @@ const scatter: Emit = (writer, node, name, accumulates) => {
   const width = product(node.dimensions.slice(1).map(dim => dim.size!));
   const slice = Math.min(width, 32);
   const list = [...sizeArguments([indices.dimensions]), input(indices, index), input(updates, from), output(node, to)];
-  writer.block(`static void @NAME@(${parameterList(list)})`, () => {
+  writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
     writer.line(`enum { width = ${width}, slice = ${slice} };`);
     if (!accumulates) writer.line(`memset(${to}, 0, ${countText(node.dimensions)} * sizeof(float));`);
     writer.line('#pragma omp parallel for schedule(static)');
@@ -72,7 +72,7 @@ const append: Emit = (writer, node, name) => {
     input(start, first),
     output(node, cache),
   ];
-  writer.block(`static void @NAME@(${parameterList(list)})`, () => {
+  writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
     writer.line('for (int64_t sequence = 0; sequence < batch; sequence++)');
     writer.inner(() =>
       writer.line(
