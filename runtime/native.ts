@@ -12,7 +12,7 @@ import {
 import { describeMemory } from './show/quantities.ts';
 
 /** The version of templates/cpu/malc.h that this file speaks. */
-const ABI = 1;
+const ABI = 2;
 const OK = 0;
 const NO_MEMORY = 1;
 const DATA = 0;
@@ -27,6 +27,7 @@ declareStruct('malc_options', {
   max_context: 'int64_t',
   training: 'int32_t',
   threads: 'int32_t',
+  seed: 'uint64_t',
 });
 declareStruct('malc_adamw', {
   learning_rate: 'float',
@@ -37,7 +38,7 @@ declareStruct('malc_adamw', {
   clip_norm: 'float',
   update: 'int64_t',
 });
-declareStruct('malc_result', { loss: 'double', gradient_norm: 'double', scored: 'int64_t' });
+declareStruct('malc_result', { loss: 'double', gradient_norm: 'double', auxiliary: 'double', scored: 'int64_t' });
 
 const PROTOTYPES = {
   malc_abi: 'int32_t malc_abi(void)',
@@ -51,16 +52,17 @@ const PROTOTYPES = {
   malc_parameter_rank: 'int32_t malc_parameter_rank(int32_t index)',
   malc_parameter_dimension: 'int64_t malc_parameter_dimension(int32_t index, int32_t axis)',
   malc_parameter_decays: 'int32_t malc_parameter_decays(int32_t index)',
+  malc_parameter_trained: 'int32_t malc_parameter_trained(int32_t index)',
   malc_parameter_address: 'void *malc_parameter_address(malc_model *model, int32_t index, int32_t what)',
   malc_initialize: 'int malc_initialize(malc_model *model, uint64_t seed)',
   malc_step:
-    'int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, int64_t micro_batches, int64_t batch, int64_t time, const malc_adamw *update, _Out_ malc_result *result)',
+    'int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles, int64_t micro_batches, int64_t batch, int64_t time, const malc_adamw *update, _Out_ malc_result *result)',
   malc_evaluate:
-    'int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *labels, int64_t batch, int64_t time, _Out_ malc_result *result)',
+    'int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles, int64_t batch, int64_t time, _Out_ malc_result *result)',
   malc_forward:
-    'int malc_forward(malc_model *model, const int32_t *tokens, int64_t batch, int64_t time, float *logits)',
+    'int malc_forward(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, float *logits)',
   malc_decode:
-    'int malc_decode(malc_model *model, const int32_t *tokens, int64_t batch, int64_t time, int64_t start, float *logits)',
+    'int malc_decode(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, int64_t start, float *logits)',
 };
 
 type Functions = Record<keyof typeof PROTOTYPES, NativeFunction>;
@@ -76,6 +78,8 @@ export interface NativeOptions {
   readonly training: boolean;
   /** Absent: as OpenMP chooses. */
   readonly threads?: number | undefined;
+  /** Of what training drops at random; 0 where absent. */
+  readonly seed?: number | undefined;
 }
 
 /** A parameter by its Hugging Face name. The arrays are the native memory itself: writing to them sets the weights. */
@@ -84,6 +88,8 @@ export interface NativeParameter {
   readonly shape: readonly number[];
   /** True where weight decay applies. */
   readonly decays: boolean;
+  /** False for a bias that balances experts: no gradient moves it, and `gradient` holds the experts' loads. */
+  readonly trained: boolean;
   readonly data: Float32Array;
   /** Null where the model was not opened for training; the moments likewise. */
   readonly gradient: Float32Array | null;
@@ -109,7 +115,16 @@ export interface StepResult {
   readonly loss: number;
   /** Before clipping; 0 where no gradient was computed. */
   readonly gradientNorm: number;
+  /** What was added to the loss besides: of routers, and of predictions further ahead. */
+  readonly auxiliary: number;
   readonly scored: number;
+}
+
+interface CallSize {
+  readonly batch: number;
+  readonly time: number;
+  /** Role of each token's message; 0 everywhere where absent. */
+  readonly roles?: Int32Array;
 }
 
 export class NativeModel {
@@ -148,6 +163,7 @@ export class NativeModel {
       max_context: options.maxContext,
       training: options.training ? 1 : 0,
       threads: options.threads ?? 0,
+      seed: options.seed ?? 0,
     };
     const bytes = Number(native.malc_bytes(nativeOptions));
     const created: [Pointer | null] = [null];
@@ -182,15 +198,17 @@ export class NativeModel {
    *
    * @param tokens [microBatches][batch][time]
    * @param labels the token that each position must predict, or -1 where it is not scored
+   * @param size.roles role of each token's message, for a model with role embeddings; 0 everywhere where absent
    */
   async step(
     tokens: Int32Array,
     labels: Int32Array,
-    size: { microBatches: number; batch: number; time: number; update: Update | null },
+    size: { microBatches: number; batch: number; time: number; update: Update | null; roles?: Int32Array },
   ): Promise<StepResult> {
-    const { microBatches, batch, time, update } = size;
+    const { microBatches, batch, time, update, roles = null } = size;
     requireLength('step', tokens, microBatches * batch * time);
     requireLength('step', labels, microBatches * batch * time);
+    if (roles) requireLength('step', roles, microBatches * batch * time);
     const adamw = update && {
       learning_rate: update.learningRate,
       beta1: update.beta1,
@@ -201,24 +219,24 @@ export class NativeModel {
       update: update.update,
     };
     const result = emptyResult();
-    await this.#call('malc_step', tokens, labels, microBatches, batch, time, adamw, result);
+    await this.#call('malc_step', tokens, labels, roles, microBatches, batch, time, adamw, result);
     return readResult(result);
   }
 
   /** The loss of [batch][time] tokens, without gradients. */
-  async evaluate(tokens: Int32Array, labels: Int32Array, size: { batch: number; time: number }): Promise<StepResult> {
+  async evaluate(tokens: Int32Array, labels: Int32Array, size: CallSize): Promise<StepResult> {
     requireLength('evaluate', tokens, size.batch * size.time);
     requireLength('evaluate', labels, size.batch * size.time);
     const result = emptyResult();
-    await this.#call('malc_evaluate', tokens, labels, size.batch, size.time, result);
+    await this.#call('malc_evaluate', tokens, labels, size.roles ?? null, size.batch, size.time, result);
     return readResult(result);
   }
 
   /** Logits of every position: [batch][time][vocabulary]. */
-  async forward(tokens: Int32Array, size: { batch: number; time: number }): Promise<Float32Array> {
+  async forward(tokens: Int32Array, size: CallSize): Promise<Float32Array> {
     requireLength('forward', tokens, size.batch * size.time);
     const logits = new Float32Array(size.batch * size.time * this.vocabularySize);
-    await this.#call('malc_forward', tokens, size.batch, size.time, logits);
+    await this.#call('malc_forward', tokens, size.roles ?? null, size.batch, size.time, logits);
     return logits;
   }
 
@@ -226,10 +244,10 @@ export class NativeModel {
    * Appends `time` tokens of each sequence to the key-value cache at position `start` and returns the logits that follow
    * the last of them: [batch][vocabulary]. `start` 0 begins a new text.
    */
-  async decode(tokens: Int32Array, size: { batch: number; time: number; start: number }): Promise<Float32Array> {
+  async decode(tokens: Int32Array, size: CallSize & { start: number }): Promise<Float32Array> {
     requireLength('decode', tokens, size.batch * size.time);
     const logits = new Float32Array(size.batch * this.vocabularySize);
-    await this.#call('malc_decode', tokens, size.batch, size.time, size.start, logits);
+    await this.#call('malc_decode', tokens, size.roles ?? null, size.batch, size.time, size.start, logits);
     return logits;
   }
 
@@ -278,6 +296,7 @@ function describeParameter(native: Functions, model: Pointer, index: number): Na
     name,
     shape,
     decays: native.malc_parameter_decays(index) === 1,
+    trained: native.malc_parameter_trained(index) === 1,
     data,
     gradient: view(GRADIENT),
     firstMoment: view(FIRST_MOMENT),
@@ -288,15 +307,17 @@ function describeParameter(native: Functions, model: Pointer, index: number): Na
 interface NativeResult {
   loss: number;
   gradient_norm: number;
+  auxiliary: number;
   scored: number;
 }
 
 function emptyResult(): NativeResult {
-  return { loss: 0, gradient_norm: 0, scored: 0 };
+  return { loss: 0, gradient_norm: 0, auxiliary: 0, scored: 0 };
 }
 
 function readResult(result: NativeResult): StepResult {
-  return { loss: result.loss, gradientNorm: result.gradient_norm, scored: Number(result.scored) };
+  const { loss, gradient_norm: gradientNorm, auxiliary, scored } = result;
+  return { loss, gradientNorm, auxiliary, scored: Number(scored) };
 }
 
 function requireLength(method: string, tokens: Int32Array, expected: number): void {

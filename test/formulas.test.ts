@@ -51,7 +51,7 @@ function prepare(formula: FormulaDefinition) {
   const seed = give('seed', result.dimensions, 'f32', () => 2 * random() - 1);
   const wanted = inputs.filter(input => input.dtype === 'f32' && input !== seed);
   const gradients = differentiate(builder, [{ node: result, gradient: seed }], wanted);
-  const graph = makeGraph(formula.name, inputs, [
+  const graph = makeGraph(formula.name, [
     { name: 'result', node: result, accumulate: false },
     ...[...gradients].map(([of, node]) => ({ name: of.label, node, accumulate: false })),
   ]);
@@ -109,7 +109,7 @@ for (const [name, expected] of Object.entries(known))
       throw new Error('an activation has no trained parameters');
     };
     const node = buildFormula(library.get(name)!, [x], { builder, library, over: [], constants: {}, learned: fail });
-    const graph = makeGraph(name, [x], [{ name: 'y', node, accumulate: false }]);
+    const graph = makeGraph(name, [{ name: 'y', node, accumulate: false }]);
     const given = { names: ['points'], shape: [3], data: Float64Array.of(-1.5, 0.3, 2) };
     const { data } = evaluate(graph, new Map([['x', given]]), {}).get('y')!;
     for (const [n, value] of expected.entries())

@@ -56,11 +56,14 @@ test('two attentions over the same tensors with different scales are two launche
       window: 0,
       score: null,
       mask: null,
+      value_dim: 4,
+      dropout: 0,
+      extras: [],
       result: 'output' as const,
     }),
     accumulate: false,
   }));
-  assert.is(fuse(makeGraph('two', inputs, outputs), { fuse: true }).kernels.length, 2);
+  assert.is(fuse(makeGraph('two', outputs), { fuse: true }).kernels.length, 2);
 });
 
 /** Every computed node is in one kernel, and each kernel reads what earlier ones made. */

@@ -5,16 +5,22 @@ import { product } from '../compiler/graph/dimension.ts';
 import { evaluate } from '../compiler/graph/evaluate.ts';
 import type { Graph } from '../compiler/graph/graph.ts';
 import { type Tensor, zeros } from '../compiler/graph/tensor.ts';
+import { philox } from '../compiler/scalar/philox.ts';
 
 export interface OracleResult {
   readonly logits: Float64Array;
   /** Mean over the scored positions. */
   readonly loss: number;
-  /** By global parameter name. */
+  /** What routers add to the loss. */
+  readonly auxiliary: number;
+  /** By global parameter name; of a bias that balances experts, their loads. */
   readonly gradients: ReadonlyMap<string, Float64Array>;
 }
 
-/** Evaluates a training step's forward and backward pass on tokens and labels [batch][time]. */
+/**
+ * Evaluates a training step's forward and backward pass on tokens and labels [batch][time].
+ * @param seed of what training drops, in the step of number 0; with null nothing is dropped
+ */
 export function oracle(
   program: Program,
   parameters: ReadonlyMap<string, ArrayLike<number>>,
@@ -22,6 +28,7 @@ export function oracle(
   labels: ArrayLike<number>,
   batch: number,
   time: number,
+  seed: number | null = null,
 ): OracleResult {
   const sizes = { batch, time };
   const scored = Array.from(labels).filter(label => label >= 0).length;
@@ -31,11 +38,19 @@ export function oracle(
     ['positions', { names: ['time'], shape: [time], data: Float64Array.from({ length: time }, (_, t) => t) }],
     ['start', scalar(0)],
     ['loss_scale', scalar(1 / scored)],
+    ['roles', matrix(new Float64Array(batch * time), batch, time)],
+    ['training', scalar(seed === null ? 0 : 1)],
+    ['auxiliary_scale', scalar(1)],
+    ['token_share', scalar(1 / (batch * time))],
   ]);
   const gradients = new Map<string, Float64Array>();
+  let auxiliary = 0;
 
   const run = (graph: Graph, stage: Stage, layer: number | null, given: ReadonlyMap<string, Tensor>) => {
-    const inputs = new Map([...shared, ...given]);
+    const key = philox([0, 0, 0, 0], [seed ?? 0, 0]).slice(0, 2);
+    const words = Float64Array.from([...key, 0, layer ?? program.model.layers.length]);
+    const noise = { names: ['noise'], shape: [4], data: words };
+    const inputs = new Map([...shared, ['noise', noise] as const, ...given]);
     const global = (name: string) => (layer === null ? name : `model.layers.${layer}.${name}`);
     for (const node of graph.inputs) {
       if (!stage.parameters.some(parameter => parameter.name === node.label)) continue;
@@ -45,11 +60,12 @@ export function oracle(
     }
     const outputs = evaluate(graph, inputs, sizes);
     for (const { name, accumulate } of graph.outputs) {
-      if (!accumulate) continue;
-      const key = global(name.slice('gradient.'.length));
-      const sum = gradients.get(key) ?? new Float64Array(product(outputs.get(name)!.shape));
+      if (name === 'auxiliary') auxiliary += outputs.get(name)!.data[0]!;
+      if (!accumulate || name === 'auxiliary') continue;
+      const parameter = global(name.slice('gradient.'.length));
+      const sum = gradients.get(parameter) ?? new Float64Array(product(outputs.get(name)!.shape));
       gradients.set(
-        key,
+        parameter,
         sum.map((value, i) => value + outputs.get(name)!.data[i]!),
       );
     }
@@ -76,7 +92,7 @@ export function oracle(
     gradient = run(block.backward, block, layer, given).get('gradient.x')!;
   }
   run(program.embedding.backward, program.embedding, null, new Map([['gradient.y', gradient]]));
-  return { logits, loss: head.get('loss')!.data[0]! / scored, gradients };
+  return { logits, loss: head.get('loss')!.data[0]! / scored, auxiliary, gradients };
 }
 
 const scalar = (value: number): Tensor => ({ names: [], shape: [], data: Float64Array.of(value) });

@@ -63,7 +63,7 @@ test('a gradient of two parameters is added to both, each time anew', () => {
   const node = builder.within('shared', '', () => sum(builder, squares, ['batch', 'time']));
   const names = ['gradient.first', 'gradient.second'];
   const outputs = names.map(name => ({ name, node, accumulate: true }));
-  const graph = makeGraph('both', [x], outputs);
+  const graph = makeGraph('both', outputs);
   const schedule = fuse(graph, { fuse: true });
   const lowered = { graph, schedule, plan: planMemory(graph, schedule) };
   const { text } = emitFunction(lowered, 'stage', 'const float *x', label => label, new KernelLibrary([]));

@@ -7,43 +7,34 @@ import { mapOver, mapWide } from '../ops/map.ts';
 import { sum } from '../ops/reduce.ts';
 import { add, apply, constant, multiply, operand, select } from '../scalar/expression.ts';
 import { streamDimensions } from './block.ts';
-import { buildFormula } from './formula.ts';
-import { formulaOf, linear, normalise, type Site } from './layers.ts';
-import { type Common, type HeadStage, output, siteOf } from './stage.ts';
+import { applyFormula, linear, normalise } from './layers.ts';
+import { Site } from './site.ts';
+import { type Common, type HeadStage, output } from './stage.ts';
 
-/** Builds the stage. */
-export function buildHead(common: Common): HeadStage {
+/** Builds a head: the model's, or that of its modules, which has a name and a norm of its own. */
+export function buildHead(common: Common, own: { readonly name: string; readonly norm: string }): HeadStage {
   const { model, hidden, library, vocabulary } = common;
-  const here = siteOf(common);
+  const here = new Site(library, model);
   const { builder, parameters } = here;
   const x = builder.input('x', streamDimensions(hidden));
-  const normed = builder.within('output_norm', '', () => normalise(here, 'model.norm', x, model.output.norm, [hidden]));
+  const normed = builder.within('output_norm', '', () => normalise(here, own.norm, x, model.output.norm, [hidden]));
   const logits = builder.within('logits', '', () => buildLogits(common, here, normed));
-  const labels = builder.input('labels', [batch, time], 'i32');
+  const labels = here.shared('labels');
   const loss = builder.within('loss', 'mal/std/losses.mal', () => {
-    const perPosition = buildFormula(formulaOf(library, 'cross_entropy'), [logits, labels], {
-      builder,
-      library,
-      over: [vocabulary],
-      constants: {},
-      learned: name => {
-        throw new Error(`cross_entropy reads ${name}, which is not defined`);
-      },
-    });
+    const perPosition = applyFormula(here, 'cross_entropy', [logits, labels], [vocabulary]);
     // A label of -1 marks a position that is not scored.
     const scored = select(apply('less', operand(1), constant(0)), constant(0), operand(0));
     return sum(builder, mapOver(builder, [batch, time], scored, [perPosition, labels]), ['batch', 'time']);
   });
   // The gradient of the step's mean loss with respect to this call's sum: one over the step's scored positions.
-  const scale = builder.input('loss_scale', []);
+  const scale = here.shared('loss_scale');
   const gradients = differentiate(builder, [{ node: loss, gradient: scale }], [x, ...parameters.nodes]);
-  const inputs = [x, labels, scale, ...parameters.nodes];
   return {
-    name: 'head',
+    name: own.name,
     parameters: parameters.declared,
-    logits: makeGraph('head_logits', inputs, [output('logits', logits)]),
-    loss: makeGraph('head_loss', inputs, [output('loss', loss)]),
-    train: makeGraph('head_train', inputs, [
+    logits: makeGraph(`${own.name}_logits`, [output('logits', logits)]),
+    loss: makeGraph(`${own.name}_loss`, [output('loss', loss)]),
+    train: makeGraph(`${own.name}_train`, [
       output('loss', loss),
       ...gradientsAsOutputs(gradients, new Set(parameters.nodes)),
     ]),
@@ -59,7 +50,7 @@ function buildLogits({ model, hidden, vocabulary }: Common, site: Site, x: Node)
   if (bias)
     logits = mapWide(builder, add(operand(0), operand(1)), [
       logits,
-      parameters.vector('lm_head.bias', [vocabulary], 0),
+      parameters.vector('lm_head.bias', [vocabulary], { kind: 'cycle', values: [0] }),
     ]);
   if (scale !== null) logits = mapWide(builder, multiply(operand(0), constant(scale)), [logits]);
   if (softcap === null) return logits;

@@ -1,25 +1,12 @@
 // What blocks, embedding and head are made of: linear layers, norms and activations.
 import type { Norm } from '../check/model.ts';
-import type { Builder } from '../graph/builder.ts';
 import { type Dimension, hasDimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
 import { multiplyMatrices } from '../ops/contract.ts';
 import { mapWide } from '../ops/map.ts';
 import { add, operand } from '../scalar/expression.ts';
-import type { FormulaDefinition } from '../syntax/syntax.ts';
 import { buildFormula, learnedNames } from './formula.ts';
-import type { Parameters } from './parameters.ts';
-
-export type Library = ReadonlyMap<string, FormulaDefinition>;
-
-/** What every layer needs: where to build, what is trained and how it starts, the formulas that MAL defines. */
-export interface Site {
-  readonly builder: Builder;
-  readonly parameters: Parameters;
-  readonly library: Library;
-  /** Standard deviation of initial weights, and of those that feed the residual stream. */
-  readonly deviation: { readonly inner: number; readonly residual: number };
-}
+import type { Site } from './site.ts';
 
 export interface LinearOptions {
   readonly bias: boolean;
@@ -43,21 +30,21 @@ export function linear(
   if (!bias) return product;
   return mapWide(site.builder, add(operand(0), operand(1)), [
     product,
-    site.parameters.vector(`${name}.bias`, outer, 0),
+    site.parameters.vector(`${name}.bias`, outer, { kind: 'cycle', values: [0] }),
   ]);
 }
 
 /** A norm of the language over some dimensions; x itself where there is none. */
 export function normalise(site: Site, name: string, x: Node, norm: Norm | null, over: readonly Dimension[]): Node {
   if (norm === null) return x;
-  const formula = formulaOf(site.library, norm.name);
+  const formula = site.formula(norm.name);
   // Declared in the formula's order, so that files list weight before bias.
   const starts = new Map(formula.constants.filter(c => c.learned).map(c => [c.name, c.value]));
   // weight and bias have a value for each element; any other trained parameter is one number.
   const learned = (parameter: string) => {
     const isVector = parameter === 'weight' || parameter === 'bias';
-    const start = starts.get(parameter) ?? (parameter === 'bias' ? 0 : 1);
-    return site.parameters.vector(`${name}.${parameter}`, isVector ? over : [], start);
+    const value = starts.get(parameter) ?? (parameter === 'bias' ? 0 : 1);
+    return site.parameters.vector(`${name}.${parameter}`, isVector ? over : [], { kind: 'cycle', values: [value] });
   };
   for (const parameter of learnedNames(formula)) learned(parameter);
   return buildFormula(formula, [x], {
@@ -69,21 +56,15 @@ export function normalise(site: Site, name: string, x: Node, norm: Norm | null, 
   });
 }
 
-/** An activation of the language, element by element. */
-export function activate(site: Site, name: string, x: Node): Node {
-  return buildFormula(formulaOf(site.library, name), [x], {
+/** A formula of the language over some dimensions, or none, that trains nothing. */
+export function applyFormula(site: Site, name: string, args: readonly Node[], over: readonly Dimension[] = []): Node {
+  return buildFormula(site.formula(name), args, {
     builder: site.builder,
     library: site.library,
-    over: [],
+    over,
     constants: {},
     learned: parameter => {
-      throw new Error(`the activation ${name} reads ${parameter}, which is not defined`);
+      throw new Error(`the formula ${name} reads ${parameter}, which is not defined`);
     },
   });
-}
-
-export function formulaOf(library: Library, name: string): FormulaDefinition {
-  const formula = library.get(name);
-  if (!formula) throw new Error(`the formula ${name} is not defined`);
-  return formula;
 }

@@ -4,8 +4,11 @@ import { type Dimension, product } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
 
 export type Initial =
-  | { readonly kind: 'constant'; readonly value: number }
-  | { readonly kind: 'normal'; readonly deviation: number };
+  /** These values, over and over. */
+  | { readonly kind: 'cycle'; readonly values: readonly number[] }
+  | { readonly kind: 'normal'; readonly deviation: number }
+  /** softplus of it is uniform between 0.001 and 0.1 on a logarithmic scale: Mamba's step sizes (section 3.6). */
+  | { readonly kind: 'time_step' };
 
 /** A parameter of a stage, under a name that is local to the stage (`self_attn.q_proj.weight`). */
 export interface Parameter {
@@ -13,6 +16,8 @@ export interface Parameter {
   /** As files hold it: [out, in] for matrices. A graph may see the same elements under more dimensions. */
   readonly shape: readonly number[];
   readonly initial: Initial;
+  /** For a bias of experts that no gradient moves: by how much an update does, towards equal loads. Null for all else. */
+  readonly balance_rate: number | null;
 }
 
 /** Collects a stage's parameters while its graph is built; each becomes an input under its local name. */
@@ -25,29 +30,53 @@ export class Parameters {
     this.builder = builder;
   }
 
-  /** A matrix: `outer` dimensions come out of it, `inner` go in. Stored [product of outer, product of inner]. */
-  matrix(name: string, outer: readonly Dimension[], inner: readonly Dimension[], deviation: number): Node {
-    const count = (dims: readonly Dimension[]) => product(dims.map(dim => dim.size!));
-    return this.declare({ name, shape: [count(outer), count(inner)], initial: { kind: 'normal', deviation } }, [
-      ...outer,
-      ...inner,
-    ]);
+  /**
+   * A matrix: `outer` dimensions come out of it, `inner` go in. Stored [product of outer, product of inner].
+   * @param initial a number stands for the standard deviation of normal numbers
+   */
+  matrix(name: string, outer: readonly Dimension[], inner: readonly Dimension[], initial: Initial | number): Node {
+    return this.declare(name, [outer, inner], initial);
   }
 
-  /** A vector that starts at one value. Stored as one dimension. */
-  vector(name: string, dims: readonly Dimension[], value: number): Node {
-    return this.declare(
-      { name, shape: [product(dims.map(dim => dim.size!))], initial: { kind: 'constant', value } },
-      dims,
-    );
+  /** A matrix for each of the experts. Stored [experts, product of outer, product of inner]. */
+  matrices(
+    name: string,
+    experts: Dimension,
+    outer: readonly Dimension[],
+    inner: readonly Dimension[],
+    deviation: number,
+  ): Node {
+    return this.declare(name, [[experts], outer, inner], deviation);
   }
 
-  private declare(parameter: Parameter, dims: readonly Dimension[]): Node {
-    const known = this.nodes.find(node => node.label === parameter.name);
+  /** A vector. Stored as one dimension. */
+  vector(name: string, dims: readonly Dimension[], initial: Initial): Node {
+    return this.declare(name, [dims], initial);
+  }
+
+  /** A vector that starts at zero, is never trained, and moves with what an update is told of it. */
+  balanced(name: string, dims: readonly Dimension[], rate: number): Node {
+    return this.declare(name, [dims], { kind: 'cycle', values: [0] }, rate);
+  }
+
+  private declare(
+    name: string,
+    axes: readonly (readonly Dimension[])[],
+    initial: Initial | number,
+    balance_rate: number | null = null,
+  ): Node {
+    const known = this.nodes.find(node => node.label === name);
     if (known) return known;
-    this.declared.push(parameter);
-    const node = this.builder.input(parameter.name, dims);
+    const shape = axes.map(dims => product(dims.map(dim => dim.size!)));
+    const start = typeof initial === 'number' ? ({ kind: 'normal', deviation: initial } as const) : initial;
+    this.declared.push({ name, shape, initial: start, balance_rate });
+    const node = this.builder.input(name, axes.flat());
     this.nodes.push(node);
     return node;
+  }
+
+  /** Those that gradients move. */
+  get trained(): Node[] {
+    return this.nodes.filter((_, n) => this.declared[n]!.balance_rate === null);
   }
 }

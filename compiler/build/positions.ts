@@ -31,10 +31,16 @@ export interface RotaryTables {
  * Tables of rotary position embedding (RoFormer, Su et al. 2021): pair i of a head turns by position * theta^(-2 i / dims).
  * In the half-split order of most checkpoints pair i is elements i and i + dims / 2; interleaved, 2 i and 2 i + 1.
  * @param start position of the first token of the call, an integer scalar
+ * @param from the first element that turns: those before it and after its `dims` stay
  */
-export function rotaryTables(builder: Builder, start: Node, headDim: Dimension, rope: Rope): RotaryTables {
-  const { dims, theta, interleaved, scaling } = rope;
-  const element = coordinate(headDim.name);
+export function rotaryTables(
+  builder: Builder,
+  start: Node,
+  headDim: Dimension,
+  { dims, theta, interleaved, scaling }: Rope,
+  from: number,
+): RotaryTables {
+  const element = subtract(coordinate(headDim.name), constant(from));
   const isFirst = interleaved
     ? apply('equal', element, multiply(constant(2), apply('floor', multiply(constant(0.5), element))))
     : apply('less', element, constant(dims / 2));
@@ -50,8 +56,10 @@ export function rotaryTables(builder: Builder, start: Node, headDim: Dimension, 
   const angles = table('rotary_angle', angle, start);
   const cosine = multiply(factor, apply('cos', operand(0)));
   const sine = multiply(factor, apply('sin', operand(0)));
+  const beforeEnd = apply('less', element, constant(dims));
+  const turning = from === 0 ? beforeEnd : apply('and', apply('lessEqual', constant(0), element), beforeEnd);
   const turns = (inside: Scalar, outside: number) =>
-    dims === headDim.size ? inside : select(apply('less', element, constant(dims)), inside, constant(outside));
+    dims === headDim.size ? inside : select(turning, inside, constant(outside));
   return {
     cos: table('rotary_cos', turns(cosine, 1), angles),
     // The first of a pair subtracts its partner, the second adds it.
@@ -99,9 +107,10 @@ function attentionFactor(scaling: RopeScaling | null): number {
   return scaling.attention_factor ?? (scaling.factor <= 1 ? 1 : 0.1 * Math.log(scaling.factor) + 1);
 }
 
-/** Turns each pair of x's head elements by its position's angle. */
-export function rotate(builder: Builder, x: Node, rope: Rope, { cos, sin }: RotaryTables): Node {
-  const partner = partners(builder, x, { dimension: 'head_dim', span: rope.dims, interleaved: rope.interleaved });
+/** Turns each pair of x's head elements, from `from` on, by its position's angle. */
+export function rotate(builder: Builder, x: Node, rope: Rope, { cos, sin }: RotaryTables, from = 0): Node {
+  const { dims: span, interleaved } = rope;
+  const partner = partners(builder, x, { dimension: 'head_dim', from, span, interleaved });
   const turned = add(multiply(operand(0), operand(1)), multiply(operand(2), operand(3)));
   return mapWide(builder, turned, [x, cos, partner, sin]);
 }

@@ -3,12 +3,16 @@
 import type { Block, Model } from '../check/model.ts';
 import { splitStage } from '../grad/split.ts';
 import { dimension, time } from '../graph/dimension.ts';
-import { type Graph, makeGraph } from '../graph/graph.ts';
-import { buildBlock, cacheDimensions, streamDimensions } from './block.ts';
+import { type Graph, makeGraph, type Output } from '../graph/graph.ts';
+import { mapOver } from '../ops/map.ts';
+import { add, operand, type Scalar } from '../scalar/expression.ts';
+import { buildBlock, streamDimensions } from './block.ts';
+import { Decoding } from './decoding.ts';
 import { buildEmbedding } from './embedding.ts';
 import { buildHead } from './head.ts';
-import type { Library, Site } from './layers.ts';
+import { buildModules } from './multi-token.ts';
 import type { RotaryTables } from './positions.ts';
+import { type Library, Site } from './site.ts';
 import {
   type BlockStage,
   type Common,
@@ -16,8 +20,8 @@ import {
   type EmbeddingStage,
   type HeadStage,
   identifier,
+  type ModuleStages,
   output,
-  siteOf,
 } from './stage.ts';
 
 export interface Program {
@@ -26,6 +30,8 @@ export interface Program {
   /** One for each of the model's block kinds. */
   readonly blocks: readonly BlockStage[];
   readonly head: HeadStage;
+  /** Modules that predict tokens further ahead; their blocks are of the last layer's kind. */
+  readonly modules: ModuleStages | null;
 }
 
 /** Builds every stage of a model. */
@@ -35,63 +41,72 @@ export function buildProgram(model: Model, library: Library): Program {
     model,
     embedding: buildEmbedding(common),
     blocks: model.blocks.map((block, n) => buildBlockStage(common, block, n)),
-    head: buildHead(common),
+    head: buildHead(common, { name: 'head', norm: 'model.norm' }),
+    modules: buildModules(common),
   };
 }
 
 function buildBlockStage(common: Common, block: Block, index: number): BlockStage {
-  const { model, hidden } = common;
-  const rotaryInputs = ({ builder }: Site): RotaryTables | null => {
-    const kind = common.rotary[index];
-    if (kind === null || kind === undefined) return null;
-    const dims = [time, dimension('head_dim', block.attention.head_dim)];
-    return { cos: builder.input(`rotary_cos_${kind}`, dims), sin: builder.input(`rotary_sin_${kind}`, dims) };
-  };
-  const tableNodes = (rotary: RotaryTables | null) => (rotary ? [rotary.cos, rotary.sin] : []);
-  const name = model.blocks.length === 1 ? 'block' : `block_${identifier(block.name)}`;
+  const name = common.model.blocks.length === 1 ? 'block' : `block_${identifier(block.name)}`;
+  const { forward, backward, parameters } = trainingGraphs(common, block, index, name);
+  return { name, parameters, forward, backward, ...decodingGraph(common, block, index, name) };
+}
 
-  const training = siteOf(common);
-  const x = training.builder.input('x', streamDimensions(hidden));
-  const rotary = rotaryInputs(training);
-  const { y } = buildBlock(training, block, { x, hidden, rotary, cache: null });
-  const seed = training.builder.input('gradient.y', y.dimensions);
-  const { parameters } = training;
-  const { forward, backward } = splitStage({
-    name,
-    builder: training.builder,
-    inputs: [x, ...tableNodes(rotary), ...parameters.nodes],
-    result: output('y', y),
-    seed,
-    wanted: [x, ...parameters.nodes],
-    accumulated: new Set(parameters.nodes),
+/** The tables of a block's rotary positions, as inputs. */
+const rotaryInputs = ({ builder }: Site, { rotary, rotaryKinds }: Common, index: number): RotaryTables[] =>
+  rotary[index]!.map(kind => {
+    const dims = [time, dimension('head_dim', rotaryKinds[kind]!.headDim)];
+    return { cos: builder.input(`rotary_cos_${kind}`, dims), sin: builder.input(`rotary_sin_${kind}`, dims) };
   });
 
-  const decoding = siteOf(common);
-  const cacheInput = (label: string) => decoding.builder.input(label, cacheDimensions(block));
-  const cache = {
-    key: cacheInput('key_cache'),
-    value: cacheInput('value_cache'),
-    start: decoding.builder.input('start', [], 'i32'),
+function trainingGraphs(common: Common, block: Block, index: number, name: string) {
+  const { model, library, hidden } = common;
+  const site = new Site(library, model);
+  const { builder, parameters } = site;
+  const x = builder.input('x', streamDimensions(hidden));
+  const rotary = rotaryInputs(site, common, index);
+  const y = buildBlock(site, block, { x, hidden, rotary, decoding: null });
+  const results = [{ output: output('y', y), gradient: builder.input('gradient.y', y.dimensions) }];
+  if (site.auxiliary.length > 0) {
+    const sum = site.auxiliary.map((_, n): Scalar => operand(n)).reduce(add);
+    const node = builder.within('auxiliary_loss', '', () => mapOver(builder, [], sum, site.auxiliary));
+    const gradient = site.shared('auxiliary_scale');
+    results.push({ output: { name: 'auxiliary', node, accumulate: true }, gradient });
+  }
+  const further = [...site.loads].map(([of, node]): Output => ({ name: `gradient.${of}`, node, accumulate: true }));
+  const { forward, backward } = splitStage({
+    name,
+    builder,
+    results,
+    wanted: [x, ...parameters.trained],
+    further,
+    accumulated: new Set(parameters.nodes),
+  });
+  return { forward, backward, parameters: parameters.declared };
+}
+
+function decodingGraph(common: Common, block: Block, index: number, name: string) {
+  const { model, library, hidden } = common;
+  const site = new Site(library, model, true);
+  const { builder } = site;
+  const decoding = new Decoding(site);
+  const x = builder.input('x', streamDimensions(hidden));
+  const y = buildBlock(site, block, { x, hidden, rotary: rotaryInputs(site, common, index), decoding });
+  return {
+    decode: makeGraph(`${name}_decode`, [output('y', y), ...decoding.outputs]),
+    caches: decoding.caches,
   };
-  const stream = decoding.builder.input('x', streamDimensions(hidden));
-  const tables = rotaryInputs(decoding);
-  const step = buildBlock(decoding, block, { x: stream, hidden, rotary: tables, cache });
-  const decode = makeGraph(
-    `${name}_decode`,
-    [stream, cache.key, cache.value, cache.start, ...tableNodes(tables), ...decoding.parameters.nodes],
-    [output('y', step.y)],
-  );
-  return { name, parameters: parameters.declared, forward, backward, decode };
 }
 
 /** Every graph of a program, in the order in which a step runs them. */
-export function graphsOf({ embedding, blocks, head }: Program): Graph[] {
+export function graphsOf({ embedding, blocks, head, modules }: Program): Graph[] {
   return [
     embedding.forward,
     ...blocks.flatMap(block => [block.forward, block.decode]),
     head.logits,
     head.loss,
     head.train,
+    ...(modules ? [modules.join.forward, modules.head.train, modules.join.backward] : []),
     ...blocks.map(block => block.backward),
     embedding.backward,
   ];

@@ -1,17 +1,19 @@
 // What a stage of the program is, and what building one needs.
-import type { Model } from '../check/model.ts';
-import { Builder } from '../graph/builder.ts';
+import type { Block, Model } from '../check/model.ts';
 import { type Dimension, dimension } from '../graph/dimension.ts';
 import type { Graph, Node, Output } from '../graph/graph.ts';
-import type { Library, Site } from './layers.ts';
-import { type Parameter, Parameters } from './parameters.ts';
+import type { Cache } from './decoding.ts';
+import type { Parameter } from './parameters.ts';
 import type { Rope } from './positions.ts';
+import type { Library } from './site.ts';
 
 /**
- * Labels of graph inputs and outputs that are not parameters:
- * `tokens`, `labels`, `positions`, `start`, `loss_scale`, `rotary_cos_N`, `rotary_sin_N`: shared by all stages;
+ * Labels of graph inputs and outputs that are neither parameters nor those of site.ts:
+ * `rotary_cos_N`, `rotary_sin_N`: tables that stages share;
  * `x` in and `y` out: the residual stream; `gradient.y` in and `gradient.x` out: its gradient;
- * `saved.NAME`: kept by a forward function for its backward one; `key_cache`, `value_cache`; `logits`, `loss`.
+ * `auxiliary` out: what a block adds to the loss besides; `gradient.NAME` out: of a parameter, or the loads of experts;
+ * `saved.NAME`: kept by a forward function for its backward one; `cache.NAME` in and `next.NAME` out: kept between
+ * decoding calls; `logits`, `loss`.
  */
 export interface Stage {
   /** Prefix of its functions in generated source. */
@@ -28,6 +30,8 @@ export interface BlockStage extends Stage {
   readonly forward: Graph;
   readonly backward: Graph;
   readonly decode: Graph;
+  /** What decoding keeps of each layer. */
+  readonly caches: readonly Cache[];
 }
 
 export interface HeadStage extends Stage {
@@ -39,10 +43,25 @@ export interface HeadStage extends Stage {
   readonly train: Graph;
 }
 
+/** What makes the input of a module's block. */
+export interface JoinStage extends Stage {
+  readonly forward: Graph;
+  readonly backward: Graph;
+}
+
+/** What surrounds the block of each module that predicts tokens further ahead. */
+export interface ModuleStages {
+  readonly join: JoinStage;
+  /** The model's own head after a norm of the module's. */
+  readonly head: HeadStage;
+}
+
 /** Rotary tables that layers share: blocks with the same encoding read the same ones. */
 export interface RotaryKind {
   readonly rope: Rope;
+  /** Elements of the vectors that turn, and the first of them that does. */
   readonly headDim: number;
+  readonly from: number;
 }
 
 /** What every stage of one program is built with. */
@@ -51,42 +70,36 @@ export interface Common {
   readonly library: Library;
   readonly hidden: Dimension;
   readonly vocabulary: Dimension;
-  /** For each block kind, which rotary tables it reads; null for none. */
-  readonly rotary: readonly (number | null)[];
+  /** For each block kind, which rotary tables it reads: for queries and keys, or for each. */
+  readonly rotary: readonly (readonly number[])[];
   readonly rotaryKinds: readonly RotaryKind[];
 }
 
 /** Works out what the stages of a model share. */
 export function commonOf(model: Model, library: Library): Common {
   const rotaryKinds: RotaryKind[] = [];
-  const rotary = model.blocks.map(({ attention }) => {
-    const { position_encoding: rope, head_dim: headDim } = attention;
-    if (rope.kind !== 'rope') return null;
-    const wanted = { rope, headDim };
-    const known = rotaryKinds.findIndex(kind => JSON.stringify(kind) === JSON.stringify(wanted));
-    return known >= 0 ? known : rotaryKinds.push(wanted) - 1;
-  });
+  const rotary = model.blocks.map(block =>
+    rotaryOf(block).map(wanted => {
+      const known = rotaryKinds.findIndex(kind => JSON.stringify(kind) === JSON.stringify(wanted));
+      return known >= 0 ? known : rotaryKinds.push(wanted) - 1;
+    }),
+  );
   const hidden = dimension('hidden', model.hidden_size);
   return { model, library, hidden, vocabulary: dimension('vocabulary', model.vocab_size), rotary, rotaryKinds };
 }
 
-/** A fresh builder and a fresh list of parameters. */
-export function siteOf({ library, model }: Common): Site {
-  const builder = new Builder();
-  const { std, residual_scale: scaled } = model.init;
-  // There are two projections into the residual stream in each layer, so their weights start smaller (GPT-2).
-  const residual = scaled ? std / Math.sqrt(2 * model.layers.length) : std;
-  return { builder, parameters: new Parameters(builder), library, deviation: { inner: std, residual } };
+function rotaryOf({ attention }: Block): RotaryKind[] {
+  if (attention?.position_encoding.kind !== 'rope') return [];
+  const { position_encoding: rope, head_dim: headDim, latent } = attention;
+  if (latent === null) return [{ rope, headDim, from: 0 }];
+  // The trailing elements of queries turn, and the part of the keys that all heads share.
+  return [
+    { rope, headDim, from: latent.nope_head_dim },
+    { rope, headDim: rope.dims, from: 0 },
+  ];
 }
 
 export const output = (name: string, node: Node): Output => ({ name, node, accumulate: false });
-
-/** The inputs that a node depends on. */
-export function inputsOf(node: Node, into = new Set<Node>()): Node[] {
-  if (node.primitive === null) into.add(node);
-  for (const input of node.inputs) inputsOf(input, into);
-  return [...into];
-}
 
 /** A name as C and the other targets can spell it. */
 export const identifier = (name: string): string => name.replace(/[^A-Za-z0-9_]/g, '_');

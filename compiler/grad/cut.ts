@@ -8,13 +8,8 @@ import { type Graph, makeGraph, type Node, type Output } from '../graph/graph.ts
  */
 export function cut(name: string, outputs: readonly Output[], given: ReadonlyMap<Node, string>): Graph {
   const builder = new Builder();
-  const inputs: Node[] = [];
   const copies = new Map<Node, Node>();
-  const asInput = (label: string, node: Node): Node => {
-    const input = builder.input(label, node.dimensions, node.dtype);
-    inputs.push(input);
-    return input;
-  };
+  const asInput = (label: string, node: Node): Node => builder.input(label, node.dimensions, node.dtype);
   const make = (node: Node): Node => {
     const label = given.get(node);
     if (label !== undefined) return asInput(label, node);
@@ -32,5 +27,5 @@ export function cut(name: string, outputs: readonly Output[], given: ReadonlyMap
     return made;
   };
   const rebuilt = outputs.map(output => ({ ...output, node: copy(output.node) }));
-  return makeGraph(name, inputs, rebuilt);
+  return makeGraph(name, rebuilt);
 }

@@ -15,48 +15,54 @@ export interface Split {
 export interface SplitRequest {
   readonly name: string;
   readonly builder: Builder;
-  /** The graph's inputs. */
-  readonly inputs: readonly Node[];
-  /** The result, and the input that holds the gradient of the loss with respect to it. */
-  readonly result: Output;
-  readonly seed: Node;
+  /** What the forward function leaves, each with the input that holds the gradient of the loss with respect to it. */
+  readonly results: readonly { readonly output: Output; readonly gradient: Node }[];
   /** What a gradient is wanted of; outputs of the backward function are called `gradient.<label>`. */
   readonly wanted: readonly Node[];
+  /** What the backward function leaves besides. */
+  readonly further: readonly Output[];
   /** Those of the wanted whose gradients add up over calls. */
   readonly accumulated: ReadonlySet<Node>;
 }
 
 /** Differentiates a stage and cuts it in two. */
-export function splitStage({ name, builder, inputs, result, seed, wanted, accumulated }: SplitRequest): Split {
-  const gradients = differentiate(builder, [{ node: result.node, gradient: seed }], wanted);
-  const gradientOutputs = gradientsAsOutputs(gradients, accumulated);
-  const whole = makeGraph(name, [...inputs, seed], [result, ...gradientOutputs]);
-  const isBackward = dependantsOf(whole, seed);
-  const forwardNodes = new Set(makeGraph(name, inputs, [result]).nodes);
+export function splitStage({ name, builder, results, wanted, further, accumulated }: SplitRequest): Split {
+  const seeds = results.map(({ output, gradient }) => ({ node: output.node, gradient }));
+  const outputs = results.map(({ output }) => output);
+  const gradients = differentiate(builder, seeds, wanted);
+  const backwardOutputs = [...gradientsAsOutputs(gradients, accumulated), ...further];
+  const whole = makeGraph(name, [...outputs, ...backwardOutputs]);
+  const isBackward = dependantsOf(
+    whole,
+    seeds.map(({ gradient }) => gradient),
+  );
+  const forwardNodes = new Set(makeGraph(name, outputs).nodes);
 
   // A value is kept where it crosses from forward to backward. What only the backward function asks for is computed
   // there, from kept values, unless it is a by-product of a forward kernel (attention's log-sum-exp).
   const kept = new Map<Node, string>();
   const keep = (node: Node) => {
     if (node.primitive === null || kept.has(node)) return;
-    const computedForward = forwardNodes.has(node) || node.primitive.kernel !== 'row';
-    if (computedForward) kept.set(node, uniqueLabel(node, kept));
+    const { kernel } = node.primitive;
+    const isStored = kernel !== 'inline' && (forwardNodes.has(node) || kernel !== 'row');
+    if (isStored) kept.set(node, uniqueLabel(node, kept));
     else for (const input of node.inputs) keep(input);
   };
   for (const node of whole.nodes)
     if (isBackward.has(node)) for (const input of node.inputs) if (!isBackward.has(input)) keep(input);
+  for (const { node } of further) keep(node);
   for (const node of recomputable(whole, kept, isBackward)) kept.delete(node);
 
   const saved = [...kept].map(([node, label]) => ({ label, node }));
   const forwardOutputs = [
-    result,
+    ...outputs,
     ...saved.map(({ label, node }) => ({ name: `saved.${label}`, node, accumulate: false })),
   ];
   return {
     forward: cut(`${name}_forward`, forwardOutputs, new Map()),
     backward: cut(
       `${name}_backward`,
-      gradientOutputs,
+      backwardOutputs,
       new Map(saved.map(({ label, node }) => [node, `saved.${label}`])),
     ),
     saved,
@@ -82,8 +88,8 @@ function recomputable(whole: Graph, kept: ReadonlyMap<Node, string>, isBackward:
 export const gradientsAsOutputs = (gradients: ReadonlyMap<Node, Node>, accumulated: ReadonlySet<Node>): Output[] =>
   [...gradients].map(([of, node]) => ({ name: `gradient.${of.label}`, node, accumulate: accumulated.has(of) }));
 
-function dependantsOf(graph: Graph, source: Node): Set<Node> {
-  const result = new Set<Node>([source]);
+function dependantsOf(graph: Graph, sources: readonly Node[]): Set<Node> {
+  const result = new Set<Node>(sources);
   for (const node of graph.nodes) if (node.inputs.some(input => result.has(input))) result.add(node);
   return result;
 }

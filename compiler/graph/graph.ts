@@ -7,8 +7,29 @@ import type { Tensor } from './tensor.ts';
 
 export type DataType = 'f32' | 'i32';
 
-/** The kernel class that a primitive is lowered to; a target has one emitter for each. */
-export type KernelClass = 'row' | 'matmul' | 'attention' | 'attention-gradient' | 'gather' | 'scatter' | 'append';
+/**
+ * The kernel class that a primitive is lowered to; a target has one emitter for each. What is `inline` is computed again
+ * by every map that reads it, and never stored.
+ */
+export type KernelClass =
+  | 'inline'
+  | 'row'
+  | 'matmul'
+  | 'attention'
+  | 'attention-gradient'
+  | 'scan'
+  | 'scan-gradient'
+  | 'convolution'
+  | 'convolution-gradient'
+  | 'recent'
+  | 'top-k'
+  | 'within-capacity'
+  | 'grouped'
+  | 'grouped-gradient'
+  | 'contract-each'
+  | 'gather'
+  | 'scatter'
+  | 'append';
 
 export interface Type {
   readonly dimensions: readonly Dimension[];
@@ -49,6 +70,8 @@ export interface PrimitiveCase<Attributes> {
   })[];
   readonly attributes: Attributes;
   readonly sizes?: Sizes;
+  /** True where this is what only decoding asks for, which is not differentiated. */
+  readonly decoding?: boolean;
 }
 
 export interface Node extends Type {
@@ -79,8 +102,11 @@ export interface Graph {
   readonly nodes: readonly Node[];
 }
 
-/** Collects what the outputs need, in the order of creation, which is a valid order of computation. */
-export function makeGraph(name: string, inputs: readonly Node[], outputs: readonly Output[]): Graph {
+/**
+ * Collects what the outputs need, in the order of creation, which is a valid order of computation. Its inputs are all that
+ * has no primitive.
+ */
+export function makeGraph(name: string, outputs: readonly Output[]): Graph {
   const needed = new Set<Node>();
   const visit = (node: Node) => {
     if (needed.has(node)) return;
@@ -89,7 +115,7 @@ export function makeGraph(name: string, inputs: readonly Node[], outputs: readon
   };
   for (const output of outputs) visit(output.node);
   const nodes = [...needed].sort((a, b) => a.id - b.id);
-  return { name, inputs: inputs.filter(input => needed.has(input)), outputs, nodes };
+  return { name, inputs: nodes.filter(node => node.primitive === null), outputs, nodes };
 }
 
 /** The nodes that read each node, in order. */

@@ -9,11 +9,11 @@ const reference = (node: Node) => `%${node.id}`;
 function attributesText({ attributes, inputs }: Node): string {
   if (attributes === null) return '';
   const shown = Object.entries(attributes as object)
-    .filter(([name, value]) => name !== 'dimensions' && value !== null)
+    .filter(([name, value]) => name !== 'dimensions' && value !== null && !(Array.isArray(value) && value.length === 0))
     .map(([name, value]) => {
       if (name === 'expression') return `${name}: ${formula(value, inputs.map(reference))}`;
       // Attention's formulas of a pair; s is the scaled score.
-      if (name === 'score' || name === 'mask') return `${name}: ${formula(value, ['s'])}`;
+      if (name === 'score' || name === 'mask') return `${name}: ${formula(value, ['s', 'slope'])}`;
       return `${name}: ${showValue(value)}`;
     });
   return shown.length === 0 ? '' : ` { ${shown.join(', ')} }`;

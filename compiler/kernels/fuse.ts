@@ -1,8 +1,8 @@
 // Fusion: starts with a kernel for each node and merges kernels as long as the result has a legal form (forms.ts) and
 // the launches can still be put in order. Each merge keeps a tensor in registers or cache that would go through memory.
-import { consumers, type Graph, type Node } from '../graph/graph.ts';
+import { consumers, type Graph, type KernelClass, type Node } from '../graph/graph.ts';
 import { matmulForm, rowForm } from './forms.ts';
-import type { Kernel, Schedule } from './kernel.ts';
+import { type Kernel, type Schedule, stored } from './kernel.ts';
 
 export interface FuseOptions {
   /** False for a kernel for each node (`--no-fuse`): slower, the same result within rounding. */
@@ -12,9 +12,12 @@ export interface FuseOptions {
 /** Partitions a graph's nodes into kernels and orders them. */
 export function fuse(graph: Graph, options: FuseOptions): Schedule {
   const partition = new Partition(graph);
-  // Attention's output and log-sum-exp, and its three gradients, are by-products of one another: one launch.
+  // Attention's output and log-sum-exp, a scan's output and state, and the gradients of either are by-products of one
+  // another: one launch.
   mergeSiblings(graph, partition, 'attention');
   mergeSiblings(graph, partition, 'attention-gradient');
+  mergeSiblings(graph, partition, 'scan');
+  mergeSiblings(graph, partition, 'scan-gradient');
   if (options.fuse) {
     mergeEpilogues(graph, partition);
     mergeRows(graph, partition);
@@ -88,7 +91,7 @@ function mergeSiblings(graph: Graph, partition: Partition, kernel: string): void
   }
 }
 
-/** What two by-products of one attention have in common: everything but which of its results they are. */
+/** What two by-products of one attention or scan have in common: everything but which of its results they are. */
 function shapeOf(node: Node): string {
   const { result: _, of: __, ...shape } = node.attributes as { result?: string; of?: string };
   return JSON.stringify(shape);
@@ -99,7 +102,7 @@ class Partition {
   private readonly groupOf = new Map<Node, Node[]>();
 
   constructor(graph: Graph) {
-    for (const node of graph.nodes) if (node.primitive !== null) this.groupOf.set(node, [node]);
+    for (const node of graph.nodes) if (isComputed(node)) this.groupOf.set(node, [node]);
   }
 
   holds(node: Node, kernel: string): boolean {
@@ -136,7 +139,7 @@ class Partition {
       if (known) return known === 'done';
       state.set(group, 'open');
       for (const node of group)
-        for (const input of node.inputs) {
+        for (const input of node.inputs.flatMap(stored)) {
           const producer = this.groupOf.get(input);
           if (producer && producer !== group && !visit(producer)) return false;
         }
@@ -149,23 +152,31 @@ class Partition {
   }
 }
 
+/** False for inputs and for what is inline: part of every kernel that reads it. */
+const isComputed = (node: Node) => node.primitive !== null && node.primitive.kernel !== 'inline';
+
 function isLegal(members: readonly Node[]): boolean {
+  // What is inline reads at other places, which a kernel that makes what is read has not made yet.
+  const elsewhere = members.flatMap(node => node.inputs.filter(input => !isComputed(input)).flatMap(stored));
+  if (elsewhere.some(node => members.includes(node))) return false;
   const kernels = new Set(members.map(node => node.primitive!.kernel));
   if (kernels.has('matmul'))
     return [...kernels].every(kernel => kernel === 'matmul' || kernel === 'row') && matmulForm(members) !== null;
   if (kernels.size > 1) return false;
   const [kernel] = kernels;
   if (kernel === 'row') return rowForm(members) !== null;
-  return kernel === 'attention' || kernel === 'attention-gradient';
+  return ['attention', 'attention-gradient', 'scan', 'scan-gradient'].includes(kernel!);
 }
 
 function describe(graph: Graph, members: readonly Node[]): Kernel {
   const inside = new Set(members);
-  const read = new Set(members.flatMap(node => node.inputs).filter(input => !inside.has(input)));
+  const read = new Set(members.flatMap(node => node.inputs.flatMap(stored)).filter(input => !inside.has(input)));
   const readOutside = new Set<Node>(graph.outputs.map(output => output.node));
-  for (const node of graph.nodes) if (!inside.has(node)) for (const input of node.inputs) readOutside.add(input);
+  for (const node of graph.nodes)
+    if (!inside.has(node)) for (const input of node.inputs.flatMap(stored)) readOutside.add(input);
   const common = { members, inputs: [...read], outputs: members.filter(node => readOutside.has(node)) };
-  const kernel = members.some(node => node.primitive!.kernel === 'matmul') ? 'matmul' : members[0]!.primitive!.kernel;
+  const isMatmul = members.some(node => node.primitive!.kernel === 'matmul');
+  const kernel = isMatmul ? 'matmul' : (members[0]!.primitive!.kernel as Exclude<KernelClass, 'inline'>);
   switch (kernel) {
     case 'row':
       return { kind: kernel, ...common, ...rowForm(members)! };

@@ -41,12 +41,26 @@ export interface AttentionKernel extends KernelCommon {
   readonly kind: 'attention' | 'attention-gradient';
 }
 
-/** One node alone: gather, scatter-add, append. */
-export interface SingleKernel extends KernelCommon {
-  readonly kind: 'gather' | 'scatter' | 'append';
+/** A selective scan and its by-products, which share their inputs. */
+export interface ScanKernel extends KernelCommon {
+  readonly kind: 'scan' | 'scan-gradient';
 }
 
-export type Kernel = RowKernel | MatmulKernel | AttentionKernel | SingleKernel;
+/** One node alone. */
+export interface SingleKernel extends KernelCommon {
+  readonly kind: 'gather' | 'scatter' | 'append' | 'recent' | 'top-k' | 'within-capacity';
+}
+
+/** One product alone that is none of the matmul kernel's: each expert's rows, each head's matrix, each channel's filter. */
+export interface ProductKernel extends KernelCommon {
+  readonly kind: 'grouped' | 'grouped-gradient' | 'contract-each' | 'convolution' | 'convolution-gradient';
+}
+
+export type Kernel = RowKernel | MatmulKernel | AttentionKernel | ScanKernel | SingleKernel | ProductKernel;
+
+/** What a kernel reads from memory for an input of one of its members: for what is inline, what that is made of. */
+export const stored = (node: Node): readonly Node[] =>
+  node.primitive?.kernel === 'inline' ? node.inputs.flatMap(stored) : [node];
 
 /** A graph as launches, in order. */
 export interface Schedule {

@@ -1,12 +1,21 @@
 // attention: softmax(score(scale q kᵀ)) v under a mask, with grouped queries, and the log-sum-exp of its scores.
 // Vaswani et al. 2017; log-sum-exp for the backward pass as in FlashAttention (Dao et al. 2022); scores and masks as
-// formulas of the pair, evaluated inside the kernel, as in FlexAttention (Dong et al. 2024).
+// formulas of the pair, evaluated inside the kernel, as in FlexAttention (Dong et al. 2024); sinks as a logit of each head
+// without a value (Xiao et al. 2023, arXiv:2309.17453, and gpt-oss).
 import type { Builder } from '../graph/builder.ts';
-import { batch, dimension, hasDimension, showDimensions, time } from '../graph/dimension.ts';
-import type { Node, Primitive } from '../graph/graph.ts';
+import {
+  batch,
+  context,
+  type Dimension,
+  dimension,
+  hasDimension,
+  sameDimensions,
+  showDimensions,
+  time,
+} from '../graph/dimension.ts';
+import type { Node, Primitive, PrimitiveCase, Type } from '../graph/graph.ts';
 import { type Tensor, zeros } from '../graph/tensor.ts';
 import { differentiate } from '../scalar/differentiate.ts';
-import { evaluator } from '../scalar/evaluate.ts';
 import {
   add,
   apply,
@@ -14,6 +23,7 @@ import {
   coordinate,
   coordinatesOf,
   multiply,
+  negate,
   operand,
   operandsOf,
   type Scalar,
@@ -21,8 +31,19 @@ import {
   subtract,
 } from '../scalar/expression.ts';
 import { attentionGradient } from './attention-gradient.ts';
-import { mapOver } from './map.ts';
+import { forEachRow } from './attention-rows.ts';
+import { mapOver, sumMap, sumTo } from './map.ts';
+import { noiseWords } from './random.ts';
 import { sum } from './reduce.ts';
+
+/**
+ * Inputs that may follow query, key and value.
+ * - start, i32 []: position of the first query. Keys and values are caches, of which start + time positions are filled.
+ * - sinks, f32 [heads]: a logit of each head that takes part in the softmax and has no value.
+ * - slopes, f32 [heads]: operand 1 of the score.
+ * - noise, i32 [noise], and after it `training`, f32 []: what dropout draws by, and whether it does: where not 0.
+ */
+export type AttentionExtra = 'start' | 'sinks' | 'slopes' | 'noise';
 
 export interface AttentionShape {
   readonly scale: number;
@@ -30,20 +51,39 @@ export interface AttentionShape {
   readonly causal: boolean;
   /** A query at p sees no key before p - window + 1; 0 for all. With a mask, both must let it see the key. */
   readonly window: number;
-  /** What the softmax takes in place of the scaled score, which is operand 0; null for that itself. */
+  /**
+   * What the softmax takes in place of the scaled score, which is operand 0; operand 1 is the head's slope. Null for the
+   * scaled score itself.
+   */
   readonly score: Scalar | null;
   /** Whether a query sees a key. One that sees none gets zeros. Null for no more than `causal` and `window`. */
   readonly mask: Scalar | null;
+  /** Elements of a value vector that are used: the first ones. */
+  readonly value_dim: number;
+  /** Share of the probabilities that are dropped in training; the others are divided by what is left. 0 without noise. */
+  readonly dropout: number;
+  /** The inputs that follow query, key and value, in order. */
+  readonly extras: readonly AttentionExtra[];
 }
 
 /** Coordinates that scores and masks may read: positions of the query and of the key in the text, and the query's head. */
 export const pairCoordinates = ['query', 'key', 'head'] as const;
 
-/** d score / d scaled score; null for 1. */
-export function scoreSlope({ score }: AttentionShape): Scalar | null {
-  if (score === null) return null;
-  const slope = differentiate(score, 0);
-  return slope.kind === 'constant' && slope.value === 1 ? null : slope;
+/** Head h's random numbers are those of site dropoutSite + h; the sites of a block's other dropouts are below. */
+export const dropoutSite = 256;
+
+/** d score / d scaled score, or d score / d slope. */
+export const scoreDerivative = ({ score }: Pick<AttentionShape, 'score'>, by: 'product' | 'slope'): Scalar =>
+  differentiate(score ?? operand(0), by === 'product' ? 0 : 1);
+
+export type ExtraInputs<T> = Partial<Record<AttentionExtra | 'training', T>>;
+
+/** What follows the inputs that every attention has, by name. */
+export function extraInputs<T>(further: readonly T[], extras: readonly AttentionExtra[]): ExtraInputs<T> {
+  const names = extras.flatMap(extra => (extra === 'noise' ? (['noise', 'training'] as const) : [extra]));
+  if (names.length !== further.length)
+    throw new Error(`attention: ${further.length} further inputs, not ${names.join(', ')}`);
+  return Object.fromEntries(names.map((name, n) => [name, further[n]!]));
 }
 
 export interface AttentionAttributes extends AttentionShape {
@@ -51,121 +91,207 @@ export interface AttentionAttributes extends AttentionShape {
   readonly result: 'output' | 'log_sum_exp';
 }
 
-const heads = dimension('heads', 4);
-const kvHeads = dimension('kv_heads', 2);
-const headDim = dimension('head_dim', 3);
-const caseInputs = [
-  { dimensions: [batch, time, heads, headDim], dtype: 'f32' },
-  { dimensions: [batch, time, kvHeads, headDim], dtype: 'f32' },
-  { dimensions: [batch, time, kvHeads, headDim], dtype: 'f32' },
-] as const;
-
-const [queryPosition, keyPosition, head] = pairCoordinates.map(coordinate) as [Scalar, Scalar, Scalar];
-const distance = subtract(queryPosition, keyPosition);
-/** 2 tanh((s - 0.3 (head + 1) (query - key)) / 2): what depends on everything that a score may read. */
-const caseScore = multiply(
-  constant(2),
-  apply(
-    'tanh',
-    multiply(constant(0.5), subtract(operand(0), multiply(multiply(constant(0.3), add(head, constant(1))), distance))),
-  ),
-);
-/** The past and, for the first heads, key 2. */
-const caseMask = apply(
-  'or',
-  apply('lessEqual', keyPosition, queryPosition),
-  apply('and', apply('equal', keyPosition, constant(2)), apply('less', head, constant(2))),
-);
-
 export const attention: Primitive<AttentionAttributes> = {
   name: 'attention',
-  doc: 'softmax(score(scale q kᵀ)) v over the keys that the mask lets each query see; inputs q, k, v and, with a cache, start.',
+  doc: 'softmax(score(scale q kᵀ)) v over the keys that the mask lets each query see; inputs q, k, v and what `extras` says.',
   kernel: 'attention',
-  type([query, key, value, start], { result, causal, score, mask }) {
-    const [, , queryHeads, queryDim] = query!.dimensions;
-    const [, , keyHeads, keyDim] = key!.dimensions;
-    const fits = queryDim?.size === keyDim?.size && (queryHeads?.size ?? 0) % (keyHeads?.size ?? 1) === 0;
-    const cached = hasDimension(key!.dimensions, 'context');
-    if (!fits || value!.dimensions.length !== 4 || cached !== (start !== undefined))
+  type(inputs, attributes) {
+    const [query, key, value, ...further] = inputs as [Type, Type, Type, ...Type[]];
+    const [, , queryHeads, queryDim] = query.dimensions;
+    const [, , keyHeads, keyDim] = key.dimensions;
+    const valueDim = value.dimensions[3];
+    const { result, causal, score, mask, value_dim: width, dropout, extras } = attributes;
+    const { start, sinks, slopes, noise, training } = extraInputs(further, extras);
+    const perHead = (input?: Type) => !input || sameDimensions(input.dimensions, [queryHeads!]);
+    const fits =
+      queryDim?.size === keyDim?.size &&
+      (queryHeads?.size ?? 0) % (keyHeads?.size ?? 1) === 0 &&
+      value.dimensions.length === 4 &&
+      sameDimensions(value.dimensions.slice(0, 3), key.dimensions.slice(0, 3)) &&
+      width <= (valueDim?.size ?? 0) &&
+      hasDimension(key.dimensions, 'context') === (start !== undefined) &&
+      perHead(sinks) &&
+      perHead(slopes) &&
+      (!noise || (sameDimensions(noise.dimensions, [noiseWords]) && training!.dimensions.length === 0));
+    if (!fits)
       throw new Error(
-        `attention: ${[query, key, value].map(input => showDimensions(input!.dimensions)).join(', ')}${start ? ', start' : ''}`,
+        `attention: ${inputs.map(input => showDimensions(input.dimensions)).join(', ')} (${extras.join(', ')})`,
       );
     if (causal && mask) throw new Error('attention: a mask takes the place of `causal`');
+    if (dropout > 0 !== (noise !== undefined)) throw new Error('attention: dropout and noise go together');
     for (const [expression, operands] of [
-      [score, 1],
+      [score, slopes ? 2 : 1],
       [mask, 0],
     ] as const)
       if (expression && !readsOnly(expression, operands))
         throw new Error(`attention: a score or mask reads more than it is given: ${show(expression)}`);
-    return { dimensions: result === 'output' ? query!.dimensions : query!.dimensions.slice(0, 3), dtype: 'f32' };
+    const rows = query.dimensions.slice(0, 3);
+    const own: Dimension = width === queryDim!.size ? queryDim! : dimension('value_dim', width);
+    return { dimensions: result === 'output' ? [...rows, own] : rows, dtype: 'f32' };
   },
-  gradient({ builder, node, inputs: [query, key, value, start], attributes: { result, ...shape }, gradient }) {
+  gradient({ builder, node, inputs, attributes: { result, ...shape }, gradient }) {
+    const [query, key, value, ...further] = inputs as [Node, Node, Node, ...Node[]];
+    const { start, sinks, slopes, noise, training } = extraInputs(further, shape.extras);
     if (start || result !== 'output')
       throw new Error('attention: only the output of attention without a cache is differentiated');
     const called = <T>(label: string, build: () => T): T => builder.within(label, node.origin, build);
     const logSumExp = called('log_sum_exp', () =>
-      builder.apply(attention, [query!, key!, value!], { ...shape, result: 'log_sum_exp' }),
+      builder.apply(attention, inputs, { ...shape, result: 'log_sum_exp' }),
     );
-    // delta = sum over head_dim of output * gradient: the softmax gradient's row term (FlashAttention-2, Dao 2023).
+    // delta = sum over the value's elements of output * gradient: the softmax gradient's row term (FlashAttention-2, Dao 2023).
     const delta = called('delta', () => {
       const product = mapOver(builder, node.dimensions, multiply(operand(0), operand(1)), [node, gradient]);
-      return sum(builder, product, ['head_dim']);
+      return sum(builder, product, [node.dimensions[3]!.name]);
     });
-    const inputs = [query!, key!, value!, logSumExp, gradient, delta];
-    return (['query', 'key', 'value'] as const).map(of =>
-      called(`attention_${of}_gradient`, () => builder.apply(attentionGradient, inputs, { ...shape, of })),
-    );
+    // The sinks are in the log-sum-exp already.
+    const extras = shape.extras.filter(extra => extra !== 'sinks');
+    const rest = extras.flatMap(extra => (extra === 'noise' ? [noise!, training!] : [slopes!]));
+    const gradientOf = (of: 'query' | 'key' | 'value' | 'slope') =>
+      called(`attention_${of}_gradient`, () =>
+        builder.apply(attentionGradient, [query, key, value, logSumExp, gradient, delta, ...rest], {
+          ...shape,
+          extras,
+          of,
+        }),
+      );
+    const sinkGradient = () =>
+      called('sink_gradient', () => {
+        const probability = apply('exp', subtract(operand(0), operand(1)));
+        const expression = negate(multiply(probability, operand(2)));
+        return sumMap(builder, logSumExp.dimensions, expression, [sinks!, logSumExp, delta], sinks!.dimensions);
+      });
+    const slopeGradient = () => called('slope_gradient', () => sumTo(builder, gradientOf('slope'), slopes!.dimensions));
+    return [
+      ...(['query', 'key', 'value'] as const).map(gradientOf),
+      ...shape.extras.flatMap(extra =>
+        extra === 'noise' ? [null, null] : [extra === 'sinks' ? sinkGradient() : slopeGradient()],
+      ),
+    ];
   },
-  reference([query, key, value, start], attributes, result, sizes) {
+  reference(inputs, attributes, result, sizes) {
+    const [query, key, value, ...further] = inputs as [Tensor, Tensor, Tensor, ...Tensor[]];
     const output = zeros(result.dimensions, sizes);
-    const width = query!.shape[3]!;
-    forEachRow(query!, key!, start?.data[0] ?? 0, attributes, row => {
+    const { value_dim: width, extras } = attributes;
+    const stored = value.shape[3]!;
+    forEachRow(query, key, extraInputs(further, extras), attributes, ({ place, pairs, logSumExp }) => {
       if (attributes.result === 'log_sum_exp') {
-        output.data[row.place] = row.logSumExp;
+        output.data[place] = logSumExp;
         return;
       }
-      row.probabilities.forEach((probability, n) => {
-        for (let d = 0; d < width; d++) output.data[row.query + d]! += probability * value!.data[row.keys[n]! + d]!;
-      });
+      for (const { source, score, kept } of pairs) {
+        const weight = kept * Math.exp(score - logSumExp);
+        for (let d = 0; d < width; d++) output.data[place * width + d]! += weight * value.data[source * stored + d]!;
+      }
     });
     return output;
   },
-  cases: [
+  cases: attentionCases(),
+};
+
+/** Plain attention, windows, formulas of a pair, and each of the further inputs, alone and together. */
+function attentionCases(): PrimitiveCase<AttentionAttributes>[] {
+  const heads = dimension('heads', 4);
+  const headDim = dimension('head_dim', 3);
+  const vectors = (positions: Dimension, count: number, width: number): Type => ({
+    dimensions: [batch, positions, dimension('kv_heads', count), dimension('head_dim', width)],
+    dtype: 'f32',
+  });
+  const query: Type = { dimensions: [batch, time, heads, headDim], dtype: 'f32' };
+  const keys = vectors(time, 2, 3);
+  const plain = [query, keys, keys];
+  const perHead: Type = { dimensions: [heads], dtype: 'f32' };
+  const noise = { dimensions: [noiseWords], dtype: 'i32', range: [0, 9] } satisfies PrimitiveCase<unknown>['inputs'][0];
+  const training = { dimensions: [], dtype: 'f32', range: [1, 1] } satisfies PrimitiveCase<unknown>['inputs'][0];
+  const start = { dimensions: [], dtype: 'i32', range: [3, 3] } satisfies PrimitiveCase<unknown>['inputs'][0];
+  const usual: AttentionAttributes = {
+    scale: 0.8,
+    causal: true,
+    window: 0,
+    score: null,
+    mask: null,
+    value_dim: 3,
+    dropout: 0,
+    extras: [],
+    result: 'output',
+  };
+  const [queryPosition, keyPosition, head] = pairCoordinates.map(coordinate) as [Scalar, Scalar, Scalar];
+  const distance = subtract(queryPosition, keyPosition);
+  /** 2 tanh((s - slope (query - key)) / 2). */
+  const capped = (slope: Scalar) =>
+    multiply(constant(2), apply('tanh', multiply(constant(0.5), subtract(operand(0), multiply(slope, distance)))));
+  /** The past and, for the first heads, key 2. */
+  const mask = apply(
+    'or',
+    apply('lessEqual', keyPosition, queryPosition),
+    apply('and', apply('equal', keyPosition, constant(2)), apply('less', head, constant(2))),
+  );
+  /** Only what lies before: the first query sees nothing. */
+  const past = apply('less', keyPosition, queryPosition);
+  const score = capped(multiply(constant(0.3), add(head, constant(1))));
+  const learned = subtract(operand(0), multiply(operand(1), distance));
+  return [
+    { inputs: plain, attributes: usual, sizes: { batch: 2, time: 4 } },
+    { inputs: plain, attributes: { ...usual, window: 2 }, sizes: { batch: 1, time: 5 } },
+    { inputs: plain, attributes: { ...usual, causal: false }, sizes: { batch: 1, time: 3 } },
+    // A formula of everything that a score may read, and one of everything that a mask may.
+    { inputs: plain, attributes: { ...usual, causal: false, window: 3, score, mask }, sizes: { batch: 2, time: 5 } },
+    { inputs: plain, attributes: { ...usual, causal: false, mask: past }, sizes: { batch: 1, time: 3 } },
+    // Values of another width than keys, narrower and wider, and of another than is used.
     {
-      inputs: [...caseInputs],
-      attributes: { scale: 0.7, causal: true, window: 0, score: null, mask: null, result: 'output' },
+      inputs: [query, keys, vectors(time, 2, 2)],
+      attributes: { ...usual, value_dim: 2 },
+      sizes: { batch: 2, time: 3 },
+    },
+    {
+      inputs: [query, keys, vectors(time, 2, 5)],
+      attributes: { ...usual, value_dim: 4 },
+      sizes: { batch: 1, time: 9 },
+    },
+    { inputs: [...plain, perHead], attributes: { ...usual, extras: ['sinks'] }, sizes: { batch: 2, time: 4 } },
+    {
+      inputs: [...plain, perHead],
+      attributes: { ...usual, causal: false, mask: past, extras: ['sinks'] },
+      sizes: { batch: 1, time: 10 },
+    },
+    {
+      inputs: [...plain, perHead],
+      attributes: { ...usual, score: learned, extras: ['slopes'] },
       sizes: { batch: 2, time: 4 },
     },
     {
-      inputs: [...caseInputs],
-      attributes: { scale: 0.5, causal: true, window: 2, score: null, mask: null, result: 'output' },
-      sizes: { batch: 1, time: 5 },
+      inputs: [...plain, noise, training],
+      attributes: { ...usual, dropout: 0.4, extras: ['noise'] },
+      sizes: { batch: 2, time: 10 },
     },
     {
-      inputs: [...caseInputs],
-      attributes: { scale: 0.5, causal: false, window: 0, score: null, mask: null, result: 'output' },
-      sizes: { batch: 1, time: 3 },
-    },
-    {
-      inputs: [...caseInputs],
-      attributes: { scale: 0.8, causal: false, window: 3, score: caseScore, mask: caseMask, result: 'output' },
-      sizes: { batch: 2, time: 5 },
-    },
-    // The first query sees nothing.
-    {
-      inputs: [...caseInputs],
+      inputs: [query, keys, vectors(time, 2, 4), perHead, perHead, noise, training],
       attributes: {
-        scale: 0.8,
+        ...usual,
         causal: false,
-        window: 0,
-        score: null,
-        mask: apply('less', keyPosition, queryPosition),
-        result: 'output',
+        window: 3,
+        score: capped(operand(1)),
+        mask,
+        value_dim: 2,
+        dropout: 0.25,
+        extras: ['sinks', 'slopes', 'noise'],
       },
-      sizes: { batch: 1, time: 3 },
+      sizes: { batch: 2, time: 6 },
     },
-  ],
-};
+    // Keys whose first elements are the values too, as in latent attention's decoding.
+    {
+      inputs: [query, vectors(context, 1, 3), vectors(context, 1, 3), start, perHead],
+      attributes: { ...usual, value_dim: 2, extras: ['start', 'sinks'] },
+      sizes: { batch: 2, time: 4, context: 9 },
+      decoding: true,
+    },
+    {
+      inputs: [query, vectors(context, 2, 3), vectors(context, 2, 3), start, perHead],
+      attributes: { ...usual, score: learned, window: 6, extras: ['start', 'slopes'] },
+      sizes: { batch: 1, time: 9, context: 12 },
+      decoding: true,
+    },
+  ];
+}
 
 function readsOnly(expression: Scalar, operands: number): boolean {
   const known: readonly string[] = pairCoordinates;
@@ -175,63 +301,6 @@ function readsOnly(expression: Scalar, operands: number): boolean {
   );
 }
 
-export interface AttentionRow {
-  /** Index of (batch, time, head). */
-  readonly place: number;
-  /** Where this query's vector begins. */
-  readonly query: number;
-  /** Where each visible key's (and value's) vector begins, and its probability. */
-  readonly keys: readonly number[];
-  readonly probabilities: readonly number[];
-  /** d score / d scaled score of each. */
-  readonly slopes: readonly number[];
-  readonly logSumExp: number;
-}
-
-/** Visits each query with the keys that it sees: what the references of attention and of its gradient share. */
-export function forEachRow(
-  query: Tensor,
-  key: Tensor,
-  start: number,
-  shape: AttentionShape,
-  visit: (row: AttentionRow) => void,
-): void {
-  const { scale, causal, window } = shape;
-  const scoreOf = evaluator(shape.score ?? operand(0));
-  const slopeOf = evaluator(scoreSlope(shape) ?? constant(1));
-  const sees = evaluator(shape.mask ?? constant(1));
-  const [sequences, queries, headCount, width] = query.shape as [number, number, number, number];
-  const [, contextSize, kvHeadCount] = key.shape as [number, number, number];
-  // A cache holds room for positions that are not written yet.
-  const filled = hasName(key, 'context') ? start + queries : contextSize;
-  const group = headCount / kvHeadCount;
-  for (let sequence = 0; sequence < sequences; sequence++)
-    for (let t = 0; t < queries; t++)
-      for (let head = 0; head < headCount; head++) {
-        const place = (sequence * queries + t) * headCount + head;
-        const position = start + t;
-        const keys: number[] = [];
-        const scores: number[] = [];
-        const slopes: number[] = [];
-        for (let s = 0; s < filled; s++) {
-          const pair = { query: position, key: s, head };
-          if ((causal && s > position) || (window > 0 && position - s >= window) || sees([], pair) === 0) continue;
-          const at = ((sequence * contextSize + s) * kvHeadCount + Math.floor(head / group)) * width;
-          let product = 0;
-          for (let d = 0; d < width; d++) product += query.data[place * width + d]! * key.data[at + d]!;
-          keys.push(at);
-          scores.push(scoreOf([scale * product], pair));
-          slopes.push(slopeOf([scale * product], pair));
-        }
-        const greatest = Math.max(...scores);
-        const total = scores.reduce((sumSoFar, score) => sumSoFar + Math.exp(score - greatest), 0);
-        const probabilities = scores.map(score => Math.exp(score - greatest) / total);
-        visit({ place, query: place * width, keys, probabilities, slopes, logSumExp: greatest + Math.log(total) });
-      }
-}
-
-const hasName = (tensor: Tensor, name: string) => tensor.names.includes(name);
-
-/** Attention over q, k, v; with `start`, k and v are caches of which start + time positions are filled. */
+/** Attention over query, key, value and what the shape's extras say. */
 export const attend = (builder: Builder, inputs: readonly Node[], shape: AttentionShape): Node =>
   builder.apply(attention, inputs, { ...shape, result: 'output' });

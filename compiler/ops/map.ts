@@ -1,7 +1,14 @@
 // map: a scalar expression of any number of tensors, element by element; operands broadcast by dimension name.
 
 import type { Builder } from '../graph/builder.ts';
-import { type Dimension, hasDimension, type Sizes, showDimensions, within } from '../graph/dimension.ts';
+import {
+  type Dimension,
+  hasDimension,
+  type Sizes,
+  sameDimensions,
+  showDimensions,
+  within,
+} from '../graph/dimension.ts';
 import type { Node, Primitive } from '../graph/graph.ts';
 import { dot, forEachIndex, stridesAlong, type Tensor, zeros } from '../graph/tensor.ts';
 import { differentiate } from '../scalar/differentiate.ts';
@@ -43,11 +50,8 @@ export const map: Primitive<MapAttributes> = {
     return inputs.map((input, index) => {
       const partial = differentiate(attributes.expression, index);
       if (input.dtype !== 'f32' || (partial.kind === 'constant' && partial.value === 0)) return null;
-      const full = mapOver(builder, attributes.dimensions, multiply(operand(inputs.length), partial), [
-        ...inputs,
-        gradient,
-      ]);
-      return sumTo(builder, full, input.dimensions);
+      const expression = multiply(operand(inputs.length), partial);
+      return sumMap(builder, attributes.dimensions, expression, [...inputs, gradient], input.dimensions);
     });
   },
   reference(inputs, { expression }, result, sizes) {
@@ -84,18 +88,41 @@ export const map: Primitive<MapAttributes> = {
   ],
 };
 
-/** The sum over the dimensions that `kept` lacks. A sum to a single number goes over each row first. */
-function sumTo(builder: Builder, node: Node, kept: readonly Dimension[]): Node {
-  const missing = node.dimensions.filter(dim => !hasDimension(kept, dim.name)).map(dim => dim.name);
-  const fixed = node.dimensions.filter(dim => dim.size !== null).map(dim => dim.name);
-  if (kept.length > 0 || fixed.length === missing.length || fixed.length === 0) return sum(builder, node, missing);
-  const rows = sum(builder, node, fixed);
-  return sum(
-    builder,
-    rows,
-    missing.filter(name => !fixed.includes(name)),
-  );
+/**
+ * An order of `dims` in which the sum over all that `kept` lacks is one over leading and one over trailing dimensions: those
+ * in the middle move to the end.
+ */
+function summable(dims: readonly Dimension[], kept: readonly Dimension[]): Dimension[] {
+  const leading = leadingMissing(dims, kept);
+  const rest = dims.slice(leading.length);
+  const isKept = (dim: Dimension) => hasDimension(kept, dim.name);
+  return [...leading, ...rest.filter(isKept), ...rest.filter(dim => !isKept(dim))];
 }
+
+/** The dimensions before the first that is kept; of a sum to a single number, those of run time: it goes over each row first. */
+function leadingMissing(dims: readonly Dimension[], kept: readonly Dimension[]): readonly Dimension[] {
+  const end = dims.findIndex(dim => (kept.length > 0 ? hasDimension(kept, dim.name) : dim.size !== null));
+  return end < 0 ? dims : dims.slice(0, end);
+}
+
+/** The sum of a map over the dimensions that `kept` lacks. */
+export function sumMap(
+  builder: Builder,
+  dims: readonly Dimension[],
+  expression: Scalar,
+  operands: readonly Node[],
+  kept: readonly Dimension[],
+): Node {
+  const full = mapOver(builder, summable(dims, kept), expression, operands);
+  const names = (list: readonly Dimension[]) => list.map(dim => dim.name);
+  const leading = leadingMissing(full.dimensions, kept);
+  const trailing = full.dimensions.slice(leading.length).filter(dim => !hasDimension(kept, dim.name));
+  return sum(builder, sum(builder, full, names(trailing)), names(leading));
+}
+
+/** The sum over the dimensions that `kept` lacks. */
+export const sumTo = (builder: Builder, node: Node, kept: readonly Dimension[]): Node =>
+  sumMap(builder, node.dimensions, operand(0), [node], kept);
 
 function evaluateMap(inputs: readonly Tensor[], expression: Scalar, dims: readonly Dimension[], sizes: Sizes): Tensor {
   const result = zeros(dims, sizes);
@@ -127,8 +154,9 @@ export function mapOver(
   const kept = [...new Set(read.map(index => all[index]!))];
   const renumbered = substitute(hoisted, index => operand(kept.indexOf(all[index]!)));
   const only = kept[0];
-  if (renumbered.kind === 'operand' && only!.dimensions.length === dimensions.length && only!.dtype === 'f32')
-    return only!;
+  const isSame = renumbered.kind === 'operand' && sameDimensions(only!.dimensions, dimensions);
+  // What is inline has no place of its own: a map gives it one.
+  if (isSame && only!.dtype === 'f32' && only!.primitive?.kernel !== 'inline') return only!;
   return builder.apply(map, kept, { expression: renumbered, dimensions });
 }
 

@@ -6,7 +6,8 @@ import { forEachIndex, strides, zeros } from '../graph/tensor.ts';
 
 export interface PairAttributes {
   readonly dimension: string;
-  /** The first `span` positions are paired; the rest stand alone. */
+  /** `span` positions from `from` on are paired; the rest stand alone. */
+  readonly from: number;
   readonly span: number;
   /** Pairs are neighbours, 2 i and 2 i + 1, instead of i and i + span / 2. */
   readonly interleaved: boolean;
@@ -21,18 +22,19 @@ export interface PairSegment {
 }
 
 /** The dimension cut into runs with one distance each: what an emitter loops over. */
-export function pairSegments({ span, interleaved }: PairAttributes, size: number): PairSegment[] {
-  const half = span / 2;
+export function pairSegments({ from, span, interleaved }: PairAttributes, size: number): PairSegment[] {
+  const [half, end] = [span / 2, from + span];
   const paired = interleaved
     ? [
-        { from: 0, to: span, step: 2, distance: 1 },
-        { from: 1, to: span, step: 2, distance: -1 },
+        { from, to: end, step: 2, distance: 1 },
+        { from: from + 1, to: end, step: 2, distance: -1 },
       ]
     : [
-        { from: 0, to: half, step: 1, distance: half },
-        { from: half, to: span, step: 1, distance: -half },
+        { from, to: from + half, step: 1, distance: half },
+        { from: from + half, to: end, step: 1, distance: -half },
       ];
-  return [...paired, { from: span, to: size, step: 1, distance: 0 }].filter(segment => segment.from < segment.to);
+  const alone = (first: number, to: number) => ({ from: first, to, step: 1, distance: 0 });
+  return [alone(0, from), ...paired, alone(end, size)].filter(segment => segment.from < segment.to);
 }
 
 const rows: Dimension = dimension('rows', 2);
@@ -46,12 +48,12 @@ export const pair: Primitive<PairAttributes> = {
     const dim = input!.dimensions.find(candidate => candidate.name === attributes.dimension);
     if (
       !dim?.size ||
-      attributes.span > dim.size ||
+      attributes.from + attributes.span > dim.size ||
       attributes.span % 2 !== 0 ||
       !hasDimension(input!.dimensions, dim.name)
     )
       throw new Error(
-        `pair: span ${attributes.span} of ${attributes.dimension} in ${showDimensions(input!.dimensions)}`,
+        `pair: ${attributes.span} from ${attributes.from} on of ${attributes.dimension} in ${showDimensions(input!.dimensions)}`,
       );
     return { dimensions: input!.dimensions, dtype: 'f32' };
   },
@@ -72,11 +74,15 @@ export const pair: Primitive<PairAttributes> = {
   cases: [
     {
       inputs: [{ dimensions: [rows, headDim], dtype: 'f32' }],
-      attributes: { dimension: 'head_dim', span: 6, interleaved: false },
+      attributes: { dimension: 'head_dim', from: 0, span: 6, interleaved: false },
     },
     {
       inputs: [{ dimensions: [rows, headDim], dtype: 'f32' }],
-      attributes: { dimension: 'head_dim', span: 4, interleaved: true },
+      attributes: { dimension: 'head_dim', from: 0, span: 4, interleaved: true },
+    },
+    {
+      inputs: [{ dimensions: [rows, headDim], dtype: 'f32' }],
+      attributes: { dimension: 'head_dim', from: 2, span: 4, interleaved: false },
     },
   ],
 };

@@ -45,7 +45,6 @@ export function compose(graph: Graph): Graph {
   }
   return makeGraph(
     graph.name,
-    graph.inputs.map(input => copies.get(input)!),
     graph.outputs.map(output => ({ ...output, node: copies.get(output.node)! })),
   );
 }

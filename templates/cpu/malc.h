@@ -4,8 +4,9 @@
  * malc_create allocates; nothing is allocated afterwards. Every function that can fail returns 0 or one of the codes below
  * and leaves a sentence in malc_message. No function exits the process or prints. A model is used by one thread at a time.
  *
- * Tokens and labels are int32, row-major [batch][time]; labels are already shifted (labels[b][t] is the token that
- * position t must predict) and -1 marks a position that is not scored. */
+ * Tokens, labels and roles are int32, row-major [batch][time]; labels are already shifted (labels[b][t] is the token that
+ * position t must predict) and -1 marks a position that is not scored. Roles, of the messages that tokens belong to, may
+ * be null, which is role 0 everywhere; only a model with role embeddings takes others. */
 #ifndef MALC_H
 #define MALC_H
 #include <stdint.h>
@@ -14,7 +15,7 @@
 extern "C" {
 #endif
 
-#define MALC_ABI 1
+#define MALC_ABI 2
 
 enum { MALC_OK = 0, MALC_NO_MEMORY = 1, MALC_BAD_ARGUMENT = 2 };
 
@@ -26,6 +27,7 @@ typedef struct {
   int64_t max_context; /* positions that the key-value cache holds; 0 for no cache */
   int32_t training;    /* 0: no gradients, no optimizer state, no saved activations */
   int32_t threads;     /* 0: as OpenMP chooses */
+  uint64_t seed;       /* of what training drops at random */
 } malc_options;
 
 typedef struct {
@@ -37,6 +39,7 @@ typedef struct {
 typedef struct {
   double loss;          /* mean negative log-likelihood in nats over all scored positions */
   double gradient_norm; /* before clipping; 0 where no gradient was computed */
+  double auxiliary;     /* what was added to the loss: of routers, and of predictions further ahead */
   int64_t scored;       /* positions that were scored */
 } malc_result;
 
@@ -58,6 +61,8 @@ int32_t malc_parameter_rank(int32_t index);
 int64_t malc_parameter_dimension(int32_t index, int32_t axis);
 /* 1 where weight decay applies (two or more dimensions). */
 int32_t malc_parameter_decays(int32_t index);
+/* 0 for a bias that balances experts: no gradient moves it, and its gradient's place holds the experts' loads. */
+int32_t malc_parameter_trained(int32_t index);
 
 enum { MALC_DATA = 0, MALC_GRADIENT = 1, MALC_FIRST_MOMENT = 2, MALC_SECOND_MOMENT = 3 };
 /* Address of a parameter's values, gradient or moments; null where the model was not created for training. */
@@ -67,21 +72,26 @@ float *malc_parameter_address(malc_model *model, int32_t index, int32_t what);
 int malc_initialize(malc_model *model, uint64_t seed);
 
 /* One optimizer step over micro_batches x batch sequences, given one after the other. The loss is the mean over all scored
- * positions of the whole step, so micro-batching does not change the mathematics. With update null the gradients are
+ * positions of the whole step, so micro-batching does not change the mathematics; only a router's loss, which is not a mean
+ * over positions, is averaged over micro-batches. What is dropped depends on the seed, on update->update and on each
+ * sequence's place in the step. With update null the gradients are
  * computed and left in place, and no weight moves; nor does one where the gradient's norm is not finite. */
-int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, int64_t micro_batches, int64_t batch,
-              int64_t time, const malc_adamw *update, malc_result *result);
+int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles,
+              int64_t micro_batches, int64_t batch, int64_t time, const malc_adamw *update, malc_result *result);
 
 /* Loss without gradients. */
-int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *labels, int64_t batch, int64_t time,
-                  malc_result *result);
+int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles,
+                  int64_t batch, int64_t time, malc_result *result);
 
 /* Logits of every position: [batch][time][vocabulary]. */
-int malc_forward(malc_model *model, const int32_t *tokens, int64_t batch, int64_t time, float *logits);
+int malc_forward(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time,
+                 float *logits);
 
 /* Appends `time` tokens of each sequence to the key-value cache at position `start` and returns the logits that follow the
- * last of them: [batch][vocabulary]. start = 0 begins a new text; the same batch must be used from then on. */
-int malc_decode(malc_model *model, const int32_t *tokens, int64_t batch, int64_t time, int64_t start, float *logits);
+ * last of them: [batch][vocabulary]. start = 0 begins a new text; the same batch must be used from then on. A model with a
+ * recurrent state, which remembers no earlier position, goes on only where the last call ended. */
+int malc_decode(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time,
+                int64_t start, float *logits);
 
 #ifdef __cplusplus
 }

@@ -210,6 +210,16 @@ MALC_SEPARATE void malc_multiply_panels(float *tile, int64_t tile_stride, malc_m
   }
 }
 
+/* malc_multiply_panels for any number of rows, where inner <= MALC_DEPTH / 4: in parts that MALC_SCRATCH is enough for. */
+MALC_STATIC void malc_multiply_tall(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_panels right,
+                                    int64_t inner, int64_t columns, float *scratch, bool accumulate) {
+  for (int64_t i = 0; i < rows; i += 4 * MALC_ROWS) {
+    const malc_matrix part = { left.data + i * left.row_stride, left.row_stride, left.column_stride };
+    malc_multiply_panels(tile + i * tile_stride, tile_stride, part, malc_least(4 * MALC_ROWS, rows - i), right, inner,
+                         columns, scratch, accumulate);
+  }
+}
+
 /* The panels of a packed right operand from `column` on. */
 MALC_INLINE malc_panels malc_packed_panels(const float *packed, int64_t inner, int64_t column) {
   return (malc_panels){ packed + column * inner, MALC_TILE_COLUMNS, MALC_TILE_COLUMNS * inner };

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 #include "matmul.h"
+#include "random.h"
 
 #ifndef _OPENMP /* one thread does all, and the pragmas mean nothing */
 static inline int omp_get_max_threads(void) { return 1; }
@@ -23,17 +24,24 @@ static inline int64_t malc_task_rows(int64_t rows, int64_t chunks) {
   return malc_least(whole, MALC_ROWS);
 }
 
-/* ---- Random numbers: Philox4x32-10 (Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011) ---- */
-
-static void malc_philox(uint32_t counter[4], uint32_t key0, uint32_t key1) {
-  for (int round = 0; round < 10; round++, key0 += 0x9E3779B9u, key1 += 0xBB67AE85u) {
-    const uint64_t a = (uint64_t)0xD2511F53u * counter[0], b = (uint64_t)0xCD9E8D57u * counter[2];
-    counter[0] = (uint32_t)(b >> 32) ^ counter[1] ^ key0;
-    counter[1] = (uint32_t)b;
-    counter[2] = (uint32_t)(a >> 32) ^ counter[3] ^ key1;
-    counter[3] = (uint32_t)a;
+/* Adds up `number` tensors of `count` elements, which lie one after the other in `parts`, in that order. Opens a parallel
+ * region. */
+MALC_STATIC void malc_add_parts(float *sum, const float *parts, int64_t count, int64_t number, bool accumulate) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < count; i++) {
+    double total = accumulate ? sum[i] : 0.0;
+    for (int64_t part = 0; part < number; part++) total += parts[part * count + i];
+    sum[i] = (float)total;
   }
 }
+
+/* Copies `width` elements; `lanes` is a constant and most often the width, and then the copy is a few instructions. */
+MALC_INLINE void malc_copy_lanes(float *to, const float *from, int64_t width, int64_t lanes) {
+  if (width == lanes) memcpy(to, from, (size_t)lanes * sizeof *to);
+  else memcpy(to, from, (size_t)width * sizeof *to);
+}
+
+/* ---- Random initial weights ---- */
 
 /* Normal numbers by Box and Muller (1958). Element i depends on seed, stream and i alone. */
 static void malc_normal(float *values, int64_t count, float deviation, uint64_t seed, uint32_t stream) {
@@ -46,6 +54,16 @@ static void malc_normal(float *values, int64_t count, float deviation, uint64_t 
       const double angle = 6.283185307179586 * bits[n | 1] / 4294967296.0;
       values[quad * 4 + n] = (float)(deviation * radius * (n & 1 ? sin(angle) : cos(angle)));
     }
+  }
+}
+
+/* Numbers whose softplus is uniform between 0.001 and 0.1 on a logarithmic scale: where Mamba's step sizes start. */
+static __attribute__((unused)) void malc_time_steps(float *values, int64_t count, uint64_t seed, uint32_t stream) {
+  for (int64_t i = 0; i < count; i++) {
+    uint32_t bits[4] = { (uint32_t)i, (uint32_t)(i >> 32), stream, 0 };
+    malc_philox(bits, (uint32_t)seed, (uint32_t)(seed >> 32));
+    const double step = 0.001 * pow(100.0, bits[0] / 4294967296.0);
+    values[i] = (float)(step + log(-expm1(-step))); /* softplus inverted */
   }
 }
 

@@ -1,19 +1,31 @@
 // Attention in plain float64 loops, forward and backward: what the compiled kernels are held against.
+import { uniform } from '../../compiler/scalar/philox.ts';
 
 export interface AttentionShape {
   readonly heads: number;
   readonly kvHeads: number;
+  /** Elements of a query and of a key. */
   readonly dim: number;
+  /** Elements of a value that are used, and that there are. */
+  readonly valueDim: number;
+  readonly valueWidth: number;
   readonly causal: boolean;
   /** Keys that a query sees, itself included; 0 for all. */
   readonly window: number;
-  /** What a pair's scaled score becomes, with its derivative, and whether the pair is looked at; null for what is usual. */
+  /** What a pair's scaled score becomes, with its derivatives, and whether the pair is looked at; null for what is usual. */
   readonly pair: PairRule | null;
+  /** Whether each head has a logit without a value. */
+  readonly sinks: boolean;
+  /** Share of the weights that training drops. */
+  readonly dropout: number;
 }
 
 export interface PairRule {
-  score(score: number, query: number, key: number, head: number): number;
-  slope(score: number, query: number, key: number, head: number): number;
+  /** Whether the score reads the head's slope. */
+  readonly learned: boolean;
+  score(score: number, slope: number, query: number, key: number, head: number): number;
+  byProduct(score: number, slope: number, query: number, key: number, head: number): number;
+  bySlope(score: number, slope: number, query: number, key: number, head: number): number;
   sees(query: number, key: number, head: number): boolean;
 }
 
@@ -28,117 +40,133 @@ export interface Positions {
 
 type Numbers = Float32Array | Float64Array;
 
+/** What attention is given. */
+export interface Given<N extends Numbers = Numbers> {
+  readonly positions: Positions;
+  /** [batch][time][heads][dim] */
+  readonly query: N;
+  /** [batch][stride][kvHeads][dim], and of valueWidth elements. */
+  readonly key: N;
+  readonly value: N;
+  /** [heads] */
+  readonly sinks: N;
+  readonly slopes: N;
+  /** What dropout draws by, and whether it does: where not 0. */
+  readonly noise: Int32Array;
+  readonly training: number;
+}
+
 function sees({ causal, window, pair }: AttentionShape, position: number, key: number, head: number): boolean {
   const reached = (!causal || key <= position) && (window === 0 || position - key < window);
   return reached && (pair === null || pair.sees(position, key, head));
 }
 
-/** Calls `visit` for every query head: where its query and the keys' first element lie, and its row among all rows. */
-function forEachHead(
-  { heads, kvHeads, dim }: AttentionShape,
-  { batch, time, start, stride }: Positions,
-  visit: (row: number, position: number, keys: number) => void,
-): void {
-  for (let b = 0; b < batch; b++)
+/** A query of one head: its row among all rows, its place in the text, and the first of its keys. */
+interface Row {
+  readonly row: number;
+  readonly sequence: number;
+  readonly position: number;
+  readonly head: number;
+  readonly firstKey: number;
+}
+
+function forEachRow({ heads, kvHeads }: AttentionShape, { positions }: Given, visit: (row: Row) => void): void {
+  const { batch, time, start, stride } = positions;
+  for (let sequence = 0; sequence < batch; sequence++)
     for (let i = 0; i < time; i++)
-      for (let h = 0; h < heads; h++) {
-        const shared = Math.floor(h / (heads / kvHeads));
-        visit((b * time + i) * heads + h, start + i, (b * stride * kvHeads + shared) * dim);
+      for (let head = 0; head < heads; head++) {
+        const shared = Math.floor(head / (heads / kvHeads));
+        visit({
+          row: (sequence * time + i) * heads + head,
+          sequence,
+          position: start + i,
+          head,
+          firstKey: sequence * stride * kvHeads + shared,
+        });
       }
 }
 
-/** The softmax weights of one query over all keys, its scores' slopes, and the logarithm of the sum of their exponentials. */
-function weigh(
-  shape: AttentionShape,
-  positions: Positions,
-  scale: number,
-  query: Numbers,
-  key: Numbers,
-  row: number,
-  position: number,
-  keys: number,
-): { weights: Float64Array; slopes: Float64Array; logSumExp: number } {
-  const weights = new Float64Array(positions.context);
-  const slopes = new Float64Array(positions.context);
-  const head = row % shape.heads;
-  const step = shape.kvHeads * shape.dim;
-  let most = -Infinity;
-  for (let j = 0; j < positions.context; j++) {
-    if (!sees(shape, position, j, head)) continue;
-    let score = 0;
-    for (let d = 0; d < shape.dim; d++) score += query[row * shape.dim + d]! * key[keys + j * step + d]!;
-    weights[j] = shape.pair ? shape.pair.score(score * scale, position, j, head) : score * scale;
-    slopes[j] = shape.pair ? shape.pair.slope(score * scale, position, j, head) : 1;
-    most = Math.max(most, weights[j]!);
-  }
-  let sum = 0;
-  for (let j = 0; j < positions.context; j++) {
-    weights[j] = sees(shape, position, j, head) ? Math.exp(weights[j]! - most) : 0;
-    sum += weights[j]!;
-  }
-  // A query that sees nothing has no weights.
-  return { weights: weights.map(weight => weight / (sum || 1)), slopes, logSumExp: Math.log(sum) + most };
+interface Weight {
+  /** The softmax of this key, and what dropout multiplies it by. */
+  readonly weight: number;
+  readonly kept: number;
+  readonly byProduct: number;
+  readonly bySlope: number;
+  /** Which key and value. */
+  readonly source: number;
 }
 
-/** output and log-sum-exp of attention over query [batch][time][heads][dim], key and value [batch][stride][kvHeads][dim]. */
-export function attend(
-  shape: AttentionShape,
-  positions: Positions,
-  scale: number,
-  query: Numbers,
-  key: Numbers,
-  value: Numbers,
-): { output: Float64Array; logSumExp: Float64Array } {
-  const { dim, heads, kvHeads } = shape;
-  const rows = positions.batch * positions.time * heads;
-  const output = new Float64Array(rows * dim);
-  const logSums = new Float64Array(rows);
-  forEachHead(shape, positions, (row, position, keys) => {
-    const { weights, logSumExp } = weigh(shape, positions, scale, query, key, row, position, keys);
-    logSums[row] = logSumExp;
-    weights.forEach((weight, j) => {
-      if (weight === 0) return;
-      for (let d = 0; d < dim; d++) output[row * dim + d]! += weight * value[keys + j * kvHeads * dim + d]!;
+/** The keys that one query sees, and the logarithm of the sum of the exponentials of their scores. */
+function weigh(shape: AttentionShape, scale: number, given: Given, { row, sequence, position, head, firstKey }: Row) {
+  const { dim, pair, dropout } = shape;
+  const slope = given.slopes[head]!;
+  const scores: number[] = [];
+  const seen: Omit<Weight, 'weight'>[] = [];
+  for (let j = 0; j < given.positions.context; j++) {
+    if (!sees(shape, position, j, head)) continue;
+    const source = firstKey + j * shape.kvHeads;
+    let score = 0;
+    for (let d = 0; d < dim; d++) score += given.query[row * dim + d]! * given.key[source * dim + d]!;
+    const at = [score * scale, slope, position, j, head] as const;
+    const drops = dropout > 0 && given.training !== 0;
+    const isDropped = drops && uniform(given.noise, sequence, 256 + head, j, position) < dropout;
+    scores.push(pair ? pair.score(...at) : at[0]);
+    seen.push({
+      source,
+      kept: isDropped ? 0 : drops ? 1 / (1 - dropout) : 1,
+      byProduct: pair ? pair.byProduct(...at) : 1,
+      bySlope: pair ? pair.bySlope(...at) : 0,
     });
+  }
+  const logits = shape.sinks ? [...scores, given.sinks[head]!] : scores;
+  const most = Math.max(...logits);
+  const logSumExp = most + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - most), 0));
+  return { logSumExp, weights: seen.map((key, n): Weight => ({ ...key, weight: Math.exp(scores[n]! - logSumExp) })) };
+}
+
+/** The output [batch][time][heads][valueDim] and the log-sum-exp [batch][time][heads] of attention. */
+export function attend(shape: AttentionShape, scale: number, given: Given) {
+  const { dim, valueDim, valueWidth } = shape;
+  const rows = given.query.length / dim;
+  const output = new Float64Array(rows * valueDim);
+  const logSums = new Float64Array(rows);
+  forEachRow(shape, given, place => {
+    const { weights, logSumExp } = weigh(shape, scale, given, place);
+    logSums[place.row] = logSumExp;
+    for (const { weight, kept, source } of weights)
+      for (let d = 0; d < valueDim; d++)
+        output[place.row * valueDim + d]! += kept * weight * given.value[source * valueWidth + d]!;
   });
   return { output, logSumExp: logSums };
 }
 
-/** The gradients of sum(output * outputGradient), and delta, the row sums of output * outputGradient. */
-export function attendBackward(
-  shape: AttentionShape,
-  positions: Positions,
-  scale: number,
-  query: Numbers,
-  key: Numbers,
-  value: Numbers,
-  outputGradient: Numbers,
-): { query: Float64Array; key: Float64Array; value: Float64Array; delta: Float64Array } {
-  const { dim, kvHeads } = shape;
-  const { output } = attend(shape, positions, scale, query, key, value);
+/** The gradients of sum(output * outputGradient); those of the slopes are [batch][heads]. */
+export function attendBackward(shape: AttentionShape, scale: number, given: Given, outputGradient: Numbers) {
+  const { heads, dim, valueDim, valueWidth } = shape;
+  const { output } = attend(shape, scale, given);
   const gradient = {
-    query: new Float64Array(query.length),
-    key: new Float64Array(key.length),
-    value: new Float64Array(value.length),
-    delta: new Float64Array(query.length / dim),
+    query: new Float64Array(given.query.length),
+    key: new Float64Array(given.key.length),
+    value: new Float64Array(given.value.length),
+    slopes: new Float64Array(given.positions.batch * heads),
   };
-  forEachHead(shape, positions, (row, position, keys) => {
-    const { weights, slopes } = weigh(shape, positions, scale, query, key, row, position, keys);
+  forEachRow(shape, given, place => {
+    const { row, sequence, head } = place;
     let delta = 0;
-    for (let d = row * dim; d < (row + 1) * dim; d++) delta += output[d]! * outputGradient[d]!;
-    gradient.delta[row] = delta;
-    weights.forEach((weight, j) => {
-      if (weight === 0) return;
-      const at = keys + j * kvHeads * dim;
-      let slope = -delta;
-      for (let d = 0; d < dim; d++) slope += outputGradient[row * dim + d]! * value[at + d]!;
-      slope *= slopes[j]! * weight * scale;
+    for (let d = row * valueDim; d < (row + 1) * valueDim; d++) delta += output[d]! * outputGradient[d]!;
+    for (const { weight, kept, byProduct, bySlope, source } of weigh(shape, scale, given, place).weights) {
+      let product = 0;
+      for (let d = 0; d < valueDim; d++)
+        product += outputGradient[row * valueDim + d]! * given.value[source * valueWidth + d]!;
+      const rise = weight * (kept * product - delta);
+      gradient.slopes[sequence * heads + head]! += rise * bySlope;
+      for (let d = 0; d < valueDim; d++)
+        gradient.value[source * valueWidth + d]! += kept * weight * outputGradient[row * valueDim + d]!;
       for (let d = 0; d < dim; d++) {
-        gradient.value[at + d]! += weight * outputGradient[row * dim + d]!;
-        gradient.query[row * dim + d]! += slope * key[at + d]!;
-        gradient.key[at + d]! += slope * query[row * dim + d]!;
+        gradient.query[row * dim + d]! += scale * byProduct * rise * given.key[source * dim + d]!;
+        gradient.key[source * dim + d]! += scale * byProduct * rise * given.query[row * dim + d]!;
       }
-    });
+    }
   });
   return gradient;
 }

@@ -1,13 +1,15 @@
-/* Opens the static functions of templates/cpu to test/cpu-kernels.test.ts. attention.c holds the rendered templates. */
+/* Opens the static functions of templates/cpu to test/cpu-kernels.test.ts. attention.c holds the kernels of test/cpu/attention-shapes.ts. */
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include "math.h"
 #include "matmul.h"
+#include "random.h"
 #include "attention.c"
 
-_Static_assert(MALC_SCRATCH == MATMUL_SCRATCH, "attention-scratch.ts agrees with matmul.h");
-_Static_assert(MALC_PANEL == PANEL_COLUMNS, "attention-scratch.ts agrees with matmul.h");
+_Static_assert(MALC_SCRATCH == MATMUL_SCRATCH, "block-sizes.ts agrees with matmul.h");
+_Static_assert(MALC_DEPTH == BLOCK_DEPTH, "block-sizes.ts agrees with matmul.h");
+_Static_assert(MALC_PANEL == PANEL_COLUMNS, "block-sizes.ts agrees with matmul.h");
 _Static_assert(MALC_ROWS == KEY_BLOCK && QUERY_BLOCK % MALC_TILE_COLUMNS == 0, "attention's blocks are made of tiles");
 _Static_assert(MALC_ROWS % MALC_TILE_ROWS == 0 && MALC_PANEL % MALC_TILE_COLUMNS == 0, "blocks are made of tiles");
 _Static_assert(MALC_ROWS / MALC_TILE_ROWS * MALC_STRIP * MALC_DEPTH <= MALC_SCRATCH, "scratch holds the strips");

@@ -52,33 +52,33 @@ static record run(int32_t threads, int32_t training) {
   record kept = { NULL, 0, 0 };
   malc_model *model = NULL;
   malc_result result;
-  const malc_options options = { BATCH, TIME, CONTEXT, training, threads };
+  const malc_options options = { BATCH, TIME, CONTEXT, training, threads, 7 };
   expect(logits && malc_create(&options, &model) == MALC_OK, "create", model);
   expect(malc_initialize(model, 5) == MALC_OK, "initialize", model);
 
   /* The second step has fewer rows than any block; the first adds two micro-batches up. */
   malc_adamw update = { 0.01f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 1 };
   if (training) {
-    expect(malc_step(model, tokens, labels, 2, BATCH, TIME, &update, &result) == MALC_OK, "step", model);
+    expect(malc_step(model, tokens, labels, NULL, 2, BATCH, TIME, &update, &result) == MALC_OK, "step", model);
     keep_result(&kept, result);
     update.update = 2;
-    expect(malc_step(model, tokens + 1, labels + 1, 1, 1, 5, &update, &result) == MALC_OK, "small step", model);
+    expect(malc_step(model, tokens + 1, labels + 1, NULL, 1, 1, 5, &update, &result) == MALC_OK, "small step", model);
     keep_result(&kept, result);
   } else {
-    expect(malc_step(model, tokens, labels, 1, 1, 1, &update, &result) == MALC_BAD_ARGUMENT, "no training", model);
+    expect(malc_step(model, tokens, labels, NULL, 1, 1, 1, &update, &result) == MALC_BAD_ARGUMENT, "no training", model);
   }
 
-  expect(malc_evaluate(model, tokens, labels, 2, 13, &result) == MALC_OK, "evaluate", model);
+  expect(malc_evaluate(model, tokens, labels, NULL, 2, 13, &result) == MALC_OK, "evaluate", model);
   keep_result(&kept, result);
-  expect(malc_forward(model, tokens, BATCH, TIME, logits) == MALC_OK, "forward", model);
+  expect(malc_forward(model, tokens, NULL, BATCH, TIME, logits) == MALC_OK, "forward", model);
   keep(&kept, logits, (int64_t)MOST * vocabulary);
   for (int64_t start = 0, time = 10; start + time <= CONTEXT; start += time, time = time == 10 ? 3 : 1) {
-    expect(malc_decode(model, tokens, BATCH, time, start, logits) == MALC_OK, "decode", model);
+    expect(malc_decode(model, tokens, NULL, BATCH, time, start, logits) == MALC_OK, "decode", model);
     keep(&kept, logits, (int64_t)BATCH * vocabulary);
   }
-  expect(malc_decode(model, tokens, BATCH, 1, CONTEXT, logits) == MALC_BAD_ARGUMENT, "full cache", model);
+  expect(malc_decode(model, tokens, NULL, BATCH, 1, CONTEXT, logits) == MALC_BAD_ARGUMENT, "full cache", model);
   tokens[0] = vocabulary;
-  expect(malc_forward(model, tokens, 1, 1, logits) == MALC_BAD_ARGUMENT, "a token too large", model);
+  expect(malc_forward(model, tokens, NULL, 1, 1, logits) == MALC_BAD_ARGUMENT, "a token too large", model);
 
   for (int32_t index = 0; index < malc_parameter_count(); index++)
     keep(&kept, malc_parameter_address(model, index, MALC_DATA), parameter_floats(index));

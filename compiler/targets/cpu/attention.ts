@@ -1,51 +1,59 @@
 // Emits attention, forward and backward, from the frames in templates/cpu.
 import type { Node } from '../../graph/graph.ts';
 import type { AttentionKernel } from '../../kernels/kernel.ts';
-import { type AttentionAttributes, type AttentionShape, scoreSlope } from '../../ops/attention.ts';
+import { type AttentionAttributes, type AttentionShape, extraInputs } from '../../ops/attention.ts';
 import type { AttentionGradientAttributes } from '../../ops/attention-gradient.ts';
-import type { Scalar } from '../../scalar/expression.ts';
 import { renderTemplate } from '../../template.ts';
+import { type PairFunction, type PairFunctions, type PairPlace, pairFunctions } from './attention-pairs.ts';
 import { attentionScratch, keyBlock, queryBlock } from './block-sizes.ts';
 import type { Argument, KernelSource } from './kernel-source.ts';
-import { floatLiteral, printCondition, printScalar, type Spelling } from './scalar.ts';
+import { floatLiteral } from './scalar.ts';
 import { ownName } from './writer.ts';
+
+/** Sizes that a kernel of attention is compiled for. */
+export interface AttentionSizes {
+  readonly heads: number;
+  readonly kvHeads: number;
+  /** Elements of a query and of a key. */
+  readonly headDim: number;
+  /** Elements of a value vector, used or not. */
+  readonly valueWidth: number;
+}
 
 export function emitAttention(kernel: AttentionKernel): KernelSource {
   const [first] = kernel.members as [Node];
-  const shape = first.attributes as AttentionAttributes;
-  const [query, key] = first.inputs as [Node, Node];
-  const headDim = query.dimensions[3]!.size!;
-  const fields = {
-    name: ownName,
-    comment: comment(first),
+  const shape = first.attributes as AttentionShape;
+  const [query, key, value] = first.inputs as [Node, Node, Node];
+  const sizes = {
     heads: query.dimensions[2]!.size!,
-    kv_heads: key.dimensions[2]!.size!,
-    head_dim: headDim,
-    scale: floatLiteral(shape.scale),
-    causal: shape.causal,
-    window: shape.window,
-    ...pairFunctions(shape),
-    query_block: queryBlock,
-    key_block: keyBlock,
+    kvHeads: key.dimensions[2]!.size!,
+    headDim: query.dimensions[3]!.size!,
+    valueWidth: value.dimensions[3]!.size!,
   };
-  const scratch: Argument = { kind: 'scratch', floats: attentionScratch(headDim) };
-  if (kernel.kind === 'attention-gradient')
+  const scratch: Argument = { kind: 'scratch', floats: attentionScratch(sizes.headDim, shape.value_dim) };
+  const common = first.inputs.slice(0, kernel.kind === 'attention' ? 3 : 6);
+  const extras = extraInputs(first.inputs.slice(common.length), shape.extras);
+  const { sinks, slopes, noise, training } = extras;
+  const further = [sinks, slopes, noise, training].filter(node => node !== undefined).map(input);
+  if (kernel.kind === 'attention-gradient') {
+    const gradients = gradientsOf(kernel);
     return {
-      text: renderTemplate('cpu/attention_backward.c.hbs', fields),
-      arguments: [...texts('run->batch', 'run->time'), ...first.inputs.map(input), ...gradients(kernel), scratch],
+      text: backwardSource(ownName, comment(first), sizes, shape, gradients.length > 3),
+      arguments: [...texts('run->batch', 'run->time'), ...common.map(input), ...further, ...gradients, scratch],
     };
-  const cached = first.inputs.length === 4;
+  }
   return {
-    text: renderTemplate('cpu/attention_forward.c.hbs', fields),
+    text: forwardSource(ownName, comment(first), sizes, shape),
     arguments: [
       // Sequences and queries; keys and the first query's position; keys between two sequences.
       ...texts('run->batch', 'run->time'),
-      ...(cached
+      ...(extras.start
         ? texts('run->start + run->time', 'run->start', 'run->context')
         : texts('run->time', '0', 'run->time')),
-      ...first.inputs.slice(0, 3).map(input),
+      ...common.map(input),
       memberOrNull(kernel, 'output'),
       memberOrNull(kernel, 'log_sum_exp'),
+      ...further,
       scratch,
     ],
   };
@@ -60,36 +68,124 @@ function comment({ origin, attributes }: Node): string {
   return `${origin === '' ? '' : `${origin}: `}output = ${weights} value`;
 }
 
-/** Bodies of the functions of a query and a key that the frames are given, in C; '' for what the kernel does without. */
-export interface PairFunctions {
-  readonly score: string;
-  readonly slope: string;
-  readonly mask: string;
-  /** Whether there is any of them: only then does a block need to know its head. */
-  readonly by_pair: boolean;
-}
-
-/** A shape's score, its derivative and its mask as bodies of C functions. */
-export function pairFunctions(shape: AttentionShape): PairFunctions {
-  const slope = scoreSlope(shape);
-  return {
-    score: shape.score ? functionBody(shape.score, printScalar) : '',
-    slope: slope ? functionBody(slope, printScalar) : '',
-    mask: shape.mask ? functionBody(shape.mask, printCondition) : '',
-    by_pair: shape.score !== null || shape.mask !== null,
-  };
-}
-
-const pairSpelling: Spelling = { operand: () => 'score', coordinate: name => name };
-
-function functionBody(scalar: Scalar, print: typeof printScalar): string {
-  const lines: string[] = [];
-  const result = print(scalar, pairSpelling, text => {
-    const name = `part_${lines.length}`;
-    lines.push(`const float ${name} = ${text};`);
-    return name;
+/**
+ * The forward kernel.
+ * @param origin what the comment above it says
+ */
+export function forwardSource(name: string, origin: string, sizes: AttentionSizes, shape: AttentionShape): string {
+  const functions = pairFunctions(name, shape, []);
+  const { score, sees, kept } = functions;
+  const hasSinks = shape.extras.includes('sinks');
+  const calls = (place: PairPlace) => ({
+    score: score?.call(place) ?? '',
+    sees: sees?.call(place) ?? '',
+    kept: kept?.call(place) ?? '',
   });
-  return [...lines, `return ${result};`].join('\n  ');
+  return renderTemplate('cpu/attention_forward.c.hbs', {
+    ...frameFields(name, origin, sizes, shape, functions, hasSinks),
+    kept: kept !== null,
+    sinks: hasSinks,
+    block: calls(inBlock),
+    few: calls(inFew),
+  });
+}
+
+/**
+ * The backward kernel.
+ * @param slopeGradient whether it computes the slopes' gradient too
+ */
+export function backwardSource(
+  name: string,
+  origin: string,
+  sizes: AttentionSizes,
+  shape: AttentionShape,
+  slopeGradient: boolean,
+): string {
+  const functions = pairFunctions(name, shape, slopeGradient ? ['product', 'slope'] : ['product']);
+  const { score, byProduct, bySlope, sees, kept } = functions;
+  return renderTemplate('cpu/attention_backward.c.hbs', {
+    ...frameFields(name, origin, sizes, shape, functions, false),
+    score: score?.call(inBackward) ?? inBackward.score,
+    sees: sees?.call(inBackward) ?? '',
+    kept: kept?.call(inBackward) ?? '',
+    rise: byProduct?.call(inBackward) ?? '',
+    tilt: bySlope?.call(inBackward) ?? '',
+    product_gradient: byProduct ? `scale f' dS` : 'scale dS',
+  });
+}
+
+/** In a block, where each lane is a query. */
+const inBlock: PairPlace = {
+  score: 'scores[j * lanes + lane]',
+  slope: 'slope',
+  query: '(int32_t)position + lane',
+  key: '(int32_t)(start + j)',
+  head: 'head',
+  noise: 'noise',
+  sequence: 'sequence',
+};
+
+/** In a block of the backward pass, which asks more than one function. */
+const inBackward: PairPlace = { ...inBlock, score: 'product', query: 'query_position', key: 'key_position' };
+
+/** In the path of few queries, where each lane is a key. */
+const inFew: PairPlace = {
+  ...inBlock,
+  score: 'own[j]',
+  query: '(int32_t)position',
+  key: '(int32_t)start + j',
+  head: 'head + (int32_t)h',
+};
+
+/** What both frames are rendered with. */
+function frameFields(
+  name: string,
+  origin: string,
+  { heads, kvHeads, headDim, valueWidth }: AttentionSizes,
+  { scale, causal, window, value_dim: valueDim, extras }: AttentionShape,
+  functions: PairFunctions,
+  hasSinks: boolean,
+) {
+  const all = (Object.values(functions) as (PairFunction | null)[]).filter(each => each !== null);
+  const reads = (parameter: keyof PairPlace) => all.some(({ reads }) => reads.includes(parameter));
+  const hasSlopes = extras.includes('slopes');
+  const hasNoise = functions.kept !== null;
+  const perHead = [...(hasSinks ? ['sinks'] : []), ...(hasSlopes ? ['slopes'] : [])];
+  const pointers = perHead.map(extra => `const float *${extra}`);
+  const needsHead = perHead.length > 0 || reads('head');
+  const notes = [
+    ...(perHead.length > 0 ? [`${perHead.join(', ')}: [${heads}].`] : []),
+    ...(hasNoise ? ['noise: what dropout draws by; it does where training is not 0.'] : []),
+  ];
+  const values = valueDim === headDim ? '' : `, values of ${valueDim}`;
+  return {
+    name,
+    comment: origin,
+    title: `${heads} query heads of ${headDim} elements over ${kvHeads} key heads${values}`,
+    heads,
+    kv_heads: kvHeads,
+    head_dim: headDim,
+    value_dim: valueDim,
+    value_width: valueWidth,
+    scale: floatLiteral(scale),
+    causal,
+    window,
+    query_block: queryBlock,
+    key_block: keyBlock,
+    functions: all.map(({ text }) => text).join('\n'),
+    slopes: reads('slope'),
+    reads_query: reads('query'),
+    reads_key: reads('key'),
+    // What the kernel is given besides, and what a block is given of it.
+    extras: [...pointers, ...(hasNoise ? ['const int32_t *noise, const float *training'] : [])].join(', '),
+    extras_comment: notes.join(' '),
+    parameters: [
+      ...(needsHead ? ['int32_t head'] : []),
+      ...pointers,
+      ...(hasNoise ? ['const int32_t *noise, int64_t sequence'] : []),
+    ].join(', '),
+    arguments: [...(needsHead ? ['(int32_t)h'] : []), ...perHead, ...(hasNoise ? ['noise, b'] : [])].join(', '),
+  };
 }
 
 const texts = (...list: string[]): Argument[] => list.map(text => ({ kind: 'text', text }));
@@ -100,10 +196,15 @@ function memberOrNull(kernel: AttentionKernel, result: AttentionAttributes['resu
   return node ? { kind: 'output', node, name: result } : { kind: 'text', text: 'NULL' };
 }
 
-function gradients(kernel: AttentionKernel): Argument[] {
-  return (['query', 'key', 'value'] as const).map(of => {
-    const node = kernel.members.find(member => (member.attributes as AttentionGradientAttributes).of === of);
+/** The kernel's outputs: of query, key and value all, of the slopes where it is wanted. */
+function gradientsOf(kernel: AttentionKernel): Argument[] {
+  const find = (of: AttentionGradientAttributes['of']) =>
+    kernel.members.find(member => (member.attributes as AttentionGradientAttributes).of === of);
+  const needed = (['query', 'key', 'value'] as const).map((of): Argument => {
+    const node = find(of);
     if (!node) throw new Error(`attention's gradient of its ${of} is not wanted; the kernel computes all three`);
     return { kind: 'output', node, name: of };
   });
+  const slope = find('slope');
+  return slope ? [...needed, { kind: 'output', node: slope, name: 'slope' }] : needed;
 }

@@ -1,29 +1,24 @@
-// Block sizes of the CPU's products and attention, and the scratch memory that attention needs for each thread.
-import { UserError } from '../../diagnostic.ts';
+// Block sizes of the CPU's products and attention, and the scratch memory that they need for each thread.
 
 /** Query positions in one block: a multiple of every machine's tile columns, and enough to pay for packing the keys. */
 export const queryBlock = 64;
-/** MALC_ROWS, MALC_SCRATCH and MALC_PANEL of templates/cpu/matmul.h; test/cpu/kernels.c asserts that they agree. */
+/** MALC_ROWS, MALC_DEPTH, MALC_SCRATCH and MALC_PANEL of templates/cpu/matmul.h; test/cpu/kernels.c asserts that they agree. */
 export const blockRows = 96;
+export const blockDepth = 384;
 export const matmulScratch = 49152;
 export const panelColumns = 32;
 /** Key positions in one block of attention: the rows of its products. */
 export const keyBlock = blockRows;
-/** With more, the strips of a transposed block of values would not fit in MALC_SCRATCH. */
-const largestHeadDim = 384;
 
 /**
  * Floats of scratch that attention_forward.c.hbs and attention_backward.c.hbs need for each thread.
- *
- * @throws UserError where heads of `headDim` elements are too large for these kernels.
+ * @param headDim elements of a query and of a key
+ * @param valueDim elements of a value
  */
-export function attentionScratch(headDim: number): number {
-  if (headDim > largestHeadDim)
-    throw new UserError(
-      `attention heads of ${headDim} elements are not supported on the CPU: use more heads, of at most ${largestHeadDim}`,
-    );
-  const padded = Math.ceil(headDim / panelColumns) * panelColumns;
-  const operands = 5 * padded * queryBlock;
+export function attentionScratch(headDim: number, valueDim: number): number {
+  const padded = (elements: number) => Math.ceil(elements / panelColumns) * panelColumns;
+  // Backward: the queries, their packed form and their gradient; the output's gradient and its packed form.
+  const operands = (3 * padded(headDim) + 2 * padded(valueDim)) * queryBlock;
   const scores = 2 * keyBlock * queryBlock;
   const statistics = 3 * queryBlock;
   return matmulScratch + operands + scores + statistics;

@@ -3,9 +3,12 @@
 import type { Dimension } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { MapAttributes } from '../../ops/map.ts';
+import type { PadAttributes } from '../../ops/pad.ts';
 import { type PairAttributes, type PairSegment, pairSegments } from '../../ops/pair.ts';
+import type { RandomAttributes } from '../../ops/random.ts';
+import type { SliceAttributes } from '../../ops/slice.ts';
 import type { Coordinates } from './index-text.ts';
-import { coordinateName } from './index-text.ts';
+import { coordinateName, offsetText } from './index-text.ts';
 import { printScalar } from './scalar.ts';
 import type { Writer } from './writer.ts';
 
@@ -16,6 +19,8 @@ export interface ElementOptions {
   readonly read: (node: Node, at: Coordinates) => string;
   /** What a computed element is called. */
   readonly nameOf: (node: Node) => string;
+  /** What an input as a whole is called. */
+  readonly bufferOf: (node: Node) => string;
   /** In force inside the loop that is being written: how far each pair's partner is. */
   readonly segment: ReadonlyMap<string, number>;
   /** Where a scope around this one computes elements too: its names are not taken again. */
@@ -37,6 +42,7 @@ export class Elements {
 
   /** The name or text of a node's element at these coordinates. */
   value(node: Node, at: Coordinates): string {
+    if (node.primitive?.kernel === 'inline') return this.inline(node, at);
     if (!this.options.inside.has(node)) return this.options.read(node, at);
     if (node.primitive!.name === 'pair')
       return this.value(node.inputs[0]!, this.partnerOf(node.attributes as PairAttributes, at));
@@ -46,6 +52,41 @@ export class Elements {
     const name = this.declare(this.fresh(this.options.nameOf(node)), this.expression(node, at));
     this.known.set(key, name);
     return name;
+  }
+
+  /** An element of what has no place in memory. */
+  private inline(node: Node, at: Coordinates): string {
+    const key = `${node.id}@${[...at].join()}`;
+    const known = this.known.get(key);
+    if (known) return known;
+    const name = this.declare(this.fresh(this.options.nameOf(node)), this.inlineText(node, at));
+    this.known.set(key, name);
+    return name;
+  }
+
+  private inlineText(node: Node, at: Coordinates): string {
+    const [input] = node.inputs as [Node];
+    switch (node.primitive!.name) {
+      case 'random': {
+        const { site, dimensions } = node.attributes as RandomAttributes;
+        const element = `(uint64_t)(${offsetText(dimensions.slice(1), at)})`;
+        const place = `${at.get(dimensions[0]!.name)}, ${site}`;
+        return `malc_uniform(${this.options.bufferOf(input)}, ${place}, (uint32_t)${element}, ${element} >> 32)`;
+      }
+      case 'slice': {
+        const { dimension, from, to } = node.attributes as SliceAttributes;
+        return this.value(input, moved(at, to.name, from, dimension));
+      }
+      case 'pad': {
+        const { dimension, from, to } = node.attributes as PadAttributes;
+        const here = at.get(to.name)!;
+        const { size } = input.dimensions.find(dim => dim.name === dimension)!;
+        const end = from + size! < to.size! ? [`${here} < ${from + size!}`] : [];
+        const reached = [...(from > 0 ? [`${here} >= ${from}`] : []), ...end].join(' && ');
+        return `${reached || 'true'} ? ${this.value(input, moved(at, to.name, -from, dimension))} : 0.0f`;
+      }
+    }
+    throw new Error(`${node.primitive!.name} is not inline`);
   }
 
   /** What is stored for an element: its expression where nothing else reads it, else the constant that the others read. */
@@ -83,12 +124,15 @@ export class Elements {
   }
 
   private partnerOf({ dimension }: PairAttributes, at: Coordinates): Coordinates {
-    const distance = this.options.segment.get(dimension) ?? 0;
-    const here = at.get(dimension)!;
-    return distance === 0
-      ? at
-      : new Map([...at, [dimension, `${here} ${distance < 0 ? '-' : '+'} ${Math.abs(distance)}`]]);
+    return moved(at, dimension, this.options.segment.get(dimension) ?? 0);
   }
+}
+
+/** The place so many positions on along a dimension, which may be called otherwise there. */
+function moved(at: Coordinates, dimension: string, distance: number, there = dimension): Coordinates {
+  const here = at.get(dimension)!;
+  const place = distance === 0 ? here : `${here} ${distance < 0 ? '-' : '+'} ${Math.abs(distance)}`;
+  return new Map([...[...at].filter(([name]) => name !== dimension), [there, place]]);
 }
 
 const atom = (text: string) => (/^\w+$/.test(text) ? text : `(${text})`);

@@ -6,10 +6,13 @@ import type { Kernel } from '../../kernels/kernel.ts';
 import type { Extent } from '../../plan/extent.ts';
 import { type LoweredFunction, outputsInPlace } from '../../plan/plan.ts';
 import { emitAttention } from './attention.ts';
+import { emitConvolution } from './convolution.ts';
+import { emitGrouped } from './grouped.ts';
 import { countText } from './index-text.ts';
-import type { Argument, KernelSource, Surroundings } from './kernel-source.ts';
+import { type Argument, elementType, type KernelSource, type Surroundings } from './kernel-source.ts';
 import { emitMatmul } from './matmul.ts';
 import { emitRow } from './row.ts';
+import { emitScan } from './scan.ts';
 import { emitSimple } from './simple.ts';
 import { Names, Writer, withName } from './writer.ts';
 
@@ -109,7 +112,9 @@ export function emitFunction(
       const { pointer, positions } = growths[growth]!;
       const name = locals.unique(valueName(node, outputNames));
       const shift = offset === 0 ? '' : positions === '1' ? ` + ${offset}` : ` + ${offset} * ${positions}`;
-      writer.line(`float *const ${name} = ${pointer}${shift};`);
+      const type = elementType(node);
+      const cast = type === 'float' ? '' : `(${type} *)`;
+      writer.line(`${type} *const ${name} = ${cast}${cast === '' ? pointer + shift : `(${pointer}${shift})`};`);
       places.set(node, name);
     }
     for (const kernel of schedule.kernels) {
@@ -153,6 +158,16 @@ function emitKernel(kernel: Kernel, surroundings: Surroundings): KernelSource {
     case 'attention':
     case 'attention-gradient':
       return emitAttention(kernel);
+    case 'scan':
+    case 'scan-gradient':
+      return emitScan(kernel, surroundings);
+    case 'convolution':
+    case 'convolution-gradient':
+      return emitConvolution(kernel, surroundings);
+    case 'grouped':
+    case 'grouped-gradient':
+    case 'contract-each':
+      return emitGrouped(kernel, surroundings);
     default:
       return emitSimple(kernel, surroundings);
   }
@@ -178,7 +193,8 @@ function argumentText(argument: Argument, places: ReadonlyMap<Node, string>): st
 function nameValues(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): Map<Node, string> {
   const names = new Names();
   const named = new Map<Node, string>();
-  for (const node of [...kernel.inputs, ...kernel.outputs, ...kernel.members]) {
+  const inline = kernel.members.flatMap(node => node.inputs.flatMap(inlineIn));
+  for (const node of [...kernel.inputs, ...kernel.outputs, ...kernel.members, ...inline]) {
     if (named.has(node)) continue;
     const wanted = valueName(node, outputNames);
     // What is appended to keeps its name.
@@ -188,6 +204,10 @@ function nameValues(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): Map
   }
   return named;
 }
+
+/** What of an input is computed where it is read. */
+const inlineIn = (node: Node): Node[] =>
+  node.primitive?.kernel === 'inline' ? [node, ...node.inputs.flatMap(inlineIn)] : [];
 
 /** Tells an intermediate value from the output that bears the same label. */
 function suffixOf(node: Node, kernel: Kernel): string {
@@ -212,8 +232,11 @@ function valueName(node: Node, outputNames: ReadonlyMap<Node, string> = new Map(
   return shortName(label);
 }
 
-/** The last two parts of a parameter's name: enough inside one stage. */
-export const shortName = (label: string): string => label.split('.').slice(-2).join('_');
+/** A parameter's name without what it is a part of, `self_attn` or `mlp`: enough inside one stage. */
+export function shortName(label: string): string {
+  const parts = label.split('.');
+  return (parts.length > 2 ? parts.slice(1) : parts).join('_');
+}
 
 /** Named by what it makes: its outputs, and `weights` for gradients of parameters. */
 function kernelName(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): string {
@@ -226,5 +249,6 @@ function kernelName(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): str
   const named = [...new Set(main.length > 0 ? main : values)];
   if (named.length === 0) return weights.slice(0, 3).join('_');
   if (kernel.kind === 'attention-gradient') return 'attention_gradient';
+  if (kernel.kind === 'scan-gradient') return 'scan_gradient';
   return `${named.slice(0, 3).join('_')}${weights.length > 0 ? '_and_weights' : ''}`;
 }

@@ -1,5 +1,5 @@
 // Index arithmetic as C text: sizes, offsets and loops over named dimensions.
-import { type Dimension, product } from '../../graph/dimension.ts';
+import { type Dimension, hasDimension, product } from '../../graph/dimension.ts';
 
 /** The C text of each dimension's coordinate. */
 export type Coordinates = ReadonlyMap<string, string>;
@@ -37,6 +37,10 @@ export function offsetText(dims: readonly Dimension[], at: Coordinates): string 
     }),
   );
 }
+
+/** The same, with the coordinates of some dimensions counted as 0: what is left to add to a pointer that has them. */
+export const offsetBeside = (dims: readonly Dimension[], at: Coordinates, counted: readonly Dimension[]): string =>
+  offsetText(dims, new Map([...at].filter(([name]) => !hasDimension(counted, name))));
 
 export const coordinateName = (dim: Dimension): string => `i_${dim.name}`;
 

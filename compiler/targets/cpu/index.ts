@@ -1,7 +1,8 @@
 // The CPU target: a program as C source, one file for the model beside the headers that it includes.
 import type { Parameter } from '../../build/parameters.ts';
 import { graphsOf, type Program } from '../../build/program.ts';
-import type { BlockStage, Stage } from '../../build/stage.ts';
+import { sharedLabels } from '../../build/site.ts';
+import type { BlockStage, HeadStage, JoinStage, Stage } from '../../build/stage.ts';
 import type { Dimension } from '../../graph/dimension.ts';
 import type { Graph } from '../../graph/graph.ts';
 import { readPackageFile } from '../../package-files.ts';
@@ -17,6 +18,7 @@ import {
   shortName,
 } from './functions.ts';
 import { countText } from './index-text.ts';
+import { elementType } from './kernel-source.ts';
 import { floatLiteral } from './scalar.ts';
 
 export interface CpuSource {
@@ -31,48 +33,56 @@ export interface CpuSource {
  * @param lowered each of the program's graphs, by name
  */
 export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFunction>): CpuSource {
-  const { embedding, blocks, head } = program;
+  const { embedding, blocks, head, modules } = program;
   const kernels = new KernelLibrary(graphsOf(program).map(graph => graph.name));
   const emit = (graph: Graph, stage: Stage, parameters: string, homes: Homes) =>
     emitFunction(lowered.get(graph.name)!, stage.name, parameters, homes, kernels);
   const reads = (stage: Stage) => `const malc_run *run, const ${stage.name}_parameters *p`;
   const writes = (stage: Stage) => `${reads(stage)}, const ${stage.name}_parameters *g`;
 
+  const train = (stage: HeadStage) =>
+    emit(stage.train, stage, `${writes(stage)}, const float *x, float *x_gradient`, homes(stage));
+  const backOf = (stage: BlockStage | JoinStage) =>
+    emit(
+      stage.backward,
+      stage,
+      `${writes(stage)}, const ${stage.name}_saved *s, const float *x, const float *y_gradient, float *x_gradient`,
+      homes(stage),
+    );
+  const forthOf = (stage: BlockStage | JoinStage) =>
+    emit(stage.forward, stage, `${reads(stage)}, const ${stage.name}_saved *s, const float *x, float *y`, homes(stage));
   const forward = [
     emit(embedding.forward, embedding, `${reads(embedding)}, float *y`, homes(embedding)),
     ...blocks.flatMap(block => [
+      forthOf(block),
       emit(
-        block.forward,
+        block.decode,
         block,
-        `${reads(block)}, const ${block.name}_saved *s, const float *x, float *y`,
+        `${reads(block)}, const ${block.name}_cache *c, const float *x, float *y`,
         homes(block),
       ),
-      emit(block.decode, block, `${reads(block)}, const malc_cache *c, const float *x, float *y`, homes(block)),
     ]),
     emit(head.logits, head, `${reads(head)}, const float *x, float *logits`, homes(head)),
     emit(head.loss, head, `${reads(head)}, const float *x`, homes(head)),
   ];
   const backward = [
-    emit(head.train, head, `${writes(head)}, const float *x, float *x_gradient`, homes(head)),
-    ...blocks.map(block =>
-      emit(
-        block.backward,
-        block,
-        `${writes(block)}, const ${block.name}_saved *s, const float *x, const float *y_gradient, float *x_gradient`,
-        homes(block),
-      ),
-    ),
+    train(head),
+    ...(modules ? [forthOf(modules.join), train(modules.head), backOf(modules.join)] : []),
+    ...blocks.map(backOf),
     emit(embedding.backward, embedding, `${writes(embedding)}, const float *y_gradient`, homes(embedding)),
   ];
   const functions = [...forward, ...backward];
+  const grouped = kernels.reports.some(({ kind }) => groupedKinds.has(kind));
   const fields = {
     ...modelFields(program),
+    grouped,
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     training: needs(functions, lowered),
     inference: needs(forward, lowered),
   };
-  const parts = ['model', 'memory', 'interface'].map(part => renderTemplate(`cpu/${part}.c.hbs`, fields));
+  const names = ['model', 'memory', ...(modules ? ['modules'] : []), 'interface'];
+  const parts = names.map(part => renderTemplate(`cpu/${part}.c.hbs`, fields));
 
   const header = (file: string) => readPackageFile(`templates/cpu/${file}`);
   return {
@@ -81,14 +91,22 @@ export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFu
       'malc.h': header('malc.h'),
       'malc_math.h': header('math.h'),
       'matmul.h': header('matmul.h'),
+      'random.h': header('random.h'),
       'runtime.h': header('runtime.h'),
+      ...(grouped ? { 'grouped.h': header('grouped.h') } : {}),
     },
     functions,
     kernels: kernels.reports,
   };
 }
 
-/** Where a stage's functions find what a label names (build/program.ts lists the labels). */
+/** Kernels that call functions of grouped.h. */
+const groupedKinds: ReadonlySet<string> = new Set(['top-k', 'grouped', 'grouped-gradient', 'contract-each']);
+
+/** Inputs of all stages that malc_run points at; the others are numbers in it. */
+const arrays = new Set(['tokens', 'labels', 'roles', 'positions', 'noise']);
+
+/** Where a stage's functions find what a label names (build/stage.ts and build/site.ts list the labels). */
 const homes =
   (stage: Stage): Homes =>
   (label, isOutput) => {
@@ -96,11 +114,11 @@ const homes =
     if (label === 'y' || label === 'logits') return label;
     if (label === 'gradient.x') return 'x_gradient';
     if (label === 'gradient.y') return 'y_gradient';
-    if (label === 'loss' && isOutput) return 'run->loss';
-    if (label === 'start' || label === 'loss_scale') return `&run->${label}`;
-    if (label === 'key_cache') return 'c->key';
-    if (label === 'value_cache') return 'c->value';
-    if (['tokens', 'labels', 'positions'].includes(label) || label.startsWith('rotary_')) return `run->${label}`;
+    if (isOutput && (label === 'loss' || label === 'auxiliary')) return `run->${label}`;
+    if (arrays.has(label) || label.startsWith('rotary_')) return `run->${label}`;
+    if (sharedLabels.some(shared => shared === label)) return `&run->${label}`;
+    if (label.startsWith('cache.')) return `c->${label.slice('cache.'.length)}`;
+    if (label.startsWith('next.')) return `c->next_${label.slice('next.'.length)}`;
     if (label.startsWith('saved.')) return `s->${label.slice('saved.'.length)}`;
     if (label.startsWith('gradient.')) return `g->${shortName(label.slice('gradient.'.length))}`;
     return stage.parameters.some(parameter => parameter.name === label) ? `p->${shortName(label)}` : null;
@@ -115,49 +133,82 @@ function unusedParameters(text: string): string {
   return unused.length === 0 ? text : text.replace('{\n', `{\n  ${unused.map(name => `(void)${name};`).join(' ')}\n`);
 }
 
-function modelFields({ model, embedding, blocks, head }: Program) {
-  const own = head.parameters.filter(parameter => !embedding.parameters.some(other => other.name === parameter.name));
-  const tied = head.parameters.find(parameter => !own.includes(parameter));
-  // Tied parameters come last, so that the head's own ones are the leading pointers of its struct.
-  const headStage = { ...head, parameters: [...own, ...(tied ? [tied] : [])] };
-  const stage = (value: Stage, title: string, instances: string) => ({
-    name: value.name,
-    title,
-    instances,
-    parameters: value.parameters.map(parameterFields),
-    // Without those that are another stage's.
-    own: value.parameters.filter(parameter => parameter !== tied).map(parameterFields),
-    has_saved: 'decode' in value,
-    saved: 'decode' in value ? savedFields(value as BlockStage) : [],
-  });
-  const perLayer = model.layers.map(kind => blocks[kind]!.parameters.length).reduce((a, b) => a + b, 0);
+function modelFields({ model, embedding, blocks, head, modules }: Program) {
+  const first = fieldsOf(embedding, [], 'The embedding of tokens and positions.', '1');
+  const outer = fieldsOf(head, embedding.parameters, 'The output norm and the language-model head.', '1');
+  const shared = [...embedding.parameters, ...head.parameters];
+  const title = (name: string) => `${name} of a module that predicts a token further ahead.`;
+  const moduleFields = modules && {
+    depth: model.mtp!.depth,
+    weight: floatLiteral(model.mtp!.weight / model.mtp!.depth),
+    block: blocks[model.layers.at(-1)!]!.name,
+    join: fieldsOf(modules.join, shared, title('What makes the input'), 'MODULES'),
+    head: fieldsOf(modules.head, shared, title('The head'), 'MODULES'),
+  };
+  const kinds = [...model.layers, ...Array.from({ length: model.mtp?.depth ?? 0 }, () => model.layers.at(-1)!)];
+  const own = (kind: number) => blocks[kind]!.parameters.length;
+  const perLayer = kinds.map(own).reduce((a, b) => a + b, 0);
+  const perModule = moduleFields ? moduleFields.join.own_count + moduleFields.head.own_count : 0;
   return {
     name: model.name.replace(/[^A-Za-z0-9_.-]/g, '_'),
     description: model.description === '' ? [] : model.description.replaceAll('*/', '* /').split('\n'),
     layer_count: model.layers.length,
+    module_count: model.mtp?.depth ?? 0,
     hidden: model.hidden_size,
     vocabulary: model.vocab_size,
     max_positions: Math.min(model.max_seq_len, model.embeddings.learned_positions ?? model.max_seq_len),
-    parameter_count: embedding.parameters.length + perLayer + own.length,
-    embedding_count: embedding.parameters.length,
-    head_count: own.length,
-    head_has_own: own.length > 0,
-    tied: tied ? shortName(tied.name) : '',
-    layer_kinds: inRowsOf(32, model.layers).map(row => row.join(', ')),
+    parameter_count: first.own_count + perLayer + perModule * (model.mtp?.depth ?? 0) + outer.own_count,
+    embedding: first,
+    head: outer,
+    modules: moduleFields,
+    layer_kinds: inRowsOf(32, kinds).map(row => row.join(', ')),
     stages: [
-      stage(embedding, 'The embedding of tokens and positions.', '1'),
-      ...blocks.map((block, n) => stage(block, blockTitle(model.blocks[n]!), 'LAYERS')),
-      stage(headStage, 'The output norm and the language-model head.', '1'),
+      first,
+      ...blocks.map((block, n) => fieldsOf(block, [], blockTitle(model.blocks[n]!), 'BLOCKS')),
+      ...(moduleFields ? [moduleFields.join, moduleFields.head] : []),
+      outer,
     ],
-    kinds: blocks.map((block, n) => ({
+    has_states: blocks.some(block => block.caches.some(cache => cache.isState)),
+    has_roles: model.embeddings.role_embeddings !== null,
+    roles: model.embeddings.role_embeddings ?? 1,
+    kinds: blocks.map(block => ({
       name: block.name,
       count: block.parameters.length,
       saved: savedFields(block),
-      cache: model.blocks[n]!.attention.num_kv_heads * model.blocks[n]!.attention.head_dim,
+      caches: cacheFields(block),
+      states: block.caches.filter(cache => cache.isState).map(cache => cache.name),
+      clears: cacheFields({ ...block, caches: block.caches.filter(cache => cache.isState) }),
     })),
     shared: embedding.forward.outputs
       .filter(output => output.name.startsWith('rotary_'))
       .map(({ name, node }) => ({ name, shape: shapeText(node.dimensions), size: countText(node.dimensions) })),
+  };
+}
+
+/** @param shared parameters of other stages, which this one may read too: a tied head multiplies by the embedding */
+function fieldsOf(stage: Stage, shared: readonly Parameter[], title: string, instances: string) {
+  const isOwn = (parameter: Parameter) => !shared.some(other => other.name === parameter.name);
+  const own = stage.parameters.filter(isOwn);
+  const borrowed = stage.parameters.filter(parameter => !isOwn(parameter));
+  const block = 'forward' in stage && 'backward' in stage ? (stage as JoinStage) : null;
+  const keeps = block !== null && stage.name !== 'embedding';
+  return {
+    name: stage.name,
+    title,
+    instances,
+    // Its own ones are the leading pointers of its struct.
+    parameters: [...own, ...borrowed].map(parameterFields),
+    own: own.map(parameterFields),
+    own_count: own.length,
+    borrowed: borrowed.map(parameter => ({
+      identifier: shortName(parameter.name),
+      from: parameter.name.startsWith('model.embed') ? 'embedding' : 'head',
+    })),
+    cycles: own.flatMap(cycleFields),
+    has_saved: keeps,
+    saved: keeps ? savedFields(block) : [],
+    caches: 'caches' in stage ? cacheFields(stage as BlockStage) : [],
+    has_caches: 'caches' in stage,
   };
 }
 
@@ -167,26 +218,53 @@ const blockTitle = ({ name, origin }: { name: string; origin: string }) =>
 const shapeText = (dims: readonly Dimension[]) =>
   dims.map(dim => (dim.size === null ? dim.name : `${dim.name} ${dim.size}`)).join('][');
 
-function parameterFields({ name, shape, initial }: Parameter) {
+function parameterFields({ name, shape, initial, balance_rate }: Parameter) {
+  const values = initial.kind === 'cycle' ? initial.values : [];
   return {
     name,
     identifier: shortName(name),
     rank: shape.length,
-    shape: shape.length === 1 ? `${shape[0]}, 1` : shape.join(', '),
+    shape: [...shape, 1, 1].slice(0, 3).join(', '),
     shape_text: shape.join(']['),
     deviation: floatLiteral(initial.kind === 'normal' ? initial.deviation : 0),
-    value: floatLiteral(initial.kind === 'constant' ? initial.value : 0),
+    count: values.length,
+    values:
+      values.length === 0
+        ? 'NULL'
+        : values.length === 1
+          ? `(const float[]){ ${floatLiteral(values[0]!)} }`
+          : `${shortName(name)}_start`,
+    rate: floatLiteral(balance_rate ?? 0),
   };
 }
 
-const savedFields = (block: BlockStage) =>
+/** The initial values of a parameter that has several, in rows. */
+function cycleFields({ name, initial }: Parameter) {
+  if (initial.kind !== 'cycle' || initial.values.length < 2) return [];
+  return [
+    { identifier: shortName(name), rows: inRowsOf(8, initial.values.map(floatLiteral)).map(row => row.join(', ')) },
+  ];
+}
+
+const savedFields = (block: JoinStage) =>
   block.forward.outputs
     .filter(output => output.name.startsWith('saved.'))
     .map(({ name, node }) => ({
       identifier: name.slice('saved.'.length),
+      type: elementType(node),
+      cast: node.dtype === 'i32' ? '(int32_t *)' : '',
       shape_text: shapeText(node.dimensions),
       size: countText(node.dimensions).replace('batch * time', 'tokens'),
     }));
+
+const cacheFields = ({ caches }: Pick<BlockStage, 'caches'>) =>
+  caches.flatMap(({ name, dimensions, isState }) =>
+    (isState ? [name, `next_${name}`] : [name]).map(identifier => ({
+      identifier,
+      shape_text: shapeText(dimensions),
+      size: countText(dimensions),
+    })),
+  );
 
 /** The memory that a set of functions needs while one of them runs. */
 function needs(functions: readonly FunctionSource[], lowered: ReadonlyMap<string, LoweredFunction>) {

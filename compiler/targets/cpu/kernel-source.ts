@@ -41,6 +41,9 @@ export function sizeArguments(tensors: readonly (readonly Dimension[])[]): Argum
   return ['batch', 'time', 'context'].filter(name => used.has(name)).map(name => ({ kind: 'size', name }) as const);
 }
 
+/** The C type of a tensor's elements. */
+export const elementType = ({ dtype }: Node): string => (dtype === 'i32' ? 'int32_t' : 'float');
+
 /** The parameter list of a kernel's function. */
 export const parameterList = (list: readonly Argument[]): string => list.flatMap(declarations).join(', ');
 
@@ -49,9 +52,9 @@ function declarations(argument: Argument): string[] {
     case 'size':
       return [`int64_t ${argument.name}`];
     case 'input':
-      return [`const ${argument.node.dtype === 'i32' ? 'int32_t' : 'float'} *restrict ${argument.name}`];
+      return [`const ${elementType(argument.node)} *restrict ${argument.name}`];
     case 'output':
-      return [`float *restrict ${argument.name}`];
+      return [`${elementType(argument.node)} *restrict ${argument.name}`];
     case 'workspace':
       return ['float *restrict workspace'];
     case 'scratch':

@@ -2,7 +2,7 @@
 // columns, each finished by its epilogue while its tile is in cache.
 import { type Dimension, hasDimension, product as productOf, sameDimensions } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
-import type { MatmulGroup, MatmulKernel } from '../../kernels/kernel.ts';
+import { type MatmulGroup, type MatmulKernel, stored } from '../../kernels/kernel.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
 import { blockRows, matmulScratch, panelColumns } from './block-sizes.ts';
 import { columnLoops, Elements } from './elements.ts';
@@ -11,6 +11,7 @@ import {
   coordinateName,
   countText,
   dividedBy,
+  offsetBeside,
   offsetText,
   plus,
   sizeText,
@@ -230,7 +231,7 @@ class MatmulEmitter {
     const inside = new Set(group.epilogue);
     const flat = group.columns.length === 1;
     const step = productOf(group.columns.slice(1).map(dim => dim.size!));
-    const external = [...new Set(group.epilogue.flatMap(node => node.inputs))].filter(
+    const external = [...new Set(group.epilogue.flatMap(node => node.inputs.flatMap(stored)))].filter(
       node => !inside.has(node) && !tiles.has(node),
     );
     const at = this.rowCoordinates(writer, group, external);
@@ -242,12 +243,12 @@ class MatmulEmitter {
       pointers.set(node, name);
     }
     for (const node of [...external, ...group.outputs]) {
-      const hasColumns = node.dimensions.some(dim => hasDimension(group.columns, dim.name));
+      const hasColumns = node.dimensions.some(dim => !hasDimension(group.rows, dim.name));
       const hasRows = node.dimensions.some(dim => hasDimension(group.rows, dim.name));
       if (!hasRows || !hasColumns) continue;
       const isOutput = group.outputs.includes(node);
       const name = names.unique(`${this.named.get(node)}_row`);
-      const own = node.dimensions.filter(dim => hasDimension(group.columns, dim.name));
+      const own = node.dimensions.filter(dim => !hasDimension(group.rows, dim.name));
       const leads = sameDimensions(node.dimensions.slice(0, group.rows.length), group.rows);
       const offset = leads ? times('(first + r)', countText(own)) : offsetText(node.dimensions, at);
       writer.line(`${isOutput ? '' : 'const '}float *${name} = ${this.named.get(node)} + ${offset};`);
@@ -256,10 +257,9 @@ class MatmulEmitter {
     const read = (node: Node, place: Coordinates): string => {
       const pointer = pointers.get(node);
       const cast = node.dtype === 'i32' ? '(float)' : '';
-      const own = node.dimensions.filter(dim => hasDimension(group.columns, dim.name));
       if (tiles.has(node))
         return `${pointer}[${offsetText(group.columns, place)}${column === '0' ? '' : ` - ${column}`}]`;
-      if (pointer) return `${cast}${pointer}[${offsetText(own, place)}]`;
+      if (pointer) return `${cast}${pointer}[${offsetBeside(node.dimensions, place, group.rows)}]`;
       return `${cast}${this.named.get(node)}[${sameDimensions(node.dimensions, group.rows) ? '(first + r)' : offsetText(node.dimensions, place)}]`;
     };
     const bounds = (dim: Dimension, axis: number): [string, string] =>
@@ -271,8 +271,11 @@ class MatmulEmitter {
     columnLoops(writer, group.columns, bounds, inside, '#pragma omp simd', (columnCoordinates, segment) => {
       const place = new Map([...at, ...columnCoordinates]);
       const nameOf = (node: Node) =>
-        group.outputs.includes(node) ? `${this.named.get(node)}_value` : this.named.get(node)!;
-      const elements = new Elements(writer, { inside, read, nameOf, segment });
+        group.outputs.includes(node)
+          ? `${this.named.get(node)}_value`
+          : (this.named.get(node) ?? this.surroundings.nameOf(node));
+      const bufferOf = (node: Node) => this.named.get(node)!;
+      const elements = new Elements(writer, { inside, read, nameOf, bufferOf, segment });
       for (const node of group.outputs) {
         const value = elements.stored(node, place, group.epilogue);
         const target = `${targets.get(node)}[${offsetText(group.columns, place)}]`;
@@ -285,10 +288,14 @@ class MatmulEmitter {
     const { rows } = group;
     if (rows.length === 1) return new Map([[rows[0]!.name, '(first + r)']]);
     const at = new Map(rows.map(dim => [dim.name, coordinateName(dim)]));
-    const used = rows.filter(dim =>
-      external.some(
-        node => hasDimension(node.dimensions, dim.name) && !sameDimensions(node.dimensions.slice(0, rows.length), rows),
-      ),
+    const drawn = group.epilogue.some(node => node.inputs.some(input => input.primitive?.name === 'random'));
+    const used = rows.filter(
+      dim =>
+        drawn ||
+        external.some(
+          node =>
+            hasDimension(node.dimensions, dim.name) && !sameDimensions(node.dimensions.slice(0, rows.length), rows),
+        ),
     );
     for (const dim of used) {
       const axis = rows.indexOf(dim);

@@ -7,7 +7,16 @@ import type { RowKernel } from '../../kernels/kernel.ts';
 import type { ReduceAttributes } from '../../ops/reduce.ts';
 import { extentOf } from '../../plan/extent.ts';
 import { columnLoops, Elements } from './elements.ts';
-import { type Coordinates, coordinateName, countText, dividedBy, offsetText, sizeText, times } from './index-text.ts';
+import {
+  type Coordinates,
+  coordinateName,
+  countText,
+  dividedBy,
+  offsetBeside,
+  offsetText,
+  sizeText,
+  times,
+} from './index-text.ts';
 import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
 import { Names, ownName, Writer } from './writer.ts';
 
@@ -118,6 +127,7 @@ class RowEmitter {
       inside: this.rowMaps(),
       read,
       nameOf: node => this.localName(node),
+      bufferOf: node => this.named.get(node)!,
       segment: new Map(),
     });
     const levels = this.levels();
@@ -174,6 +184,7 @@ class RowEmitter {
           inside: needed,
           read: (node, where) => this.readElement(node, where, rowNames),
           nameOf: node => this.localName(node),
+          bufferOf: node => this.named.get(node)!,
           segment,
           outer,
         });
@@ -229,7 +240,7 @@ class RowEmitter {
     const pointers = new Map<Node, string>();
     for (const node of new Set([...this.kernel.inputs, ...this.kernel.outputs])) {
       if (this.totals.includes(node)) continue;
-      const columns = node.dimensions.filter(dim => hasDimension(this.kernel.columns, dim.name));
+      const columns = node.dimensions.filter(dim => !hasDimension(this.kernel.rows, dim.name));
       const rows = node.dimensions.filter(dim => hasDimension(this.kernel.rows, dim.name));
       if (columns.length === 0 || rows.length === 0) continue;
       const offset = this.leadsWithRows(node) ? times('row', countText(columns)) : offsetText(node.dimensions, at);
@@ -249,12 +260,9 @@ class RowEmitter {
     if (rowValue && !this.totals.includes(node)) return rowValue;
     const cast = node.dtype === 'i32' ? '(float)' : '';
     const pointer = rowNames.get(node);
-    if (pointer) {
-      const columns = node.dimensions.filter(dim => hasDimension(this.kernel.columns, dim.name));
-      return `${cast}${pointer}[${offsetText(columns, at)}]`;
-    }
-    const leads = this.leadsWithRows(node) && node.dimensions.length > 0;
-    return `${cast}${this.named.get(node)}[${leads ? 'row' : offsetText(node.dimensions, at)}]`;
+    if (pointer) return `${cast}${pointer}[${offsetBeside(node.dimensions, at, this.kernel.rows)}]`;
+    const isRowValue = sameDimensions(node.dimensions, this.kernel.rows) && node.dimensions.length > 0;
+    return `${cast}${this.named.get(node)}[${isRowValue ? 'row' : offsetText(node.dimensions, at)}]`;
   }
 
   private rowValue(node: Node, at: Coordinates, rowNames: ReadonlyMap<Node, string>): string {
@@ -269,10 +277,9 @@ class RowEmitter {
     rowNames: ReadonlyMap<Node, string>,
   ): void {
     const assign = this.surroundings.accumulates(node) ? '+=' : '=';
-    const target = rowNames.has(node)
-      ? `${rowNames.get(node)}[${offsetText(this.kernel.columns, at)}]`
-      : `${this.named.get(node)}[row]`;
-    writer.line(`${target} ${assign} ${value};`);
+    // Without rows there is no pointer to one.
+    const row = rowNames.get(node) ?? this.named.get(node)!;
+    writer.line(`${row}[${offsetText(this.kernel.columns, at)}] ${assign} ${value};`);
   }
 
   private storeRow(writer: Writer, node: Node): void {
@@ -299,7 +306,7 @@ class RowEmitter {
   private localName(node: Node): string {
     const known = this.locals.get(node);
     if (known) return known;
-    const name = this.named.get(node)!;
+    const name = this.named.get(node) ?? this.surroundings.nameOf(node);
     const local = this.kernel.outputs.includes(node) ? this.names.unique(`${name}_value`) : name;
     this.locals.set(node, local);
     return local;

@@ -1,9 +1,11 @@
-// Emits the kernels that move rows: gather, scatter-add and append.
+// Emits the kernels that move rows: gather, scatter-add, append and recent; top-k is one node alone like them.
 import { product } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { SingleKernel } from '../../kernels/kernel.ts';
 import { countText, times } from './index-text.ts';
 import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
+import { topK } from './top-k.ts';
+import { withinCapacity } from './within-capacity.ts';
 import { Names, ownName, Writer } from './writer.ts';
 
 export function emitSimple(kernel: SingleKernel, surroundings: Surroundings): KernelSource {
@@ -12,15 +14,16 @@ export function emitSimple(kernel: SingleKernel, surroundings: Surroundings): Ke
   const name = (value: Node) => names.unique(surroundings.nameOf(value));
   const writer = new Writer();
   writer.comment(surroundings.comment);
-  const emit = { gather, scatter, append }[kernel.kind];
+  const emit = { gather, scatter, append, recent, 'top-k': topK, 'within-capacity': withinCapacity }[kernel.kind];
   const list = emit(writer, node, name, surroundings.accumulates(node));
   return { text: writer.toString(), arguments: list };
 }
 
-type Emit = (writer: Writer, node: Node, name: (value: Node) => string, accumulates: boolean) => Argument[];
+/** Writes one node's function, and returns what it must be given. */
+export type Emit = (writer: Writer, node: Node, name: (value: Node) => string, accumulates: boolean) => Argument[];
 
-const input = (node: Node, name: string): Argument => ({ kind: 'input', node, name });
-const output = (node: Node, name: string): Argument => ({ kind: 'output', node, name });
+export const input = (node: Node, name: string): Argument => ({ kind: 'input', node, name });
+export const output = (node: Node, name: string): Argument => ({ kind: 'output', node, name });
 
 const gather: Emit = (writer, node, name) => {
   const [table, indices] = node.inputs as [Node, Node];
@@ -79,6 +82,25 @@ const append: Emit = (writer, node, name) => {
         `memcpy(${cache} + (sequence * context + *${first}) * ${width}, ${from} + sequence * time * ${width}, (size_t)(time * ${width}) * sizeof(float));`,
       ),
     );
+  });
+  return list;
+};
+
+const recent: Emit = (writer, node) => {
+  const [x, state] = node.inputs as [Node, Node];
+  const [memory, channels] = state.dimensions.slice(1).map(dim => dim.size!);
+  const list = [...sizeArguments([x.dimensions]), input(x, 'x'), input(state, 'state'), output(node, 'next')];
+  writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
+    writer.line(`enum { memory = ${memory}, channels = ${channels} };`);
+    writer.line('const int64_t fresh = malc_least(time, memory), kept = memory - fresh;');
+    writer.line('#pragma omp parallel for schedule(static)');
+    writer.loop('sequence', '0', 'batch', () => {
+      writer.line('float *to = next + sequence * memory * channels;');
+      writer.line('const float *from_state = state + (sequence * memory + fresh) * channels;');
+      writer.line('const float *from_x = x + ((sequence + 1) * time - fresh) * channels;');
+      writer.line('memcpy(to, from_state, (size_t)(kept * channels) * sizeof(float));');
+      writer.line('memcpy(to + kept * channels, from_x, (size_t)(fresh * channels) * sizeof(float));');
+    });
   });
   return list;
 };

@@ -1,0 +1,47 @@
+// Multi-token prediction (DeepSeek-V3, arXiv:2412.19437, section 2.2): what surrounds the block of a module. The program
+// gives a module the tokens and the labels of as many positions ahead.
+import { splitStage } from '../grad/split.ts';
+import { gatherRows } from '../ops/gather.ts';
+import { mapWide } from '../ops/map.ts';
+import { add, constant, multiply, operand } from '../scalar/expression.ts';
+import { streamDimensions } from './block.ts';
+import { buildHead } from './head.ts';
+import { linear, normalise } from './layers.ts';
+import { Site } from './site.ts';
+import { type Common, type JoinStage, type ModuleStages, output } from './stage.ts';
+
+/** Builds what comes before and after a module's block; null where the model has no modules. */
+export function buildModules(common: Common): ModuleStages | null {
+  if (common.model.mtp === null) return null;
+  return { join: buildJoin(common), head: buildHead(common, { name: 'module_head', norm: 'shared_head.norm' }) };
+}
+
+/** The stream and the embedding of the tokens ahead, each normalised, in one: the input of a module's block. */
+function buildJoin(common: Common): JoinStage {
+  const { model, library, hidden, vocabulary } = common;
+  const site = new Site(library, model);
+  const { builder, parameters, deviation } = site;
+  const x = builder.input('x', streamDimensions(hidden));
+  const part = (letter: string, label: string, value: typeof x) =>
+    builder.within(label, '', () => {
+      const normed = normalise(site, `${letter}norm`, value, model.output.norm, [hidden]);
+      return linear(site, `${letter}_proj`, normed, [hidden], [hidden], { bias: false });
+    });
+  const embedded = builder.within('embedded_ahead', '', () => {
+    const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [hidden], deviation.inner);
+    const rows = gatherRows(builder, table, site.shared('tokens'));
+    const { scale } = model.embeddings;
+    return scale === null ? rows : mapWide(builder, multiply(operand(0), constant(scale)), [rows]);
+  });
+  const parts = [part('h', 'stream_part', x), part('e', 'token_part', embedded)];
+  const y = builder.within('joined', '', () => mapWide(builder, add(operand(0), operand(1)), parts));
+  const { forward, backward } = splitStage({
+    name: 'module_join',
+    builder,
+    results: [{ output: output('y', y), gradient: builder.input('gradient.y', y.dimensions) }],
+    wanted: [x, ...parameters.trained],
+    further: [],
+    accumulated: new Set(parameters.nodes),
+  });
+  return { name: 'module_join', parameters: parameters.declared, forward, backward };
+}

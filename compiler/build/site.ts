@@ -1,0 +1,87 @@
+// Where a stage is built: its graph, what it trains, the formulas it may use, and what all stages are handed by the program.
+import type { Model } from '../check/model.ts';
+import { Builder } from '../graph/builder.ts';
+import { batch, type Dimension, time } from '../graph/dimension.ts';
+import type { DataType, Node } from '../graph/graph.ts';
+import { noiseWords } from '../ops/random.ts';
+import type { FormulaDefinition } from '../syntax/syntax.ts';
+import { Parameters } from './parameters.ts';
+
+export type Library = ReadonlyMap<string, FormulaDefinition>;
+
+/** What the program hands to every stage, by label. */
+const sharedInputs = {
+  tokens: { dimensions: [batch, time], dtype: 'i32' },
+  labels: { dimensions: [batch, time], dtype: 'i32' },
+  /** Role of each token's message. */
+  roles: { dimensions: [batch, time], dtype: 'i32' },
+  positions: { dimensions: [time], dtype: 'i32' },
+  /** Position of the call's first token. */
+  start: { dimensions: [], dtype: 'i32' },
+  /** What random numbers are drawn by. */
+  noise: { dimensions: [noiseWords], dtype: 'i32' },
+  /** 1 in a training step, 0 elsewhere. */
+  training: { dimensions: [], dtype: 'f32' },
+  /** One over the positions that the whole step scores. */
+  loss_scale: { dimensions: [], dtype: 'f32' },
+  /** One over the step's micro-batches: their auxiliary losses are averaged. */
+  auxiliary_scale: { dimensions: [], dtype: 'f32' },
+  /** One over the tokens of this call. */
+  token_share: { dimensions: [], dtype: 'f32' },
+} as const satisfies Record<string, { dimensions: readonly Dimension[]; dtype: DataType }>;
+
+export type SharedInput = keyof typeof sharedInputs;
+
+/** Labels of the inputs that every stage may ask for. */
+export const sharedLabels = Object.keys(sharedInputs) as readonly SharedInput[];
+
+/** Factors of initial weights. */
+export interface Deviation {
+  readonly inner: number;
+  /** Of projections into the residual stream. */
+  readonly residual: number;
+}
+
+export class Site {
+  readonly builder = new Builder();
+  readonly parameters = new Parameters(this.builder);
+  readonly library: Library;
+  readonly deviation: Deviation;
+  /** What is added to the loss, as single numbers. Nothing is added while decoding. */
+  readonly auxiliary: Node[] = [];
+  /** What each update hands to parameters that no gradient moves, by parameter: the loads of experts. */
+  readonly loads = new Map<string, Node>();
+  /** True for the graph that decodes with caches. */
+  readonly decoding: boolean;
+  private readonly given = new Map<SharedInput, Node>();
+  private sites = 0;
+
+  constructor(library: Library, { init, layers }: Model, decoding = false) {
+    this.library = library;
+    this.decoding = decoding;
+    // There are two projections into the residual stream in each layer, so their weights start smaller (GPT-2).
+    const residual = init.residual_scale ? init.std / Math.sqrt(2 * layers.length) : init.std;
+    this.deviation = { inner: init.std, residual };
+  }
+
+  /** An input that all stages share. */
+  shared(label: SharedInput): Node {
+    const known = this.given.get(label);
+    if (known) return known;
+    const { dimensions, dtype } = sharedInputs[label];
+    const node = this.builder.input(label, dimensions, dtype);
+    this.given.set(label, node);
+    return node;
+  }
+
+  /** A number for the next place that draws random numbers. */
+  nextSite(): number {
+    return this.sites++;
+  }
+
+  formula(name: string): FormulaDefinition {
+    const formula = this.library.get(name);
+    if (!formula) throw new Error(`the formula ${name} is not defined`);
+    return formula;
+  }
+}

@@ -1,0 +1,206 @@
+// The shapes of attention that test/cpu-kernels.test.ts compiles: each as C functions of one signature.
+import {
+  type AttentionExtra,
+  type AttentionShape as CompiledShape,
+  pairCoordinates,
+} from '../../compiler/ops/attention.ts';
+import {
+  add,
+  apply,
+  constant,
+  coordinate,
+  multiply,
+  operand,
+  type Scalar,
+  subtract,
+} from '../../compiler/scalar/expression.ts';
+import { backwardSource, forwardSource } from '../../compiler/targets/cpu/attention.ts';
+import { attentionScratch } from '../../compiler/targets/cpu/block-sizes.ts';
+import { randomNumbers } from '../random-numbers.ts';
+import type { AttentionShape, PairRule } from './attention-reference.ts';
+
+const [query, key, head] = pairCoordinates.map(coordinate) as [Scalar, Scalar, Scalar];
+const distance = subtract(query, key);
+const capped = (slope: Scalar) =>
+  multiply(constant(3), apply('tanh', multiply(constant(1 / 3), subtract(operand(0), multiply(slope, distance)))));
+
+interface Rule {
+  readonly rule: PairRule;
+  readonly score: Scalar;
+  readonly mask: Scalar | null;
+}
+
+// 3 tanh((s - 0.02 (head + 1) (query - key)) / 3) over the keys before the query and, in head 1, the first 40. Query 0 of
+// the other heads sees nothing.
+const cappedRule: Rule = {
+  rule: {
+    learned: false,
+    score: (s, _, q, k, h) => 3 * Math.tanh((s - 0.02 * (h + 1) * (q - k)) / 3),
+    byProduct: (s, _, q, k, h) => 1 - Math.tanh((s - 0.02 * (h + 1) * (q - k)) / 3) ** 2,
+    bySlope: () => 0,
+    sees: (q, k, h) => k < q || (h === 1 && k < 40),
+  },
+  score: capped(multiply(constant(0.02), add(head, constant(1)))),
+  mask: apply(
+    'or',
+    apply('less', key, query),
+    apply('and', apply('equal', head, constant(1)), apply('less', key, constant(40))),
+  ),
+};
+
+/** s - slope (query - key). */
+const learnedRule: Rule = {
+  rule: {
+    learned: true,
+    score: (s, slope, q, k) => s - slope * (q - k),
+    byProduct: () => 1,
+    bySlope: (_, __, q, k) => k - q,
+    sees: () => true,
+  },
+  score: subtract(operand(0), multiply(operand(1), distance)),
+  mask: null,
+};
+
+/** 3 tanh((s - slope (query - key)) / 3) over every key but the query's own. */
+const learnedCappedRule: Rule = {
+  rule: {
+    learned: true,
+    score: (s, slope, q, k) => 3 * Math.tanh((s - slope * (q - k)) / 3),
+    byProduct: (s, slope, q, k) => 1 - Math.tanh((s - slope * (q - k)) / 3) ** 2,
+    bySlope: (s, slope, q, k) => (k - q) * (1 - Math.tanh((s - slope * (q - k)) / 3) ** 2),
+    sees: (q, k) => k !== q,
+  },
+  score: capped(operand(1)),
+  mask: apply('not', apply('equal', key, query)),
+};
+
+const rules = [cappedRule, learnedRule, learnedCappedRule];
+
+type Usual = 'pair' | 'sinks' | 'dropout' | 'valueDim' | 'valueWidth' | 'window' | 'causal';
+
+function shape(given: Omit<AttentionShape, Usual> & Partial<AttentionShape>): AttentionShape {
+  const valueDim = given.valueDim ?? given.dim;
+  const usual = { causal: true, window: 0, pair: null, sinks: false, dropout: 0 };
+  return { ...usual, valueDim, valueWidth: valueDim, ...given };
+}
+
+/** A shape of any sizes, with any of what attention may have. */
+function randomShape(random: () => number): AttentionShape {
+  const upTo = (most: number) => 1 + Math.floor(random() * most);
+  const often = (share: number) => random() < share;
+  const kvHeads = upTo(2);
+  const valueDim = upTo(70);
+  const { rule } = rules[upTo(rules.length) - 1]!;
+  const pair = often(0.6) ? rule : null;
+  return shape({
+    heads: kvHeads * upTo(3),
+    kvHeads,
+    dim: upTo(70),
+    valueDim,
+    valueWidth: often(0.5) ? valueDim + upTo(40) : valueDim,
+    // A query that sees one key alone has gradients that are nothing but rounding.
+    window: often(0.4) ? 2 + upTo(120) : 0,
+    causal: often(0.5) && (pair === null || pair === learnedRule.rule),
+    pair,
+    sinks: often(0.5),
+    dropout: often(0.5) ? 0.9 * random() : 0,
+  });
+}
+
+const random = randomNumbers(21);
+
+/** The shapes of attention that the driver holds: forward_N and backward_N are of shape N. */
+export const shapes: readonly AttentionShape[] = [
+  shape({ heads: 4, kvHeads: 2, dim: 16 }),
+  shape({ heads: 3, kvHeads: 1, dim: 40, window: 70 }),
+  shape({ heads: 2, kvHeads: 2, dim: 7, causal: false }),
+  shape({ heads: 6, kvHeads: 1, dim: 33, window: 5 }),
+  shape({ heads: 2, kvHeads: 1, dim: 3, causal: false, window: 20 }),
+  shape({ heads: 1, kvHeads: 1, dim: 256 }),
+  shape({ heads: 4, kvHeads: 2, dim: 12, causal: false, pair: cappedRule.rule }),
+  shape({ heads: 3, kvHeads: 3, dim: 8, causal: false, window: 30, pair: cappedRule.rule }),
+  // Latent attention's: keys and values of different widths in training, keys that hold the values in decoding.
+  shape({ heads: 2, kvHeads: 2, dim: 192, valueDim: 128 }),
+  shape({ heads: 5, kvHeads: 1, dim: 576, valueDim: 512, valueWidth: 576 }),
+  shape({ heads: 4, kvHeads: 1, dim: 24, pair: learnedRule.rule, sinks: true }),
+  shape({ heads: 2, kvHeads: 1, dim: 16, dropout: 0.25, sinks: true }),
+  ...Array.from({ length: 6 }, () => randomShape(random)),
+];
+
+/** The scale of a shape's scores, as float32 has it. */
+export const scaleOf = (shape: AttentionShape) => Math.fround(1 / Math.sqrt(shape.dim));
+
+export const scratchOf = (shape: AttentionShape) => attentionScratch(shape.dim, shape.valueDim);
+
+/** The shape as the compiler is asked for it. */
+function compiledShape(shape: AttentionShape): CompiledShape {
+  const rule = rules.find(({ rule }) => rule === shape.pair);
+  const extras: AttentionExtra[] = [];
+  if (shape.sinks) extras.push('sinks');
+  if (shape.pair?.learned) extras.push('slopes');
+  if (shape.dropout > 0) extras.push('noise');
+  return {
+    scale: scaleOf(shape),
+    causal: shape.causal,
+    window: shape.window,
+    score: rule?.score ?? null,
+    mask: rule?.mask ?? null,
+    value_dim: shape.valueDim,
+    dropout: shape.dropout,
+    extras,
+  };
+}
+
+const sizes = 'int64_t batch, int64_t time';
+const vectors = 'const float *query, const float *key, const float *value';
+const further = 'const float *sinks, const float *slopes, const int32_t *noise, const float *training';
+const forwardParameters =
+  `int threads, ${sizes}, int64_t context, int64_t start, int64_t context_stride, ${vectors}, ` +
+  `float *output, float *log_sum_exp, ${further}, float *scratch`;
+const backwardParameters =
+  `int threads, ${sizes}, ${vectors}, const float *log_sum_exp, const float *output_gradient, const float *delta, ` +
+  `${further}, float *query_gradient, float *key_gradient, float *value_gradient, float *slope_gradient, float *scratch`;
+
+/** What koffi is told of the functions. */
+export const attentionPrototypes: readonly (readonly [name: string, prototype: string])[] = shapes.flatMap((_, n) => [
+  [`forward_${n}`, `void forward_${n}(${forwardParameters})`] as const,
+  [`backward_${n}`, `void backward_${n}(${backwardParameters})`] as const,
+]);
+
+/** The kernels of every shape, each behind a function that takes the number of threads first. */
+export const attentionSource = (): string => shapes.map(sourceOf).join('\n');
+
+function sourceOf(shape: AttentionShape, n: number): string {
+  const { heads, kvHeads, dim, valueWidth } = shape;
+  const dimensions = { heads, kvHeads, headDim: dim, valueWidth };
+  const compiled = compiledShape(shape);
+  const has = (extra: AttentionExtra, text: string) => (compiled.extras.includes(extra) ? [text] : []);
+  const extras = [...has('slopes', 'slopes'), ...has('noise', 'noise, training')];
+  const forward = [
+    'batch, time, context, start, context_stride, query, key, value, output, log_sum_exp',
+    ...has('sinks', 'sinks'),
+    ...extras,
+    `scratch, ${scratchOf(shape)}`,
+  ];
+  const backward = [
+    'batch, time, query, key, value, log_sum_exp, output_gradient, delta',
+    ...extras,
+    'query_gradient, key_gradient, value_gradient',
+    ...has('slopes', 'slope_gradient'),
+    `scratch, ${scratchOf(shape)}`,
+  ];
+  const title = `Shape ${n} of the test.`;
+  return `${forwardSource(`attention_${n}`, title, dimensions, compiled)}
+${backwardSource(`attention_${n}_gradient`, title, dimensions, compiled, compiled.extras.includes('slopes'))}
+void forward_${n}(${forwardParameters}) {
+  (void)sinks, (void)slopes, (void)noise, (void)training;
+  omp_set_num_threads(threads);
+  attention_${n}(${forward.join(', ')});
+}
+void backward_${n}(${backwardParameters}) {
+  (void)sinks, (void)slopes, (void)noise, (void)training, (void)slope_gradient;
+  omp_set_num_threads(threads);
+  attention_${n}_gradient(${backward.join(', ')});
+}
+`;
+}
