@@ -46,7 +46,9 @@ for (const [name, model] of models)
       lines.some((line, n) => line === '' && lines[n - 1] === ''),
       'no two empty lines',
     );
-    const needless = lines.filter(line => /i < 1; i\+\+| \+ 0(?![.\w])|\b1 \* |\* 1(?![.\w])|\(\(\w+\)\)/.test(line));
+    const needless = lines.filter(line =>
+      /i < 1; i\+\+| \+ 0(?![.\w])|(?<![.\d])1 \* |\* 1(?![.\w])|\(\(\w+\)\)/.test(line),
+    );
     assert.is(needless.join('\n'), '', 'no loop of one, nothing added to 0 or multiplied by 1');
     // A kernel is a static function between these two headings; what belongs to attention has helpers of its own.
     const [from, to] = ['/* ---- Kernels ---- */', '/* ---- Stages ---- */'].map(heading => lines.indexOf(heading));

@@ -15,7 +15,8 @@ const models = fc.sample(randomModel, { seed: 7, numRuns: 200 });
 const [batch, time] = [2, 5];
 
 /** Random values for every parameter that gradients move, and zeros for the others. */
-function drawParameters({ model, embedding, blocks, head }: Program, random: () => number) {
+function drawParameters({ model, embedding, blocks, head, modules }: Program, random: () => number) {
+  const isLocal = (parameter: { name: string }) => !/^(model|lm_head)\./.test(parameter.name);
   const stages = [
     { prefix: '', parameters: embedding.parameters },
     ...model.layers.map((kind, layer) => ({
@@ -23,6 +24,12 @@ function drawParameters({ model, embedding, blocks, head }: Program, random: () 
       parameters: blocks[kind]!.parameters,
     })),
     { prefix: '', parameters: head.parameters },
+    ...Array.from({ length: model.mtp?.depth ?? 0 }, (_, n) => ({
+      prefix: `model.layers.${model.layers.length + n}.`,
+      parameters: [modules!.join, blocks[model.layers.at(-1)!]!, modules!.head].flatMap(stage =>
+        stage.parameters.filter(isLocal),
+      ),
+    })),
   ];
   const values = new Map<string, Float64Array>();
   const trained = new Set<string>();

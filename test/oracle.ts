@@ -51,8 +51,12 @@ export function oracle(
     const words = Float64Array.from([...key, 0, layer ?? program.model.layers.length]);
     const noise = { names: ['noise'], shape: [4], data: words };
     const inputs = new Map([...shared, ['noise', noise] as const, ...given]);
-    const global = (name: string) => (layer === null ? name : `model.layers.${layer}.${name}`);
+    const isGlobal = (name: string) => layer === null || /^(model|lm_head)\./.test(name);
+    const global = (name: string) => (isGlobal(name) ? name : `model.layers.${layer}.${name}`);
     for (const node of graph.inputs) {
+      // A stage may call the stream's dimension otherwise.
+      const known = inputs.get(node.label);
+      if (known) inputs.set(node.label, { ...known, names: node.dimensions.map(dim => dim.name) });
       if (!stage.parameters.some(parameter => parameter.name === node.label)) continue;
       const values = parameters.get(global(node.label));
       if (!values) throw new Error(`no parameter ${global(node.label)}`);
@@ -86,15 +90,69 @@ export function oracle(
   const logits = run(program.head.logits, program.head, null, last).get('logits')!.data;
   const head = run(program.head.train, program.head, null, last);
   let gradient = head.get('gradient.x')!;
+  const ahead = runModules();
+  if (ahead) gradient = sum(gradient, ahead);
   for (let layer = program.model.layers.length - 1; layer >= 0; layer--) {
     const block = program.blocks[program.model.layers[layer]!]!;
     const given = new Map([...kept[layer]!, ['x', stream[layer]!] as const, ['gradient.y', gradient] as const]);
     gradient = run(block.backward, block, layer, given).get('gradient.x')!;
   }
   run(program.embedding.backward, program.embedding, null, new Map([['gradient.y', gradient]]));
+
+  /** Forward and backward through the modules that predict further ahead: the gradient of the stream that they read. */
+  function runModules(): Tensor | null {
+    const { modules, model, blocks } = program;
+    if (modules === null || model.mtp === null) return null;
+    const { depth, weight } = model.mtp;
+    const block = blocks[model.layers.at(-1)!]!;
+    const layers = model.layers.length;
+    const shifted = (values: ArrayLike<number>, by: number, beyond: number) =>
+      matrix(
+        Array.from(values, (_, n) => ((n % time) + by < time ? values[n + by]! : beyond)),
+        batch,
+        time,
+      );
+    const saved = (outputs: Map<string, Tensor>) => [...outputs].filter(([name]) => name.startsWith('saved.'));
+    const given = (n: number): [string, Tensor][] => [
+      ['tokens', shifted(tokens, n + 1, 0)],
+      ['labels', shifted(labels, n + 1, -1)],
+      ['loss_scale', scalar(weight / depth / scored)],
+    ];
+    const passes = [];
+    for (let n = 0, x = stream.at(-1)!; n < depth; n++) {
+      const joined = run(modules.join.forward, modules.join, layers + n, new Map([...given(n), ['x', x]]));
+      const outputs = run(block.forward, block, layers + n, new Map([['x', joined.get('y')!]]));
+      passes.push({ x, joined, outputs });
+      x = outputs.get('y')!;
+    }
+    let below: Tensor | null = null;
+    for (let n = depth - 1; n >= 0; n--) {
+      const { x, joined, outputs } = passes[n]!;
+      const y = outputs.get('y')!;
+      const trained = run(modules.head.train, modules.head, layers + n, new Map([...given(n), ['x', y]]));
+      auxiliary += (trained.get('loss')!.data[0]! * weight) / depth / scored;
+      const own = trained.get('gradient.x')!;
+      const fromBlock = run(
+        block.backward,
+        block,
+        layers + n,
+        new Map([...saved(outputs), ['x', joined.get('y')!], ['gradient.y', below ? sum(own, below) : own]]),
+      );
+      const join = new Map([...given(n), ...saved(joined), ['x', x] as const]);
+      below = run(
+        modules.join.backward,
+        modules.join,
+        layers + n,
+        join.set('gradient.y', fromBlock.get('gradient.x')!),
+      ).get('gradient.x')!;
+    }
+    return below;
+  }
+
   return { logits, loss: head.get('loss')!.data[0]! / scored, auxiliary, gradients };
 }
 
+const sum = (a: Tensor, b: Tensor): Tensor => ({ ...a, data: a.data.map((value, i) => value + b.data[i]!) });
 const scalar = (value: number): Tensor => ({ names: [], shape: [], data: Float64Array.of(value) });
 const matrix = (values: ArrayLike<number>, batch: number, time: number): Tensor => ({
   names: ['batch', 'time'],

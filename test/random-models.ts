@@ -244,6 +244,7 @@ export const randomModel: fc.Arbitrary<Model> = fc
     embeddingNorm: fc.option(norm, { freq: 3 }),
     dropout,
     roles: fc.constantFrom(null, null, null, 3),
+    modules: fc.constantFrom(0, 0, 0, 1, 2),
   })
   .map(draw => {
     const kinds = draw.blocks.slice(0, draw.layers).map((kind, n) => ({ ...kind, name: `layer_${n}` }));
@@ -257,6 +258,7 @@ export const randomModel: fc.Arbitrary<Model> = fc
         tie_weights: draw.tied,
         scale: draw.scale,
         dropout: draw.dropout,
+        untrained_token: null,
         role_embeddings: draw.roles,
         learned_positions: kinds.some(kind => kind.attention?.position_encoding.kind === 'learned') ? 32 : null,
         sinusoidal_positions: kinds.some(kind => kind.attention?.position_encoding.kind === 'sinusoidal'),
@@ -266,7 +268,7 @@ export const randomModel: fc.Arbitrary<Model> = fc
       layers: Array.from({ length: draw.layers }, (_, n) => n % kinds.length),
       output: { bias: draw.outputBias, norm: draw.outputNorm, softcap: draw.softcap, scale: draw.outputScale },
       init: { std: 0.02, residual_scale: true },
-      mtp: null,
+      mtp: draw.modules === 0 ? null : { depth: draw.modules, weight: 0.3 },
       formulas: [],
     };
   });

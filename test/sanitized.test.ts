@@ -45,7 +45,7 @@ const available = await build('probe', { 'probe.c': 'int main(void) { return 0; 
 if (!available) console.log('  the C compiler has no sanitizers: generated programs are not run under them');
 const driver = readFileSync(packagePath('test/cpu/sanitized.c'), 'utf8');
 
-const models: readonly Model[] = fc.sample(randomModel, { seed: 6, numRuns: 2 });
+const models: readonly Model[] = fc.sample(randomModel, { seed: 6, numRuns: 8 });
 for (const [n, model] of models.entries())
   test(`model ${n}`, async () => {
     if (!available) return;

@@ -36,7 +36,7 @@ function embed({ model, hidden, vocabulary }: Common, site: Site): Node {
   const { builder, parameters, deviation } = site;
   const { scale, learned_positions: learned, sinusoidal_positions: sinusoidal, norm, ...rest } = model.embeddings;
   const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [hidden], deviation.inner);
-  let x = gatherRows(builder, table, site.shared('tokens'));
+  let x = gatherRows(builder, table, site.shared('tokens'), rest.untrained_token);
   const join = (rows: Node) => mapOver(builder, x.dimensions, add(operand(0), operand(1)), [x, rows]);
   if (scale !== null) x = mapWide(builder, multiply(operand(0), constant(scale)), [x]);
   if (rest.role_embeddings !== null) {

@@ -1,6 +1,7 @@
 // Multi-token prediction (DeepSeek-V3, arXiv:2412.19437, section 2.2): what surrounds the block of a module. The program
 // gives a module the tokens and the labels of as many positions ahead.
 import { splitStage } from '../grad/split.ts';
+import { dimension } from '../graph/dimension.ts';
 import { gatherRows } from '../ops/gather.ts';
 import { mapWide } from '../ops/map.ts';
 import { add, constant, multiply, operand } from '../scalar/expression.ts';
@@ -21,16 +22,18 @@ function buildJoin(common: Common): JoinStage {
   const { model, library, hidden, vocabulary } = common;
   const site = new Site(library, model);
   const { builder, parameters, deviation } = site;
-  const x = builder.input('x', streamDimensions(hidden));
+  // As wide as the stream that it makes, under another name: a product's result has dimensions of its own.
+  const incoming = dimension('incoming', hidden.size!);
+  const x = builder.input('x', streamDimensions(incoming));
   const part = (letter: string, label: string, value: typeof x) =>
     builder.within(label, '', () => {
-      const normed = normalise(site, `${letter}norm`, value, model.output.norm, [hidden]);
-      return linear(site, `${letter}_proj`, normed, [hidden], [hidden], { bias: false });
+      const normed = normalise(site, `${letter}norm`, value, model.output.norm, [incoming]);
+      return linear(site, `${letter}_proj`, normed, [incoming], [hidden], { bias: false });
     });
   const embedded = builder.within('embedded_ahead', '', () => {
-    const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [hidden], deviation.inner);
-    const rows = gatherRows(builder, table, site.shared('tokens'));
-    const { scale } = model.embeddings;
+    const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [incoming], deviation.inner);
+    const { scale, untrained_token } = model.embeddings;
+    const rows = gatherRows(builder, table, site.shared('tokens'), untrained_token);
     return scale === null ? rows : mapWide(builder, multiply(operand(0), constant(scale)), [rows]);
   });
   const parts = [part('h', 'stream_part', x), part('e', 'token_part', embedded)];

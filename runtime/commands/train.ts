@@ -108,6 +108,7 @@ export const train: Command = {
       maxContext: sampling.contextLength,
       training: true,
       threads: args.threads as number | undefined,
+      seed: settings.seed,
     });
     try {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;

@@ -94,7 +94,7 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
     cursor += samplesPerStep;
     const learningRate = learningRateAt(scheduleOf(settings), step);
     const started = performance.now();
-    const { loss, gradientNorm } = await model.step(tokens, labels, {
+    const { loss, gradientNorm, auxiliary } = await model.step(tokens, labels, {
       microBatches: settings['grad-accum'],
       batch: settings['batch-size'],
       time: settings['seq-len'],
@@ -120,6 +120,7 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
     const record: StepRecord = {
       step,
       loss,
+      ...(auxiliary !== 0 && { auxiliary_loss: auxiliary }),
       ...(evaluated && validationLoss !== null && { validation_loss: validationLoss }),
       gradient_norm: gradientNorm,
       learning_rate: learningRate,

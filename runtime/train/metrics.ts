@@ -9,6 +9,8 @@ export interface StepRecord {
   readonly step: number;
   /** Mean negative log-likelihood of this step's tokens, in nats. */
   readonly loss: number;
+  /** What was added to the loss besides, where there is any: of routers, and of predictions further ahead. */
+  readonly auxiliary_loss?: number;
   /** Present where this step ended with an evaluation. */
   readonly validation_loss?: number;
   /** Before clipping. */

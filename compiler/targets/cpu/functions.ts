@@ -247,8 +247,15 @@ function kernelName(kernel: Kernel, outputNames: ReadonlyMap<Node, string>): str
   // A statistic that is kept beside a value says nothing new.
   const main = values.filter(name => !/_(sum|max|factor)$|^log_sum_exp$/.test(name));
   const named = [...new Set(main.length > 0 ? main : values)];
-  if (named.length === 0) return weights.slice(0, 3).join('_');
+  if (named.length === 0) return fewOf(weights);
   if (kernel.kind === 'attention-gradient') return 'attention_gradient';
   if (kernel.kind === 'scan-gradient') return 'scan_gradient';
-  return `${named.slice(0, 3).join('_')}${weights.length > 0 ? '_and_weights' : ''}`;
+  return `${fewOf(named)}${weights.length > 0 ? '_and_weights' : ''}`;
+}
+
+/** The first names, as many as make a name of bearable length. */
+function fewOf(names: readonly string[]): string {
+  const few = names.slice(0, 3);
+  while (few.length > 1 && few.join('_').length > 64) few.pop();
+  return few.join('_');
 }

@@ -234,7 +234,7 @@ function parameterFields({ name, shape, initial, balance_rate }: Parameter) {
         : values.length === 1
           ? `(const float[]){ ${floatLiteral(values[0]!)} }`
           : `${shortName(name)}_start`,
-    rate: floatLiteral(balance_rate ?? 0),
+    rate: floatLiteral(balance_rate ?? -1),
   };
 }
 
