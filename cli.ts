@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import yargs, { type Argv, type Options } from 'yargs';
-import { formatDiagnostic, MachineError, nearest, SourceError, UserError } from './compiler/diagnostic.ts';
+import { formatDiagnostics, MachineError, nearest, SourceError, UserError } from './compiler/diagnostic.ts';
 import packageJson from './package.json' with { type: 'json' };
 import { type Command, type Option, UsageError } from './runtime/commands/command.ts';
 import { commands } from './runtime/commands/index.ts';
@@ -250,8 +250,7 @@ function report(error: unknown, words: readonly string[]): number {
   }
   if (error instanceof SourceError) {
     const color = hasColor(process.stderr);
-    const shown = error.diagnostics.map(diagnostic => formatDiagnostic(diagnostic, error.sources, { color }));
-    console.error(shown.join('\n\n'));
+    console.error(formatDiagnostics(error.diagnostics, error.sources, { color }));
     return exitCode.user;
   }
   if (error instanceof UserError || error instanceof MachineError) {

@@ -32,7 +32,7 @@ export class SourceError extends UserError {
   readonly sources: Sources;
 
   constructor(diagnostics: readonly Diagnostic[], sources: Sources) {
-    super(diagnostics.map(diagnostic => formatDiagnostic(diagnostic, sources, { color: false })).join('\n\n'));
+    super(formatDiagnostics(diagnostics, sources, { color: false }));
     this.diagnostics = diagnostics;
     this.sources = sources;
   }
@@ -51,6 +51,20 @@ export function positionOf(text: string, offset: number): Position {
   const lineStart = before.lastIndexOf('\n') + 1;
   const mark = lineStart === 0 && before.startsWith('\uFEFF') ? 1 : 0;
   return { line: before.split('\n').length, column: offset - lineStart - mark + 1 };
+}
+
+/** More than these at once help nobody. */
+const mostShown = 100;
+
+/** Diagnostics one below the other, of very many the first. */
+export function formatDiagnostics(
+  diagnostics: readonly Diagnostic[],
+  sources: Sources,
+  options: { color: boolean },
+): string {
+  const shown = diagnostics.slice(0, mostShown).map(diagnostic => formatDiagnostic(diagnostic, sources, options));
+  const more = diagnostics.length - shown.length;
+  return [...shown, ...(more > 0 ? [`and ${more} more like these`] : [])].join('\n\n');
 }
 
 /**
@@ -84,21 +98,25 @@ function codeFrame(span: Span, sources: Sources, paint: Paint, before: number): 
   const lines = text.replace(/^\uFEFF/, '').split('\n');
   const first = Math.max(1, line - before);
   const width = String(line).length;
+  // Of a line that is too long to be looked at, the part around the place.
+  const cut = lines[line - 1]!.length > longestLine ? Math.max(0, column - 1 - longestLine / 4) : 0;
   const frame = lines.slice(first - 1, line).flatMap((content, index) => {
-    const shown = printable(content);
+    const shown = printable(content.slice(cut, cut + longestLine));
     // A blank line above explains nothing.
     if (first + index < line && shown === '') return [];
     return `${String(first + index).padStart(width)} | ${shown}`.trimEnd();
   });
   const lineEnd = text.indexOf('\n', span.start);
-  const end = Math.min(span.end, lineEnd < 0 ? text.length : lineEnd);
+  const end = Math.min(span.end, lineEnd < 0 ? text.length : lineEnd, span.start + longestLine);
   const underline = '^'.repeat(Math.max(1, text.slice(span.start, end).trimEnd().length));
   return [
     `${' '.repeat(width)}--> ${span.file}:${line}:${column}`,
     ...frame,
-    `${' '.repeat(width)} | ${' '.repeat(column - 1)}${paint('red', underline)}`,
+    `${' '.repeat(width)} | ${' '.repeat(column - 1 - cut)}${paint('red', underline)}`,
   ];
 }
+
+const longestLine = 400;
 
 /** A line with a blank for every tab and control character: the underlining fits, and a terminal obeys no source file. */
 const printable = (line: string) => line.replace(/\p{Cc}/gu, ' ').trimEnd();
@@ -107,19 +125,24 @@ const printable = (line: string) => line.replace(/\p{Cc}/gu, ' ').trimEnd();
 export function nearest(word: string, candidates: Iterable<string>): string | null {
   let best: string | null = null;
   let bestDistance = Number.POSITIVE_INFINITY;
+  let compared = 0;
   for (const candidate of candidates) {
-    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
     // One letter in three may be wrong, so that words of one or two letters match nothing but themselves.
-    const near = distance <= Math.floor(Math.max(word.length, candidate.length) / 3);
-    if (near && distance < bestDistance) [best, bestDistance] = [candidate, distance];
+    const limit = Math.floor(Math.max(word.length, candidate.length) / 3);
+    if (Math.abs(word.length - candidate.length) > Math.min(limit, longestDifference)) continue;
+    if (compared++ === mostCandidates) break;
+    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
+    if (distance <= limit && distance < bestDistance) [best, bestDistance] = [candidate, distance];
   }
   return best;
 }
 
+/** Limits on the work for a pathological file: on the difference in length, and on the candidates of about that length. */
+const longestDifference = 32;
+const mostCandidates = 100;
+
 /** Insertions, deletions, replacements and swaps of neighbours that turn one word into the other (Damerau, 1964). */
 function editDistance(from: string, to: string): number {
-  // A word that differs this much in length is never near: a limit on the work for a pathological input.
-  if (Math.abs(from.length - to.length) > 32) return 33;
   let beforeLast: number[] = [];
   let last = Array.from({ length: to.length + 1 }, (_, column) => column);
   for (let row = 1; row <= from.length; row++) {

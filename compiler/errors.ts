@@ -1,12 +1,13 @@
-// Every message of the compiler about a user's source, one constructor each; those about formulas are in formula-errors.ts.
+// Every message of the compiler about a user's source, one constructor each; those about formulas are in
+// formula-errors.ts, those about dimensions that do not fit each other in dimension-errors.ts.
 import type { Diagnostic } from './diagnostic.ts';
-import { didYouMean, either, error, meantConstant, quoted, warning } from './message.ts';
+import { didYouMean, either, error, listed, meantConstant, quoted, warning } from './message.ts';
 import { formulaKinds, type Span } from './syntax/syntax.ts';
 
 // Shape of the text.
 
 const operators = ['+', '-', '*', '/', '^', '&&', '||', '?', 'a comparison'];
-const groupKinds = ['attention', 'ffn', 'block', 'model'];
+const groupKinds = ['attention', 'ssm', 'ffn', 'block', 'model'];
 const kinds = [...groupKinds, ...formulaKinds, 'let', 'import'];
 
 /** The grammar's failure. `found` is null at the end; `expected` are its descriptions; `head` begins the definition. */
@@ -24,8 +25,8 @@ export function unexpected(span: Span, found: string | null, expected: readonly 
   if (operators.filter(operator => wanted.delete(operator)).length > 3) wanted.add('an operator');
   if (wanted.delete('end of input')) wanted.add('the next definition');
   for (const word of ['extends', 'tier', 'a space', 'a comment']) wanted.delete(word);
-  const listed = [...wanted].map(word => (/^\w/.test(word) && word !== 'learned' ? word : quoted(word))).sort();
-  const message = `expected ${either(listed)}, found ${found === null ? 'the end of the definition' : quoted(found)}`;
+  const words = [...wanted].map(word => (/^\w/.test(word) && word !== 'learned' ? word : quoted(word))).sort();
+  const message = `expected ${either(words)}, found ${found === null ? 'the end of the definition' : quoted(found)}`;
   return error(span, message, mendSyntax(found, wanted));
 }
 
@@ -52,6 +53,13 @@ export const wrongBracket = (span: Span, close: string, opener: Span, expected: 
   ]);
 
 export const nestedTooDeep = (span: Span, limit: number) => error(span, `brackets are nested more than ${limit} deep`);
+
+export const definitionTooLong = (span: Span, count: number, limit: number) =>
+  error(
+    span,
+    `one definition has ${count} words and marks, more than ${limit}`,
+    'split it into definitions of its parts',
+  );
 
 export const formulaTooLong = (span: Span, count: number, limit: number) =>
   error(
@@ -80,7 +88,11 @@ export const unknownDefinition = (
   error(
     span,
     `there is no ${kind} named ${quoted(name)}`,
-    didYouMean(name, known, known.length > 0 ? `${kind} definitions here: ${known.map(quoted).join(', ')}` : null),
+    didYouMean(
+      name,
+      kind === 'ffn' ? [...known, 'none'] : known,
+      known.length > 0 ? `${kind} definitions here: ${listed(known)}` : null,
+    ),
     other
       ? [{ message: `${quoted(name)} is the name of another kind of definition, ${other.kind}`, span: other.span }]
       : [],
@@ -118,11 +130,7 @@ export const severalModels = (names: readonly string[], span: Span) =>
   error(span, `the file defines ${names.length} models`, `name the one you mean: ${either(names.map(quoted))}`);
 
 export const unknownModel = (file: string, name: string, known: readonly string[]) =>
-  error(
-    null,
-    `${file} has no model named ${quoted(name)}`,
-    didYouMean(name, known, `it has ${known.map(quoted).join(', ')}`),
-  );
+  error(null, `${file} has no model named ${quoted(name)}`, didYouMean(name, known, `it has ${listed(known)}`));
 
 // Files.
 
@@ -143,18 +151,18 @@ export const importsTooDeep = (span: Span, limit: number) =>
 
 // Properties.
 
-/** `known` are all names that would do, `listed` those to show where none is near. */
+/** `known` are all names that would do, `shown` those to show where none is near. */
 export const unknownProperty = (
   span: Span,
   owner: string,
   name: string,
   known: readonly string[],
-  listed: readonly string[],
+  shown: readonly string[],
 ) =>
   error(
     span,
     `${owner} has no property ${quoted(name)}`,
-    didYouMean(name, known, listed.length > 0 ? `it has ${listed.map(quoted).join(', ')}` : 'it takes no properties'),
+    didYouMean(name, known, shown.length > 0 ? `it has ${listed(shown)}` : 'it takes no properties'),
   );
 
 export const propertyTwice = (name: string, again: Span, first: Span, firstName: string) =>
@@ -211,9 +219,6 @@ export const outOfRange = (span: Span, property: string, range: string, found: s
 export const unsupportedValue = (span: Span, property: string, value: string, mend: string) =>
   error(span, `\`${property}: ${value}\` is not supported in this version`, mend);
 
-export const unsupportedWord = (span: Span, property: string, word: string, known: readonly string[]) =>
-  unsupportedValue(span, property, word, known.length > 0 ? `it can be ${either(known.map(quoted))}` : 'remove it');
-
 /** Two properties of which a definition has one. */
 export const exclusive = (span: Span, name: string, other: { readonly name: string; readonly span: Span }) =>
   error(span, `${quoted(name)} and ${quoted(other.name)} exclude each other`, 'keep one of them', [
@@ -231,10 +236,10 @@ export const normPositionWithoutNorm = (span: Span) => noEffect(span, 'norm_posi
 export const blockBesideList = (span: Span, list: string) =>
   noEffect(span, 'block', `${quoted(list)} says which blocks the layers are`);
 
-export const layersDisagree = (span: Span, listed: number, given: { readonly value: number; readonly span: Span }) =>
+export const layersDisagree = (span: Span, count: number, given: { readonly value: number; readonly span: Span }) =>
   error(
     span,
-    `${quoted('layers')} lists ${listed} layers, and num_layers is ${given.value}`,
+    `${quoted('layers')} lists ${count} layers, and num_layers is ${given.value}`,
     'leave num_layers out, or list as many',
     [{ message: `num_layers is ${given.value} here`, span: given.span }],
   );
@@ -242,89 +247,11 @@ export const layersDisagree = (span: Span, listed: number, given: { readonly val
 export const patternNotReached = (span: Span, block: string, layers: number, length: number) =>
   noEffect(span, block, `num_layers is ${layers}, less than the pattern's ${length} blocks`);
 
+export const tooManyLayers = (span: Span | null, limit: number) =>
+  error(span, `the models of this file have more than ${limit} layers together`, 'move some of them to another file');
+
 export const badCount = (span: Span, found: number) =>
   error(span, `a repetition takes a whole number of at least 1, not ${found}`);
 
 export const listTooLong = (span: Span, property: string, limit: number) =>
   error(span, `${quoted(property)} has more than ${limit} entries`);
-
-// Dimensions. `where` says which block of which model, and its layers.
-
-export const headsDoNotDivide = (
-  span: Span | null,
-  where: string,
-  hidden: { value: number; span: Span | null },
-  heads: number,
-  nearby: readonly number[],
-) =>
-  error(
-    span,
-    `in ${where}, num_heads ${heads} does not divide hidden_size ${hidden.value}`,
-    `${either(nearby.map(String))} heads would divide it; or give \`head_dim\``,
-    [{ message: `hidden_size is ${hidden.value}${hidden.span ? ' here' : ' by default'}`, span: hidden.span }],
-  );
-
-export const keyHeadsDoNotDivide = (
-  span: Span | null,
-  where: string,
-  heads: { value: number; span: Span | null },
-  keyHeads: number,
-  nearby: readonly number[],
-) =>
-  error(
-    span,
-    `in ${where}, num_kv_heads ${keyHeads} does not divide num_heads ${heads.value}`,
-    `each key-value head serves the same number of heads: ${either(nearby.map(String))} would divide ${heads.value}`,
-    [{ message: `num_heads is ${heads.value}${heads.span ? ' here' : ' by default'}`, span: heads.span }],
-  );
-
-export const oddHeadDimension = (span: Span | null, where: string, headDim: number, derived: string | null) =>
-  error(
-    span,
-    `in ${where}, head_dim ${headDim} is odd${derived ? ` (${derived})` : ''}, and rope turns pairs of elements`,
-    `give an even \`head_dim\`, such as ${headDim + 1}, or another \`position_encoding\``,
-  );
-
-export const oddWidth = (span: Span | null, where: string, hidden: number) =>
-  error(
-    span,
-    `in ${where}, hidden_size ${hidden} is odd, and the sinusoidal position_encoding is pairs of a sine and a cosine`,
-    'give an even `hidden_size`, or another `position_encoding`',
-  );
-
-export const ropeDimensions = (span: Span, where: string, dims: number, headDim: number) =>
-  error(
-    span,
-    dims > headDim
-      ? `in ${where}, rope's dims ${dims} is more than head_dim ${headDim}`
-      : `in ${where}, rope's dims ${dims} is odd, and rope turns pairs of elements`,
-    `give an even number up to ${headDim}`,
-  );
-
-export const ropeScaling = (span: Span, where: string, kind: string, condition: string) =>
-  error(span, `in ${where}, ${quoted(kind)} scaling needs ${condition}`);
-
-export const tooFewPositions = (span: Span, where: string, positions: number, length: Span | null, maximum: number) =>
-  error(
-    span,
-    `in ${where}, max_positions ${positions} is less than max_seq_len ${maximum}`,
-    'positions beyond the table would have no vector: raise max_positions or lower max_seq_len',
-    [{ message: `max_seq_len is ${maximum}${length ? ' here' : ' by default'}`, span: length }],
-  );
-
-interface LearnedPositions {
-  readonly where: string;
-  readonly positions: number;
-  readonly span: Span | null;
-}
-
-export const positionsDisagree = (first: LearnedPositions, second: LearnedPositions) =>
-  error(
-    second.span,
-    `${second.where} has ${second.positions} learned positions, and ${first.where} has ${first.positions}`,
-    'the table of learned positions is one for the whole model: give both the same max_positions',
-    [{ message: `${first.positions} here`, span: first.span }],
-  );
-
-export const overflow = (span: Span | null, where: string, what: string, value: number, limit: number) =>
-  error(span, `in ${where}, ${what} is ${value}, more than ${limit}`);

@@ -1,5 +1,5 @@
 // Every message about formulas and arithmetic, one constructor each.
-import { didYouMean, either, error, meantConstant, quoted } from './message.ts';
+import { didYouMean, either, error, listed, meantConstant, quoted } from './message.ts';
 import type { Span } from './syntax/syntax.ts';
 
 // Numbers that are worked out.
@@ -8,8 +8,7 @@ export const unknownConstant = (span: Span, name: string, known: readonly string
   error(
     span,
     `there is no number named ${quoted(name)}`,
-    meantConstant(name, known) ??
-      (known.length > 0 ? `there are ${known.map(quoted).join(', ')}` : '`let name = 3` makes one'),
+    meantConstant(name, known) ?? (known.length > 0 ? `there are ${listed(known)}` : '`let name = 3` makes one'),
   );
 
 export const divisionByZero = (span: Span) => error(span, 'this divides by zero');
@@ -23,6 +22,10 @@ export const remainder = (span: Span, left: number, right: number) =>
 
 export const constantCycle = (span: Span, path: readonly string[]) =>
   error(span, `a number cannot be made of itself: ${path.map(quoted).join(' needs ')}`);
+
+/** In a formula that comes without the file that it was written in. */
+export const arithmeticAlone = (span: Span) =>
+  error(span, 'expected a number, found arithmetic', 'write the number that it comes to');
 
 export const numberTooLarge = (span: Span) => error(span, 'this number is too large');
 
@@ -63,11 +66,7 @@ export const constantsOutsideNorm = (span: Span, kind: string) =>
   error(span, `only a norm has constants in braces, not ${article(kind)}`, 'write the number in the formula');
 
 export const unknownName = (span: Span, name: string, known: readonly string[], hint: string | null) =>
-  error(
-    span,
-    `the formula knows no ${quoted(name)}`,
-    hint ?? didYouMean(name, known, `it knows ${known.map(quoted).join(', ')}`),
-  );
+  error(span, `the formula knows no ${quoted(name)}`, hint ?? didYouMean(name, known, `it knows ${listed(known)}`));
 
 export const unknownFunction = (span: Span, name: string, known: readonly string[]) =>
   error(span, `there is no function ${quoted(name)}`, didYouMean(name, known));

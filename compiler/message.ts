@@ -13,9 +13,23 @@ export function warning(span: Span | null, message: string, help: string | null 
   return { severity: 'warning', message, span, notes, help };
 }
 
+/** A list of more words than these is cut. */
+const longestList = 40;
+
 /** `a`, `a or b`, `a, b or c`. */
-export const either = (words: readonly string[]) =>
-  words.length < 2 ? (words[0] ?? '') : `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`;
+export function either(words: readonly string[]): string {
+  if (words.length > longestList) return cut(words);
+  return words.length < 2 ? (words[0] ?? '') : `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`;
+}
+
+/** Words of the source, of very many the first. */
+export function listed(words: readonly string[]): string {
+  const shown = words.slice(0, longestList).map(quoted);
+  return words.length > longestList ? cut(shown, words.length) : shown.join(', ');
+}
+
+const cut = (words: readonly string[], count = words.length) =>
+  `${words.slice(0, longestList).join(', ')} and ${count - longestList} more`;
 
 /** A word of the source, cut where it is longer than a line should be. */
 export const quoted = (word: string) => `\`${word.length > 60 ? `${word.slice(0, 57)}...` : word}\``;

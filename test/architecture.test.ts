@@ -17,6 +17,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
 
   'compiler/index.ts': ['compiler'],
   'compiler/diagnostic.ts': inCompiler('syntax'),
+  'compiler/dimension-errors.ts': inCompiler('syntax'),
   'compiler/errors.ts': inCompiler('syntax'),
   'compiler/formula-errors.ts': inCompiler('syntax'),
   'compiler/message.ts': inCompiler('syntax'),
@@ -43,7 +44,7 @@ function inCompiler(parts: string): string[] {
 }
 
 /** What every part may import. */
-const sharedByAll = ['diagnostic', 'errors', 'formula-errors', 'message', 'package-files'].map(
+const sharedByAll = ['diagnostic', 'dimension-errors', 'errors', 'formula-errors', 'message', 'package-files'].map(
   name => `compiler/${name}.ts`,
 );
 

@@ -76,6 +76,39 @@ of two lines" layers: [ 2*dense,(d -1)*[near , far,], d-1 * near,
 
 const layout = suite('layout');
 
+layout('experts, latents and state spaces, with their comments', () => {
+  const text = `attention a{num_heads:4 sinks:true # each head has one
+kind:mla{kv_latent:64 nope_head_dim:16 rope_head_dim:8} position_encoding:rope{interleaved:true}}
+ssm s extends t{d_state:16 expand:2}
+ffn f { moe { experts:8 top_k:2
+ # how they are kept busy
+ balance:loss{weight:0.01} } }
+block b{ssm:s ffn:none}
+norm n(x){shift:d-1 scale:learned d/2}=(x-shift)*scale*weight`;
+  checkLaidOut(text);
+  assert.is(
+    layOut(text),
+    `attention a {
+  num_heads: 4
+  sinks: true  # each head has one
+  kind: mla { kv_latent: 64  nope_head_dim: 16  rope_head_dim: 8 }
+  position_encoding: rope { interleaved: true }
+}
+ssm s extends t { d_state: 16  expand: 2 }
+ffn f {
+  moe {
+    experts: 8
+    top_k: 2
+    # how they are kept busy
+    balance: loss { weight: 0.01 }
+  }
+}
+block b { ssm: s  ffn: none }
+norm n(x) { shift: d - 1  scale: learned d / 2 } = (x - shift) * scale * weight
+`,
+  );
+});
+
 layout('every form has its place', () => {
   assert.is(
     layOut(everything),

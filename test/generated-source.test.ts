@@ -28,6 +28,8 @@ function modelOf(path: string): Model {
 
 const models: readonly (readonly [string, Model])[] = [
   ['stories', modelOf('mal/examples/01-stories.mal')],
+  ['experts', modelOf('mal/examples/03-experts.mal')],
+  ['hybrid', modelOf('mal/examples/04-hybrid.mal')],
   ['llama_7b', modelOf('well-known/models/llama_7b.mal')],
   ['gpt2_small', modelOf('well-known/models/gpt2_small.mal')],
   ...fc.sample(randomModel, { seed: 4, numRuns: 6 }).map((model, n) => [`random ${n}`, model] as const),

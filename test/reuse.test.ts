@@ -58,8 +58,8 @@ numbers('names stand wherever a number does, in any order, and one that nothing 
     let f = 2.5
     let d = 64`;
   const { attention, norm } = modelOf(text).blocks[0]!;
-  assert.is(attention.num_heads, 4);
-  assert.equal(attention.position_encoding, {
+  assert.is(attention!.num_heads, 4);
+  assert.equal(attention!.position_encoding, {
     kind: 'rope',
     theta: 10000,
     dims: 16,
@@ -72,6 +72,23 @@ numbers('names stand wherever a number does, in any order, and one that nothing 
     'warning: let `a` is used by no model',
     'warning: let `b` is used by no model',
   ]);
+});
+
+numbers('work out the constants of a norm, which a Model carries as numbers', () => {
+  const text = `let d = 64 let half = d / 128.0
+    norm n(x) { a: learned -half  b: d - 1  c: learned d/ 4  e: 2 * -(1 - half) } = (a * x - b) * c * weight + e
+    model m { hidden_size: d block { attention { num_heads: 4 } norm: n { b: half * 3 } } }`;
+  const model = modelOf(text);
+  assert.equal(model.blocks[0]!.norm, { name: 'n', constants: { b: 1.5, e: -1 } });
+  assert.equal(model.formulas, [
+    'norm n(x) { a: learned -0.5  b: 63  c: learned 16  e: -1 } = (a * x - b) * c * weight + e',
+  ]);
+  assert.equal(messages(text), []);
+  assert.match(messages('norm n(x) { a: dd } = a * x * weight model m { block { norm: n } }')[0]!, '`dd`');
+  assert.throws(
+    () => formulaLibrary({ name: 'm', formulas: ['norm n(x) { a: 2 * 3 } = a * x * weight'] }),
+    (error: Error) => error instanceof SourceError && error.message.includes('expected a number'),
+  );
 });
 
 numbers('long chains end in a message', () => {
@@ -92,14 +109,14 @@ inheritance('copies, then overrides, under any name of a property', () => {
     block b extends a { attention: bare }
     model m { hidden_size: 64 pattern: [a, b] }`;
   const [a, b] = modelOf(text).blocks;
-  assert.is(a!.attention.num_heads, 4);
-  assert.is(a!.attention.num_kv_heads, 1);
-  assert.is(a!.attention.window_size, 8);
-  assert.is(a!.attention.position_encoding.kind === 'rope' && a!.attention.position_encoding.theta, 1e6);
-  assert.is(a!.attention.origin, 'test.mal:2');
-  assert.is(b!.attention.position_encoding.kind, 'none');
-  assert.is(b!.attention.num_kv_heads, 2);
-  assert.ok(b!.ffn.bias);
+  assert.is(a!.attention!.num_heads, 4);
+  assert.is(a!.attention!.num_kv_heads, 1);
+  assert.is(a!.attention!.window_size, 8);
+  assert.is(a!.attention!.position_encoding.kind === 'rope' && a!.attention!.position_encoding.theta, 1e6);
+  assert.is(a!.attention!.origin, 'test.mal:2');
+  assert.is(b!.attention!.position_encoding.kind, 'none');
+  assert.is(b!.attention!.num_kv_heads, 2);
+  assert.ok(b!.ffn!.bias);
   assert.is(b!.norm_position, 'post');
   assert.equal(messages(text), []);
 });
@@ -177,8 +194,8 @@ own('serve every place that takes a norm, a score or a mask', () => {
     model m { hidden_size: 64 block: b embeddings { norm: dyt } output { norm: norm_offset } }`);
   const { attention, norm } = model.blocks[0]!;
   assert.equal(norm, { name: 'dyt', constants: { shift: 2 } });
-  assert.equal(attention.qk_norm, { name: 'dyt', constants: { shift: 0.125 } });
-  assert.equal([attention.score, attention.mask, attention.softcap], ['cap', 'prefix', 50]);
+  assert.equal(attention!.qk_norm, { name: 'dyt', constants: { shift: 0.125 } });
+  assert.equal([attention!.score, attention!.mask, attention!.softcap], ['cap', 'prefix', 50]);
   assert.is(model.embeddings.norm!.name, 'dyt');
   assert.equal(model.output.norm, { name: 'norm_offset', constants: { eps: 1e-6 } });
   assert.is(model.formulas.length, 3);
@@ -266,8 +283,8 @@ imports('bring definitions, from where the file that names them lies', () => {
       ['m'],
     );
     const [model] = models as [Model];
-    assert.is(model.blocks[0]!.ffn.hidden_dim, 288);
-    assert.is(model.blocks[0]!.ffn.origin, 'blocks.mal:3');
+    assert.is(model.blocks[0]!.ffn!.hidden_dim, 288);
+    assert.is(model.blocks[0]!.ffn!.origin, 'blocks.mal:3');
     assert.is(model.layers.length, 2);
     assert.equal(model.formulas, ['activation bent(x) = max(x, 0) * 96']);
     assert.is(readModel(join(folder, 'main.mal')).model.name, 'm');

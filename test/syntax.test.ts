@@ -2,7 +2,7 @@
 // that syntax and messages point to.
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { formatDiagnostic } from '../compiler/diagnostic.ts';
+import { formatDiagnostic, formatDiagnostics } from '../compiler/diagnostic.ts';
 import { outline, tokenize } from '../compiler/syntax/outline.ts';
 import { parse } from '../compiler/syntax/parse.ts';
 import type { Definition, FormulaDefinition, GroupDefinition, SyntaxExpression } from '../compiler/syntax/syntax.ts';
@@ -270,6 +270,20 @@ places('a frame counts lines and columns, and underlines below tabs and control 
   );
   const coloured = formatDiagnostic(parse(text, 'a b.mal').diagnostics[0]!, new Map(), { color: true });
   assert.match(coloured, '\u001b[31;1merror\u001b[0m: ');
+});
+
+places('of a very long line the part around the place is shown, and of very many messages the first', () => {
+  const text = `model m { ${'vocab_size: 3 '.repeat(500)}hidden_size 3 }`;
+  const { diagnostics } = parse(text, 'test.mal');
+  const sources = new Map([['test.mal', text]]);
+  const shown = formatDiagnostic(diagnostics[0]!, sources, { color: false }).split('\n');
+  assert.ok(shown.every(line => line.length < 450));
+  const column = shown[3]!.indexOf('^');
+  assert.is(shown[2]![column], '3');
+  assert.match(shown[2]!.slice(column - 12), /^hidden_size 3 }$/);
+  const many = formatDiagnostics(Array(250).fill(diagnostics[0]), sources, { color: false });
+  assert.is(many.split('error: ').length - 1, 100);
+  assert.ok(many.endsWith('\n\nand 150 more like these'));
 });
 
 places('an outline finds the definitions of any text and loses no token', () => {

@@ -6,7 +6,7 @@ import { dimension } from '../graph/dimension.ts';
 import { makeGraph, type Node } from '../graph/graph.ts';
 import { gatherRows } from '../ops/gather.ts';
 import { mapOver, mapWide } from '../ops/map.ts';
-import { add, constant, multiply, operand } from '../scalar/expression.ts';
+import { add, apply, constant, multiply, operand, select } from '../scalar/expression.ts';
 import { dropout } from './dropout.ts';
 import { normalise } from './layers.ts';
 import { addSinusoids, rotaryTables } from './positions.ts';
@@ -36,7 +36,7 @@ function embed({ model, hidden, vocabulary }: Common, site: Site): Node {
   const { builder, parameters, deviation } = site;
   const { scale, learned_positions: learned, sinusoidal_positions: sinusoidal, norm, ...rest } = model.embeddings;
   const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [hidden], deviation.inner);
-  let x = gatherRows(builder, table, site.shared('tokens'), rest.untrained_token);
+  let x = embeddedTokens(site, table, rest.untrained_token);
   const join = (rows: Node) => mapOver(builder, x.dimensions, add(operand(0), operand(1)), [x, rows]);
   if (scale !== null) x = mapWide(builder, multiply(operand(0), constant(scale)), [x]);
   if (rest.role_embeddings !== null) {
@@ -52,4 +52,14 @@ function embed({ model, hidden, vocabulary }: Common, site: Site): Node {
   }
   if (sinusoidal) x = addSinusoids(builder, x, site.shared('start'), hidden);
   return dropout(site, normalise(site, 'model.embed_norm', x, norm, [hidden]), rest.dropout);
+}
+
+/** Each token's row of the embedding; that of `untrained` gets no gradient here. */
+export function embeddedTokens(site: Site, table: Node, untrained: number | null): Node {
+  const tokens = site.shared('tokens');
+  const rows = gatherRows(site.builder, table, tokens);
+  if (untrained === null) return rows;
+  const isUntrained = apply('equal', operand(1), constant(untrained));
+  const kept = select(isUntrained, apply('detach', operand(0)), operand(0));
+  return mapOver(site.builder, rows.dimensions, kept, [rows, tokens]);
 }

@@ -66,8 +66,10 @@ class LatentAttention {
     const projected = () => {
       if (latent.query_dim === null) return this.linear('q_proj', inputs.x, [inputs.hidden], to);
       const width = dimension('query_latent', latent.query_dim);
-      const narrow = this.linear('q_a_proj', inputs.x, [inputs.hidden], [width]);
-      const normed = normalise(site, 'self_attn.q_a_layernorm', narrow, latent.norm, [width]);
+      const normed = this.labelled('query_latent', () => {
+        const narrow = this.linear('q_a_proj', inputs.x, [inputs.hidden], [width]);
+        return normalise(site, 'self_attn.q_a_layernorm', narrow, latent.norm, [width]);
+      });
       return this.linear('q_b_proj', normed, [width], to);
     };
     const query = projected();

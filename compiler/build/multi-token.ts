@@ -2,10 +2,10 @@
 // gives a module the tokens and the labels of as many positions ahead.
 import { splitStage } from '../grad/split.ts';
 import { dimension } from '../graph/dimension.ts';
-import { gatherRows } from '../ops/gather.ts';
 import { mapWide } from '../ops/map.ts';
 import { add, constant, multiply, operand } from '../scalar/expression.ts';
 import { streamDimensions } from './block.ts';
+import { embeddedTokens } from './embedding.ts';
 import { buildHead } from './head.ts';
 import { linear, normalise } from './layers.ts';
 import { Site } from './site.ts';
@@ -33,7 +33,7 @@ function buildJoin(common: Common): JoinStage {
   const embedded = builder.within('embedded_ahead', '', () => {
     const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [incoming], deviation.inner);
     const { scale, untrained_token } = model.embeddings;
-    const rows = gatherRows(builder, table, site.shared('tokens'), untrained_token);
+    const rows = embeddedTokens(site, table, untrained_token);
     return scale === null ? rows : mapWide(builder, multiply(operand(0), constant(scale)), [rows]);
   });
   const parts = [part('h', 'stream_part', x), part('e', 'token_part', embedded)];

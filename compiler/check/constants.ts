@@ -105,6 +105,13 @@ export class Constants {
           return { ...expression, args: expression.args.map(visit) };
       }
     };
+    const constants = formula.constants.map(constant => {
+      const { arithmetic } = constant;
+      if (arithmetic === null) return constant;
+      const value = this.evaluate(arithmetic)?.value ?? 0;
+      replaced.push({ start: arithmetic.span.start, end: arithmetic.span.end, text: String(value) });
+      return { ...constant, value, arithmetic: null };
+    });
     const body = visit(formula.body);
     if (replaced.length === 0) return formula;
     const { start } = formula.span;
@@ -114,7 +121,7 @@ export class Constants {
       text += formula.text.slice(written - start, part.start - start) + part.text;
       written = part.end;
     }
-    return { ...formula, body, text: text + formula.text.slice(written - start) };
+    return { ...formula, constants, body, text: text + formula.text.slice(written - start) };
   }
 
   #valueOf(name: string): Numeric | null {

@@ -7,7 +7,7 @@ import { Constants } from './constants.ts';
 import { extended } from './extend.ts';
 import { checkFormula } from './formula.ts';
 import type { FormulaLibrary } from './formula-library.ts';
-import { type DefinitionKind, type Read, tables, type Use } from './properties.ts';
+import { type DefinitionKind, type Read, tables, type Use, withoutMemory } from './properties.ts';
 import { type Reader, readDefinition } from './read-properties.ts';
 import { activationAliases, isFormula, standardLibrary } from './standard-library.ts';
 
@@ -50,7 +50,7 @@ export class Definitions {
     for (const definition of groups) {
       const { kind, span } = definition;
       if (isDefinitionKind(kind)) this.#readGroup(definition, kind, []);
-      else report(errors.unsupported({ ...span, end: span.start + kind.length }, kind));
+      else report(errors.unsupported({ ...span, end: span.start + kind.length }, kind, withoutMemory));
     }
     this.#checkReferences();
   }
@@ -107,8 +107,10 @@ export class Definitions {
   /** Reports what the blocks name that does not exist, whether a model uses them or not. */
   #checkReferences(): void {
     for (const { settings } of this.all('block')) {
-      this.#lookUp('attention', settings.attention.value);
-      this.#lookUp('ffn', settings.ffn.value);
+      const { attention, ssm, ffn } = settings;
+      this.#lookUp('attention', attention.value);
+      if (ssm.value) this.#lookUp('ssm', ssm.value);
+      if (!this.isNone('ffn', ffn.value)) this.#lookUp('ffn', ffn.value);
     }
   }
 
@@ -122,6 +124,11 @@ export class Definitions {
   find<Kind extends DefinitionKind>(kind: Kind, use: Use<Kind>): Read<Kind> | null {
     if (use.name !== null) this.useDefinition(kind, use.name);
     return this.#lookUp(kind, use);
+  }
+
+  /** Whether a use is the word `none`. A definition of that name comes first. */
+  isNone(kind: DefinitionKind, { name }: Use<DefinitionKind>): boolean {
+    return name === 'none' && !this.#entries.has(key(kind, name));
   }
 
   /** Notes a definition as used, and with it those that it extends. */

@@ -1,5 +1,5 @@
 // `extends` (LANGUAGE 2.1): the properties of a definition over those of the one that it copies. A property replaces the
-// inherited one as a whole; only the groups without a colon (`embeddings`, `output`, `init`) are merged, property by property.
+// inherited one as a whole; only the groups without a colon (`embeddings`, `moe` and the like) are merged, property by property.
 import type { Property } from '../syntax/syntax.ts';
 import { canonicalNames, type DefinitionKind, type PropertyTable, tables } from './properties.ts';
 

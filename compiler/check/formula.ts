@@ -13,6 +13,7 @@ const builtInFunctions: Readonly<Record<string, readonly number[]>> = {
   exp: [1],
   floor: [1],
   log: [1],
+  log1p: [1],
   rsqrt: [1],
   sigmoid: [1],
   sin: [1],
@@ -97,8 +98,11 @@ function checkHead(formula: FormulaDefinition): Diagnostic[] {
   // After another fault the formula is not what was meant.
   if (diagnostics.length === 0)
     diagnostics.push(...unread.map(({ name, span }) => errors.nameNotRead(span, kind, name)));
-  for (const constant of constants)
-    if (!Number.isFinite(constant.value)) diagnostics.push(errors.numberTooLarge(constant.span));
+  for (const { value, arithmetic, span } of constants) {
+    if (!Number.isFinite(value)) diagnostics.push(errors.numberTooLarge(span));
+    // Of a file they have been worked out: what is left is in a formula that must stand for itself.
+    if (arithmetic) diagnostics.push(errors.arithmeticAlone(arithmetic.span));
+  }
   return diagnostics;
 }
 

@@ -28,7 +28,16 @@ export function checkFile(
   const definitions = new Definitions(files, report);
   const declared = definitions.all('model').filter(model => model.span?.file === syntax.file);
   declared.sort((a, b) => a.span!.start - b.span!.start);
-  const models = declared.flatMap(model => resolveModel(model, { files, definitions, report }) ?? []);
+  const models: Model[] = [];
+  let layers = 0;
+  for (const read of declared) {
+    const model = resolveModel(read, { files, definitions, report });
+    layers += model?.layers.length ?? 0;
+    if (model) models.push(model);
+    if (layers <= mostLayers) continue;
+    report(errors.tooManyLayers(read.span, mostLayers));
+    break;
+  }
   // After an error a use may have been missed, and in a file without a model nothing is used.
   if (declared.length > 0 && ![...diagnostics.values()].some(isError))
     for (const unused of unusedDefinitions(syntax, definitions)) report(unused);
@@ -38,6 +47,9 @@ export function checkFile(
   );
   return { models, diagnostics: ordered };
 }
+
+/** Of all models of a file together: each layer has its place in a Model. */
+const mostLayers = 100_000;
 
 export interface CheckOptions {
   /** The name of the model; it may be left out where the file has one. */

@@ -26,6 +26,8 @@ export interface Embeddings {
   readonly scale: number | null;
   /** Share of the embedded stream's elements that training drops, in [0, 1). */
   readonly dropout: number;
+  /** A token, such as that of padding, whose row gets no gradient where it is read; null for none. */
+  readonly untrained_token: number | null;
   /** Learned vectors added to the tokens of each message role; null for none. */
   readonly role_embeddings: number | null;
   /** Rows of the learned position table, or null where no attention asks for `learned {}`. */

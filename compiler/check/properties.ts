@@ -11,22 +11,22 @@ export type PropertyType =
   | { readonly kind: 'string' }
   /** One of a few words, such as `pre`. */
   | { readonly kind: 'word'; readonly words: readonly string[] }
-  /** One of a few words, each with properties of its own: `rope { theta: 10000 }`. Null: not in this version. */
-  | { readonly kind: 'choice'; readonly choices: Readonly<Record<string, PropertyTable | null>> }
+  /** One of a few words, each with properties of its own: `rope { theta: 10000 }`. */
+  | { readonly kind: 'choice'; readonly choices: Readonly<Record<string, PropertyTable>> }
   /** A group of properties: `embeddings { ... }`. */
   | { readonly kind: 'group'; readonly table: PropertyTable }
-  /** A definition by name, or its properties in braces. */
-  | { readonly kind: 'definition'; readonly of: DefinitionKind }
+  /** A definition by name, or its properties in braces; where it can do without one, `none`. */
+  | { readonly kind: 'definition'; readonly of: DefinitionKind; readonly none?: true }
   /** A list of definitions by name, each or some of them together repeated: `[a, 2 * [b, c]]`. */
   | { readonly kind: 'list'; readonly of: DefinitionKind }
   /** An `activation` of the file or of the standard library, or one of the names that are used for them in the field. */
   | { readonly kind: 'activation' }
-  /** A `norm` of the file or of the standard library with its constants, or `none`; where a switch is taken too, `true` is rmsnorm. */
-  | { readonly kind: 'norm'; readonly switch?: true }
+  /** A `norm` of the file or of the standard library with its constants, or `none`; `true` is the norm `switch`, if there is one. */
+  | { readonly kind: 'norm'; readonly switch?: Norm }
   /** A formula of the file, by name. */
   | { readonly kind: 'formula'; readonly of: 'score' | 'mask' }
-  /** Known to the language and refused by name: not in this version. */
-  | { readonly kind: 'unsupported' };
+  /** Known to the language and refused by name, with how to do without: not in this version. */
+  | { readonly kind: 'unsupported'; readonly mend: string };
 
 /** The numbers that a property accepts, and how a message says so. */
 export interface Range {
@@ -43,30 +43,33 @@ export interface PropertyRule {
   readonly replaces?: readonly string[];
   /** True where its group is nothing without it. */
   readonly required?: true;
+  /** True for a group or definition that is not there unless it is written; others are then read as empty ones. */
+  readonly optional?: true;
   /** The only value that this version compiles, and how to mend another. Others are checked, then refused. */
   readonly only?: { readonly value: number | boolean | string; readonly mend: string };
 }
 
 export type PropertyTable = Readonly<Record<string, PropertyRule>>;
-export type DefinitionKind = 'attention' | 'ffn' | 'block' | 'model';
+export type DefinitionKind = 'attention' | 'ssm' | 'ffn' | 'block' | 'model';
 
 /** Dimensions are 32-bit in the generated program. */
 export const largestDimension = 2 ** 31 - 1;
-export const largestDepth = 100_000;
+export const largestDepth = 10_000;
 
 const positive: Range = { text: 'above 0', accepts: value => value > 0 };
 const atLeastOne: Range = { text: 'at least 1', accepts: value => value >= 1 };
+const atLeastZero: Range = { text: 'at least 0', accepts: value => value >= 0 };
 const fraction: Range = { text: 'at least 0 and below 1', accepts: value => value >= 0 && value < 1 };
 
 const dimension = { kind: 'integer', minimum: 1, maximum: largestDimension } as const;
 const positiveNumber = { kind: 'number', range: positive } as const;
 const boolean = { kind: 'boolean' } as const;
-const unsupported = { type: { kind: 'unsupported' } } as const;
-const noDropout = {
-  type: { kind: 'number', range: fraction },
-  default: 0,
-  only: { value: 0, mend: 'remove it, or set it to 0' },
-} as const;
+/** The share of values that training drops. */
+const dropout = { type: { kind: 'number', range: fraction }, default: 0 } as const;
+
+/** How to do without hermes-llm's continuum memory, whose first tier is what an `ffn` is elsewhere. */
+export const withoutMemory =
+  "give the block the `ffn` of the memory's first tier instead, and leave the other tiers out";
 
 const stretch = { type: { kind: 'number', range: atLeastOne }, required: true } as const;
 const originalPositions = { type: dimension, required: true } as const;
@@ -101,17 +104,26 @@ const rope = {
 } as const satisfies PropertyTable;
 
 const alibi = {
-  slopes: {
-    type: { kind: 'word', words: ['fixed', 'learned'] },
-    default: 'fixed',
-    only: { value: 'fixed', mend: 'remove it, or set it to fixed' },
-  },
+  slopes: { type: { kind: 'word', words: ['fixed', 'learned'] }, default: 'fixed' },
 } as const satisfies PropertyTable;
 
 const learned = {
   // max_seq_len where it is not written.
   max_positions: { type: dimension },
 } as const;
+
+/** Multi-head latent attention: DeepSeek-V2, arXiv:2405.04434, section 2.1. */
+const mla = {
+  // Queries come straight from the stream where it is not written.
+  q_latent: { type: dimension },
+  kv_latent: { type: dimension, required: true },
+  nope_head_dim: { type: dimension, required: true },
+  // 0 for none that turn.
+  rope_head_dim: { type: { kind: 'integer', minimum: 0, maximum: largestDimension }, required: true },
+  // nope_head_dim where it is not written.
+  v_head_dim: { type: dimension },
+  latent_norm: { type: { kind: 'norm', switch: { name: 'rmsnorm', constants: { eps: 1e-6 } } }, default: true },
+} as const satisfies PropertyTable;
 
 const attention = {
   num_heads: { type: dimension, aliases: ['n_heads', 'attention_heads'], default: 12 },
@@ -123,7 +135,7 @@ const attention = {
   bias: { type: boolean, default: false },
   qkv_bias: { type: boolean },
   output_bias: { type: boolean },
-  dropout: noDropout,
+  dropout,
   causal: {
     type: boolean,
     default: true,
@@ -132,19 +144,54 @@ const attention = {
   window_size: { type: dimension },
   // 1 / sqrt(head_dim) where it is not written.
   scale: { type: positiveNumber },
-  qk_norm: { type: { kind: 'norm', switch: true }, default: 'none' },
+  qk_norm: { type: { kind: 'norm', switch: { name: 'rmsnorm', constants: { eps: 1e-5 } } }, default: 'none' },
   qk_norm_over: { type: { kind: 'word', words: ['head', 'all'] }, default: 'head' },
   output_gate: { type: boolean, default: false },
   position_encoding: {
     type: { kind: 'choice', choices: { rope, alibi, learned, sinusoidal: {}, none: {} } },
     default: 'rope',
   },
-  kind: { type: { kind: 'choice', choices: { mla: null } } },
+  // Plain projections of queries, keys and values where it is not written.
+  kind: { type: { kind: 'choice', choices: { mla } } },
   softcap: { type: positiveNumber },
   score: { type: { kind: 'formula', of: 'score' } },
   // In the place of `causal`.
   mask: { type: { kind: 'formula', of: 'mask' } },
-  sinks: unsupported,
+  sinks: { type: boolean, default: false },
+} as const satisfies PropertyTable;
+
+const ssm = {
+  state_dim: { type: dimension, aliases: ['d_state'], default: 16 },
+  conv_kernel: { type: dimension, aliases: ['d_conv'], default: 4 },
+  expand: { type: dimension, default: 2 },
+  // hidden_size / 16, rounded up, where it is not written.
+  dt_rank: { type: dimension },
+} as const satisfies PropertyTable;
+
+const balances = {
+  loss: { weight: { type: positiveNumber, required: true } },
+  aux_free: { rate: { type: positiveNumber, required: true } },
+  none: {},
+} as const satisfies Record<string, PropertyTable>;
+
+const moe = {
+  experts: { type: dimension, required: true },
+  top_k: { type: dimension, required: true },
+  shared_experts: { type: { kind: 'integer', minimum: 0, maximum: largestDimension }, default: 0 },
+  // The network's own where it is not written.
+  hidden_dim: { type: dimension, aliases: ['intermediate_size'] },
+  router: { type: { kind: 'word', words: ['softmax', 'sigmoid'] }, default: 'softmax' },
+  normalize: { type: boolean, default: true },
+  scale: { type: positiveNumber, default: 1 },
+  // All experts are one group where they are not written.
+  groups: { type: dimension },
+  top_groups: { type: dimension },
+  balance: { type: { kind: 'choice', choices: balances }, replaces: ['load_balance_loss_weight'] },
+  // Short for `balance: loss { weight: NUM }`; 0 for none.
+  load_balance_loss_weight: { type: { kind: 'number', range: atLeastZero }, replaces: ['balance'] },
+  router_z_loss_weight: { type: { kind: 'number', range: atLeastZero }, default: 0 },
+  // None is dropped where it is not written.
+  capacity_factor: { type: positiveNumber },
 } as const satisfies PropertyTable;
 
 const ffn = {
@@ -153,29 +200,31 @@ const ffn = {
   activation: { type: { kind: 'activation' }, default: 'swiglu' },
   gate: { type: boolean, default: true },
   bias: { type: boolean, default: false },
-  dropout: noDropout,
-  moe: unsupported,
+  dropout,
+  moe: { type: { kind: 'group', table: moe }, optional: true },
 } as const satisfies PropertyTable;
 
 const block = {
-  attention: { type: { kind: 'definition', of: 'attention' } },
-  ffn: { type: { kind: 'definition', of: 'ffn' } },
-  ssm: unsupported,
-  memory: unsupported,
+  attention: { type: { kind: 'definition', of: 'attention' }, replaces: ['ssm'] },
+  // In the place of attention.
+  ssm: { type: { kind: 'definition', of: 'ssm' }, optional: true, replaces: ['attention'] },
+  ffn: { type: { kind: 'definition', of: 'ffn', none: true } },
+  memory: { type: { kind: 'unsupported', mend: withoutMemory } },
   norm: { type: { kind: 'norm' }, default: 'rmsnorm' },
   norm_position: { type: { kind: 'word', words: ['pre', 'post', 'output', 'sandwich'] }, default: 'pre' },
   residual: { type: boolean, default: true },
   residual_scale: { type: positiveNumber },
   parallel: { type: boolean, default: false },
-  dropout: noDropout,
+  dropout,
 } as const satisfies PropertyTable;
 
 const embeddings = {
   tie_weights: { type: boolean, default: false },
-  dropout: noDropout,
+  dropout,
   scale: { type: positiveNumber },
   norm: { type: { kind: 'norm' }, default: 'none' },
-  role_embeddings: unsupported,
+  // None where it is not written.
+  role_embeddings: { type: dimension },
 } as const satisfies PropertyTable;
 
 const output = {
@@ -189,6 +238,11 @@ const output = {
 const init = {
   std: { type: positiveNumber, default: 0.02 },
   residual_scale: { type: boolean, default: true },
+} as const satisfies PropertyTable;
+
+const mtp = {
+  depth: { type: dimension, required: true },
+  weight: { type: positiveNumber, default: 0.3 },
 } as const satisfies PropertyTable;
 
 const model = {
@@ -210,14 +264,14 @@ const model = {
   embeddings: { type: { kind: 'group', table: embeddings } },
   output: { type: { kind: 'group', table: output } },
   init: { type: { kind: 'group', table: init } },
-  mtp: unsupported,
+  mtp: { type: { kind: 'group', table: mtp }, optional: true },
 } as const satisfies PropertyTable;
 
 /** The name in the table of each name that a file may use. */
 export const canonicalNames = (table: PropertyTable): ReadonlyMap<string, string> =>
   new Map(Object.entries(table).flatMap(([name, { aliases = [] }]) => [name, ...aliases].map(word => [word, name])));
 
-export const tables = { attention, ffn, block, model } as const satisfies Record<DefinitionKind, PropertyTable>;
+export const tables = { attention, ssm, ffn, block, model } as const satisfies Record<DefinitionKind, PropertyTable>;
 type Tables = typeof tables;
 
 // What reading a table's properties yields.
@@ -233,14 +287,15 @@ export type Settings<T extends PropertyTable> = {
 };
 
 export type RopeSettings = Settings<typeof rope>;
+export type LatentSettings = Settings<typeof mla>;
+export type MixtureSettings = Settings<typeof moe>;
 
-/** Groups and definitions that are not written are read as empty ones. */
-type SettingValue<Rule extends PropertyRule> = Rule extends
-  | { default: unknown }
-  | { required: true }
-  | { type: { kind: 'group' | 'definition' } }
-  ? Value<Rule['type']>
-  : Value<Rule['type']> | null;
+/** Groups and definitions that are not written are read as empty ones, unless they are optional. */
+type SettingValue<Rule extends PropertyRule> = Rule extends { optional: true }
+  ? Value<Rule['type']> | null
+  : Rule extends { default: unknown } | { required: true } | { type: { kind: 'group' | 'definition' } }
+    ? Value<Rule['type']>
+    : Value<Rule['type']> | null;
 
 type Value<T extends PropertyType> = T extends { kind: 'integer' | 'number' }
   ? number

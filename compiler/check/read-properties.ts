@@ -100,9 +100,11 @@ function readSetting(reader: Reader, rule: PropertyRule, property: Property | nu
 
 function defaultValue(reader: Reader, rule: PropertyRule): unknown {
   const { type } = rule;
+  if (rule.optional) return null;
   if (type.kind === 'group') return readProperties(reader, type.table, '', nothing);
   if (type.kind === 'definition') return { name: null, definition: readDefinition(reader, type.of, null, null) };
   if (rule.default === undefined) return null;
+  if (type.kind === 'norm' && rule.default === true) return type.switch;
   const word = String(rule.default);
   if (type.kind === 'activation') return activationOf(reader.formulas, word);
   if (type.kind === 'choice') return { word, settings: readProperties(reader, type.choices[word]!, word, nothing) };
@@ -144,7 +146,10 @@ function readValue(reader: Reader, type: PropertyType, { name, nameSpan, value }
       return readProperties(reader, type.table, name, value);
     case 'definition':
       if (value.kind === 'group') return { name: null, definition: readDefinition(reader, type.of, null, value) };
-      if (value.kind !== 'word') return wrong('the name of a definition, or properties in braces');
+      if (value.kind !== 'word')
+        return wrong(
+          `the name of a definition, ${type.none ? '' : 'or '}properties in braces${type.none ? ' or none' : ''}`,
+        );
       if (value.properties) return fault(errors.referenceWithProperties(value.span, type.of, value.word));
       return { name: value.word, span: value.span };
     case 'list':
@@ -152,12 +157,12 @@ function readValue(reader: Reader, type: PropertyType, { name, nameSpan, value }
     case 'activation':
       return value.kind === 'word' ? readActivation(reader, name, value) : wrong('a word such as gelu');
     case 'norm':
-      if (type.switch && value.kind === 'boolean') return value.value ? namedNorm(reader, 'rmsnorm', nothing) : null;
+      if (type.switch && value.kind === 'boolean') return value.value ? type.switch : null;
       return value.kind === 'word' ? readNorm(reader, name, value) : wrong('a word such as rmsnorm');
     case 'formula':
       return value.kind === 'word' ? readFormula(reader, name, type.of, value) : wrong(`the name of a ${type.of}`);
     case 'unsupported':
-      return fault(errors.unsupported(nameSpan, name));
+      return fault(errors.unsupported(nameSpan, name, type.mend));
   }
 }
 
@@ -193,12 +198,9 @@ function readList(reader: Reader, name: string, list: Extract<PropertyValue, { k
       if (!count || !words) return undefined;
       return limited(count * words.length, () => Array.from({ length: count }, () => words).flat());
     }
-    let words: NamedPlace[] | undefined = [];
-    for (const part of item.items.map(expand)) {
-      const before: NamedPlace[] | undefined = words;
-      words = before && part && limited(before.length + part.length, () => [...before, ...part]);
-    }
-    return words;
+    const parts = item.items.map(expand);
+    const length = parts.reduce((total, part) => total + (part?.length ?? 0), 0);
+    return parts.includes(undefined) ? undefined : limited(length, () => parts.flatMap(part => part!));
   };
   const limited = (length: number, make: () => NamedPlace[]) => {
     if (length <= largestDepth) return make();
@@ -247,14 +249,12 @@ function namedNorm(reader: Reader, word: string, constants: Written): Norm | nul
   return { name: word, constants: Object.fromEntries(values) };
 }
 
-type Choices = Readonly<Record<string, PropertyTable | null>>;
+type Choices = Readonly<Record<string, PropertyTable>>;
 
 function readChoice(reader: Reader, name: string, choices: Choices, value: WordValue) {
   const { word, span } = value;
   const table = Object.hasOwn(choices, word) ? choices[word] : undefined;
-  const supported = Object.keys(choices).filter(choice => choices[choice] !== null);
-  if (table === undefined) reader.report(errors.unknownWord(span, name, word, supported));
-  else if (table === null) reader.report(errors.unsupportedWord(span, name, word, supported));
+  if (table === undefined) reader.report(errors.unknownWord(span, name, word, Object.keys(choices)));
   else return { word, settings: readProperties(reader, table, word, written(value)) };
 }
 

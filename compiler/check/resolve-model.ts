@@ -2,13 +2,15 @@
 import { basename } from 'node:path';
 import type { Diagnostic } from '../diagnostic.ts';
 import { positionOf } from '../diagnostic.ts';
+import * as dimensionErrors from '../dimension-errors.ts';
 import * as errors from '../errors.ts';
 import type { Span, SyntaxFile } from '../syntax/syntax.ts';
+import { type BlockContext, numberPlaced } from './block-context.ts';
 import { countParameters } from './count.ts';
 import type { Definitions } from './definitions.ts';
-import type { Block, Model, Norm } from './model.ts';
+import type { Block, Model, MultiTokenPrediction, Norm } from './model.ts';
 import type { Read, Use } from './properties.ts';
-import { type BlockContext, resolveBlock } from './resolve-block.ts';
+import { resolveBlock } from './resolve-block.ts';
 
 /** What resolving a model needs of its file and those that it imports. */
 interface FileContext {
@@ -25,9 +27,14 @@ export function resolveModel(read: Read<'model'>, file: FileContext): Model | nu
 
   const depth = depthOf(read);
   const kinds = [...new Set(cycle.slice(0, depth))];
-  const layers = Array.from({ length: depth }, (_, layer) => kinds.indexOf(cycle[layer % cycle.length]!));
+  const kindOf = new Map(kinds.map((kind, index) => [kind, index]));
+  const period = cycle.map(kind => kindOf.get(kind)!);
+  const layers: number[] = [];
+  while (layers.length < depth) layers.push(...period.slice(0, depth - layers.length));
   const positions = learnedPositions(kinds, file);
   if (positions === undefined) return null;
+  const mtp = modulesAhead(read, file);
+  if (mtp === undefined) return null;
   const { embeddings, output, init } = settings;
   const outputNorm = output.value.norm.property ? output.value.norm.value : kinds[0]!.block.norm;
   const formulas = file.definitions.useFormulas(formulasOf(kinds, [embeddings.value.norm.value, outputNorm]));
@@ -41,8 +48,11 @@ export function resolveModel(read: Read<'model'>, file: FileContext): Model | nu
     embeddings: {
       tie_weights: embeddings.value.tie_weights.value,
       scale: embeddings.value.scale.value,
+      dropout: embeddings.value.dropout.value,
+      untrained_token: null,
+      role_embeddings: embeddings.value.role_embeddings.value,
       learned_positions: positions,
-      sinusoidal_positions: kinds.some(({ block }) => block.attention.position_encoding.kind === 'sinusoidal'),
+      sinusoidal_positions: kinds.some(({ block }) => block.attention?.position_encoding.kind === 'sinusoidal'),
       norm: embeddings.value.norm.value,
     },
     blocks: kinds.map(kind => kind.block),
@@ -54,20 +64,22 @@ export function resolveModel(read: Read<'model'>, file: FileContext): Model | nu
       scale: output.value.scale.value,
     },
     init: { std: init.value.std.value, residual_scale: init.value.residual_scale.value },
+    mtp,
     formulas: formulas.map(formula => formula.text),
   };
   const { total } = countParameters(model);
   if (Number.isSafeInteger(total)) return model;
   const where = `model \`${model.name}\``;
-  file.report(errors.overflow(read.span, where, 'the number of parameters', total, Number.MAX_SAFE_INTEGER));
+  file.report(dimensionErrors.overflow(read.span, where, 'the number of parameters', total, Number.MAX_SAFE_INTEGER));
   return null;
 }
 
 /** The names of the formulas that blocks and their surroundings use. */
 function formulasOf(kinds: readonly BlockKind[], outer: readonly (Norm | null)[]): string[] {
-  const norms = [...kinds.flatMap(({ block }) => [block.norm, block.attention.qk_norm]), ...outer];
-  const others = kinds.flatMap(({ block: { attention, ffn } }) => [ffn.activation, attention.score, attention.mask]);
-  return [...others.flatMap(name => name ?? []), ...norms.flatMap(norm => norm?.name ?? [])];
+  const blocks = kinds.map(kind => kind.block);
+  const inner = blocks.flatMap(({ norm, attention }) => [norm, attention?.qk_norm, attention?.latent?.norm]);
+  const others = blocks.flatMap(({ attention, ffn }) => [ffn?.activation, attention?.score, attention?.mask]);
+  return [...others, ...[...inner, ...outer].map(norm => norm?.name)].flatMap(name => name ?? []);
 }
 
 const depthOf = ({ settings }: Read<'model'>): number => settings.layers.value?.length ?? settings.num_layers.value;
@@ -85,10 +97,14 @@ function resolveCycle(read: Read<'model'>, file: FileContext): BlockKind[] | nul
   const used = blocksUsed(read, file);
   if (used === null) return null;
   const found = used.map(use => file.definitions.find('block', use));
+  const placesOf = new Map<Read<'block'>, number[]>();
+  for (const [place, definition] of found.entries()) {
+    const places = definition && placesOf.get(definition);
+    if (places) places.push(place);
+    else if (definition) placesOf.set(definition, [place]);
+  }
   const kinds = new Map<Read<'block'>, BlockKind | null>();
-  for (const definition of found) {
-    if (definition === null || kinds.has(definition)) continue;
-    const places = found.flatMap((other, place) => (other === definition ? [place] : []));
+  for (const [definition, places] of placesOf) {
     const where = `${describeBlock(definition)}${describeLayers(places, found.length, depth)} of model \`${read.name}\``;
     const block = resolveBlock(definition, contextOf(read, where, file));
     kinds.set(definition, block && { read: definition, block, where });
@@ -131,6 +147,19 @@ function contextOf(read: Read<'model'>, where: string, { files, definitions, rep
   return { definitions, hidden_size, max_seq_len, sound: read.sound, where, origin, report: placed };
 }
 
+/** Null where there are none; undefined where the model is too short for them. */
+function modulesAhead(
+  { name, settings }: Read<'model'>,
+  { report }: FileContext,
+): MultiTokenPrediction | null | undefined {
+  if (settings.mtp.value === null) return null;
+  const { depth, weight } = settings.mtp.value;
+  if (depth.value < settings.max_seq_len.value) return { depth: depth.value, weight: weight.value };
+  const length = numberPlaced(settings.max_seq_len);
+  report(dimensionErrors.moduleTooFarAhead(depth.property!.value.span, `model \`${name}\``, depth.value, length));
+  return undefined;
+}
+
 const describeBlock = (block: Read<'block'>) =>
   block.name !== null ? `block \`${block.name}\`` : block.span ? 'the block' : 'the default block';
 
@@ -148,8 +177,8 @@ function describeLayers(places: readonly number[], period: number, depth: number
 /** Rows of the model's one table of learned positions, null for none; undefined where blocks disagree. */
 function learnedPositions(kinds: readonly BlockKind[], file: FileContext): number | null | undefined {
   const learned = kinds.flatMap(({ where, block, read }) => {
-    const encoding = block.attention.position_encoding;
-    if (encoding.kind !== 'learned') return [];
+    const encoding = block.attention?.position_encoding;
+    if (encoding?.kind !== 'learned') return [];
     const attention = file.definitions.find('attention', read.settings.attention.value);
     const span = attention?.settings.position_encoding.property?.span ?? null;
     return [{ where, positions: encoding.max_positions, span }];
@@ -157,6 +186,6 @@ function learnedPositions(kinds: readonly BlockKind[], file: FileContext): numbe
   const [first, ...others] = learned;
   const different = others.find(other => other.positions !== first!.positions);
   if (!different) return first?.positions ?? null;
-  file.report(errors.positionsDisagree(first!, different));
+  file.report(dimensionErrors.positionsDisagree(first!, different));
   return undefined;
 }

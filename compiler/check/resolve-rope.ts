@@ -1,8 +1,9 @@
 // Rotary positions and the ways to stretch them: what the frequencies' formulas need is checked here.
+import * as dimensionErrors from '../dimension-errors.ts';
 import * as errors from '../errors.ts';
+import type { BlockContext, HeadDimension } from './block-context.ts';
 import type { PositionEncoding, RopeScaling } from './model.ts';
 import type { RopeSettings } from './properties.ts';
-import type { BlockContext, HeadDimension } from './resolve-block.ts';
 
 type Rope = Extract<PositionEncoding, { kind: 'rope' }>;
 
@@ -11,12 +12,12 @@ export function resolveRope(settings: RopeSettings, headDim: HeadDimension, cont
   const { where, report } = context;
   const { dims } = settings;
   if (dims.property && (dims.value! > headDim.value || dims.value! % 2 !== 0)) {
-    report(errors.ropeDimensions(dims.property.value.span, where, dims.value!, headDim.value));
+    report(dimensionErrors.ropeDimensions(dims.property.value.span, where, dims.value!, headDim.value));
     return null;
   }
   const turned = dims.value ?? headDim.value;
   if (turned % 2 !== 0) {
-    report(errors.oddHeadDimension(headDim.span, where, headDim.value, headDim.derived));
+    report(dimensionErrors.oddHeadDimension(where, headDim));
     return null;
   }
   const scaling = resolveScaling(settings, turned, context);
@@ -38,7 +39,7 @@ function resolveScaling(settings: RopeSettings, dims: number, context: BlockCont
     return undefined;
   }
   const needs = (condition: string): undefined => {
-    report(errors.ropeScaling(place, where, scaling.value!.word, condition));
+    report(dimensionErrors.ropeScaling(place, where, scaling.value!.word, condition));
   };
   const { word } = scaling.value;
   switch (word) {

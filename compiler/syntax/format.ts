@@ -108,8 +108,10 @@ function describe(tokens: readonly Token[], syntax: SyntaxFile): void {
     if (token.begins && open.length === 0) [formula, body] = [formulas.has(token.start), false];
     if (before) token.gap = gapBetween(before, token, sign);
     token.mayBreak = body && (token.gap !== '' || before?.text === '(' || token.text === ')');
-    // In the head of a formula numbers stand alone: `learned -1` is no difference.
-    const operand = before && (before.kind !== 'mark' || before.text === ')') && (body || !formula);
+    // In the head of a formula `learned -1` is no difference.
+    const inHead = formula && !body;
+    const follows = before && (before.kind !== 'mark' || before.text === ')');
+    const operand = follows && !(inHead && before.text === 'learned');
     sign = token.text === '!' || (token.text === '-' && !operand);
     if (token.text === '=') body = true;
     if (token.kind !== 'mark') continue;

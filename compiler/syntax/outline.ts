@@ -28,6 +28,9 @@ const maximumNesting = 32;
 /** Operators of one formula. A tree of them is as deep in the worst case. */
 const maximumOperators = 200;
 
+/** Words and marks of one definition. */
+const maximumLength = 20_000;
+
 const partners: Readonly<Record<string, string>> = { '{': '}', '(': ')', '[': ']' };
 
 const tokenPattern =
@@ -61,6 +64,7 @@ export function outline(text: string, file: string): Section[] {
     const operators = own.filter(token => token.kind === 'mark' && /^[-+*/^<>=!&|?]/.test(token.text));
     const excess = operators[maximumOperators];
     if (excess) problem ??= errors.formulaTooLong(spanOf(excess), operators.length, maximumOperators);
+    if (own.length > maximumLength) problem ??= errors.definitionTooLong(spanOf(own[0]!), own.length, maximumLength);
     sections.push({ start: own[0]!.start, end: own.at(-1)!.end, tokens: own, problem });
     open = [];
     problem = null;

@@ -53,17 +53,9 @@ function language(): Language {
  */
 export function parse(text: string, file: string): { syntax: SyntaxFile; diagnostics: Diagnostic[] } {
   const { grammar, readTree } = language();
-  const sections = outline(text, file);
-  if (sections.every(section => section.problem === null)) {
-    const match = grammar.match(text, 'file');
-    if (match.succeeded()) {
-      const statements = readTree(match, { text, file, base: 0 }) as Statement[];
-      return { syntax: syntaxFile(text, file, statements), diagnostics: [] };
-    }
-  }
   const statements: Statement[] = [];
   const diagnostics: Diagnostic[] = [];
-  for (const section of sections) {
+  for (const section of outline(text, file)) {
     if (section.problem) {
       diagnostics.push(section.problem);
       continue;
@@ -147,8 +139,6 @@ function treeReader(grammar: ohm.Grammar): TreeReader {
   const group = (node: ohm.Node): PropertyValue => ({ kind: 'group', properties: node.tree(), span: spanOf(node) });
 
   const semantics = grammar.createSemantics().addOperation<unknown>('tree', {
-    file: (_mark, definitions, _spaces, _end) => definitions.tree(),
-    Definitions: each,
     Definition_group(kind, name, base, properties): GroupDefinition {
       return {
         kind: kind.sourceString as GroupDefinition['kind'],
@@ -184,9 +174,13 @@ function treeReader(grammar: ohm.Grammar): TreeReader {
     Parameters: (_open, names, _close) => names.asIteration().children.map(name => name.sourceString),
     Constants: (_open, constants, _close) => each(constants),
     Constant(name, _colon, learned, value): FormulaConstant {
+      const expression = value.tree() as SyntaxExpression;
+      const number = arithmeticValue(expression);
+      const [given, arithmetic] = number.kind === 'number' ? [number.value, null] : [0, expression];
       return {
         name: name.sourceString,
-        value: Number(value.sourceString),
+        value: given,
+        arithmetic,
         learned: learned.children.length > 0,
         span: spanOf(this),
       };

@@ -57,9 +57,9 @@ export type ListItem = { readonly span: Span } & (
   | { readonly kind: 'repeat'; readonly count: SyntaxExpression; readonly item: ListItem }
 );
 
-/** `attention ID { ... }`, `ffn`, `block`, `model` and, refused by name until they are compiled, `ssm`, `memory`. */
+/** `attention ID { ... }`, `ssm`, `ffn`, `block`, `model` and, refused by name, `memory`. */
 export interface GroupDefinition {
-  readonly kind: 'attention' | 'ffn' | 'ssm' | 'block' | 'model' | 'memory';
+  readonly kind: 'attention' | 'ssm' | 'ffn' | 'block' | 'model' | 'memory';
   readonly name: string;
   readonly nameSpan: Span;
   /** The definition that it `extends`. */
@@ -86,7 +86,10 @@ export interface FormulaDefinition {
 
 export interface FormulaConstant {
   readonly name: string;
+  /** 0 as long as there is `arithmetic`. */
   readonly value: number;
+  /** What the value is worked out from, where it is written with names of numbers; null for a number. */
+  readonly arithmetic: SyntaxExpression | null;
   /** True where the file says `learned NUM`: a trained parameter that starts at that value. */
   readonly learned: boolean;
   readonly span: Span;

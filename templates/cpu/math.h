@@ -72,6 +72,13 @@ MALC_INLINE float malc_log(float x) {
   return x > 0.0f || x != x ? positive : x == 0.0f ? -MALC_INFINITY : MALC_NAN;
 }
 
+/* log(1 + x) = log y + log((1 + x) / y) for y, what 1 + x rounds to; the second is what the rounding lost, over y. */
+MALC_INLINE float malc_log1p(float x) {
+  const float y = 1.0f + x;
+  const float lost = (x - (y - 1.0f)) / y;
+  return malc_log(y) + (y > 0.0f && y < MALC_INFINITY ? lost : 0.0f);
+}
+
 MALC_INLINE float malc_sigmoid(float x) { return 1.0f / (1.0f + malc_exp(-x)); }
 
 /* An odd polynomial below 0.55, where 1 - 2 / (1 + e^2|x|) would cancel. */

@@ -210,7 +210,7 @@ MALC_SEPARATE void malc_multiply_panels(float *tile, int64_t tile_stride, malc_m
   }
 }
 
-/* malc_multiply_panels for any number of rows, where inner <= MALC_DEPTH / 4: in parts that MALC_SCRATCH is enough for. */
+/* malc_multiply_panels for any number of rows where inner <= MALC_DEPTH / 4: MALC_SCRATCH is enough for each part. */
 MALC_STATIC void malc_multiply_tall(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_panels right,
                                     int64_t inner, int64_t columns, float *scratch, bool accumulate) {
   for (int64_t i = 0; i < rows; i += 4 * MALC_ROWS) {

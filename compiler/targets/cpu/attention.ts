@@ -30,10 +30,14 @@ export function emitAttention(kernel: AttentionKernel): KernelSource {
     headDim: query.dimensions[3]!.size!,
     valueWidth: value.dimensions[3]!.size!,
   };
-  const scratch: Argument = { kind: 'scratch', floats: attentionScratch(sizes.headDim, shape.value_dim) };
+  const scratch: Argument = {
+    kind: 'scratch',
+    floats: attentionScratch(sizes.headDim, shape.value_dim, shape.dropout > 0),
+  };
   const common = first.inputs.slice(0, kernel.kind === 'attention' ? 3 : 6);
   const extras = extraInputs(first.inputs.slice(common.length), shape.extras);
   const { sinks, slopes, noise, training } = extras;
+  // In the frames' order.
   const further = [sinks, slopes, noise, training].filter(node => node !== undefined).map(input);
   if (kernel.kind === 'attention-gradient') {
     const gradients = gradientsOf(kernel);
@@ -75,16 +79,14 @@ function comment({ origin, attributes }: Node): string {
 export function forwardSource(name: string, origin: string, sizes: AttentionSizes, shape: AttentionShape): string {
   const functions = pairFunctions(name, shape, []);
   const { score, sees, kept } = functions;
-  const hasSinks = shape.extras.includes('sinks');
   const calls = (place: PairPlace) => ({
     score: score?.call(place) ?? '',
     sees: sees?.call(place) ?? '',
     kept: kept?.call(place) ?? '',
   });
   return renderTemplate('cpu/attention_forward.c.hbs', {
-    ...frameFields(name, origin, sizes, shape, functions, hasSinks),
+    ...frameFields(name, origin, sizes, shape, functions),
     kept: kept !== null,
-    sinks: hasSinks,
     block: calls(inBlock),
     few: calls(inFew),
   });
@@ -92,6 +94,7 @@ export function forwardSource(name: string, origin: string, sizes: AttentionSize
 
 /**
  * The backward kernel.
+ * @param shape without sinks, which the log-sum-exp holds
  * @param slopeGradient whether it computes the slopes' gradient too
  */
 export function backwardSource(
@@ -103,13 +106,17 @@ export function backwardSource(
 ): string {
   const functions = pairFunctions(name, shape, slopeGradient ? ['product', 'slope'] : ['product']);
   const { score, byProduct, bySlope, sees, kept } = functions;
+  const isRead = (place: 'query' | 'key') =>
+    [score, byProduct, bySlope, sees].some(each => each?.reads.includes(place));
   return renderTemplate('cpu/attention_backward.c.hbs', {
-    ...frameFields(name, origin, sizes, shape, functions, false),
+    ...frameFields(name, origin, sizes, shape, functions),
     score: score?.call(inBackward) ?? inBackward.score,
     sees: sees?.call(inBackward) ?? '',
-    kept: kept?.call(inBackward) ?? '',
+    kept: kept?.call(inBlock) ?? '',
     rise: byProduct?.call(inBackward) ?? '',
     tilt: bySlope?.call(inBackward) ?? '',
+    reads_query: isRead('query'),
+    reads_key: isRead('key'),
     product_gradient: byProduct ? `scale f' dS` : 'scale dS',
   });
 }
@@ -144,13 +151,11 @@ function frameFields(
   { heads, kvHeads, headDim, valueWidth }: AttentionSizes,
   { scale, causal, window, value_dim: valueDim, extras }: AttentionShape,
   functions: PairFunctions,
-  hasSinks: boolean,
 ) {
   const all = (Object.values(functions) as (PairFunction | null)[]).filter(each => each !== null);
   const reads = (parameter: keyof PairPlace) => all.some(({ reads }) => reads.includes(parameter));
-  const hasSlopes = extras.includes('slopes');
-  const hasNoise = functions.kept !== null;
-  const perHead = [...(hasSinks ? ['sinks'] : []), ...(hasSlopes ? ['slopes'] : [])];
+  const hasNoise = extras.includes('noise');
+  const perHead = (['sinks', 'slopes'] as const).filter(extra => extras.includes(extra));
   const pointers = perHead.map(extra => `const float *${extra}`);
   const needsHead = perHead.length > 0 || reads('head');
   const notes = [
@@ -173,9 +178,8 @@ function frameFields(
     query_block: queryBlock,
     key_block: keyBlock,
     functions: all.map(({ text }) => text).join('\n'),
+    sinks: extras.includes('sinks'),
     slopes: reads('slope'),
-    reads_query: reads('query'),
-    reads_key: reads('key'),
     // What the kernel is given besides, and what a block is given of it.
     extras: [...pointers, ...(hasNoise ? ['const int32_t *noise, const float *training'] : [])].join(', '),
     extras_comment: notes.join(' '),

@@ -13,13 +13,14 @@ export const keyBlock = blockRows;
 /**
  * Floats of scratch that attention_forward.c.hbs and attention_backward.c.hbs need for each thread.
  * @param headDim elements of a query and of a key
- * @param valueDim elements of a value
+ * @param valueDim elements of a value that are used
+ * @param drops whether there is dropout, whose factors the backward pass keeps
  */
-export function attentionScratch(headDim: number, valueDim: number): number {
+export function attentionScratch(headDim: number, valueDim: number, drops: boolean): number {
   const padded = (elements: number) => Math.ceil(elements / panelColumns) * panelColumns;
   // Backward: the queries, their packed form and their gradient; the output's gradient and its packed form.
   const operands = (3 * padded(headDim) + 2 * padded(valueDim)) * queryBlock;
-  const scores = 2 * keyBlock * queryBlock;
+  const scores = (drops ? 3 : 2) * keyBlock * queryBlock;
   const statistics = 3 * queryBlock;
   return matmulScratch + operands + scores + statistics;
 }

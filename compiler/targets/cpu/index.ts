@@ -197,14 +197,14 @@ function fieldsOf(stage: Stage, shared: readonly Parameter[], title: string, ins
     title,
     instances,
     // Its own ones are the leading pointers of its struct.
-    parameters: [...own, ...borrowed].map(parameterFields),
-    own: own.map(parameterFields),
+    parameters: [...own, ...borrowed].map(parameter => parameterFields(stage, parameter)),
+    own: own.map(parameter => parameterFields(stage, parameter)),
     own_count: own.length,
     borrowed: borrowed.map(parameter => ({
       identifier: shortName(parameter.name),
       from: parameter.name.startsWith('model.embed') ? 'embedding' : 'head',
     })),
-    cycles: own.flatMap(cycleFields),
+    cycles: own.flatMap(parameter => cycleFields(stage, parameter)),
     has_saved: keeps,
     saved: keeps ? savedFields(block) : [],
     caches: 'caches' in stage ? cacheFields(stage as BlockStage) : [],
@@ -218,7 +218,7 @@ const blockTitle = ({ name, origin }: { name: string; origin: string }) =>
 const shapeText = (dims: readonly Dimension[]) =>
   dims.map(dim => (dim.size === null ? dim.name : `${dim.name} ${dim.size}`)).join('][');
 
-function parameterFields({ name, shape, initial, balance_rate }: Parameter) {
+function parameterFields({ name: stage }: Stage, { name, shape, initial, balance_rate }: Parameter) {
   const values = initial.kind === 'cycle' ? initial.values : [];
   return {
     name,
@@ -233,16 +233,19 @@ function parameterFields({ name, shape, initial, balance_rate }: Parameter) {
         ? 'NULL'
         : values.length === 1
           ? `(const float[]){ ${floatLiteral(values[0]!)} }`
-          : `${shortName(name)}_start`,
+          : `${stage}_${shortName(name)}_start`,
     rate: floatLiteral(balance_rate ?? -1),
   };
 }
 
 /** The initial values of a parameter that has several, in rows. */
-function cycleFields({ name, initial }: Parameter) {
+function cycleFields({ name: stage }: Stage, { name, initial }: Parameter) {
   if (initial.kind !== 'cycle' || initial.values.length < 2) return [];
   return [
-    { identifier: shortName(name), rows: inRowsOf(8, initial.values.map(floatLiteral)).map(row => row.join(', ')) },
+    {
+      identifier: `${stage}_${shortName(name)}`,
+      rows: inRowsOf(8, initial.values.map(floatLiteral)).map(row => row.join(', ')),
+    },
   ];
 }
 

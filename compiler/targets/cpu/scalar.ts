@@ -23,6 +23,7 @@ const conditional: Precedence = 2;
 const called: Partial<Record<FunctionName, string>> = {
   exp: 'malc_exp',
   log: 'malc_log',
+  log1p: 'malc_log1p',
   sqrt: 'malc_sqrt',
   rsqrt: 'malc_rsqrt',
   tanh: 'malc_tanh',
