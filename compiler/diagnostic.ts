@@ -108,15 +108,28 @@ function codeFrame(span: Span, sources: Sources, paint: Paint, before: number): 
   });
   const lineEnd = text.indexOf('\n', span.start);
   const end = Math.min(span.end, lineEnd < 0 ? text.length : lineEnd, span.start + longestLine);
-  const underline = '^'.repeat(Math.max(1, text.slice(span.start, end).trimEnd().length));
+  const underline = '^'.repeat(Math.max(1, columnsOf(text.slice(span.start, end).trimEnd())));
   return [
     `${' '.repeat(width)}--> ${span.file}:${line}:${column}`,
     ...frame,
-    `${' '.repeat(width)} | ${' '.repeat(column - 1 - cut)}${paint('red', underline)}`,
+    `${' '.repeat(width)} | ${' '.repeat(columnsOf(lines[line - 1]!.slice(cut, column - 1)))}${paint('red', underline)}`,
   ];
 }
 
 const longestLine = 400;
+
+/** How many columns of a terminal a text takes. */
+function columnsOf(text: string): number {
+  let columns = 0;
+  for (const character of text) columns += noColumn.test(character) ? 0 : twoColumns.test(character) ? 2 : 1;
+  return columns;
+}
+
+/** Marks that stand on the letter before them, and characters that only join others. */
+const noColumn = /[\p{Mn}\p{Me}\u200B-\u200D]/u;
+/** East Asian wide and full-width characters (Unicode, annex 11) and emoji. */
+const twoColumns =
+  /[\u1100-\u115F\u2E80-\u303E\u3041-\u4DBF\u4E00-\uA4CF\uA960-\uA97C\uAC00-\uD7A3\uF900-\uFAFF\uFE30-\uFE6F\uFF01-\uFF60\uFFE0-\uFFE6\u{1B000}-\u{1B2FF}\u{20000}-\u{3FFFD}]|\p{Emoji_Presentation}/u;
 
 /** A line with a blank for every tab and control character: the underlining fits, and a terminal obeys no source file. */
 const printable = (line: string) => line.replace(/\p{Cc}/gu, ' ').trimEnd();

@@ -1,7 +1,7 @@
 // Every message of the compiler about a user's source, one constructor each; those about formulas are in
 // formula-errors.ts, those about dimensions that do not fit each other in dimension-errors.ts.
 import type { Diagnostic } from './diagnostic.ts';
-import { didYouMean, either, error, listed, meantConstant, quoted, warning } from './message.ts';
+import { didYouMean, either, error, listed, quoted, warning } from './message.ts';
 import { formulaKinds, type Span } from './syntax/syntax.ts';
 
 // Shape of the text.
@@ -42,6 +42,24 @@ function mendSyntax(found: string | null, wanted: ReadonlySet<string>): string |
   if (found === 'and' || found === 'or') return `write ${found === 'and' ? '`&&`' : '`||`'}`;
   if (found === '{' && wanted.has('a name')) return 'every definition has a name: `model my-model { ... }`';
   return null;
+}
+
+/** Letters or digits that run together to what is no word of the language: `0x10`, `1_000`, `7b`, `café`. */
+export function malformedWord(span: Span, text: string, inFormula: boolean): Diagnostic {
+  const marks = inFormula ? ' and `_`' : ', `_` and `-`';
+  if (!/^\d/.test(text))
+    return error(
+      span,
+      `${quoted(text)} is not a name`,
+      `a name is made of the letters a to z and A to Z, digits${marks}, and begins with no digit`,
+    );
+  const numbers = 'a number is written in decimal digits alone, as 1000, 0.5 or 1e-5';
+  const product = /^([\d.]+)([A-Za-z]\w*)$/.exec(text);
+  return error(
+    span,
+    `${quoted(text)} is neither a number nor a name`,
+    inFormula && product ? `a product is \`${product[1]} * ${product[2]}\`` : `${numbers}; a name begins with a letter`,
+  );
 }
 
 export const unclosedString = (span: Span) => error(span, 'this text is never closed', 'end it with `"`');
@@ -93,15 +111,19 @@ export const unknownDefinition = (
   error(
     span,
     `there is no ${kind} named ${quoted(name)}`,
-    didYouMean(
-      name,
-      kind === 'ffn' ? [...known, 'none'] : known,
-      known.length > 0 ? `${kind} definitions here: ${listed(known)}` : null,
-    ),
+    mendDefinition(kind, name) ??
+      didYouMean(
+        name,
+        kind === 'ffn' ? [...known, 'none'] : known,
+        known.length > 0 ? `${kind} definitions here: ${listed(known)}` : null,
+      ),
     other
       ? [{ message: `${quoted(name)} is the name of another kind of definition, ${other.kind}`, span: other.span }]
       : [],
   );
+
+const mendDefinition = (kind: string, name: string) =>
+  name === 'none' && kind === 'attention' ? 'a block needs `attention` or `ssm`: give it an `ssm` in its place' : null;
 
 interface Kinded {
   readonly kind: string;
@@ -156,19 +178,21 @@ export const importsTooDeep = (span: Span, limit: number) =>
 
 // Properties.
 
-/** `known` are all names that would do, `shown` those to show where none is near. */
+/** `known` are all names that would do, `shown` those to show where none is near, `elsewhere` what has the property. */
 export const unknownProperty = (
   span: Span,
   owner: string,
   name: string,
   known: readonly string[],
   shown: readonly string[],
-) =>
-  error(
-    span,
-    `${owner} has no property ${quoted(name)}`,
-    didYouMean(name, known, shown.length > 0 ? `it has ${listed(shown)}` : 'it takes no properties'),
-  );
+  elsewhere: readonly string[],
+) => {
+  const near = didYouMean(name, known);
+  const others = elsewhere.length > 0 ? `${quoted(name)} is a property of ${listed(elsewhere)}` : null;
+  const otherwise = shown.length > 0 ? `it has ${listed(shown)}` : 'it takes no properties';
+  const help = near && others ? `${near} ${others}` : (near ?? others ?? otherwise);
+  return error(span, `${owner} has no property ${quoted(name)}`, help);
+};
 
 export const propertyTwice = (name: string, again: Span, first: Span, firstName: string) =>
   error(again, `${quoted(name)} is given twice`, 'keep one of them', [
@@ -178,19 +202,9 @@ export const propertyTwice = (name: string, again: Span, first: Span, firstName:
 export const missingProperty = (span: Span | null, owner: string, name: string) =>
   error(span, `${quoted(owner)} needs ${quoted(name)}`);
 
-/** `constants` are the file's names of numbers, of which the word that was found may be a misspelled one. */
-export const wrongType = (
-  span: Span,
-  property: string,
-  expected: string,
-  found: string,
-  constants: { readonly word: string; readonly constants: readonly string[] } | null = null,
-) =>
-  error(
-    span,
-    `${quoted(property)} takes ${expected}, not ${found}`,
-    constants && meantConstant(constants.word, constants.constants),
-  );
+/** `mend` is how to mend it, where the value shows what was meant. */
+export const wrongType = (span: Span, property: string, expected: string, found: string, mend: string | null = null) =>
+  error(span, `${quoted(property)} takes ${expected}, not ${found}`, mend);
 
 /** For a literal such as 1e6, and for a number that was worked out with one. */
 export const notWhole = (span: Span, property: string, value: number, literal: boolean) =>

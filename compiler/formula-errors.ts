@@ -93,8 +93,12 @@ export const conditionExpected = (span: Span, operator: string) =>
 export const bodyIsCondition = (span: Span, kind: string) =>
   error(span, `the value of ${article(kind)} is a number, and this is a condition`, 'write `condition ? 1 : 0`');
 
-export const bodyIsNumber = (span: Span, kind: string) =>
-  error(span, `the value of ${article(kind)} is a condition, and this is a number`, 'compare it: `key <= query`');
+export const bodyIsNumber = (span: Span, kind: string, comparison: string) =>
+  error(
+    span,
+    `the value of ${article(kind)} is a condition, and this is a number`,
+    `compare it: ${quoted(comparison)}`,
+  );
 
 export const recursion = (span: Span, path: readonly string[]) =>
   error(span, `functions cannot call themselves: ${path.map(quoted).join(' calls ')}`);

@@ -417,7 +417,11 @@ commands('check says how large a right file is, and as data what is wrong with a
 
 commands('info prints the counts', async () => {
   const text = await printed(() => info.run({ model: 'gpt2-small' }));
-  assert.match(text, /parameters +124,439,808 /);
+  assert.match(text, /parameters +124,439,808 +124\.4M\n/);
+  // A count's billions and a memory's gigabytes are not to be taken for each other.
+  const large = await printed(() => info.run({ model: 'llama3_8b' }));
+  assert.match(large, /parameters +8,030,261,248 +8\.03B\n/);
+  assert.match(large, /weights +32,121,044,992 +29\.9GiB\n/);
   const { parameters, training_state_bytes } = JSON.parse(await printed(() => info.run({ model: 'nano', json: true })));
   assert.is(parameters.total, 4_227_392);
   assert.is(training_state_bytes, 16 * 4_227_392);

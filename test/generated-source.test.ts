@@ -64,6 +64,30 @@ for (const [name, model] of models)
     });
   });
 
+test('a kernel says in a formula what each of its outputs is, however long the formula', () => {
+  for (const [name, model] of models)
+    for (const kernel of compile(model).kernels) {
+      const defining = /^ *(\w+)(?:\[t\])? (?:=|holds|is) /;
+      const from = kernel.explanation.findIndex(line => defining.test(line));
+      const head = kernel.explanation.slice(0, from).join('').split(':')[0]!;
+      const defined = kernel.explanation.slice(from).flatMap(line => defining.exec(line)?.[1] ?? []);
+      for (const output of head.split(','))
+        assert.ok(defined.includes(output.trim()), `${name}: ${kernel.name}: ${output}`);
+      assert.ok(
+        kernel.explanation.every(line => line.length <= 112),
+        `${name}: ${kernel.name}: a long line`,
+      );
+    }
+});
+
+test('an activated gate that backward computes again has a name of its own', () => {
+  const hybrid = models.find(([name]) => name === 'hybrid')![1];
+  const lines = compile(hybrid).kernels.flatMap(({ explanation }) => explanation);
+  assert.ok(lines.includes('  ssm_opened_gate = ssm_gate * sigmoid(ssm_gate)'));
+  const products = lines.filter(line => /^ {2}ssm_gated = /.test(line));
+  assert.ok(products.length > 0 && products.every(line => line.includes('ssm_scan')));
+});
+
 async function compileWith(name: string, model: Model, flags: readonly string[]): Promise<void> {
   const home = join(folder, name);
   mkdirSync(home);

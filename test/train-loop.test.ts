@@ -212,7 +212,7 @@ test('the step line shows logged steps under a header and marks a spike', () => 
     lines.slice(1).map(each => each.trim().split(/\s+/)[0]),
     ['1/100', '10/100', '20/100', '30/100', '40/100', '50/100', '55/100', '60/100', '>'],
   );
-  assert.match(lines[4]!, /^ {2}30\/100 +3\.000 +3\.250 +1\.00 +5\.2e-4 +10\.0k +1\.0G +7s$/);
+  assert.match(lines[4]!, /^ {2}30\/100 +3\.000 +3\.250 +1\.00 +5\.2e-4 +10\.0k +1\.0GiB +7s$/);
   assert.match(lines[7]!, / 9\.000! /);
   assert.is(lines[9], '  > Once upon a time');
 });

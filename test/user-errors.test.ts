@@ -91,6 +91,18 @@ test.before(async () => {
   await run(split('train-tokenizer -i text.txt -o other.json -v 270'));
 });
 
+test('what a run does without being told is said', async () => {
+  write('roles.mal', model.replace('block: b', 'block: b  embeddings { role_embeddings: 3 }'));
+  const { stdout, stderr, status } = await run(
+    split('train -m roles.mal -d text.txt -b 2 --seq-len 8 -o roles --steps 30'),
+  );
+  assert.is(status, 0);
+  assert.match(stderr, /^warning: the text says no roles.*only row 0 trains\n$/);
+  // The last step is saved at any rate.
+  assert.match(stdout, /\n {2}save-every +30 +auto\n/);
+  assert.match(stdout, /\n {2}sample-every +3 +auto\n/);
+});
+
 test('a run to begin with', () => {
   assert.is(trained.stderr, '');
   assert.is(trained.status, 0);

@@ -43,7 +43,8 @@ export function activated(site: Site, ffn: FeedForward, project: (label: string,
     ? [project('gate', 'gate_proj'), project('up', 'up_proj')]
     : [project('up', 'up_proj')];
   return builder.within(label, origin, () => {
-    const value = applyFormula(site, activation, [first!]);
+    const activate = () => applyFormula(site, activation, [first!]);
+    const value = second ? builder.within('opened_gate', origin, activate) : activate();
     const product = second ? mapWide(builder, multiply(operand(0), operand(1)), [value, second]) : value;
     return dropout(site, product, ffn.dropout);
   });

@@ -63,7 +63,7 @@ export function buildStateSpace(site: Site, settings: StateSpace, { x, hidden, d
   const skip = parameters.vector('mixer.D', [inner], { kind: 'cycle', values: [1] });
   const gated = called('ssm_gated', () => {
     const sum = add(operand(0), multiply(operand(1), operand(2)));
-    const opened = applyFormula(site, 'silu', [gate]);
+    const opened = called('ssm_opened_gate', () => applyFormula(site, 'silu', [gate]));
     return mapWide(builder, multiply(sum, operand(3)), [mixed, skip, values, opened]);
   });
   return called('ssm_output', () =>

@@ -124,18 +124,21 @@ function checkBody(formula: FormulaDefinition, library: Formulas): Diagnostic[] 
   ];
 
   const expect = (expression: SyntaxExpression, sort: Sort, operator: string) => {
-    if (sortOf(expression) === sort) return;
+    const found = sortOf(expression);
+    if (found === null || found === sort) return;
     const expected = sort === 'number' ? errors.numberExpected : errors.conditionExpected;
     diagnostics.push(expected(expression.span, operator));
   };
-  const sortOf = (expression: SyntaxExpression): Sort => {
+  // Null for a name that means nothing: one mistake is one error.
+  const sortOf = (expression: SyntaxExpression): Sort | null => {
     switch (expression.kind) {
       case 'number':
         if (!Number.isFinite(expression.value)) diagnostics.push(errors.numberTooLarge(expression.span));
         return 'number';
       case 'name':
-        if (!names.includes(expression.name)) diagnostics.push(unknownName(formula, expression, names, callable()));
-        return 'number';
+        if (names.includes(expression.name)) return 'number';
+        diagnostics.push(unknownName(formula, expression, names, callable()));
+        return null;
       case 'unary': {
         const sort = expression.operator === '!' ? 'condition' : 'number';
         expect(expression.operand, sort, expression.operator);
@@ -145,6 +148,8 @@ function checkBody(formula: FormulaDefinition, library: Formulas): Diagnostic[] 
         const { takes, gives } = sortsOf(expression.operator);
         expect(expression.left, takes, expression.operator);
         expect(expression.right, takes, expression.operator);
+        if (expression.operator === '/' && constantOf(expression.right) === 0)
+          diagnostics.push(errors.divisionByZero(expression.span));
         return gives;
       }
       case 'select':
@@ -167,8 +172,40 @@ function checkBody(formula: FormulaDefinition, library: Formulas): Diagnostic[] 
   if (sort === 'condition' && formula.kind !== 'mask')
     diagnostics.push(errors.bodyIsCondition(formula.body.span, formula.kind));
   if (sort === 'number' && formula.kind === 'mask')
-    diagnostics.push(errors.bodyIsNumber(formula.body.span, formula.kind));
+    diagnostics.push(errors.bodyIsNumber(formula.body.span, formula.kind, comparison(formula)));
   return diagnostics;
+}
+
+/** What arithmetic of numbers alone comes to; null for what depends on a name. */
+function constantOf(expression: SyntaxExpression): number | null {
+  if (expression.kind === 'number') return expression.value;
+  if (expression.kind === 'unary' && expression.operator === '-') {
+    const operand = constantOf(expression.operand);
+    return operand === null ? null : -operand;
+  }
+  if (expression.kind !== 'binary') return null;
+  const [left, right] = [constantOf(expression.left), constantOf(expression.right)];
+  if (left === null || right === null) return null;
+  switch (expression.operator) {
+    case '+':
+      return left + right;
+    case '-':
+      return left - right;
+    case '*':
+      return left * right;
+    case '/':
+      return left / right;
+    case '^':
+      return left ** right;
+    default:
+      return null;
+  }
+}
+
+/** A condition to show in help, of the formula's own names. */
+function comparison({ kind, parameters: [first = 'x', second] }: FormulaDefinition): string {
+  if (kind !== 'mask') return `${first} > 0`;
+  return second === undefined ? 'key <= query' : `${second} <= ${first}`;
 }
 
 /** The numbers of arguments that a function takes; null where there is none of the name. */
@@ -191,7 +228,9 @@ function unknownName(
     ? `\`${name}\` is a function: write \`${name}(...)\``
     : normParameters.includes(name)
       ? `\`${name}\` is a trained parameter of norms only, not of ${formula.kind} \`${formula.name}\``
-      : null;
+      : name === 'true' || name === 'false'
+        ? `a condition compares numbers: \`${comparison(formula)}\``
+        : null;
   return errors.unknownName(span, name, names, hint);
 }
 

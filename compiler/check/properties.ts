@@ -271,6 +271,25 @@ const model = {
 export const canonicalNames = (table: PropertyTable): ReadonlyMap<string, string> =>
   new Map(Object.entries(table).flatMap(([name, { aliases = [] }]) => [name, ...aliases].map(word => [word, name])));
 
+/** The groups and words that have properties of their own, by name, beside the definitions. */
+const partTables: Readonly<Record<string, PropertyTable>> = {
+  embeddings,
+  output,
+  init,
+  mtp,
+  moe,
+  mla,
+  rope,
+  alibi,
+  learned,
+};
+
+/** What has a property of this name. */
+export const ownersOf = (name: string): string[] =>
+  Object.entries<PropertyTable>({ ...tables, ...partTables })
+    .filter(([, table]) => canonicalNames(table).has(name))
+    .map(([owner]) => owner);
+
 export const tables = { attention, ssm, ffn, block, model } as const satisfies Record<DefinitionKind, PropertyTable>;
 type Tables = typeof tables;
 

@@ -4,6 +4,7 @@
 import type { Diagnostic } from '../diagnostic.ts';
 import * as errors from '../errors.ts';
 import { numberTooLarge, unknownFormula } from '../formula-errors.ts';
+import { meantConstant } from '../message.ts';
 import type { ListItem, Property, PropertyValue, Span, SyntaxExpression } from '../syntax/syntax.ts';
 import type { Constants, Numeric } from './constants.ts';
 import type { FormulaLibrary } from './formula-library.ts';
@@ -12,6 +13,7 @@ import {
   canonicalNames,
   type DefinitionKind,
   largestDepth,
+  ownersOf,
   type PropertyRule,
   type PropertyTable,
   type PropertyType,
@@ -72,13 +74,21 @@ function readProperties<Table extends PropertyTable>(
   { properties, span }: Written,
 ): Settings<Table> {
   const canonical = canonicalNames(table);
+  const isDefinition = Object.values<PropertyTable>(tables).includes(table);
   const written = new Map<string, Property>();
   for (const property of properties) {
     const name = canonical.get(property.name);
     const first = name && written.get(name);
     if (name === undefined)
       reader.report(
-        errors.unknownProperty(property.nameSpan, owner, property.name, [...canonical.keys()], Object.keys(table)),
+        errors.unknownProperty(
+          property.nameSpan,
+          owner,
+          property.name,
+          [...canonical.keys()],
+          Object.keys(table),
+          isDefinition ? ownersOf(property.name) : [],
+        ),
       );
     else if (first) reader.report(errors.propertyTwice(property.name, property.nameSpan, first.nameSpan, first.name));
     else written.set(name, property);
@@ -115,11 +125,13 @@ function defaultValue(reader: Reader, rule: PropertyRule): unknown {
 /** The value of a property that is written, or undefined where it is at fault, which has then been reported. */
 function readValue(reader: Reader, type: PropertyType, { name, nameSpan, value }: Property): unknown {
   const fault = (diagnostic: Diagnostic) => reader.report(diagnostic);
-  const wrong = (expected: string) => fault(errors.wrongType(value.span, name, expected, describe(value)));
+  const wrong = (expected: string) =>
+    fault(errors.wrongType(value.span, name, expected, describe(value), mendType(type, value)));
   switch (type.kind) {
     case 'integer': {
       const number = numberOf(reader, name, 'a whole number', value);
       if (!number) return undefined;
+      if (!Number.isFinite(number.value)) return fault(numberTooLarge(value.span));
       if (!number.integer) return fault(errors.notWhole(value.span, name, number.value, value.kind === 'number'));
       if (number.value < type.minimum) return fault(outOfRange(name, `at least ${type.minimum}`, number, value));
       if (number.value > type.maximum) return fault(outOfRange(name, `at most ${type.maximum}`, number, value));
@@ -176,9 +188,43 @@ function numberOf(reader: Reader, name: string, expected: string, value: Propert
     const { word, span } = value;
     const constants = reader.constants.names();
     if (reader.constants.has(word)) return reader.constants.evaluate({ kind: 'name', name: word, span }) ?? undefined;
-    reader.report(errors.wrongType(span, name, expected, describe(value), { word, constants }));
-  } else reader.report(errors.wrongType(value.span, name, expected, describe(value)));
+    reader.report(errors.wrongType(span, name, expected, describe(value), meantConstant(word, constants)));
+  } else {
+    const mend = value.kind === 'string' && /^\d/.test(value.value) ? withoutQuotes(value.value) : null;
+    reader.report(errors.wrongType(value.span, name, expected, describe(value), mend));
+  }
 }
+
+/** How to write a value of another kind that shows what was meant. */
+function mendType(type: PropertyType, value: PropertyValue): string | null {
+  if (type.kind === 'boolean') {
+    const said = value.kind === 'string' ? value.value : describe(value).replaceAll('`', '');
+    const meant = switchWords.find(words => words.includes(said.toLowerCase()));
+    return meant ? `write \`${meant[0]}\`` : null;
+  }
+  return value.kind === 'string' && namedTypes.has(type.kind) && /^[A-Za-z_]/.test(value.value)
+    ? withoutQuotes(value.value)
+    : null;
+}
+
+/** The types whose values are words. */
+const namedTypes: ReadonlySet<PropertyType['kind']> = new Set([
+  'word',
+  'choice',
+  'definition',
+  'activation',
+  'norm',
+  'formula',
+]);
+
+/** Other languages' words for true and false. */
+const switchWords = [
+  ['true', 'yes', 'on', '1'],
+  ['false', 'no', 'off', 'none', '0'],
+];
+
+const withoutQuotes = (text: string) =>
+  /^(\d+(\.\d+)?|[A-Za-z_][\w-]*)$/.test(text) ? `write it without quotes: \`${text}\`` : null;
 
 const outOfRange = (name: string, range: string, number: Numeric, value: PropertyValue) =>
   errors.outOfRange(value.span, name, range, String(number.value));

@@ -1,8 +1,10 @@
 // Says in words and formulas what a kernel does and which MAL line it came from: the comment above it in the source.
 import type { Node } from '../graph/graph.ts';
 import { type AttentionAttributes, extraInputs } from '../ops/attention.ts';
+import type { AttentionGradientAttributes } from '../ops/attention-gradient.ts';
 import type { MapAttributes } from '../ops/map.ts';
 import type { PadAttributes } from '../ops/pad.ts';
+import type { PairAttributes } from '../ops/pair.ts';
 import type { ReduceAttributes } from '../ops/reduce.ts';
 import { type ScanAttributes, scanOperands } from '../ops/scan.ts';
 import type { ScanGradientAttributes } from '../ops/scan-gradient.ts';
@@ -12,6 +14,8 @@ import { formula } from '../scalar/formula.ts';
 import type { Kernel } from './kernel.ts';
 
 const longest = 110;
+/** Of a formula that is longer than these lines, the rest adds nothing that the source does not say. */
+const mostLines = 12;
 
 /** Lines for a comment; values are called as `nameOf` says. */
 export function explainKernel(kernel: Kernel, nameOf: (node: Node) => string): string[] {
@@ -19,7 +23,7 @@ export function explainKernel(kernel: Kernel, nameOf: (node: Node) => string): s
   const outputs = [...new Set(kernel.outputs.map(nameOf))];
   const head = listLines([`${outputs.join(', ')}${origins.length > 0 ? `: ${origins.join(', ')}` : ''}`]);
   const explained = [...new Set(kernel.members.flatMap(node => [...node.inputs.filter(isInline), node]))];
-  const lines = explained.flatMap(node => explainNode(node, nameOf)).filter(line => line.length <= longest);
+  const lines = explained.flatMap(node => explainNode(node, nameOf)).flatMap(breakFormula);
   return [...head, ...lines.map(line => `  ${line}`)];
 }
 
@@ -30,6 +34,23 @@ function listLines(lines: readonly string[]): string[] {
   if (last.length <= longest || at === 0) return [...lines];
   return listLines([...lines.slice(0, -1), last.slice(0, at), `  ${last.slice(at).trimStart()}`]);
 }
+
+/** Breaks a formula before an operator, or else at a space, where it is too long for a line; what goes on is indented. */
+function breakFormula(line: string): string[] {
+  if (line.length <= longest) return [line];
+  const lines: string[] = [];
+  for (let rest = line; rest !== ''; ) {
+    const part = rest.length <= room ? rest : breakable.exec(rest)![0];
+    lines.push((lines.length === 0 ? '' : indent) + part);
+    rest = rest.slice(part.length).trimStart();
+  }
+  return lines.length > mostLines ? [...lines.slice(0, mostLines), `${indent}...`] : lines;
+}
+
+const indent = '    ';
+const room = longest - indent.length;
+/** In the first half of a line no operator ends it: it would be ragged. */
+const breakable = new RegExp(`^.{${room >> 1},${room}}(?= [-+*/?:<=|&]+ )|^.{1,${room}}(?= )|^\\S+`);
 
 const isInline = (node: Node) => node.primitive?.kernel === 'inline';
 
@@ -48,7 +69,7 @@ function explainNode(node: Node, nameOf: (node: Node) => string): string[] {
     case 'attention': {
       const attributes = node.attributes as AttentionAttributes;
       const { scale, causal, window, score, mask, value_dim: valueDim, dropout, result: what } = attributes;
-      if (what !== 'output') return [];
+      if (what !== 'output') return [`${result} = the logarithm of the softmax's sum`];
       const { sinks, slopes } = extraInputs(inputs.slice(3), attributes.extras);
       const seen = `${causal ? ', causal' : ''}${window > 0 ? `, window ${window}` : ''}${mask ? ', where seen' : ''}`;
       const product = `${scale.toPrecision(4)} ${inputs[0]} ${inputs[1]}ᵀ`;
@@ -59,6 +80,17 @@ function explainNode(node: Node, nameOf: (node: Node) => string): string[] {
         ...(score ? [`score(s = ${product}) = ${formula(score, ['s', slopes ?? ''])}`] : []),
         ...(mask ? [`seen = ${formula(mask, [])}`] : []),
         ...(dropout > 0 ? [`in training, ${dropout} of the softmax is dropped`] : []),
+      ];
+    }
+    case 'attention-gradient': {
+      const { of } = node.attributes as AttentionGradientAttributes;
+      const operands = { query: inputs[0], key: inputs[1], value: inputs[2], slope: 'the slopes' };
+      return [`${result} = the gradient of ${operands[of]} in the attention`];
+    }
+    case 'pair': {
+      const { dimension, interleaved } = node.attributes as PairAttributes;
+      return [
+        `${result} = ${inputs[0]}, with the two ${interleaved ? 'of each pair' : 'halves'} of ${dimension} exchanged`,
       ];
     }
     case 'pad': {

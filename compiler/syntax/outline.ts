@@ -33,14 +33,15 @@ const maximumLength = 20_000;
 
 const partners: Readonly<Record<string, string>> = { '{': '}', '(': ')', '[': ']' };
 
+// A word here is also what was meant as one: with letters of any alphabet, or digits that letters follow.
 const tokenPattern =
-  /[ \t\r\n\uFEFF]+|#[^\n]*|("[^"\\]*(?:\\[\s\S][^"\\]*)*")|([A-Za-z_][A-Za-z0-9_-]*)|(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(&&|\|\||[<>=!]=|[\s\S])/gu;
+  /[ \t\r\n\uFEFF]+|#[^\n]*|("[^"\\]*(?:\\[\s\S][^"\\]*)*")|(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\p{L}_\d]|\.\d))|((?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)?[\p{L}_][\p{L}\p{M}\p{N}_-]*)|(&&|\|\||[<>=!]=|[\s\S])/gu;
 
 /** Splits a text into tokens; every character outside white space and comments is in one. */
 export function tokenize(text: string): Token[] {
   const tokens: Token[] = [];
   for (const match of text.matchAll(tokenPattern)) {
-    const [all, string, word, number, mark] = match;
+    const [all, string, number, word, mark] = match;
     const kind = string ? 'string' : word ? 'word' : number ? 'number' : mark ? 'mark' : null;
     if (kind !== null) tokens.push({ kind, text: all, start: match.index, end: match.index + all.length });
   }

@@ -4,20 +4,21 @@ import type { Diagnostic } from '../diagnostic.ts';
 import * as errors from '../errors.ts';
 import { readPackageFile } from '../package-files.ts';
 import { outline, type Section } from './outline.ts';
-import type {
-  BinaryOperator,
-  Definition,
-  FormulaConstant,
-  FormulaDefinition,
-  GroupDefinition,
-  Import,
-  LetDefinition,
-  ListItem,
-  Property,
-  PropertyValue,
-  Span,
-  SyntaxExpression,
-  SyntaxFile,
+import {
+  type BinaryOperator,
+  type Definition,
+  type FormulaConstant,
+  type FormulaDefinition,
+  formulaKinds,
+  type GroupDefinition,
+  type Import,
+  type LetDefinition,
+  type ListItem,
+  type Property,
+  type PropertyValue,
+  type Span,
+  type SyntaxExpression,
+  type SyntaxFile,
 } from './syntax.ts';
 
 interface Language {
@@ -86,10 +87,21 @@ function syntaxFile(text: string, file: string, statements: readonly Statement[]
 /** ohm-js documents this method of a failed match but does not declare it. */
 type Failure = ohm.FailedMatchResult & { getRightmostFailures(): { type: string; toString(): string }[] };
 
+const isWord = /^[A-Za-z_][A-Za-z0-9_-]*$/;
+
 /** What the grammar expected where it gave up, in the language's own words. */
 function explain(section: Section, match: Failure, file: string): Diagnostic {
   const position = section.start + match.getRightmostFailurePosition();
-  const found = section.tokens.find(token => token.end > position);
+  const index = section.tokens.findIndex(token => token.end > position);
+  const found = section.tokens[index];
+  // Of `0x10` the grammar reads a number and a name, and gives up at what follows it.
+  const malformed = [found, section.tokens.at(index < 0 ? -1 : Math.max(0, index - 1))].find(
+    token => token?.kind === 'word' && !isWord.test(token.text),
+  );
+  if (malformed) {
+    const inFormula = formulaKinds.some(kind => kind === section.tokens[0]!.text);
+    return errors.malformedWord({ file, start: malformed.start, end: malformed.end }, malformed.text, inFormula);
+  }
   const span: Span = { file, start: found?.start ?? section.end, end: found?.end ?? section.end };
   // Literals come in quotation marks, descriptions do not.
   const expected = match.getRightmostFailures().map(failure => failure.toString().replace(/^"(.*)"$/, '$1'));

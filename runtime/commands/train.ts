@@ -65,7 +65,7 @@ export const train: Command = {
     ...settingOptions,
     prompt: { type: 'string', default: '', describe: 'What the samples begin with' },
     'eval-every': advanced('count', 'Steps between evaluations', 'a tenth of all'),
-    'save-every': advanced('count', 'Steps between checkpoints', 'a tenth of all'),
+    'save-every': advanced('count', 'Steps between checkpoints', 'a tenth of all, at least 100'),
     'sample-every': advanced('count', 'Steps between samples', 'a tenth of all'),
     'log-every': advanced('count', 'Steps between lines', 'a fiftieth of all'),
     threads: advanced('threads', 'Threads of the native program', 'all'),
@@ -98,6 +98,7 @@ export const train: Command = {
       cadence: givenCadence(args),
     });
     const { model, settings, corpus } = prepared;
+    if ((model.embeddings.role_embeddings ?? 1) > 1) console.error(rolesUntrained);
     const sampling = new Sampling(args.prompt as string, corpus.tokenizer, model.max_seq_len, settings.seed);
 
     console.log(`building the native program of ${model.name} ...`);
@@ -119,6 +120,9 @@ export const train: Command = {
     }
   },
 };
+
+const rolesUntrained =
+  'warning: the text says no roles, so that every token has role 0: of `role_embeddings`, only row 0 trains';
 
 /** Refuses options that are nothing without another, or contradict one. */
 function checkTogether(args: Readonly<Record<string, unknown>>): void {

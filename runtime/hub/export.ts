@@ -16,7 +16,7 @@ import { configText, type SpecialTokens, writeConfig } from './write-config.ts';
  * Writes `output` from a run's config.json and a checkpoint's weights.
  *
  * @returns what it was exported as
- * @throws UserError where no architecture fits: for each of them, the field that stands in the way; where `output` holds a
+ * @throws UserError where no architecture fits: each field that stands in the way, and of which of them; where `output` holds a
  * model already; where the weights are not those of the run's model.
  */
 export async function exportRun(
@@ -63,15 +63,17 @@ export async function writeWeights(path: string, tensors: readonly Tensor[]): Pr
 function fittingArchitecture(model: Model, preferred: string | null, tokens: SpecialTokens) {
   const names = architectureNames();
   const ordered = preferred !== null && names.includes(preferred) ? [preferred, ...names] : names;
-  const obstacles: string[] = [];
+  /** The architectures that each obstacle rules out. */
+  const obstacles = new Map<string, string[]>();
   for (const name of new Set(ordered)) {
     const architecture = architectureOf(name);
     const written = writeConfig(model, architecture, tokens);
     if ('config' in written) return { architecture, config: written.config };
-    obstacles.push(`${name}: ${written.obstacle}`);
+    obstacles.set(written.obstacle, [...(obstacles.get(written.obstacle) ?? []), name]);
   }
+  const lines = [...obstacles].map(([obstacle, names]) => `\n  ${obstacle}: ${names.join(', ')}`);
   throw new UserError(
-    `no architecture of transformers that malc knows computes what ${model.name} does:\n  ${obstacles.join('\n  ')}`,
+    `no architecture of transformers that malc knows computes what ${model.name} does:${lines.join('')}`,
   );
 }
 

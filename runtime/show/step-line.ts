@@ -37,7 +37,7 @@ export class StepLine {
     this.#logEvery = options.logEvery;
     this.#previousTokens = options.start * options.tokensPerStep;
     this.#clock = new StepClock(options.steps - options.start);
-    this.#widths = [`${options.steps}`.length * 2 + 1, 7, 6, 6, 8, 7, 6, 6];
+    this.#widths = [`${options.steps}`.length * 2 + 1, 7, 6, 6, 8, 7, 7, 6];
   }
 
   /** Shows a step: as a line of its own where it is to be logged, else only in place on a terminal. */

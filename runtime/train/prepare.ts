@@ -46,6 +46,8 @@ export interface Prepared extends Derived {
 
 /** Validation takes at most so many batches, the same each time: enough for a steady number, and soon done. */
 const VALIDATION_BATCHES = 32;
+/** A checkpoint of a large model takes as long as several steps. */
+const LEAST_STEPS_BETWEEN_CHECKPOINTS = 100;
 /** Also save when so much work would be lost. */
 const SAVE_SECONDS = 15 * 60;
 
@@ -123,8 +125,9 @@ function validationOf(corpus: Corpus, settings: Derived['settings']): Validation
   };
 }
 
-/** Ten evaluations, checkpoints and samples in a run, where nothing is said. */
+/** Ten evaluations and samples in a run, where nothing is said, and as many checkpoints where they lie far enough apart. */
 function cadenceFor(given: Partial<Cadence>, steps: number): Cadence {
   const tenth = Math.max(1, Math.round(steps / 10));
-  return { evaluate: tenth, save: tenth, saveSeconds: SAVE_SECONDS, sample: tenth, ...given };
+  const save = Math.min(steps, Math.max(tenth, LEAST_STEPS_BETWEEN_CHECKPOINTS));
+  return { evaluate: tenth, save, saveSeconds: SAVE_SECONDS, sample: tenth, ...given };
 }
