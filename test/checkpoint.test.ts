@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Block, Model } from '../compiler/check/model.ts';
+import type { Attention, Block, Model } from '../compiler/check/model.ts';
 import { UserError } from '../compiler/diagnostic.ts';
 import { configOf, readModelConfig } from '../runtime/hub/config.ts';
 import { SafetensorsFile } from '../runtime/hub/safetensors.ts';
@@ -155,16 +155,20 @@ test('a checkpoint is found by its run, by itself and by its role', async () => 
   );
 });
 
-const block: Block = {
+const block = {
   name: 'block',
   attention: {
     num_heads: 4,
     num_kv_heads: 2,
     head_dim: 16,
+    value_head_dim: 16,
+    latent: null,
     qkv_bias: false,
     output_bias: false,
     causal: true,
     window_size: null,
+    dropout: 0,
+    sinks: false,
     scale: null,
     qk_norm: null,
     qk_norm_over: 'head',
@@ -175,14 +179,16 @@ const block: Block = {
     position_encoding: { kind: 'rope', theta: 10000, dims: 16, interleaved: false, scaling: null },
     origin: 'm.mal:1',
   },
-  ffn: { hidden_dim: 176, activation: 'silu', gate: true, bias: false, origin: 'm.mal:2' },
+  ssm: null,
+  ffn: { hidden_dim: 176, activation: 'silu', gate: true, bias: false, dropout: 0, moe: null, origin: 'm.mal:2' },
   norm: { name: 'rmsnorm', constants: { eps: 1e-5 } },
   norm_position: 'pre',
   residual: true,
   residual_scale: null,
   parallel: false,
+  dropout: 0,
   origin: 'm.mal:3',
-};
+} satisfies Block;
 const llama: Model = {
   ...bigramModel,
   vocab_size: 256,
@@ -209,7 +215,7 @@ test('config.json of a plain llama has the fields that transformers wrote for on
 });
 
 test('a model with another class’s tensors says that it is one, and what none computes says that it is malc’s', () => {
-  const withAttention = (changes: Partial<Block['attention']>): Model => ({
+  const withAttention = (changes: Partial<Attention>): Model => ({
     ...llama,
     blocks: [{ ...block, attention: { ...block.attention, ...changes } }],
   });
@@ -220,7 +226,7 @@ test('a model with another class’s tensors says that it is one, and what none 
     [{ ...llama, blocks: [{ ...block, ffn: { ...block.ffn, activation: 'gelu' } }] }, 'llama'],
     [{ ...llama, blocks: [{ ...block, ffn: { ...block.ffn, activation: 'elu' } }] }, 'malc'],
     [{ ...llama, blocks: [{ ...block, norm_position: 'post' }] }, 'malc'],
-    [{ ...llama, blocks: [block, block] }, 'malc'],
+    [{ ...llama, blocks: [block, { ...block, residual: false }], layers: [0, 1, 0] }, 'malc'],
     [{ ...llama, output: { ...llama.output, norm: { name: 'rmsnorm', constants: { eps: 1e-6 } } } }, 'malc'],
     [{ ...llama, embeddings: { ...llama.embeddings, scale: 8 } }, 'malc'],
     [{ ...llama, formulas: ['norm rmsnorm(x) = x'] }, 'malc'],

@@ -1,18 +1,16 @@
-// The C building blocks of generated programs: scalar functions against libm in double, products and attention against
-// plain float64 loops, compiled as generated programs are and called through koffi.
+// The C building blocks of generated programs: scalar functions against libm in double, products against plain float64
+// loops, compiled as generated programs are and called through koffi.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { attentionScratch } from '../compiler/targets/cpu/block-sizes.ts';
-import { type AttentionShape, attend, attendBackward, type Positions } from './cpu/attention-reference.ts';
-import { binary, buildVariants, type Library, scaleOf, shapes, unary } from './cpu/build-kernels.ts';
+import { binary, buildVariants, kernels, unary } from './cpu/build-kernels.ts';
 import { randomNumbers } from './random-numbers.ts';
 
 fc.configureGlobal({ includeErrorInReport: true });
 
-const built = await buildVariants();
+const built = await buildVariants(kernels());
 const { library: native, report } = built.get('native')!;
 
 /** Every build's library, by name, for tests that hold for each. */
@@ -27,6 +25,8 @@ const ranges: readonly [name: (typeof unary)[number], low: number, high: number,
   ['log', 1e-44, 1e-37, 1.2e-7],
   ['log', 1e-3, 3, 1.2e-7],
   ['log', 1, 1e9, 1.2e-7],
+  ['log1p', 1e-30, 1e-3, 1.5e-7],
+  ['log1p', -0.5, 3, 1.8e-7],
   ['tanh', -1, 1, 2e-7],
   ['tanh', -20, 20, 2e-7],
   ['sigmoid', -86, 30, 2e-7],
@@ -70,6 +70,7 @@ mathTest('special numbers', () => {
     NaN,
   ]);
   assert.equal(of('log', Infinity, 0, -1, 1, NaN), [Infinity, -Infinity, NaN, 0, NaN]);
+  assert.equal(of('log1p', Infinity, -1, -2, 0, 1e-30, NaN), [Infinity, -Infinity, NaN, 0, Math.fround(1e-30), NaN]);
   assert.equal(of('tanh', Infinity, -Infinity, 1e30, 0, NaN), [1, -1, 1, 0, NaN]);
   assert.equal(of('sigmoid', Infinity, -Infinity, 0, NaN), [1, 0, 0.5, NaN]);
   assert.equal(of('erf', Infinity, -Infinity, 1e30, 0, NaN), [1, -1, 1, 0, NaN]);
@@ -235,197 +236,3 @@ matmulTest('several blocks of rows and of the inner dimension', () => {
 });
 
 matmulTest.run();
-
-const attentionTest = suite('cpu attention');
-
-const randomFloats = (random: () => number, count: number) =>
-  Float32Array.from({ length: count }, () => 2 * random() - 1);
-
-/** Relative L2 distance. */
-function distance(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
-  let difference = 0;
-  let norm = 0;
-  for (let i = 0; i < expected.length; i++) {
-    difference += (actual[i]! - expected[i]!) ** 2;
-    norm += expected[i]! ** 2;
-  }
-  return Math.sqrt(difference / norm);
-}
-
-interface Case {
-  readonly positions: Positions;
-  readonly query: Float32Array;
-  readonly key: Float32Array;
-  readonly value: Float32Array;
-}
-
-function randomCase(shape: AttentionShape, positions: Positions, random: () => number): Case {
-  const sources = positions.batch * positions.stride * shape.kvHeads * shape.dim;
-  return {
-    positions,
-    query: randomFloats(random, positions.batch * positions.time * shape.heads * shape.dim).map(x => 3 * x),
-    key: randomFloats(random, sources),
-    value: randomFloats(random, sources),
-  };
-}
-
-const training = (batch: number, time: number): Positions => ({ batch, time, context: time, start: 0, stride: time });
-
-function forward(library: Library, index: number, { positions, query, key, value }: Case, threads: number) {
-  const shape = shapes[index]!;
-  const output = new Float32Array(query.length).fill(NaN);
-  const logSumExp = new Float32Array(query.length / shape.dim).fill(NaN);
-  const { batch, time, context, start, stride } = positions;
-  const scratch = new Float32Array(threads * attentionScratch(shape.dim)).fill(NaN);
-  library[`forward_${index}`]!(
-    ...[threads, batch, time, context, start, stride],
-    ...[query, key, value, output, logSumExp, scratch],
-  );
-  return { output, logSumExp };
-}
-
-/** The log-sum-exp of a query that sees nothing is -1e30 where it should be infinite. */
-const orNothing = (logSumExp: number) => (logSumExp <= Math.fround(-1e30) ? 0 : logSumExp);
-
-/** Times on both sides of the blocks, and few enough for the path of few rows. */
-const times = [1, 5, 8, 9, 64, 97, 150];
-
-for (const [name, library] of libraries)
-  attentionTest(`forward: ${name}`, () => {
-    const random = randomNumbers(11);
-    shapes.forEach((shape, index) => {
-      for (const time of name === 'native' ? times : [7, 101]) {
-        const given = randomCase(shape, training(time < 20 ? 2 : 1, time), random);
-        const expected = attend(shape, given.positions, scaleOf(shape), given.query, given.key, given.value);
-        const actual = forward(library, index, given, 2);
-        assert.ok(distance(actual.output, expected.output) < 1e-6, `shape ${index}, time ${time}: output`);
-        const logSums = [actual, expected].map(({ logSumExp }) => Float64Array.from(logSumExp, orNothing));
-        assert.ok(distance(logSums[0]!, logSums[1]!) < 1e-6, `shape ${index}, time ${time}: log-sum-exp`);
-      }
-    });
-  });
-
-attentionTest('large scores neither overflow nor lose the softmax', () => {
-  const given = randomCase(shapes[0]!, training(1, 100), randomNumbers(5));
-  const large = { ...given, query: given.query.map(x => 300 * x) };
-  const { query, key, value } = large;
-  const expected = attend(shapes[0]!, given.positions, scaleOf(shapes[0]!), query, key, value).output;
-  assert.ok(distance(forward(native, 0, large, 2).output, expected) < 1e-3);
-});
-
-attentionTest('a cache filled in parts gives what the whole text gives', () => {
-  const random = randomNumbers(12);
-  shapes.forEach((shape, index) => {
-    // What the masked shapes see of the future lies in the first part.
-    if (!shape.causal && !shape.pair) return;
-    const [batch, total, stride] = [2, 150, 160];
-    const whole = randomCase(shape, { batch, time: total, context: total, start: 0, stride }, random);
-    const expected = forward(native, index, whole, 2).output;
-    const row = shape.heads * shape.dim;
-    let start = 0;
-    for (const time of [70, 1, 1, 9, 3, 66]) {
-      const part = (from: Float32Array) =>
-        Float32Array.from({ length: batch * time * row }, (_, i) => {
-          const sequence = Math.floor(i / (time * row));
-          return from[(sequence * total + start) * row + (i - sequence * time * row)]!;
-        });
-      const positions = { batch, time, context: start + time, start, stride };
-      const { output } = forward(native, index, { ...whole, positions, query: part(whole.query) }, 2);
-      assert.ok(distance(output, part(expected)) < 1e-6, `shape ${index}, ${time} from ${start}`);
-      start += time;
-    }
-    assert.is(start, total);
-  });
-});
-
-attentionTest('the log-sum-exp may be left out', () => {
-  const given = randomCase(shapes[1]!, training(1, 40), randomNumbers(13));
-  const output = new Float32Array(given.query.length);
-  const scratch = new Float32Array(attentionScratch(shapes[1]!.dim));
-  native.forward_1!(1, 1, 40, 40, 0, 40, given.query, given.key, given.value, output, null, scratch);
-  assert.equal(output, forward(native, 1, given, 1).output);
-});
-
-function backward(library: Library, index: number, given: Case, outputGradient: Float32Array, threads: number) {
-  const shape = shapes[index]!;
-  const { output, logSumExp } = forward(library, index, given, threads);
-  const delta = new Float32Array(logSumExp.length);
-  for (let i = 0; i < output.length; i++) delta[Math.floor(i / shape.dim)]! += output[i]! * outputGradient[i]!;
-  const gradient = {
-    query: new Float32Array(given.query.length).fill(NaN),
-    key: new Float32Array(given.key.length).fill(NaN),
-    value: new Float32Array(given.value.length).fill(NaN),
-  };
-  const scratch = new Float32Array(threads * attentionScratch(shape.dim)).fill(NaN);
-  library[`backward_${index}`]!(
-    ...[threads, given.positions.batch, given.positions.time, given.query, given.key, given.value, logSumExp],
-    ...[outputGradient, delta, gradient.query, gradient.key, gradient.value, scratch],
-  );
-  return gradient;
-}
-
-for (const [name, library] of libraries)
-  attentionTest(`backward: ${name}`, () => {
-    const random = randomNumbers(14);
-    shapes.forEach((shape, index) => {
-      for (const time of name === 'native' ? times : [101]) {
-        const given = randomCase(shape, training(time < 20 ? 2 : 1, time), random);
-        const slopes = randomFloats(random, given.query.length);
-        const expected = attendBackward(
-          ...([shape, given.positions, scaleOf(shape), given.query, given.key, given.value, slopes] as const),
-        );
-        const actual = backward(library, index, given, slopes, 2);
-        for (const what of ['query', 'key', 'value'] as const) {
-          // The gradients of the only weight of a row, which is 1, are nothing but rounding.
-          if (what !== 'value' && time === 1) continue;
-          const error = distance(actual[what], expected[what]);
-          assert.ok(error < 3e-6, `shape ${index}, time ${time}, ${what}: ${error}`);
-        }
-      }
-    });
-  });
-
-attentionTest('the reference agrees with central differences', () => {
-  const random = randomNumbers(15);
-  for (const shape of shapes.filter(({ dim }) => dim < 256)) {
-    const positions = training(1, 12);
-    const given = randomCase(shape, positions, random);
-    const slopes = randomFloats(random, given.query.length);
-    const inputs = {
-      query: Float64Array.from(given.query),
-      key: Float64Array.from(given.key),
-      value: Float64Array.from(given.value),
-    };
-    const loss = () =>
-      attend(shape, positions, scaleOf(shape), inputs.query, inputs.key, inputs.value).output.reduce(
-        (sum, x, i) => sum + x * slopes[i]!,
-        0,
-      );
-    const gradient = attendBackward(shape, positions, scaleOf(shape), inputs.query, inputs.key, inputs.value, slopes);
-    for (const what of ['query', 'key', 'value'] as const)
-      for (let trial = 0; trial < 6; trial++) {
-        const at = Math.floor(random() * inputs[what].length);
-        const kept = inputs[what][at]!;
-        inputs[what][at] = kept + 1e-5;
-        const above = loss();
-        inputs[what][at] = kept - 1e-5;
-        const difference = (above - loss()) / 2e-5;
-        inputs[what][at] = kept;
-        assert.ok(Math.abs(difference - gradient[what][at]!) < 1e-7, `${what}[${at}]`);
-      }
-  }
-});
-
-attentionTest('the same bits with one thread and with two', () => {
-  const random = randomNumbers(16);
-  shapes.forEach((shape, index) => {
-    for (const time of [6, 130]) {
-      const given = randomCase(shape, training(2, time), random);
-      const slopes = randomFloats(random, given.query.length);
-      assert.equal(forward(native, index, given, 2), forward(native, index, given, 1));
-      assert.equal(backward(native, index, given, slopes, 2), backward(native, index, given, slopes, 1));
-    }
-  });
-});
-
-attentionTest.run();

@@ -40,7 +40,7 @@ function distance(actual: ArrayLike<number>, expected: ArrayLike<number>): numbe
 }
 
 const named = process.argv.slice(2);
-// Attention's gradient reads the log-sum-exp of its own scores, which no random number is: attention's cases hold it.
+// One kernel computes all of attention's gradients, and only together: attention's own cases hold them.
 const walked = primitives
   .filter(({ name }) => name !== 'attention-gradient' && (named.length === 0 || named.includes(name)))
   .flatMap(primitive =>

@@ -115,6 +115,79 @@ test('qwen3: a norm for each head, and names that are malc’s own', async () =>
   assert.equal(parameters.get('model.layers.1.self_attn.k_proj.weight')!.shape, [4, 8]);
 });
 
+/** The one element that each parameter's tensor has under this index. */
+const at = (tensor: { shape: readonly number[]; data: Float32Array }, ...index: readonly number[]) => {
+  assert.is(tensor.shape.length, index.length);
+  return tensor.data[index.reduce((offset, i, axis) => offset * tensor.shape[axis]! + i, 0)];
+};
+
+test('experts: one parameter in a tensor for each, or two in one tensor', async () => {
+  const path = await writeFolder(minimal.mixtral!);
+  const parameters = parametersIn(path);
+  const name = (part: string) => `model.layers.1.mlp.experts.${part}_proj.weight`;
+  for (const part of ['gate', 'up']) {
+    assert.equal(parameters.get(name(part))!.shape, [3, 12, 8]);
+    // Each expert's tensor begins at 0.
+    for (const expert of [0, 1, 2]) assert.is(at(parameters.get(name(part))!, expert, 2, 3), 2 * 8 + 3);
+  }
+  assert.equal(parameters.get(name('down'))!.shape, [3, 8, 12]);
+  await rewrite(path, tensors => {
+    for (const layer of [0, 1]) {
+      const old = `model.layers.${layer}.block_sparse_moe`;
+      const fused = `model.layers.${layer}.mlp`;
+      for (const each of [...tensors.keys()]) if (each.startsWith(`${old}.experts.`)) tensors.delete(each);
+      tensors.set(`${fused}.gate.weight`, tensors.get(`${old}.gate.weight`)!);
+      tensors.delete(`${old}.gate.weight`);
+      const counting = (shape: readonly number[]) => ({
+        shape,
+        data: Float32Array.from({ length: shape.reduce((a, b) => a * b) }, (_, index) => index),
+      });
+      tensors.set(`${fused}.experts.gate_up_proj`, counting([3, 24, 8]));
+      tensors.set(`${fused}.experts.down_proj`, counting([3, 8, 12]));
+    }
+  });
+  const fused = parametersIn(path);
+  assert.is(at(fused.get(name('gate'))!, 1, 2, 3), (1 * 24 + 2) * 8 + 3);
+  assert.is(at(fused.get(name('up'))!, 1, 2, 3), (1 * 24 + 12 + 2) * 8 + 3);
+  assert.is(at(fused.get(name('down'))!, 2, 3, 4), (2 * 8 + 3) * 12 + 4);
+});
+
+test('deepseek_v3: latents with their rope, heads of keys and values, and what modules ahead are made of', async () => {
+  const path = await writeFolder(minimal.deepseek_v3!);
+  const parameters = parametersIn(path);
+  const attention = (part: string) => parameters.get(`model.layers.1.self_attn.${part}.weight`)!;
+  assert.equal(rowsOf(attention('kv_a_proj')), range(0, 6));
+  assert.equal(rowsOf(attention('k_rope_proj')), range(6, 8));
+  // A head has 4 rows of keys, then 3 of values, each of the latent's 6 columns.
+  assert.equal(
+    [attention('k_b_proj').shape, attention('v_b_proj').shape],
+    [
+      [8, 6],
+      [6, 6],
+    ],
+  );
+  assert.equal(
+    [at(attention('k_b_proj'), 5, 1), at(attention('v_b_proj'), 4, 1)],
+    [(7 + 1) * 6 + 1, (7 + 4 + 1) * 6 + 1],
+  );
+  assert.equal([...parameters.get('model.layers.1.mlp.gate.e_score_correction_bias')!.data], [0, 1, 2, 3]);
+  await rewrite(path, tensors =>
+    tensors.set('model.layers.2.eh_proj.weight', { shape: [1], data: new Float32Array(1) }),
+  );
+  assert.equal(parametersIn(path), parameters);
+});
+
+test('mamba: both halves, the parts of x_proj, and a filter with a dimension of 1', async () => {
+  const path = await writeFolder(minimal.mamba!);
+  const parameters = parametersIn(path);
+  const mixer = (part: string) => parameters.get(`model.layers.0.mixer.${part}`)!;
+  assert.equal(rowsOf(mixer('x_proj_in.weight')), range(0, 16));
+  assert.equal(rowsOf(mixer('z_proj_in.weight')), range(16, 32));
+  assert.equal([at(mixer('dt_in_proj.weight'), 1, 0), at(mixer('b_proj.weight'), 0, 0)], [16, 2 * 16]);
+  assert.is(at(mixer('c_proj.weight'), 2, 15), (2 + 3 + 2) * 16 + 15);
+  assert.equal(mixer('conv1d.weight').shape, [16, 4]);
+});
+
 /** Writes the folder's tensors again, changed. */
 async function rewrite(
   path: string,
@@ -239,15 +312,18 @@ function importedModel(path: string): Model {
   return model;
 }
 
-const references = '../shared/reference';
+const references = ['test/fixtures/reference', '../shared/reference'];
 test('so are those that transformers saved', async () => {
-  if (!existsSync(references)) {
-    console.log(`no ${references}: files of transformers are not tested`);
-    return;
-  }
-  for (const name of readdirSync(references).filter(each => existsSync(join(references, each, 'config.json')))) {
-    const { exported } = await roundTrip(join(references, name));
-    requireSameTensors(join(references, name), exported);
+  for (const root of references) {
+    if (!existsSync(root)) {
+      console.log(`no ${root}: its files of transformers are not tested`);
+      continue;
+    }
+    for (const name of readdirSync(root).filter(each => existsSync(join(root, each, 'config.json')))) {
+      const { exported } = await roundTrip(join(root, name));
+      requireSameTensors(join(root, name), exported);
+      assert.equal(withoutName(importedModel(exported)), withoutName(importedModel(join(root, name))));
+    }
   }
 });
 

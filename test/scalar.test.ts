@@ -84,7 +84,7 @@ test('printed C means what the evaluator computes', async () => {
     return `static double f${n}(const double *x, int position) {\n${lines.join('\n')}\n  (void)x, (void)position;\n  return ${result};\n}`;
   });
   // In double, so that rounding does not hide an error of meaning: only names and suffixes of float are exchanged.
-  const names = ['exp', 'log', 'sqrt', 'tanh', 'erf', 'sin', 'cos', 'floor'].map(
+  const names = ['exp', 'log', 'log1p', 'sqrt', 'tanh', 'erf', 'sin', 'cos', 'floor'].map(
     name => `#define malc_${name} ${name}`,
   );
   const source = [

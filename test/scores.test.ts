@@ -3,14 +3,15 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { maskOf, scoreOf } from '../compiler/build/scores.ts';
-import type { Attention } from '../compiler/check/model.ts';
+import { Site } from '../compiler/build/site.ts';
+import type { Attention, Model } from '../compiler/check/model.ts';
 import { Builder } from '../compiler/graph/builder.ts';
-import { attention, scoreSlope } from '../compiler/ops/attention.ts';
+import { type AttentionShape, attention, scoreDerivative } from '../compiler/ops/attention.ts';
 import { evaluator } from '../compiler/scalar/evaluate.ts';
 import { constant, operand, type Scalar } from '../compiler/scalar/expression.ts';
 import { parse } from '../compiler/syntax/parse.ts';
 import type { FormulaDefinition } from '../compiler/syntax/syntax.ts';
-import { pairFunctions } from '../compiler/targets/cpu/attention.ts';
+import { pairFunctions } from '../compiler/targets/cpu/attention-pairs.ts';
 
 const test = suite('scores');
 
@@ -22,16 +23,21 @@ const formulas = parse(
   function reduced(s, q, k, head) = mean(s) + q + k + head`,
   'scores.mal',
 ).syntax.definitions.filter((definition): definition is FormulaDefinition => 'body' in definition);
-const site = { builder: new Builder(), library: new Map(formulas.map(formula => [formula.name, formula])) };
+const library = new Map(formulas.map(formula => [formula.name, formula]));
+const site = new Site(library, { init: { std: 0.02, residual_scale: true }, layers: [0] } as unknown as Model);
 
 const plain: Attention = {
   num_heads: 8,
   num_kv_heads: 8,
   head_dim: 4,
+  value_head_dim: 4,
+  latent: null,
   qkv_bias: false,
   output_bias: false,
   causal: true,
   window_size: null,
+  dropout: 0,
+  sinks: false,
   scale: null,
   qk_norm: null,
   qk_norm_over: 'head',
@@ -42,7 +48,11 @@ const plain: Attention = {
   position_encoding: { kind: 'none' },
   origin: '',
 };
-const alibi = (heads: number): Attention => ({ ...plain, num_heads: heads, position_encoding: { kind: 'alibi' } });
+const alibi = (heads: number, slopes: 'fixed' | 'learned' = 'fixed'): Attention => ({
+  ...plain,
+  num_heads: heads,
+  position_encoding: { kind: 'alibi', slopes },
+});
 const at = (scalar: Scalar | null, score: number, query: number, key: number, head = 0) =>
   evaluator(scalar!)([score], { query, key, head });
 const near = (got: number, expected: number) => assert.ok(Math.abs(got - expected) < 1e-12, `${got}, not ${expected}`);
@@ -92,21 +102,50 @@ test('a score that reduces is refused', () => {
   assert.throws(() => scoreOf(site, { ...plain, score: 'reduced' }), /reduces/);
 });
 
-test('a distance alone has no slope of its own, and kernels do without one', () => {
-  const shape = { scale: 1, causal: true, window: 0, score: scoreOf(site, alibi(4)), mask: null };
-  assert.is(scoreSlope(shape), null);
-  const { score, slope, mask } = pairFunctions(shape);
-  assert.match(score, /^return score - .*\(\(float\)query - \(float\)key\);$/s);
-  assert.equal([slope, mask], ['', '']);
+const shapeOf = (score: Scalar | null): AttentionShape => ({
+  scale: 1,
+  causal: true,
+  window: 0,
+  score,
+  mask: null,
+  value_dim: 3,
+  dropout: 0,
+  extras: [],
+});
+
+test('a distance alone has a derivative of 1, and kernels do without one', () => {
+  const shape = shapeOf(scoreOf(site, alibi(4)));
+  assert.equal(scoreDerivative(shape, 'product'), constant(1));
+  const { score, byProduct, bySlope, sees, kept } = pairFunctions('own', shape, ['product']);
+  assert.match(score!.text, /^ {2}return score - .*\(\(float\)query - \(float\)key\);$/m);
+  assert.equal(score!.reads, ['score', 'query', 'key', 'head']);
+  assert.equal([byProduct, bySlope, sees, kept], [null, null, null, null]);
+});
+
+test("a head's learned slope is the score's second operand", () => {
+  const shape: AttentionShape = { ...shapeOf(scoreOf(site, alibi(4, 'learned'))), extras: ['slopes'] };
+  const coordinates = { query: 7, key: 3, head: 1 };
+  assert.is(evaluator(shape.score!)([2, 0.25], coordinates), 1);
+  assert.is(evaluator(scoreDerivative(shape, 'slope'))([2, 0.25], coordinates), -4);
+  const { score, bySlope } = pairFunctions('own', shape, ['product', 'slope']);
+  const place = { score: 's', slope: 'm', query: 'q', key: 'k', head: 'h', noise: 'n', sequence: 'b' };
+  assert.is(score!.call(place), 'own_score(s, m, q, k)');
+  assert.is(bySlope!.call(place), 'own_score_by_slope(q, k)');
 });
 
 test('attention refuses a mask beside `causal`, and a score of what it is not given', () => {
-  const [vectors] = attention.cases[0]!.inputs;
+  const vectors = attention.cases[0]!.inputs[1]!;
   const builder = new Builder();
-  const inputs = ['query', 'key', 'value'].map(name => builder.input(name, vectors!.dimensions));
-  const shape = { scale: 1, causal: true, window: 0, score: null, mask: null, result: 'output' as const };
-  assert.throws(() => builder.apply(attention, inputs, { ...shape, mask: constant(1) }), /mask/);
-  assert.throws(() => builder.apply(attention, inputs, { ...shape, score: operand(1) }), /reads more/);
+  const inputs = ['query', 'key', 'value'].map(name => builder.input(name, vectors.dimensions));
+  const shape = { ...shapeOf(null), result: 'output' as const };
+  const applied = (attributes: Partial<AttentionShape>) => () =>
+    void builder.apply(attention, inputs, { ...shape, ...attributes });
+  applied({})();
+  assert.throws(applied({ mask: constant(1) }), /mask/);
+  assert.throws(applied({ score: operand(1) }), /reads more/);
+  assert.throws(applied({ value_dim: 4 }), /attention: \[/);
+  assert.throws(applied({ extras: ['sinks'] }), /0 further inputs, not sinks/);
+  assert.throws(applied({ dropout: 0.1 }), /noise/);
 });
 
 test.run();

@@ -1,7 +1,7 @@
 // attention-gradient: the gradient of attention with respect to its query, key, value or slopes.
 // With P the probabilities, K what dropout multiplies them by and dP = K (dO vᵀ): dv = (K P)ᵀ dO, dS = P (dP - delta),
-// dq = scale (f' dS) k, dk = scale (f' dS)ᵀ q, f' being the derivative of the score by the scaled product, 1 where it is
-// that; the gradient of a head's slope is the sum of dS times the derivative of the score by it
+// dq = scale (f' dS) k, dk = scale (f' dS)ᵀ q, f' being the derivative of the score by the scaled product, 1 where it
+// is that; the gradient of a head's slope is the sum of dS times the derivative of the score by it
 // (FlashAttention-2, Dao 2023, algorithm 2).
 import { batch, dimension, time } from '../graph/dimension.ts';
 import type { Primitive, Type } from '../graph/graph.ts';
@@ -24,7 +24,7 @@ const usual = { scale: 0.5, causal: true, window: 0, mask: null, value_dim: 2, d
 
 export const attentionGradient: Primitive<AttentionGradientAttributes> = {
   name: 'attention-gradient',
-  doc: 'The gradient of attention with respect to q, k, v or the slopes; inputs q, k, v, log-sum-exp, output gradient, delta and slopes or noise.',
+  doc: 'The gradient of attention by q, k, v or slopes; inputs q, k, v, log-sum-exp, output gradient, delta and extras.',
   kernel: 'attention-gradient',
   type([query, key, value], { of }) {
     const [sequences, , queryHeads] = query!.dimensions;

@@ -1,7 +1,7 @@
 // attention: softmax(score(scale q kᵀ)) v under a mask, with grouped queries, and the log-sum-exp of its scores.
 // Vaswani et al. 2017; log-sum-exp for the backward pass as in FlashAttention (Dao et al. 2022); scores and masks as
-// formulas of the pair, evaluated inside the kernel, as in FlexAttention (Dong et al. 2024); sinks as a logit of each head
-// without a value (Xiao et al. 2023, arXiv:2309.17453, and gpt-oss).
+// formulas of the pair, evaluated inside the kernel, as in FlexAttention (Dong et al. 2024); sinks as a logit of each
+// head without a value (Xiao et al. 2023, arXiv:2309.17453, and gpt-oss).
 import type { Builder } from '../graph/builder.ts';
 import {
   batch,
@@ -52,21 +52,21 @@ export interface AttentionShape {
   /** A query at p sees no key before p - window + 1; 0 for all. With a mask, both must let it see the key. */
   readonly window: number;
   /**
-   * What the softmax takes in place of the scaled score, which is operand 0; operand 1 is the head's slope. Null for the
-   * scaled score itself.
+   * What the softmax takes in place of the scaled score, which is operand 0; operand 1 is the head's slope. Null for
+   * the scaled score itself.
    */
   readonly score: Scalar | null;
   /** Whether a query sees a key. One that sees none gets zeros. Null for no more than `causal` and `window`. */
   readonly mask: Scalar | null;
   /** Elements of a value vector that are used: the first ones. */
   readonly value_dim: number;
-  /** Share of the probabilities that are dropped in training; the others are divided by what is left. 0 without noise. */
+  /** Share of the probabilities that training drops; the others are divided by what is left. 0 without noise. */
   readonly dropout: number;
   /** The inputs that follow query, key and value, in order. */
   readonly extras: readonly AttentionExtra[];
 }
 
-/** Coordinates that scores and masks may read: positions of the query and of the key in the text, and the query's head. */
+/** Coordinates that scores and masks may read: positions of query and key in the text, and the query's head. */
 export const pairCoordinates = ['query', 'key', 'head'] as const;
 
 /** Head h's random numbers are those of site dropoutSite + h; the sites of a block's other dropouts are below. */
@@ -93,7 +93,7 @@ export interface AttentionAttributes extends AttentionShape {
 
 export const attention: Primitive<AttentionAttributes> = {
   name: 'attention',
-  doc: 'softmax(score(scale q kᵀ)) v over the keys that the mask lets each query see; inputs q, k, v and what `extras` says.',
+  doc: 'softmax(score(scale q kᵀ)) v over the keys that the mask lets each query see; inputs q, k, v and extras.',
   kernel: 'attention',
   type(inputs, attributes) {
     const [query, key, value, ...further] = inputs as [Type, Type, Type, ...Type[]];
@@ -138,7 +138,8 @@ export const attention: Primitive<AttentionAttributes> = {
     const logSumExp = called('log_sum_exp', () =>
       builder.apply(attention, inputs, { ...shape, result: 'log_sum_exp' }),
     );
-    // delta = sum over the value's elements of output * gradient: the softmax gradient's row term (FlashAttention-2, Dao 2023).
+    // delta = sum over a value's elements of output * gradient: the softmax gradient's row term (FlashAttention-2,
+    // Dao 2023).
     const delta = called('delta', () => {
       const product = mapOver(builder, node.dimensions, multiply(operand(0), operand(1)), [node, gradient]);
       return sum(builder, product, [node.dimensions[3]!.name]);

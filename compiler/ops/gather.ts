@@ -3,20 +3,13 @@ import type { Builder } from '../graph/builder.ts';
 import { type Dimension, dimension, product, showDimensions } from '../graph/dimension.ts';
 import type { Node, Primitive } from '../graph/graph.ts';
 import { zeros } from '../graph/tensor.ts';
-import { apply, constant, operand, select } from '../scalar/expression.ts';
-import { mapOver } from './map.ts';
 import { scatterAdd } from './scatter-add.ts';
 
 const rows = dimension('rows', 4);
 const vocabulary = dimension('vocabulary', 6);
 const hidden = dimension('hidden', 3);
 
-export interface GatherAttributes {
-  /** The row that gets no gradient; null for none. */
-  readonly untrained: number | null;
-}
-
-export const gather: Primitive<GatherAttributes> = {
+export const gather: Primitive<null> = {
   name: 'gather',
   doc: 'Rows of a table, picked by an integer tensor.',
   kernel: 'gather',
@@ -27,12 +20,8 @@ export const gather: Primitive<GatherAttributes> = {
       );
     return { dimensions: [...indices!.dimensions, ...table!.dimensions.slice(1)], dtype: 'f32' };
   },
-  gradient({ builder, inputs: [table, indices], attributes: { untrained }, gradient }) {
-    const isTrained = untrained === null ? null : apply('equal', operand(1), constant(untrained));
-    const trained = isTrained
-      ? mapOver(builder, gradient.dimensions, select(isTrained, constant(0), operand(0)), [gradient, indices!])
-      : gradient;
-    return [builder.apply(scatterAdd, [indices!, trained], { rows: table!.dimensions[0] as Dimension }), null];
+  gradient({ builder, inputs: [table, indices], gradient }) {
+    return [builder.apply(scatterAdd, [indices!, gradient], { rows: table!.dimensions[0] as Dimension }), null];
   },
   reference([table, indices], _, result, sizes) {
     const output = zeros(result.dimensions, sizes);
@@ -48,11 +37,11 @@ export const gather: Primitive<GatherAttributes> = {
         { dimensions: [vocabulary, hidden], dtype: 'f32' },
         { dimensions: [rows], dtype: 'i32', range: [0, 5] },
       ],
-      attributes: { untrained: null },
+      attributes: null,
     },
   ],
 };
 
-/** Row indices[...] of the table, for each index; `untrained` is the row that gets no gradient of it. */
-export const gatherRows = (builder: Builder, table: Node, indices: Node, untrained: number | null = null): Node =>
-  builder.apply(gather, [table, indices], { untrained });
+/** Row indices[...] of the table, for each index. */
+export const gatherRows = (builder: Builder, table: Node, indices: Node): Node =>
+  builder.apply(gather, [table, indices], null);

@@ -24,7 +24,7 @@ export const scatterAdd: Primitive<ScatterAttributes> = {
     return { dimensions: [rows, ...updates!.dimensions.slice(leading)], dtype: 'f32' };
   },
   gradient({ builder, inputs: [indices], gradient }) {
-    return [null, builder.apply(gather, [gradient, indices!], { untrained: null })];
+    return [null, builder.apply(gather, [gradient, indices!], null)];
   },
   reference([indices, updates], _, result, sizes) {
     const output = zeros(result.dimensions, sizes);

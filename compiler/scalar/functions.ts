@@ -1,6 +1,6 @@
 // The scalar functions that expressions are made of: what each computes and how each is differentiated.
 // How a target spells them is the target's own table.
-import { apply, constant, divide, multiply, negate, type Scalar, select, subtract } from './expression.ts';
+import { add, apply, constant, divide, multiply, negate, type Scalar, select, subtract } from './expression.ts';
 
 export type FunctionName =
   | 'add'
@@ -11,6 +11,7 @@ export type FunctionName =
   | 'negate'
   | 'exp'
   | 'log'
+  | 'log1p'
   | 'sqrt'
   | 'rsqrt'
   | 'tanh'
@@ -77,6 +78,8 @@ export const functions: Readonly<Record<FunctionName, ScalarFunction>> = {
   ),
   exp: unary(Math.exp, (_, self) => self),
   log: unary(Math.log, x => divide(one, x)),
+  // log(1 + x), exact where 1 + x would round x away.
+  log1p: unary(Math.log1p, x => divide(one, add(one, x))),
   sqrt: unary(Math.sqrt, (_, self) => divide(constant(0.5), self)),
   rsqrt: unary(
     x => 1 / Math.sqrt(x),

@@ -1,12 +1,10 @@
-// malc import: a model that transformers saved, as a run folder.
+// malc import: a model that transformers or hermes-llm saved, as a run folder.
 import type { Command } from './command.ts';
 
 export const importModel: Command = {
   name: 'import',
-  describe: 'Make a run folder of a model that transformers saved',
-  positionals: [
-    { name: 'dir', describe: 'A Hugging Face folder: config.json and safetensors weights', required: true },
-  ],
+  describe: 'Make a run folder of a model that transformers or hermes-llm saved',
+  positionals: [{ name: 'dir', describe: 'A folder with its config.json and safetensors weights', required: true }],
   options: {
     output: { type: 'string', alias: 'o', required: true, describe: 'The run folder to write' },
   },

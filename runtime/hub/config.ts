@@ -16,6 +16,7 @@ const MODEL_KEYS = [
   'layers',
   'output',
   'init',
+  'mtp',
   'formulas',
 ] as const satisfies readonly (keyof Model)[];
 

@@ -7,9 +7,10 @@ import { UserError } from '../../compiler/diagnostic.ts';
 import { writeFileAtomic } from '../atomic-file.ts';
 import { type Architecture, architectureNames, architectureOf } from './architecture.ts';
 import { readRunConfig } from './config.ts';
-import { type FileTensor, layoutOf, pack } from './layout.ts';
+import { type FileTensor, layoutOf } from './layout.ts';
+import { pack } from './pack.ts';
 import { SafetensorsFile, type Tensor, writeSafetensors } from './safetensors.ts';
-import { type SpecialTokens, writeConfig } from './write-config.ts';
+import { configText, type SpecialTokens, writeConfig } from './write-config.ts';
 
 /**
  * Writes `output` from a run's config.json and a checkpoint's weights.
@@ -31,15 +32,12 @@ export async function exportRun(
   try {
     const layout = layoutOf(architecture, model);
     requireShapes(weights, layout);
-    await writeWeights(
-      join(output, 'model.safetensors'),
-      layout.map(tensor => packed(tensor, weights)),
-    );
+    await writeWeights(join(output, 'model.safetensors'), packed(layout, weights));
   } finally {
     weights.close();
   }
   // Last, so that a folder with a config.json is whole.
-  writeFileAtomic(join(output, 'config.json'), `${JSON.stringify(config, null, 2)}\n`);
+  writeFileAtomic(join(output, 'config.json'), configText(config));
   return architecture;
 }
 
@@ -63,9 +61,10 @@ export async function writeWeights(path: string, tensors: readonly Tensor[]): Pr
 
 /** The architecture that the model came from, or else the first that fits. */
 function fittingArchitecture(model: Model, preferred: string | null, tokens: SpecialTokens) {
-  const names = [...(preferred === null ? [] : [preferred]), ...architectureNames()];
+  const names = architectureNames();
+  const ordered = preferred !== null && names.includes(preferred) ? [preferred, ...names] : names;
   const obstacles: string[] = [];
-  for (const name of new Set(names)) {
+  for (const name of new Set(ordered)) {
     const architecture = architectureOf(name);
     const written = writeConfig(model, architecture, tokens);
     if ('config' in written) return { architecture, config: written.config };
@@ -87,16 +86,22 @@ function requireShapes(weights: SafetensorsFile, layout: readonly FileTensor[]):
   }
 }
 
-/** A tensor of the architecture's file, made of a run's when it is its turn. */
-function packed(tensor: FileTensor, weights: SafetensorsFile): Tensor {
-  return {
+/** The tensors of the architecture's file, each made of a run's when it is its turn. */
+function packed(layout: readonly FileTensor[], weights: SafetensorsFile): Tensor[] {
+  // Experts' tensors that follow one another are of the same parameter, which is read once.
+  const held = new Map<string, Float32Array>();
+  const read = (name: string): Float32Array => {
+    const values = held.get(name) ?? weights.read(name);
+    held.set(name, values);
+    return values;
+  };
+  return layout.map(tensor => ({
     name: tensor.name,
     shape: tensor.shape,
     get data() {
-      return pack(
-        tensor,
-        tensor.holds.map(({ name }) => weights.read(name)),
-      );
+      const names = tensor.holds.map(({ name }) => name);
+      for (const name of held.keys()) if (!names.includes(name)) held.delete(name);
+      return pack(tensor, read);
     },
-  };
+  }));
 }

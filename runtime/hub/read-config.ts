@@ -1,11 +1,12 @@
 // From a config.json of transformers to a Model. Every field is read, required, or ignored for a reason that is written
 // down; one that is in neither list is refused by name.
-import type { Attention, Block, FeedForward, Model } from '../../compiler/check/model.ts';
+import type { Attention, Block, FeedForward, Model, StateSpace } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { type Architecture, activationNames, architectureOf, type Field } from './architecture.ts';
 import { fieldError } from './field-error.ts';
-import { fill } from './pattern.ts';
-import { readRope, ropeFieldNames } from './rope.ts';
+import { layerFieldNames, readLayerKinds } from './layer-kinds.ts';
+import { fill, type Values } from './pattern.ts';
+import { readRopes, ropeFieldNames } from './rope.ts';
 
 export interface ReadConfig {
   readonly model: Model;
@@ -13,8 +14,6 @@ export interface ReadConfig {
   /** What does not hold in malc though it changes no result: said, not refused. */
   readonly warnings: readonly string[];
 }
-
-type Config = Readonly<Record<string, unknown>>;
 
 /**
  * @param name of the Model
@@ -24,23 +23,20 @@ type Config = Readonly<Record<string, unknown>>;
 export function readConfig(config: unknown, name: string, where: string): ReadConfig {
   if (typeof config !== 'object' || config === null || Array.isArray(config))
     throw new UserError(`${where} is not a JSON object`);
-  const fields = config as Config;
+  const fields = config as Values;
   const architecture = requireArchitecture(fields, where);
   requireKnownFields(fields, architecture, where);
-  requireValues(fields, architecture, where);
   const values: Record<string, unknown> = {};
   for (const [field, rule] of Object.entries(architecture.fields))
     values[field] = readField(fields, field, rule, values, where);
-  if (architecture.rope) {
-    const headDim = fill(architecture.rope.head_dim, values) as number;
-    values.rope = readRope(fields, architecture.rope, headDim, where);
-  }
-  const model = modelOf(architecture, values, name);
+  requireValues(fields, architecture, values, where);
+  Object.assign(values, readRopes(fields, architecture.ropes, values, where));
+  const model = modelOf(fields, architecture, values, name, where);
   requireWhole(model, where);
   return { model, architecture, warnings: trainingWarnings(fields, architecture, where) };
 }
 
-function requireArchitecture(config: Config, where: string): Architecture {
+function requireArchitecture(config: Values, where: string): Architecture {
   const { model_type: type, architectures } = config;
   if (typeof type !== 'string') throw fieldError(where, 'model_type', type, 'the name of an architecture');
   let architecture: Architecture;
@@ -56,14 +52,15 @@ function requireArchitecture(config: Config, where: string): Architecture {
   return architecture;
 }
 
-function requireKnownFields(config: Config, architecture: Architecture, where: string): void {
-  const { fields, requires, ignored, dropout, rope } = architecture;
+function requireKnownFields(config: Values, architecture: Architecture, where: string): void {
+  const { fields, requires, ignored, training_only, ropes, layer_kinds } = architecture;
   const known = new Set([
     'model_type',
     'architectures',
-    ...[fields, requires, ignored].flatMap(Object.keys),
-    ...dropout,
-    ...(rope ? ropeFieldNames(rope) : []),
+    ...[fields, requires, ignored, training_only].flatMap(Object.keys),
+    ...Object.values(fields).flatMap(({ also }) => also ?? []),
+    ...ropeFieldNames(ropes),
+    ...(layer_kinds ? layerFieldNames(layer_kinds) : []),
   ]);
   const unknown = Object.keys(config).filter(field => !known.has(field));
   if (unknown.length === 0) return;
@@ -74,88 +71,146 @@ function requireKnownFields(config: Config, architecture: Architecture, where: s
   );
 }
 
-function requireValues(config: Config, { requires }: Architecture, where: string): void {
-  for (const [field, permitted] of Object.entries(requires)) {
+function requireValues(config: Values, { requires }: Architecture, values: Values, where: string): void {
+  for (const [field, requirement] of Object.entries(requires)) {
     const value = config[field];
     if (value === undefined) continue;
-    const texts = permitted.map(each => JSON.stringify(each));
+    const { is, because } = 'is' in requirement ? requirement : { is: requirement, because: null };
+    const texts = is.map(each => JSON.stringify(fill(each, values)));
     const found = Array.isArray(value) ? value : [value];
-    if (!found.every(each => texts.includes(JSON.stringify(each))))
-      throw fieldError(where, field, value, texts.join(' or '));
+    if (found.every(each => texts.includes(JSON.stringify(each)))) continue;
+    throw fieldError(where, field, value, `${texts.join(' or ')}${because === null ? '' : `: ${because}`}`);
   }
 }
 
-function readField(config: Config, field: string, rule: Field, values: Config, where: string): unknown {
+function readField(config: Values, name: string, rule: Field, values: Values, where: string): unknown {
+  const field = rule.also !== undefined && config[name] === undefined && rule.also in config ? rule.also : name;
+  const other = rule.also === undefined ? undefined : config[rule.also];
+  if (other !== undefined && other !== config[field])
+    throw fieldError(where, rule.also!, other, `${name}'s value, ${JSON.stringify(config[name])}`);
   const given = config[field];
-  if (rule.type === 'window' && given === null) return null;
-  if ((given ?? undefined) === undefined) {
-    if (rule.default === undefined) throw fieldError(where, field, undefined, expectations[rule.type]);
+  if (rule.nullable && given === null) return null;
+  if ((given ?? undefined) === undefined || (rule.automatic !== undefined && given === rule.automatic)) {
+    if (rule.default === undefined) throw fieldError(where, field, undefined, expectationOf(rule));
     const value = fill(rule.default, values);
     return rule.type === 'activation' ? activationNames()[value as string] : value;
   }
   const value = rule.type === 'activation' && typeof given === 'string' ? activationNames()[given] : given;
   if (value === undefined) throw fieldError(where, field, given, `one of ${Object.keys(activationNames()).join(', ')}`);
-  if (!fits[rule.type](value)) throw fieldError(where, field, given, expectations[rule.type]);
-  return value;
+  if (!fits(value, rule)) throw fieldError(where, field, given, expectationOf(rule));
+  return rule.type === 'token' ? tokenOf(value as number, field, values.vocab_size as number, where) : value;
 }
 
-const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
+/** A row of the embedding: PyTorch counts negative ones from the end. */
+function tokenOf(id: number, field: string, rows: number, where: string): number {
+  if (id < -rows || id >= rows) throw fieldError(where, field, id, `one of the ${rows} tokens, or null`);
+  return id < 0 ? id + rows : id;
+}
 
-const fits: Readonly<Record<Field['type'], (value: unknown) => boolean>> = {
-  count: isCount,
-  window: isCount,
-  number: value => typeof value === 'number' && value >= 0 && Number.isFinite(value),
-  boolean: value => typeof value === 'boolean',
-  activation: value => typeof value === 'string',
-};
+/** Whether a field can have a value. */
+export function fits(value: unknown, { type, nullable, words }: Field): boolean {
+  if (value === null) return nullable === true;
+  switch (type) {
+    case 'count':
+      return Number.isSafeInteger(value) && (value as number) > 0;
+    case 'number':
+      return typeof value === 'number' && value >= 0 && Number.isFinite(value);
+    case 'share':
+      return typeof value === 'number' && value >= 0 && value < 1;
+    case 'boolean':
+      return typeof value === 'boolean';
+    case 'activation':
+      return typeof value === 'string';
+    case 'token':
+      return Number.isSafeInteger(value);
+    case 'word':
+      return words!.includes(value as string);
+  }
+}
 
-const expectations: Readonly<Record<Field['type'], string>> = {
-  count: 'a whole number above 0',
-  window: 'a whole number above 0, or null for none',
-  number: 'a number from 0 on',
-  boolean: 'true or false',
-  activation: 'the name of an activation',
-};
-
-/** A pattern of well-known/architectures, filled. */
-interface OneBlockModel extends Omit<Model, 'name' | 'description' | 'blocks' | 'layers'> {
-  readonly layers: number;
-  readonly block: Omit<Block, 'name' | 'origin' | 'attention' | 'ffn'> & {
-    readonly attention: Omit<Attention, 'origin'>;
-    readonly ffn: Omit<FeedForward, 'origin'>;
+function expectationOf({ type, nullable, words }: Field): string {
+  const expectations: Readonly<Record<Field['type'], string>> = {
+    count: 'a whole number above 0',
+    number: 'a number from 0 on',
+    share: 'a number from 0 up to 1, without 1',
+    boolean: 'true or false',
+    activation: 'the name of an activation',
+    token: 'the id of a token',
+    word: `one of ${words?.join(', ')}`,
   };
+  return nullable ? `${expectations[type]}, or null for none` : expectations[type];
 }
 
-function modelOf(architecture: Architecture, values: Config, name: string): Model {
-  const { block, layers, ...whole } = fill(architecture.model, values) as OneBlockModel;
-  const origin = '';
-  const { attention, ffn } = block;
+/** A pattern of well-known/architectures, filled: it has no word for where in a file something was written. */
+interface Described {
+  readonly block: Omit<Block, 'name' | 'origin' | 'attention' | 'ssm' | 'ffn'> & {
+    readonly attention: Omit<Attention, 'origin'> | null;
+    readonly ssm: Omit<StateSpace, 'origin'> | null;
+    readonly ffn: Omit<FeedForward, 'origin'> | null;
+  };
+  readonly model: Omit<Model, 'name' | 'description' | 'blocks' | 'layers'>;
+}
+
+function modelOf(config: Values, architecture: Architecture, values: Values, name: string, where: string): Model {
+  const { layer_kinds: rule, blocks, model, layers } = architecture;
+  const count = fill(layers, values) as number;
+  const kinds = rule
+    ? readLayerKinds(config, rule, count, where)
+    : new Array<string>(count).fill(Object.keys(blocks)[0]!);
+  const used = [...new Set(kinds)];
   return {
     name,
     description: '',
-    ...whole,
-    blocks: [{ ...block, name: 'block', attention: { ...attention, origin }, ffn: { ...ffn, origin }, origin }],
-    layers: new Array<number>(layers).fill(0),
+    ...(fill(model, values) as Described['model']),
+    blocks: used.map(kind => blockOf(fill(blocks[kind]!, values) as Described['block'], kind)),
+    layers: kinds.map(kind => used.indexOf(kind)),
   };
 }
 
+function blockOf({ attention, ssm, ffn, ...block }: Described['block'], name: string): Block {
+  const origin = '';
+  return {
+    name,
+    ...block,
+    attention: attention && { ...attention, scale: scaleOf(attention), origin },
+    ssm: ssm && { ...ssm, origin },
+    ffn: ffn && { ...ffn, origin },
+    origin,
+  };
+}
+
+/** Null for what attention scales by without being told. */
+const scaleOf = ({ scale, head_dim }: Pick<Attention, 'scale' | 'head_dim'>): number | null =>
+  scale === 1 / Math.sqrt(head_dim) ? null : scale;
+
 /** What the checker of the language would refuse. */
 function requireWhole({ hidden_size, blocks }: Model, where: string): void {
-  const { num_heads, num_kv_heads, head_dim, position_encoding: position } = blocks[0]!.attention;
   const refuse = (what: string) => new UserError(`${where}: ${what}`);
-  if (!Number.isInteger(head_dim)) throw refuse(`${num_heads} heads do not divide the hidden size, ${hidden_size}`);
-  if (num_heads % num_kv_heads !== 0)
-    throw refuse(`${num_heads} heads cannot share ${num_kv_heads} heads of keys and values evenly`);
-  if (position.kind === 'rope' && (position.dims % 2 !== 0 || position.dims === 0 || position.dims > head_dim))
-    throw refuse(`${position.dims} elements of a head of ${head_dim} cannot turn in pairs`);
+  for (const { attention, ffn } of blocks) {
+    if (attention) {
+      const { num_heads, num_kv_heads, head_dim, latent, position_encoding: position } = attention;
+      if (!Number.isInteger(head_dim)) throw refuse(`${num_heads} heads do not divide the hidden size, ${hidden_size}`);
+      if (num_heads % num_kv_heads !== 0)
+        throw refuse(`${num_heads} heads cannot share ${num_kv_heads} heads of keys and values evenly`);
+      if (latent && num_heads !== num_kv_heads)
+        throw refuse(`${num_heads} heads with ${num_kv_heads} of keys and values cannot come out of one latent`);
+      if (position.kind === 'rope' && (position.dims % 2 !== 0 || position.dims === 0 || position.dims > head_dim))
+        throw refuse(`${position.dims} elements of a head of ${head_dim} cannot turn in pairs`);
+    }
+    if (ffn?.moe) {
+      const { experts, top_k, groups, top_groups } = ffn.moe;
+      if (experts % groups !== 0) throw refuse(`${experts} experts cannot lie in ${groups} groups evenly`);
+      if (top_groups > groups) throw refuse(`a token cannot choose from ${top_groups} of ${groups} groups`);
+      const reachable = (experts / groups) * top_groups;
+      if (top_k > reachable) throw refuse(`a token cannot choose ${top_k} of ${reachable} experts`);
+    }
+  }
 }
 
 /** Where malc, given the same weights, would train otherwise than transformers does. */
-function trainingWarnings(config: Config, { dropout, untrained_token: token }: Architecture, where: string): string[] {
-  const warnings = dropout
-    .filter(field => (config[field] ?? 0) !== 0)
-    .map(field => `${where}: ${field} is ${JSON.stringify(config[field])}; malc trains without dropout`);
-  if (token === undefined || (config[token] ?? null) === null) return warnings;
-  const id = JSON.stringify(config[token]);
-  return [...warnings, `${where}: ${token} is ${id}; transformers does not train that token's embedding, malc does`];
-}
+const trainingWarnings = (config: Values, { training_only }: Architecture, where: string): string[] =>
+  Object.entries(training_only)
+    .filter(([field]) => (config[field] ?? 0) !== 0)
+    .map(
+      ([field, what]) => `${where}: ${field} is ${JSON.stringify(config[field])}: transformers ${what}, malc does not`,
+    );

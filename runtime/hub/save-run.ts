@@ -7,6 +7,7 @@ import { readTokenizer } from '../tokenizer/json.ts';
 import { runConfig } from './config.ts';
 import { makeModelFolder, writeWeights } from './export.ts';
 import type { Imported } from './import.ts';
+import { configText } from './write-config.ts';
 
 /**
  * @param folder that the model was imported from
@@ -26,7 +27,7 @@ export async function saveAsRun(imported: Imported, folder: string, output: stri
     imported_from: architecture.model_type,
   };
   // Last, so that a folder with a config.json is whole.
-  writeFileAtomic(join(output, 'config.json'), `${JSON.stringify(described, null, 2)}\n`);
+  writeFileAtomic(join(output, 'config.json'), configText(described));
   return fault;
 }
 

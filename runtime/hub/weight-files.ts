@@ -1,5 +1,6 @@
-// The weights of a Hugging Face folder: model.safetensors, or the pieces that model.safetensors.index.json lists.
-import { existsSync } from 'node:fs';
+// The weights of a folder: model.safetensors, the pieces that model.safetensors.index.json lists, or the one file of another
+// name, such as a checkpoint of hermes-llm.
+import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { readJson } from './config.ts';
@@ -56,15 +57,22 @@ export class WeightFiles {
 /** The files that the index lists, each once. */
 function piecesOf(folder: string): string[] {
   const path = join(folder, INDEX);
-  if (!existsSync(path)) {
-    throw new UserError(
-      `${folder} holds neither ${SINGLE} nor ${INDEX}. malc reads safetensors only; other formats are converted by ` +
-        'loading the model in transformers and saving it with save_pretrained.',
-    );
-  }
+  if (!existsSync(path)) return [onlyFileIn(folder)];
   const map = (readJson(path) as { weight_map?: unknown } | null)?.weight_map;
   const pieces = typeof map === 'object' && map !== null ? Object.values(map) : [];
   if (pieces.length === 0 || !pieces.every(piece => typeof piece === 'string' && piece === basename(piece)))
     throw new UserError(`${path} has no weight_map of tensors to files of the same folder`);
   return [...new Set(pieces as string[])];
+}
+
+/** The safetensors file of a folder that has one. */
+function onlyFileIn(folder: string): string {
+  const names = readdirSync(folder).filter(name => name.endsWith('.safetensors'));
+  if (names.length === 1) return names[0]!;
+  if (names.length > 1)
+    throw new UserError(`${folder} holds ${names.join(', ')}: copy the one to import to ${SINGLE} beside them`);
+  throw new UserError(
+    `${folder} holds neither ${SINGLE} nor ${INDEX}. malc reads safetensors only; other formats are converted by ` +
+      'loading the model in transformers and saving it with save_pretrained.',
+  );
 }

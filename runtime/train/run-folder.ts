@@ -16,6 +16,7 @@ import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { checkFolderWritable, explainWriting, makeFolder, writeFileAtomic } from '../atomic-file.ts';
 import { configOf, readRunConfig } from '../hub/config.ts';
+import { configText } from '../hub/write-config.ts';
 import type { NativeModel } from '../native.ts';
 import { isUnfinished, readState, removeCheckpoint, type TrainState, writeCheckpoint } from './checkpoint.ts';
 import { Journal } from './metrics.ts';
@@ -102,7 +103,7 @@ export class RunFolder {
   /** Writes what says what the model is. `tokenizer.json` is written by the tokenizer's own file. */
   writeModel(text: string, model: Model, endOfText: number | null): void {
     writeFileAtomic(join(this.path, 'model.mal'), text);
-    writeFileAtomic(join(this.path, 'config.json'), `${JSON.stringify(configOf(model, endOfText), null, 2)}\n`);
+    writeFileAtomic(join(this.path, 'config.json'), configText(configOf(model, endOfText)));
   }
 
   /** Keeps the generated source of the native program, without the program itself. */

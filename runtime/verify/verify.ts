@@ -1,12 +1,13 @@
 // The comparison of an imported model with what PyTorch computed: logits, loss, every gradient, a greedy continuation through
 // the key-value cache, and the losses of a run of AdamW.
 import { basename, resolve } from 'node:path';
+import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { buildModel } from '../build.ts';
 import { generate } from '../generate/generate.ts';
-import type { Architecture } from '../hub/architecture.ts';
 import { importFolder } from '../hub/import.ts';
-import { type FileTensor, pack } from '../hub/layout.ts';
+import { type FileTensor, layoutOf } from '../hub/layout.ts';
+import { pack } from '../hub/pack.ts';
 import type { SafetensorsFile } from '../hub/safetensors.ts';
 import { NativeModel } from '../native.ts';
 import { gradientName, openReference, type Reference, type Training } from './reference.ts';
@@ -44,7 +45,8 @@ export async function verifyFolder(folder: string, onWarning: (text: string) => 
     const { model, architecture, tensors, warnings } = importFolder(folder);
     try {
       for (const warning of warnings) onWarning(warning);
-      const { libraryPath } = await buildModel(model);
+      // PyTorch computed its results without dropout.
+      const { libraryPath } = await buildModel(withoutDropout(model));
       const batches = [reference.batch, ...reference.train.steps.map(step => step.batch)];
       const native = NativeModel.open(libraryPath, {
         maxBatch: Math.max(...batches.map(({ batch }) => batch)),
@@ -55,7 +57,8 @@ export async function verifyFolder(folder: string, onWarning: (text: string) => 
       try {
         const parameters = new Map(native.parameters.map(({ name, data }) => [name, data]));
         tensors.readInto(name => parameters.get(name)!);
-        const layout = underStoredNames(tensors.layout, architecture, reference.expected);
+        const stored = (name: string) => reference.expected.tensors.has(gradientName(name));
+        const layout = layoutOf(architecture, model, stored).filter(({ trained }) => trained);
         return await compare(basename(resolve(folder)), native, layout, reference);
       } finally {
         native.close();
@@ -68,16 +71,15 @@ export async function verifyFolder(folder: string, onWarning: (text: string) => 
   }
 }
 
-/** The tensors under the names that the version of transformers gave which stored the gradients. */
-function underStoredNames(
-  layout: readonly FileTensor[],
-  { also_called: otherNames }: Architecture,
-  { tensors }: SafetensorsFile,
-): FileTensor[] {
-  return layout.map(tensor => {
-    const other = otherNames?.[tensor.name];
-    return other !== undefined && tensors.has(gradientName(other)) ? { ...tensor, name: other } : tensor;
-  });
+function withoutDropout(model: Model): Model {
+  const dropout = 0;
+  const blocks = model.blocks.map(({ attention, ffn, ...block }) => ({
+    ...block,
+    attention: attention && { ...attention, dropout },
+    ffn: ffn && { ...ffn, dropout },
+    dropout,
+  }));
+  return { ...model, embeddings: { ...model.embeddings, dropout }, blocks };
 }
 
 async function compare(
@@ -136,10 +138,7 @@ function gradientErrors(native: NativeModel, layout: readonly FileTensor[], expe
   const surplus = [...expected.tensors.keys()].find(name => name !== 'logits' && !names.has(name));
   if (surplus !== undefined) throw new UserError(`${expected.path} holds '${surplus}', which the model does not have`);
   return layout.map(tensor => {
-    const actual = pack(
-      tensor,
-      tensor.holds.map(({ name }) => gradients.get(name)!),
-    );
+    const actual = pack(tensor, name => gradients.get(name)!);
     return { worst: tensor.name, value: relativeL2(actual, expected.read(gradientName(tensor.name))) };
   });
 }

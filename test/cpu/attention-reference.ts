@@ -12,7 +12,7 @@ export interface AttentionShape {
   readonly causal: boolean;
   /** Keys that a query sees, itself included; 0 for all. */
   readonly window: number;
-  /** What a pair's scaled score becomes, with its derivatives, and whether the pair is looked at; null for what is usual. */
+  /** What a pair's scaled score becomes, and whether the pair is looked at; null for what is usual. */
   readonly pair: PairRule | null;
   /** Whether each head has a logit without a value. */
   readonly sinks: boolean;
@@ -88,7 +88,7 @@ function forEachRow({ heads, kvHeads }: AttentionShape, { positions }: Given, vi
 
 interface Weight {
   /** The softmax of this key, and what dropout multiplies it by. */
-  readonly weight: number;
+  weight: number;
   readonly kept: number;
   readonly byProduct: number;
   readonly bySlope: number;
@@ -99,34 +99,41 @@ interface Weight {
 /** The keys that one query sees, and the logarithm of the sum of the exponentials of their scores. */
 function weigh(shape: AttentionShape, scale: number, given: Given, { row, sequence, position, head, firstKey }: Row) {
   const { dim, pair, dropout } = shape;
+  const { query, key } = given;
   const slope = given.slopes[head]!;
-  const scores: number[] = [];
-  const seen: Omit<Weight, 'weight'>[] = [];
+  // First with the score, which becomes the weight when all are known.
+  const weights: Weight[] = [];
   for (let j = 0; j < given.positions.context; j++) {
     if (!sees(shape, position, j, head)) continue;
     const source = firstKey + j * shape.kvHeads;
     let score = 0;
-    for (let d = 0; d < dim; d++) score += given.query[row * dim + d]! * given.key[source * dim + d]!;
+    for (let d = 0; d < dim; d++) score += query[row * dim + d]! * key[source * dim + d]!;
     const at = [score * scale, slope, position, j, head] as const;
     const drops = dropout > 0 && given.training !== 0;
     const isDropped = drops && uniform(given.noise, sequence, 256 + head, j, position) < dropout;
-    scores.push(pair ? pair.score(...at) : at[0]);
-    seen.push({
+    weights.push({
+      weight: pair ? pair.score(...at) : at[0],
       source,
       kept: isDropped ? 0 : drops ? 1 / (1 - dropout) : 1,
       byProduct: pair ? pair.byProduct(...at) : 1,
       bySlope: pair ? pair.bySlope(...at) : 0,
     });
   }
-  const logits = shape.sinks ? [...scores, given.sinks[head]!] : scores;
-  const most = Math.max(...logits);
-  const logSumExp = most + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - most), 0));
-  return { logSumExp, weights: seen.map((key, n): Weight => ({ ...key, weight: Math.exp(scores[n]! - logSumExp) })) };
+  const sink = shape.sinks ? given.sinks[head]! : -Infinity;
+  const most = weights.reduce((greatest, { weight }) => Math.max(greatest, weight), sink);
+  const total = weights.reduce(
+    (sum, { weight }) => sum + Math.exp(weight - most),
+    shape.sinks ? Math.exp(sink - most) : 0,
+  );
+  const logSumExp = most + Math.log(total);
+  for (const pair of weights) pair.weight = Math.exp(pair.weight - logSumExp);
+  return { logSumExp, weights };
 }
 
 /** The output [batch][time][heads][valueDim] and the log-sum-exp [batch][time][heads] of attention. */
 export function attend(shape: AttentionShape, scale: number, given: Given) {
   const { dim, valueDim, valueWidth } = shape;
+  const { value } = given;
   const rows = given.query.length / dim;
   const output = new Float64Array(rows * valueDim);
   const logSums = new Float64Array(rows);
@@ -135,7 +142,7 @@ export function attend(shape: AttentionShape, scale: number, given: Given) {
     logSums[place.row] = logSumExp;
     for (const { weight, kept, source } of weights)
       for (let d = 0; d < valueDim; d++)
-        output[place.row * valueDim + d]! += kept * weight * given.value[source * valueWidth + d]!;
+        output[place.row * valueDim + d]! += kept * weight * value[source * valueWidth + d]!;
   });
   return { output, logSumExp: logSums };
 }
@@ -143,6 +150,7 @@ export function attend(shape: AttentionShape, scale: number, given: Given) {
 /** The gradients of sum(output * outputGradient); those of the slopes are [batch][heads]. */
 export function attendBackward(shape: AttentionShape, scale: number, given: Given, outputGradient: Numbers) {
   const { heads, dim, valueDim, valueWidth } = shape;
+  const { query, key, value } = given;
   const { output } = attend(shape, scale, given);
   const gradient = {
     query: new Float64Array(given.query.length),
@@ -157,14 +165,14 @@ export function attendBackward(shape: AttentionShape, scale: number, given: Give
     for (const { weight, kept, byProduct, bySlope, source } of weigh(shape, scale, given, place).weights) {
       let product = 0;
       for (let d = 0; d < valueDim; d++)
-        product += outputGradient[row * valueDim + d]! * given.value[source * valueWidth + d]!;
+        product += outputGradient[row * valueDim + d]! * value[source * valueWidth + d]!;
       const rise = weight * (kept * product - delta);
       gradient.slopes[sequence * heads + head]! += rise * bySlope;
       for (let d = 0; d < valueDim; d++)
         gradient.value[source * valueWidth + d]! += kept * weight * outputGradient[row * valueDim + d]!;
       for (let d = 0; d < dim; d++) {
-        gradient.query[row * dim + d]! += scale * byProduct * rise * given.key[source * dim + d]!;
-        gradient.key[source * dim + d]! += scale * byProduct * rise * given.query[row * dim + d]!;
+        gradient.query[row * dim + d]! += scale * byProduct * rise * key[source * dim + d]!;
+        gradient.key[source * dim + d]! += scale * byProduct * rise * query[row * dim + d]!;
       }
     }
   });

@@ -1,4 +1,4 @@
-// The shapes of attention that test/cpu-kernels.test.ts compiles: each as C functions of one signature.
+// The shapes of attention that test/cpu-attention.test.ts compiles: each as C functions of one signature.
 import {
   type AttentionExtra,
   type AttentionShape as CompiledShape,
@@ -18,6 +18,7 @@ import { backwardSource, forwardSource } from '../../compiler/targets/cpu/attent
 import { attentionScratch } from '../../compiler/targets/cpu/block-sizes.ts';
 import { randomNumbers } from '../random-numbers.ts';
 import type { AttentionShape, PairRule } from './attention-reference.ts';
+import type { Driver } from './build-kernels.ts';
 
 const [query, key, head] = pairCoordinates.map(coordinate) as [Scalar, Scalar, Scalar];
 const distance = subtract(query, key);
@@ -30,8 +31,8 @@ interface Rule {
   readonly mask: Scalar | null;
 }
 
-// 3 tanh((s - 0.02 (head + 1) (query - key)) / 3) over the keys before the query and, in head 1, the first 40. Query 0 of
-// the other heads sees nothing.
+// 3 tanh((s - 0.02 (head + 1) (query - key)) / 3) over the keys before the query and, in head 1, the first 40. Query 0
+// of the other heads sees nothing.
 const cappedRule: Rule = {
   rule: {
     learned: false,
@@ -98,7 +99,6 @@ function randomShape(random: () => number): AttentionShape {
     dim: upTo(70),
     valueDim,
     valueWidth: often(0.5) ? valueDim + upTo(40) : valueDim,
-    // A query that sees one key alone has gradients that are nothing but rounding.
     window: often(0.4) ? 2 + upTo(120) : 0,
     causal: often(0.5) && (pair === null || pair === learnedRule.rule),
     pair,
@@ -124,13 +124,13 @@ export const shapes: readonly AttentionShape[] = [
   shape({ heads: 5, kvHeads: 1, dim: 576, valueDim: 512, valueWidth: 576 }),
   shape({ heads: 4, kvHeads: 1, dim: 24, pair: learnedRule.rule, sinks: true }),
   shape({ heads: 2, kvHeads: 1, dim: 16, dropout: 0.25, sinks: true }),
-  ...Array.from({ length: 6 }, () => randomShape(random)),
+  ...Array.from({ length: 4 }, () => randomShape(random)),
 ];
 
 /** The scale of a shape's scores, as float32 has it. */
 export const scaleOf = (shape: AttentionShape) => Math.fround(1 / Math.sqrt(shape.dim));
 
-export const scratchOf = (shape: AttentionShape) => attentionScratch(shape.dim, shape.valueDim);
+export const scratchOf = ({ dim, valueDim, dropout }: AttentionShape) => attentionScratch(dim, valueDim, dropout > 0);
 
 /** The shape as the compiler is asked for it. */
 function compiledShape(shape: AttentionShape): CompiledShape {
@@ -159,16 +159,22 @@ const forwardParameters =
   `float *output, float *log_sum_exp, ${further}, float *scratch`;
 const backwardParameters =
   `int threads, ${sizes}, ${vectors}, const float *log_sum_exp, const float *output_gradient, const float *delta, ` +
-  `${further}, float *query_gradient, float *key_gradient, float *value_gradient, float *slope_gradient, float *scratch`;
+  `${further}, float *query_gradient, float *key_gradient, float *value_gradient, float *slope_gradient, ` +
+  'float *scratch';
 
-/** What koffi is told of the functions. */
-export const attentionPrototypes: readonly (readonly [name: string, prototype: string])[] = shapes.flatMap((_, n) => [
-  [`forward_${n}`, `void forward_${n}(${forwardParameters})`] as const,
-  [`backward_${n}`, `void backward_${n}(${backwardParameters})`] as const,
-]);
+const headers = ['<omp.h>', '"math.h"', '"matmul.h"', '"random.h"'].map(header => `#include ${header}\n`);
 
 /** The kernels of every shape, each behind a function that takes the number of threads first. */
-export const attentionSource = (): string => shapes.map(sourceOf).join('\n');
+export const attentionKernels = (): Driver => ({
+  name: 'attention.c',
+  source: `${headers.join('')}\n${shapes.map(sourceOf).join('\n')}`,
+  prototypes: Object.fromEntries(
+    shapes.flatMap((_, n) => [
+      [`forward_${n}`, `void forward_${n}(${forwardParameters})`],
+      [`backward_${n}`, `void backward_${n}(${backwardParameters})`],
+    ]),
+  ),
+});
 
 function sourceOf(shape: AttentionShape, n: number): string {
   const { heads, kvHeads, dim, valueWidth } = shape;
@@ -190,8 +196,10 @@ function sourceOf(shape: AttentionShape, n: number): string {
     `scratch, ${scratchOf(shape)}`,
   ];
   const title = `Shape ${n} of the test.`;
+  const withoutSinks = { ...compiled, extras: compiled.extras.filter(extra => extra !== 'sinks') };
+  const learned = compiled.extras.includes('slopes');
   return `${forwardSource(`attention_${n}`, title, dimensions, compiled)}
-${backwardSource(`attention_${n}_gradient`, title, dimensions, compiled, compiled.extras.includes('slopes'))}
+${backwardSource(`attention_${n}_gradient`, title, dimensions, withoutSinks, learned)}
 void forward_${n}(${forwardParameters}) {
   (void)sinks, (void)slopes, (void)noise, (void)training;
   omp_set_num_threads(threads);

@@ -1,6 +1,6 @@
-// Builds kernels.c, the driver of test/cpu-kernels.test.ts, with each compiler and vector width at hand.
+// Builds the C drivers of test/cpu-kernels.test.ts and test/cpu-attention.test.ts with each compiler and vector width.
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -14,15 +14,35 @@ import {
 } from '../../compiler/targets/cpu/block-sizes.ts';
 import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { loadLibrary, type NativeFunction } from '../../runtime/ffi.ts';
-import { attentionPrototypes, attentionSource } from './attention-shapes.ts';
 
-export const unary = ['exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'rsqrt', 'sqrt', 'abs', 'floor'] as const;
+export const unary = [
+  'exp',
+  'log',
+  'log1p',
+  'tanh',
+  'sigmoid',
+  'erf',
+  'sin',
+  'cos',
+  'rsqrt',
+  'sqrt',
+  'abs',
+  'floor',
+] as const;
 export const binary = ['pow', 'min', 'max'] as const;
 const operands =
   'const float *left, int64_t left_rows, int64_t left_columns, const float *right, int64_t right_rows, ' +
   'int64_t right_columns, int64_t rows, int64_t inner, int64_t columns';
 
-const prototypes: Readonly<Record<string, string>> = Object.fromEntries([
+export interface Driver {
+  /** The file's name, as the compiler reports it. */
+  readonly name: string;
+  readonly source: string;
+  /** What koffi is told of its functions, by name. */
+  readonly prototypes: Readonly<Record<string, string>>;
+}
+
+const kernelPrototypes: Driver['prototypes'] = Object.fromEntries([
   ...unary.map(name => [
     `apply_${name}`,
     `void apply_${name}(_Out_ float *results, const float *numbers, int64_t count)`,
@@ -34,8 +54,14 @@ const prototypes: Readonly<Record<string, string>> = Object.fromEntries([
   ]),
   ['multiply', `void multiply(float *result, ${operands}, int threads)`],
   ['multiply_few', `void multiply_few(float *result, ${operands})`],
-  ...attentionPrototypes,
 ]);
+
+/** Opens math.h and matmul.h. */
+export const kernels = (): Driver => ({
+  name: 'kernels.c',
+  source: readFileSync(join(import.meta.dirname, 'kernels.c'), 'utf8'),
+  prototypes: kernelPrototypes,
+});
 
 export type Library = Record<string, NativeFunction>;
 
@@ -48,11 +74,10 @@ export interface Build {
 const invoke = promisify(execFile);
 const folder = mkdtempSync(join(tmpdir(), 'malc-kernels-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-writeFileSync(join(folder, 'attention.c'), attentionSource());
 
-/** Compiles the driver without a warning. Resolves to the library and to what the compiler reported. */
-async function build(name: string, command: string, flags: readonly string[]): Promise<Build> {
-  const output = join(folder, `${name}.so`);
+/** Compiles without a warning. Resolves to the library and to what the compiler reported. */
+async function build(variant: string, driver: Driver, command: string, flags: readonly string[]): Promise<Build> {
+  const output = join(folder, `${variant}.so`);
   const constants = [
     `-DBLOCK_DEPTH=${blockDepth}`,
     `-DMATMUL_SCRATCH=${matmulScratch}`,
@@ -61,15 +86,19 @@ async function build(name: string, command: string, flags: readonly string[]): P
     `-DKEY_BLOCK=${keyBlock}`,
   ];
   // Quoted includes only: `#include <math.h>` must still find the system's.
-  const places = ['-iquote', packagePath('templates/cpu'), '-iquote', folder];
-  const source = join(import.meta.dirname, 'kernels.c');
-  const words = [...flags, '-Wall', '-Wextra', '-Werror', ...constants, ...places, source, '-o', output, '-lm'];
+  const places = ['-iquote', packagePath('templates/cpu')];
+  const file = join(folder, driver.name);
+  const words = [...flags, '-Wall', '-Wextra', '-Werror', ...constants, ...places, file, '-o', output, '-lm'];
   const { stderr } = await invoke(command, words, { maxBuffer: 2 ** 26 });
-  return { library: loadLibrary(output, prototypes), report: stderr };
+  return { library: loadLibrary(output, driver.prototypes), report: stderr };
 }
 
-/** The compilers at hand: the one that malc uses, with every vector width of its machine, and clang where it is installed. */
-export async function buildVariants(): Promise<Map<string, Build>> {
+/**
+ * The library as each compiler at hand builds it: the one that malc uses, with every vector width of its machine, and
+ * clang where it is installed.
+ */
+export async function buildVariants(driver: Driver): Promise<Map<string, Build>> {
+  writeFileSync(join(folder, driver.name), driver.source);
   const compiler = await findCompiler();
   if (!compiler.openmp) throw new Error(`${compiler.command} has no OpenMP: these tests need it`);
   const gcc = !compiler.version.includes('clang');
@@ -86,7 +115,7 @@ export async function buildVariants(): Promise<Map<string, Build>> {
   if (gcc && found) builds.push(['clang', clang, [...compiler.flags, '-O1']]);
   else if (gcc) console.log('clang is not installed: compiled with gcc only');
   const built = await Promise.all(
-    builds.map(async ([name, command, flags]) => [name, await build(name, command, flags)] as const),
+    builds.map(async ([name, command, flags]) => [name, await build(name, driver, command, flags)] as const),
   );
   return new Map(built);
 }

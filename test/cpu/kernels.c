@@ -1,11 +1,9 @@
-/* Opens the static functions of templates/cpu to test/cpu-kernels.test.ts. attention.c holds the kernels of test/cpu/attention-shapes.ts. */
+/* Opens the static functions of templates/cpu to test/cpu-kernels.test.ts. */
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include "math.h"
 #include "matmul.h"
-#include "random.h"
-#include "attention.c"
 
 _Static_assert(MALC_SCRATCH == MATMUL_SCRATCH, "block-sizes.ts agrees with matmul.h");
 _Static_assert(MALC_DEPTH == BLOCK_DEPTH, "block-sizes.ts agrees with matmul.h");
@@ -35,6 +33,7 @@ _Static_assert(MALC_ROWS / MALC_TILE_ROWS * MALC_STRIP * MALC_DEPTH <= MALC_SCRA
   }
 UNARY(exp, exp(x))
 UNARY(log, log(x))
+UNARY(log1p, log1p(x))
 UNARY(tanh, tanh(x))
 UNARY(sigmoid, 1 / (1 + exp(-x)))
 UNARY(erf, erf(x))
