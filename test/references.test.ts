@@ -26,7 +26,7 @@ const gradients: Readonly<Record<string, number>> = {
 
 for (const [name, count] of Object.entries(gradients)) {
   test(`${name} computes what PyTorch computed`, async () => {
-    const report = await verifyFolder(join(references, name), warning => assert.unreachable(warning));
+    const report = await verifyFolder(join(references, name), 'f32', warning => assert.unreachable(warning));
     assert.ok(report.pass, JSON.stringify(report));
     assert.is(report.grads_compared, count);
   });

@@ -24,3 +24,6 @@ export function attentionScratch(headDim: number, valueDim: number, drops: boole
   const statistics = 3 * queryBlock;
   return matmulScratch + operands + scores + statistics;
 }
+
+/** Positions of the inner dimension in a tile of matmul_bf16.h, MALC_STEP there: packed operands are padded to so many. */
+export const tileDepth = 32;

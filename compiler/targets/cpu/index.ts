@@ -18,7 +18,7 @@ import {
   shortName,
 } from './functions.ts';
 import { countText } from './index-text.ts';
-import { elementType } from './kernel-source.ts';
+import { elementType, type ProductType } from './kernel-source.ts';
 import { floatLiteral } from './scalar.ts';
 
 export interface CpuSource {
@@ -32,11 +32,15 @@ export interface CpuSource {
  * Emits the program.
  * @param lowered each of the program's graphs, by name
  */
-export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFunction>): CpuSource {
+export function emitCpu(
+  program: Program,
+  lowered: ReadonlyMap<string, LoweredFunction>,
+  dtype: ProductType,
+): CpuSource {
   const { embedding, blocks, head, modules } = program;
   const kernels = new KernelLibrary(graphsOf(program).map(graph => graph.name));
   const emit = (graph: Graph, stage: Stage, parameters: string, homes: Homes) =>
-    emitFunction(lowered.get(graph.name)!, stage.name, parameters, homes, kernels);
+    emitFunction(lowered.get(graph.name)!, stage.name, parameters, homes, kernels, dtype);
   const reads = (stage: Stage) => `const malc_run *run, const ${stage.name}_parameters *p`;
   const writes = (stage: Stage) => `${reads(stage)}, const ${stage.name}_parameters *g`;
 
@@ -76,6 +80,7 @@ export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFu
   const fields = {
     ...modelFields(program),
     grouped,
+    bf16: dtype === 'bf16',
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     training: needs(functions, lowered),
@@ -95,6 +100,7 @@ export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFu
       'random.h': header('random.h'),
       'runtime.h': header('runtime.h'),
       ...(grouped ? { 'grouped.h': header('grouped.h') } : {}),
+      ...(dtype === 'bf16' ? { 'matmul_bf16.h': header('matmul_bf16.h') } : {}),
     },
     functions,
     kernels: kernels.reports,

@@ -4,7 +4,7 @@ import { type Dimension, hasDimension, product as productOf, sameDimensions } fr
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulGroup, type MatmulKernel, stored } from '../../kernels/kernel.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
-import { blockRows, matmulScratch, panelColumns } from './block-sizes.ts';
+import { blockRows, matmulScratch, panelColumns, tileDepth } from './block-sizes.ts';
 import { columnLoops, Elements } from './elements.ts';
 import {
   type Coordinates,
@@ -63,7 +63,13 @@ class MatmulEmitter {
   /** Each distinct right operand is packed once, whatever products read it. */
   private readonly rights = new Map<string, RightOperand>();
 
+  private readonly isBf16: boolean;
+  /** Ends the names of functions for products of bfloat16. */
+  private readonly suffix: string;
+
   constructor(kernel: MatmulKernel, surroundings: Surroundings) {
+    this.isBf16 = surroundings.dtype === 'bf16';
+    this.suffix = this.isBf16 ? '_bf16' : '';
     this.kernel = kernel;
     this.surroundings = surroundings;
     for (const node of new Set([...kernel.inputs, ...kernel.outputs, ...kernel.members]))
@@ -118,9 +124,13 @@ class MatmulEmitter {
   }
 
   private workspace(): Extent[] {
-    return [...this.rights.values()].map(({ inner, columns }) => {
+    return [...this.rights.values()].flatMap(({ inner, columns }) => {
       const { runtime, count } = extentOf(inner);
-      return { runtime, count: count * packedCount(productOf(columns.map(dim => dim.size!))) };
+      const width = packedCount(productOf(columns.map(dim => dim.size!)));
+      if (!this.isBf16) return [{ runtime, count: count * width }];
+      // Two numbers in a float's place, and the inner dimension padded to whole tiles.
+      const padding = { runtime: [], count: ((tileDepth - 1) * width) / 2 };
+      return [{ runtime, count: (count * width) / 2 }, padding];
     });
   }
 
@@ -131,14 +141,14 @@ class MatmulEmitter {
         `const malc_matrix ${matrix} = ${matrixText(this.named.get(node)!, node.dimensions, inner, columns)};`,
       );
       writer.line(`float *${packed} = ${from};`);
-      from = `${packed} + malc_packed_size(${countText(inner)}, ${countText(columns)})`;
+      from = `${packed} + malc_packed_size${this.suffix}(${countText(inner)}, ${countText(columns)})`;
     }
   }
 
   private pack(writer: Writer, few: boolean): void {
     const body = () => {
       for (const { matrix, packed, inner, columns } of this.rights.values())
-        writer.line(`malc_pack(${packed}, ${matrix}, ${countText(inner)}, ${countText(columns)});`);
+        writer.line(`malc_pack${this.suffix}(${packed}, ${matrix}, ${countText(inner)}, ${countText(columns)});`);
       writer.line('#pragma omp barrier');
     };
     if (few) writer.block('if (!few)', body);
@@ -216,13 +226,19 @@ class MatmulEmitter {
     const depth = countText(inner);
     const { matrix, packed } = this.rights.get(this.rightKey(node, group))!;
     const common = `${target}, ${stride}, ${lefts.get(left)}, rows`;
+    if (few && !add) writer.line(`if (few) malc_multiply_few(${common}, ${matrix}, ${depth}, ${column}, ${columns});`);
+    const otherwise = few && !add ? 'else ' : '';
+    if (this.isBf16) {
+      const place = `${packed}, ${depth}, ${column}, ${columns}, own, ${add}`;
+      writer.line(`${otherwise}malc_multiply_bf16(${common}, ${place});`);
+      return;
+    }
     if (add) {
       const panels = `malc_packed_panels(${packed}, ${depth}, ${column})`;
       writer.line(`malc_multiply_panels(${common}, ${panels}, ${depth}, ${columns}, own, true);`);
       return;
     }
-    if (few) writer.line(`if (few) malc_multiply_few(${common}, ${matrix}, ${depth}, ${column}, ${columns});`);
-    writer.line(`${few ? 'else ' : ''}malc_multiply(${common}, ${packed}, ${depth}, ${column}, ${columns}, own);`);
+    writer.line(`${otherwise}malc_multiply(${common}, ${packed}, ${depth}, ${column}, ${columns}, own);`);
   }
 
   /** Finishes row `r` of the tiles: the epilogue's maps, and the stores. */
