@@ -1,54 +1,54 @@
 /* matmul_bf16.h - matrix products of bfloat16 operands with float32 sums, beside those of matmul.h.
  *
- * Operands are float32 in memory and are rounded to bfloat16 while they are packed. Both become tiles of 16 lanes x 32
- * of the inner dimension, two numbers to a word, as AMX's TDPBF16PS multiplies them (Intel, Software Developer's Manual,
- * volume 2): a lane is a row of the left operand, whose tiles are [16 lanes][16 pairs], or a column of the right one,
- * whose tiles are [16 pairs][16 lanes]. Two tiles side by side are one step of a strip (32 rows) or of a panel (32
- * columns). Rows, columns and the inner dimension are padded with zeros, so that only the edges of results are special.
+ * Operands are float32 in memory and are rounded to bfloat16 while they are packed. The right one becomes tiles of 32 of
+ * the inner dimension x 16 columns, two numbers to a word, as AMX's TDPBF16PS multiplies them (Intel, Software
+ * Developer's Manual, volume 2). Two tiles side by side are one step of a panel of 32 columns; the inner dimension and
+ * the columns are padded with zeros. Three ways to go on from there:
  *
- * The same tiles serve three inner loops: AMX, AVX512-BF16, and plain C that compilers vectorize. Each adds up an
- * element in the order of the inner dimension: no result depends on the number of threads or on how rows and columns
- * are divided into tasks. From one loop to another results differ by rounding. */
+ *   tiles    AMX
+ *   pairs    AVX512-BF16, where its VDPBF16PS is the faster way: on Intel's processors since Sapphire Rapids, which have
+ *            FP16 besides, it does half of what two fused multiply-adds do in the same time
+ *   widened  as float32 again, with the inner loop of matmul.h: everywhere else, and where the system refuses AMX
+ *
+ * Each adds up an element in the order of the inner dimension: no result depends on the number of threads or on how rows
+ * and columns are divided into tasks. From one to another results differ by rounding. */
 #ifndef MALC_MATMUL_BF16_H
 #define MALC_MATMUL_BF16_H
 #include "matmul.h"
 
-/* What may be used of the machine: 0 plain C, 1 AVX512-BF16 too, 2 AMX too. What is there, the compiler says. */
-#ifndef MALC_BF16_LEVEL
-#define MALC_BF16_LEVEL 2
+#define MALC_WIDENED 0
+#define MALC_PAIRS 1
+#define MALC_TILES 2
+#ifndef MALC_BF16_PATH /* a test may choose another */
+#if defined(__AMX_BF16__) && defined(__AMX_TILE__) && defined(__linux__)
+#define MALC_BF16_PATH MALC_TILES
+#elif defined(__AVX512BF16__) && !defined(__AVX512FP16__)
+#define MALC_BF16_PATH MALC_PAIRS
+#else
+#define MALC_BF16_PATH MALC_WIDENED
 #endif
-#if MALC_BF16_LEVEL >= 1 && defined(__AVX512BF16__)
-#define MALC_BF16_VECTORS
+#endif
+
+#ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
-#if MALC_BF16_LEVEL >= 2 && defined(MALC_AMX_EMULATOR) /* tiles in plain C, and malc_amx_permitted: for tests */
-#define MALC_BF16_TILES
+#ifdef MALC_AMX_EMULATOR /* the intrinsics, and malc_amx_permitted, in plain C: for tests */
 #include MALC_AMX_EMULATOR
-#elif MALC_BF16_LEVEL >= 2 && defined(__AMX_BF16__) && defined(__AMX_TILE__) && defined(__linux__)
-#define MALC_BF16_TILES
+#elif MALC_BF16_PATH == MALC_TILES
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
 enum {
-  MALC_LANES = 16,       /* of a tile: rows of the left operand, columns of the right one */
+  MALC_LANES = 16,       /* of a tile: columns of the right operand, rows of the left one */
   MALC_STEP = 32,        /* of the inner dimension in a tile; lanes of the two tiles of a step */
   MALC_TILE_PAIRS = 256, /* words of a tile */
   MALC_STEP_PAIRS = 2 * MALC_TILE_PAIRS,
-  MALC_SCRATCH_STEPS = MALC_SCRATCH / MALC_STEP_PAIRS, /* of strips in a thread's scratch */
-#ifdef MALC_BF16_TILES
-  MALC_MOST_STEPS = 64, /* of the inner dimension at once: sums are read and written between */
-#else
-  MALC_MOST_STEPS = 16, /* a panel stays in the first cache while the rows run past */
-#endif
-  MALC_PAIR_ROWS = MALC_TILE_ROWS >= 8 ? 8 : 4, /* of sums in registers, x MALC_TILE_COLUMNS */
 };
 
 /* Two bfloat16 numbers, the first in the lower half, in memory that is otherwise used as floats. */
 typedef uint32_t malc_pair __attribute__((may_alias));
-typedef uint32_t malc_pairs __attribute__((vector_size(4 * MALC_WIDTH)));
-typedef uint32_t malc_unaligned_pairs __attribute__((vector_size(4 * MALC_WIDTH), aligned(4), may_alias));
 
 MALC_INLINE int64_t malc_steps(int64_t inner) { return (inner + MALC_STEP - 1) / MALC_STEP; }
 
@@ -63,14 +63,22 @@ MALC_INLINE uint32_t malc_round_bits(uint32_t bits) {
   return (magnitude < 0x800000u ? bits & 0x80000000u : number) & 0xffff0000u;
 }
 
-#ifdef MALC_BF16_VECTORS
+/* Rounds floats that stay floats. */
+MALC_STATIC void malc_round_floats(float *numbers, int64_t count) {
+  malc_pair *bits = (malc_pair *)numbers;
+  for (int64_t i = 0; i < count; i++) bits[i] = malc_round_bits(bits[i]);
+}
+
+#ifdef __AVX512BF16__
+
+typedef uint32_t malc_words __attribute__((vector_size(64)));
 
 /* A 16 x 16 transpose in registers: each turn exchanges the halves off the diagonal of all blocks of 2 * bit lanes. */
 MALC_INLINE void malc_transpose_words(__m512i rows[MALC_LANES]) {
-  const malc_pairs lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+  const malc_words lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
   MALC_UNROLL for (uint32_t turn = 0; turn < 4; turn++) {
     const uint32_t bit = 1u << turn;
-    const malc_pairs upper = lane + (lane >> turn & 1u) * (MALC_LANES - bit), lower = upper + bit;
+    const malc_words upper = lane + (lane >> turn & 1u) * (MALC_LANES - bit), lower = upper + bit;
     MALC_UNROLL for (uint32_t i = 0; i < MALC_LANES; i++) {
       if (i & bit) continue;
       const __m512i a = rows[i], b = rows[i | bit];
@@ -83,8 +91,8 @@ MALC_INLINE void malc_transpose_words(__m512i rows[MALC_LANES]) {
 /* A whole tile of a source whose lanes lie `stride` apart, each contiguous; or of one whose rows along the inner
  * dimension lie `stride` apart, each holding its lanes contiguously. `transposed`: in the other order than the source. */
 MALC_INLINE void malc_pack_whole(malc_pair *to, const float *from, int64_t stride, bool by_lane, bool transposed) {
-  const malc_pairs lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
-  const malc_pairs interleaved = lane * 0x10001u + 0x100000u; /* 0, 16, 1, 17 ... in 16 bits each */
+  const malc_words lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+  const malc_words interleaved = lane * 0x10001u + 0x100000u; /* 0, 16, 1, 17 ... in 16 bits each */
   __m512i rows[MALC_LANES];
   MALC_UNROLL for (int i = 0; i < MALC_LANES; i++) {
     const float *first = from + (by_lane ? i : 2 * i) * stride;
@@ -161,48 +169,95 @@ MALC_STATIC void malc_pack_bf16(float *packed, malc_matrix right, int64_t inner,
                       right.row_stride, columns - column, malc_least(rows, inner - begin), false);
 }
 
-/* ---- The product ---- */
+/* ---- The product in float32 ---- */
 
-/* sum + left x right, two products in each lane. */
-MALC_INLINE malc_vector malc_add_pairs(malc_vector sum, malc_pairs left, malc_pairs right) {
-#ifdef MALC_BF16_VECTORS
-  return (malc_vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
-#else
-  sum += (malc_vector)(left & 0xffff0000u) * (malc_vector)(right & 0xffff0000u);
-  return sum + (malc_vector)(left << 16) * (malc_vector)(right << 16);
-#endif
+/* to[steps * MALC_STEP][MALC_TILE_COLUMNS] = a panel's columns from `column` on. */
+MALC_STATIC void malc_widen_panel(float *to, const malc_pair *panel, int64_t column, int64_t steps) {
+  malc_pair *words = (malc_pair *)to;
+  for (int64_t step = 0; step < steps; step++, panel += MALC_STEP_PAIRS)
+    for (int pair = 0; pair < MALC_LANES; pair++, words += 2 * MALC_TILE_COLUMNS)
+      for (int first = 0; first < MALC_TILE_COLUMNS; first += MALC_WIDTH) {
+        const int64_t lane = column + first;
+        const malc_pair *from = panel + lane / MALC_LANES * MALC_TILE_PAIRS + pair * MALC_LANES + lane % MALC_LANES;
+        for (int n = 0; n < MALC_WIDTH; n++) words[first + n] = from[n] << 16;
+        for (int n = 0; n < MALC_WIDTH; n++) words[MALC_TILE_COLUMNS + first + n] = from[n] & 0xffff0000u;
+      }
 }
 
-/* MALC_PAIR_ROWS x MALC_TILE_COLUMNS elements, whose sums stay in registers. `strip` starts at the first of the rows,
- * `panel` at the panel; `column` counts from there. */
-MALC_SEPARATE void malc_multiply_pairs(float *tile, int64_t tile_stride, const malc_pair *strip, const malc_pair *panel,
-                                       int64_t column, int64_t steps, bool accumulate) {
-  malc_vector sum[MALC_PAIR_ROWS][MALC_TILE_VECTORS];
-  const malc_pair *lanes[MALC_TILE_VECTORS];
-  MALC_UNROLL for (int j = 0; j < MALC_TILE_VECTORS; j++) {
-    const int64_t first = column + j * MALC_WIDTH;
-    lanes[j] = panel + first / MALC_LANES * MALC_TILE_PAIRS + first % MALC_LANES;
-  }
-  MALC_UNROLL for (int i = 0; i < MALC_PAIR_ROWS; i++)
-    MALC_UNROLL for (int j = 0; j < MALC_TILE_VECTORS; j++)
-      if (accumulate) sum[i][j] = *(const malc_unaligned *)(tile + i * tile_stride + j * MALC_WIDTH);
-      else sum[i][j] = (malc_vector){ 0 };
-  for (int64_t step = 0; step < steps * MALC_STEP_PAIRS; step += MALC_STEP_PAIRS)
-    for (int64_t pair = step; pair < step + MALC_LANES; pair++) {
-      malc_pairs right[MALC_TILE_VECTORS];
-      MALC_UNROLL for (int j = 0; j < MALC_TILE_VECTORS; j++)
-        right[j] = *(const malc_unaligned_pairs *)(lanes[j] + step + (pair - step) * MALC_LANES);
-      MALC_UNROLL for (int i = 0; i < MALC_PAIR_ROWS; i++) {
-        const malc_pairs left = strip[i * MALC_LANES + pair] | (malc_pairs){ 0 };
-        MALC_UNROLL for (int j = 0; j < MALC_TILE_VECTORS; j++) sum[i][j] = malc_add_pairs(sum[i][j], left, right[j]);
+/* malc_multiply_bf16 by malc_multiply_tile. */
+MALC_SEPARATE void malc_multiply_widened(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
+                                         const malc_pair *packed, int64_t inner, int64_t columns, float *scratch,
+                                         bool accumulate) {
+  enum { STRIPS = MALC_ROWS / MALC_TILE_ROWS * MALC_STRIP };
+  enum { DEPTH = MALC_SCRATCH / (STRIPS + MALC_TILE_COLUMNS) / MALC_STEP * MALC_STEP }; /* at once, with a panel */
+  const int64_t steps = malc_steps(inner);
+  for (int64_t begin = 0; begin < inner; begin += DEPTH, accumulate = true) {
+    const int64_t depth = malc_least(DEPTH, inner - begin);
+    for (int64_t i = 0, strip = 0; i < rows; i += MALC_TILE_ROWS, strip += MALC_STRIP) {
+      float *to = scratch + strip * depth;
+      malc_pack_block(to, MALC_STRIP, MALC_TILE_ROWS, left.data + i * left.row_stride + begin * left.column_stride,
+                      left.row_stride, left.column_stride, malc_least(MALC_TILE_ROWS, rows - i), depth);
+      malc_round_floats(to, MALC_STRIP * depth);
+    }
+    float *panel = scratch + STRIPS * DEPTH;
+    for (int64_t j = 0; j < columns; j += MALC_TILE_COLUMNS) {
+      const malc_pair *from = packed + (j / MALC_STEP * steps + begin / MALC_STEP) * MALC_STEP_PAIRS;
+      malc_widen_panel(panel, from, j % MALC_STEP, malc_steps(depth));
+      const int64_t width = malc_least(MALC_TILE_COLUMNS, columns - j);
+      const float *strip = scratch;
+      for (int64_t i = 0; i < rows; i += MALC_TILE_ROWS, strip += MALC_STRIP * depth) {
+        float *to = tile + i * tile_stride + j;
+        const int64_t height = malc_least(MALC_TILE_ROWS, rows - i);
+        if (height == MALC_TILE_ROWS && width == MALC_TILE_COLUMNS)
+          malc_multiply_tile(to, tile_stride, strip, panel, MALC_TILE_COLUMNS, depth, accumulate);
+        else
+          malc_multiply_edge(to, tile_stride, height, width, strip, panel, MALC_TILE_COLUMNS, depth, accumulate);
       }
     }
-  MALC_UNROLL for (int i = 0; i < MALC_PAIR_ROWS; i++)
-    MALC_UNROLL for (int j = 0; j < MALC_TILE_VECTORS; j++)
-      *(malc_unaligned *)(tile + i * tile_stride + j * MALC_WIDTH) = sum[i][j];
+  }
 }
 
-#ifdef MALC_BF16_TILES
+/* ---- The product of pairs ---- */
+
+#if MALC_BF16_PATH == MALC_PAIRS
+
+enum { MALC_MOST_STEPS = 16 }; /* of the inner dimension at once: a panel stays in the first cache */
+
+MALC_INLINE bool malc_begin_blocks(void) { return true; }
+MALC_INLINE void malc_end_blocks(void) {}
+
+/* 8 x 32 elements, whose sums stay in registers; `strip` starts at the first of the rows. */
+MALC_SEPARATE void malc_multiply_pairs(float *tile, int64_t tile_stride, const malc_pair *strip, const malc_pair *panel,
+                                       int64_t steps, bool accumulate) {
+  __m512 sum[8][2];
+  MALC_UNROLL for (int i = 0; i < 8; i++)
+    MALC_UNROLL for (int j = 0; j < 2; j++)
+      sum[i][j] = accumulate ? _mm512_loadu_ps(tile + i * tile_stride + j * MALC_LANES) : _mm512_setzero_ps();
+  for (int64_t step = 0; step < steps; step++, strip += MALC_STEP_PAIRS, panel += MALC_STEP_PAIRS)
+    for (int pair = 0; pair < MALC_LANES; pair++) {
+      __m512bh right[2];
+      MALC_UNROLL for (int j = 0; j < 2; j++)
+        right[j] = (__m512bh)_mm512_loadu_si512(panel + j * MALC_TILE_PAIRS + pair * MALC_LANES);
+      MALC_UNROLL for (int i = 0; i < 8; i++) {
+        const __m512bh left = (__m512bh)_mm512_set1_epi32((int)strip[i * MALC_LANES + pair]);
+        MALC_UNROLL for (int j = 0; j < 2; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], left, right[j]);
+      }
+    }
+  MALC_UNROLL for (int i = 0; i < 8; i++)
+    MALC_UNROLL for (int j = 0; j < 2; j++) _mm512_storeu_ps(tile + i * tile_stride + j * MALC_LANES, sum[i][j]);
+}
+
+/* The part of a 32 x 32 block that covers `rows` rows. */
+MALC_INLINE void malc_multiply_block(float *tile, int64_t tile_stride, int64_t rows, const malc_pair *strip,
+                                     const malc_pair *panel, int64_t steps, bool accumulate) {
+  for (int64_t i = 0; i < rows; i += 8)
+    malc_multiply_pairs(tile + i * tile_stride, tile_stride,
+                        strip + i / MALC_LANES * MALC_TILE_PAIRS + i % MALC_LANES * MALC_LANES, panel, steps, accumulate);
+}
+
+#elif MALC_BF16_PATH == MALC_TILES
+
+enum { MALC_MOST_STEPS = 64 }; /* of the inner dimension at once: between, sums are stored and loaded */
 
 #ifndef MALC_AMX_EMULATOR
 /* Asks the kernel for the tiles' state, which it gives to a process and not to a program (ARCH_REQ_XCOMP_PERM,
@@ -211,7 +266,7 @@ MALC_STATIC bool malc_amx_permitted(void) { return syscall(SYS_arch_prctl, 0x102
 #endif
 
 /* Makes this thread's eight tiles 16 rows of 64 bytes each. False where the kernel has refused them. */
-MALC_STATIC bool malc_amx_begin(void) {
+MALC_STATIC bool malc_begin_blocks(void) {
   static const struct {
     uint8_t palette, start_row, reserved[14];
     uint16_t row_bytes[16];
@@ -229,6 +284,9 @@ MALC_STATIC bool malc_amx_begin(void) {
   return true;
 }
 
+/* Lets go of the tiles, so that they need not be saved when threads take turns. */
+MALC_INLINE void malc_end_blocks(void) { _tile_release(); }
+
 /* Fetches one tile that will be loaded soon. */
 MALC_INLINE void malc_prefetch_tile(const malc_pair *tile) {
   MALC_UNROLL for (int i = 0; i < MALC_LANES; i++) __builtin_prefetch(tile + i * MALC_LANES);
@@ -237,10 +295,11 @@ MALC_INLINE void malc_prefetch_tile(const malc_pair *tile) {
 /* 32 x 32 elements: four tiles of sums, and in each step two tiles of the strip and two of the panel, the fewest loads
  * that eight tiles allow. The next step but one is fetched beside the multiplications. The barriers tell the compiler
  * that tiles are loaded from memory, which the intrinsics of some do not. */
-MALC_SEPARATE void malc_multiply_tiles(float *tile, int64_t tile_stride, const malc_pair *strip, const malc_pair *panel,
-                                       int64_t steps, bool accumulate) {
+MALC_SEPARATE void malc_multiply_block(float *tile, int64_t tile_stride, int64_t rows, const malc_pair *strip,
+                                       const malc_pair *panel, int64_t steps, bool accumulate) {
   enum { ROW = MALC_LANES * 4, AHEAD = 2 * MALC_STEP_PAIRS };
   const int64_t bytes = tile_stride * 4;
+  (void)rows;
   float *below = tile + MALC_LANES * tile_stride;
   __asm__ volatile("" ::: "memory");
   if (accumulate) {
@@ -276,37 +335,53 @@ MALC_SEPARATE void malc_multiply_tiles(float *tile, int64_t tile_stride, const m
 }
 
 #endif
-
-/* The part of a 32 x 32 block that covers rows x columns, by AMX or else in registers. */
-MALC_INLINE void malc_multiply_block(float *tile, int64_t tile_stride, int64_t rows, int64_t columns,
-                                     const malc_pair *strip, const malc_pair *panel, int64_t steps, bool accumulate,
-                                     bool amx) {
-#ifdef MALC_BF16_TILES
-  if (amx) {
-    malc_multiply_tiles(tile, tile_stride, strip, panel, steps, accumulate);
-    return;
-  }
-#else
-  (void)amx;
-#endif
-  for (int64_t i = 0; i < rows; i += MALC_PAIR_ROWS)
-    for (int64_t j = 0; j < columns; j += MALC_TILE_COLUMNS)
-      malc_multiply_pairs(tile + i * tile_stride + j, tile_stride,
-                          strip + i / MALC_LANES * MALC_TILE_PAIRS + i % MALC_LANES * MALC_LANES, panel, j, steps,
-                          accumulate);
-}
+#if MALC_BF16_PATH != MALC_WIDENED
 
 /* A block at the lower or right edge, of which only rows x columns elements exist. */
 MALC_STATIC void malc_multiply_block_edge(float *tile, int64_t tile_stride, int64_t rows, int64_t columns,
                                           const malc_pair *strip, const malc_pair *panel, int64_t steps,
-                                          bool accumulate, bool amx) {
+                                          bool accumulate) {
   float whole[MALC_STEP * MALC_STEP] __attribute__((aligned(64))) = { 0 };
   const size_t row = (size_t)columns * sizeof *tile;
   if (accumulate)
     for (int64_t i = 0; i < rows; i++) memcpy(whole + i * MALC_STEP, tile + i * tile_stride, row);
-  malc_multiply_block(whole, MALC_STEP, rows, columns, strip, panel, steps, accumulate, amx);
+  malc_multiply_block(whole, MALC_STEP, rows, strip, panel, steps, accumulate);
   for (int64_t i = 0; i < rows; i++) memcpy(tile + i * tile_stride, whole + i * MALC_STEP, row);
 }
+
+/* malc_multiply_bf16 in blocks of 32 x 32. The left operand becomes strips of 32 rows: steps of two tiles each. */
+MALC_STATIC void malc_multiply_blocks(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
+                                      const malc_pair *packed, int64_t inner, int64_t columns, malc_pair *scratch,
+                                      bool accumulate) {
+  const int64_t steps = malc_steps(inner), parts = (steps + MALC_MOST_STEPS - 1) / MALC_MOST_STEPS;
+  const int64_t most = (steps + parts - 1) / parts;
+  const int64_t height = MALC_SCRATCH / (most * MALC_STEP_PAIRS) * MALC_STEP; /* rows that the scratch has room for */
+  for (int64_t top = 0; top < rows; top += height) {
+    const int64_t bottom = malc_least(rows, top + height);
+    for (int64_t begin = 0; begin < steps; begin += most) {
+      const int64_t depth = malc_least(most, steps - begin), k = begin * MALC_STEP;
+      malc_pair *strip = scratch;
+      for (int64_t i = top; i < bottom; i += MALC_STEP, strip += depth * MALC_STEP_PAIRS)
+        malc_pack_steps(strip, left.data + i * left.row_stride + k * left.column_stride, left.row_stride,
+                        left.column_stride, bottom - i, malc_least(depth * MALC_STEP, inner - k), true);
+      const malc_pair *panel = packed + begin * MALC_STEP_PAIRS;
+      for (int64_t j = 0; j < columns; j += MALC_STEP, panel += steps * MALC_STEP_PAIRS) {
+        strip = scratch;
+        for (int64_t i = top; i < bottom; i += MALC_STEP, strip += depth * MALC_STEP_PAIRS) {
+          float *to = tile + i * tile_stride + j;
+          const int64_t high = malc_least(MALC_STEP, bottom - i), wide = malc_least(MALC_STEP, columns - j);
+          const bool add = accumulate || begin > 0;
+          if (high == MALC_STEP && wide == MALC_STEP)
+            malc_multiply_block(to, tile_stride, high, strip, panel, depth, add);
+          else
+            malc_multiply_block_edge(to, tile_stride, high, wide, strip, panel, depth, add);
+        }
+      }
+    }
+  }
+}
+
+#endif
 
 /* tile[rows][columns] = left[rows][inner] x right[inner][column .. column + columns), the right operand packed; with
  * `accumulate`, that is added to the tile. `column` is a multiple of MALC_PANEL, rows <= MALC_ROWS and inner >= 1;
@@ -314,39 +389,14 @@ MALC_STATIC void malc_multiply_block_edge(float *tile, int64_t tile_stride, int6
 MALC_SEPARATE void malc_multiply_bf16(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
                                       const float *packed, int64_t inner, int64_t column, int64_t columns,
                                       float *scratch, bool accumulate) {
-  const int64_t steps = malc_steps(inner), parts = (steps + MALC_MOST_STEPS - 1) / MALC_MOST_STEPS;
-  const int64_t most = (steps + parts - 1) / parts, at_once = MALC_SCRATCH_STEPS / most * MALC_STEP;
-  malc_pair *strips = (malc_pair *)scratch;
-#ifdef MALC_BF16_TILES
-  const bool amx = malc_amx_begin();
-#else
-  const bool amx = false;
-#endif
-  for (int64_t top = 0; top < rows; top += at_once) {
-    const int64_t bottom = malc_least(rows, top + at_once);
-    for (int64_t begin = 0; begin < steps; begin += most) {
-      const int64_t depth = malc_least(most, steps - begin);
-      const bool add = accumulate || begin > 0;
-      for (int64_t i = top; i < bottom; i += MALC_STEP)
-        malc_pack_steps(strips + (i - top) / MALC_STEP * depth * MALC_STEP_PAIRS,
-                        left.data + i * left.row_stride + begin * MALC_STEP * left.column_stride, left.row_stride,
-                        left.column_stride, bottom - i, malc_least(depth * MALC_STEP, inner - begin * MALC_STEP), true);
-      const malc_pair *panel = (const malc_pair *)packed + (column / MALC_STEP * steps + begin) * MALC_STEP_PAIRS;
-      for (int64_t j = 0; j < columns; j += MALC_STEP, panel += steps * MALC_STEP_PAIRS) {
-        const malc_pair *strip = strips;
-        for (int64_t i = top; i < bottom; i += MALC_STEP, strip += depth * MALC_STEP_PAIRS) {
-          float *to = tile + i * tile_stride + j;
-          const int64_t height = malc_least(MALC_STEP, bottom - i), width = malc_least(MALC_STEP, columns - j);
-          if (height == MALC_STEP && width == MALC_STEP)
-            malc_multiply_block(to, tile_stride, height, width, strip, panel, depth, add, amx);
-          else
-            malc_multiply_block_edge(to, tile_stride, height, width, strip, panel, depth, add, amx);
-        }
-      }
-    }
+  const malc_pair *panels = (const malc_pair *)packed + column / MALC_STEP * malc_steps(inner) * MALC_STEP_PAIRS;
+#if MALC_BF16_PATH != MALC_WIDENED
+  if (malc_begin_blocks()) {
+    malc_multiply_blocks(tile, tile_stride, left, rows, panels, inner, columns, (malc_pair *)scratch, accumulate);
+    malc_end_blocks();
+    return;
   }
-#ifdef MALC_BF16_TILES
-  if (amx) _tile_release(); /* so that nothing of them need be saved when threads change */
 #endif
+  malc_multiply_widened(tile, tile_stride, left, rows, panels, inner, columns, scratch, accumulate);
 }
 #endif
