@@ -20,6 +20,7 @@ export interface OracleResult {
 /**
  * Evaluates a training step's forward and backward pass on tokens and labels [batch][time].
  * @param seed of what training drops, in the step of number 0; with null nothing is dropped
+ * @param roles role of each token's message
  */
 export function oracle(
   program: Program,
@@ -29,6 +30,7 @@ export function oracle(
   batch: number,
   time: number,
   seed: number | null = null,
+  roles: ArrayLike<number> = new Float64Array(batch * time),
 ): OracleResult {
   const sizes = { batch, time };
   const scored = Array.from(labels).filter(label => label >= 0).length;
@@ -38,7 +40,7 @@ export function oracle(
     ['positions', { names: ['time'], shape: [time], data: Float64Array.from({ length: time }, (_, t) => t) }],
     ['start', scalar(0)],
     ['loss_scale', scalar(1 / scored)],
-    ['roles', matrix(new Float64Array(batch * time), batch, time)],
+    ['roles', matrix(roles, batch, time)],
     ['training', scalar(seed === null ? 0 : 1)],
     ['auxiliary_scale', scalar(1)],
     ['token_share', scalar(1 / (batch * time))],
@@ -48,7 +50,9 @@ export function oracle(
 
   const run = (graph: Graph, stage: Stage, layer: number | null, given: ReadonlyMap<string, Tensor>) => {
     const key = philox([0, 0, 0, 0], [seed ?? 0, 0]).slice(0, 2);
-    const words = Float64Array.from([...key, 0, layer ?? program.model.layers.length]);
+    // The embedding's number is one that no block has, of the modules either.
+    const { layers, mtp } = program.model;
+    const words = Float64Array.from([...key, 0, layer ?? layers.length + (mtp?.depth ?? 0)]);
     const noise = { names: ['noise'], shape: [4], data: words };
     const inputs = new Map([...shared, ['noise', noise] as const, ...given]);
     const isGlobal = (name: string) => layer === null || /^(model|lm_head)\./.test(name);

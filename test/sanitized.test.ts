@@ -12,6 +12,7 @@ import type { Model } from '../compiler/check/model.ts';
 import { compile } from '../compiler/index.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { findCompiler } from '../compiler/targets/cpu/toolchain.ts';
+import { edgeModel } from './edge-models.ts';
 import { randomModel } from './random-models.ts';
 
 const test = suite('sanitized');
@@ -45,12 +46,15 @@ const available = await build('probe', { 'probe.c': 'int main(void) { return 0; 
 if (!available) console.log('  the C compiler has no sanitizers: generated programs are not run under them');
 const driver = readFileSync(packagePath('test/cpu/sanitized.c'), 'utf8');
 
-const models: readonly Model[] = fc.sample(randomModel, { seed: 6, numRuns: 8 });
-for (const [n, model] of models.entries())
-  test(`model ${n}`, async () => {
+const models: readonly (readonly [string, Model])[] = [
+  ...fc.sample(randomModel, { seed: 6, numRuns: 8 }).map((model, n) => [`random-${n}`, model] as const),
+  ...['alike', 'further'].map(name => [name, edgeModel(name)] as const),
+];
+for (const [name, model] of models)
+  test(name, async () => {
     if (!available) return;
     const files = { ...compile(model).files, 'driver.c': driver };
-    const program = await build(String(n), files, ['model.c', 'driver.c']);
+    const program = await build(name, files, ['model.c', 'driver.c']);
     const { stdout } = await run(program);
     assert.is(stdout, '');
   });

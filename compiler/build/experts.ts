@@ -74,16 +74,21 @@ function route(
       ? applyFormula(site, 'softmax', [logits], [experts])
       : mapWide(builder, apply('sigmoid', operand(0)), [logits]),
   );
+  const compared = called('selection_scores', () => selectionScores(site, moe, experts, scores));
   const index = called('chosen_experts', () =>
-    chooseGreatest(builder, selectionScores(site, moe, experts, scores), {
+    chooseGreatest(builder, compared, {
       chosen,
       groups: moe.groups,
       top_groups: moe.top_groups,
       group_score: moe.router === 'softmax' ? 'max' : 'top2',
     }),
   );
-  if (!site.decoding) called('router_loss', () => balance(site, moe, experts, { logits, scores, index }));
-  const weights = called('expert_weights', () => chosenWeights(site, moe, experts, scores, index));
+  if (!site.decoding) called('router_loss', () => balance(site, moe, experts, { logits, scores, index }, origin));
+  const picked = called('picked_scores', () => {
+    const dims = index.dimensions;
+    return sumMap(builder, [...dims, experts], whereChosen(experts, 1, operand(0)), [scores, index], dims);
+  });
+  const weights = called('expert_weights', () => chosenWeights(site, moe, picked, index));
   return { index, weights };
 }
 
@@ -98,10 +103,9 @@ function selectionScores(site: Site, moe: MixtureOfExperts, experts: Dimension, 
 const whereChosen = (experts: Dimension, index: number, value: Scalar): Scalar =>
   select(apply('equal', operand(index), coordinate(experts.name)), value, constant(0));
 
-function chosenWeights(site: Site, moe: MixtureOfExperts, experts: Dimension, scores: Node, index: Node): Node {
+/** What the outputs of the chosen experts are multiplied with, of the scores that they were picked by. */
+function chosenWeights(site: Site, moe: MixtureOfExperts, picked: Node, index: Node): Node {
   const { builder } = site;
-  const dims = index.dimensions;
-  const picked = sumMap(builder, [...dims, experts], whereChosen(experts, 1, operand(0)), [scores, index], dims);
   const normalised = moe.normalize
     ? mapWide(builder, divide(operand(0), operand(1)), [picked, sumLast(site, picked)])
     : picked;
@@ -126,17 +130,24 @@ interface Routed {
 }
 
 /** What keeps the experts equally busy: losses, or the loads for a bias. */
-function balance(site: Site, moe: MixtureOfExperts, experts: Dimension, { logits, scores, index }: Routed): Node {
+function balance(
+  site: Site,
+  moe: MixtureOfExperts,
+  experts: Dimension,
+  { logits, scores, index }: Routed,
+  origin: string,
+): Node {
   const { builder } = site;
   const perToken = logits.dimensions;
   /** Sums of a map over all tokens. */
   const total = (expression: Scalar, operands: readonly Node[]) =>
     sumMap(builder, perToken, expression, operands, [experts]);
-  const loads = () => {
-    const chosen = index.dimensions.filter(dim => !hasDimension(perToken, dim.name));
-    const hits = whereChosen(experts, 0, constant(1));
-    return total(operand(0), [sumMap(builder, [...perToken, ...chosen], hits, [index], perToken)]);
-  };
+  const loads = () =>
+    builder.within('expert_loads', origin, () => {
+      const chosen = index.dimensions.filter(dim => !hasDimension(perToken, dim.name));
+      const hits = whereChosen(experts, 0, constant(1));
+      return total(operand(0), [sumMap(builder, [...perToken, ...chosen], hits, [index], perToken)]);
+    });
   if (moe.balance.kind === 'aux_free') site.loads.set('mlp.gate.e_score_correction_bias', loads());
   const share = site.shared('token_share');
   if (moe.balance.kind === 'loss') {

@@ -49,7 +49,9 @@ class LatentAttention {
     const { site, settings, inputs } = this;
     const query = this.labelled('query', () => this.query());
     const memory = this.labelled('key_value_latent', () => {
-      const projected = this.linear('kv_a_proj', inputs.x, [inputs.hidden], [this.latentDim]);
+      const projected = this.labelled('key_value_projected', () =>
+        this.linear('kv_a_proj', inputs.x, [inputs.hidden], [this.latentDim]),
+      );
       return normalise(site, 'self_attn.kv_a_layernorm', projected, this.latent.norm, [this.latentDim]);
     });
     const position = this.turning > 0 ? this.labelled('key_position', () => this.keyPosition()) : null;
@@ -67,8 +69,10 @@ class LatentAttention {
       if (latent.query_dim === null) return this.linear('q_proj', inputs.x, [inputs.hidden], to);
       const width = dimension('query_latent', latent.query_dim);
       const normed = this.labelled('query_latent', () => {
-        const narrow = this.linear('q_a_proj', inputs.x, [inputs.hidden], [width]);
-        return normalise(site, 'self_attn.q_a_layernorm', narrow, latent.norm, [width]);
+        const projected = this.labelled('query_projected', () =>
+          this.linear('q_a_proj', inputs.x, [inputs.hidden], [width]),
+        );
+        return normalise(site, 'self_attn.q_a_layernorm', projected, latent.norm, [width]);
       });
       return this.linear('q_b_proj', normed, [width], to);
     };
@@ -125,14 +129,15 @@ class LatentAttention {
     };
     const absorbedQuery = this.labelled('absorbed_query', () => {
       const expand = parameters.matrix('self_attn.k_b_proj.weight', [heads, nope], [latentDim], deviation.inner);
-      const content = multiplyEach(
-        builder,
+      const plain = this.labelled('query_content', () =>
         sliceOf(builder, query, { dimension: 'head_dim', from: 0, to: nope }),
-        expand,
       );
+      const content = this.labelled('query_in_latent', () => multiplyEach(builder, plain, expand));
       const turned =
         position &&
-        sliceOf(builder, query, { dimension: 'head_dim', from: this.nope, to: dimension('head_dim', this.turning) });
+        this.labelled('query_position', () =>
+          sliceOf(builder, query, { dimension: 'head_dim', from: this.nope, to: dimension('head_dim', this.turning) }),
+        );
       return joined([batch, time, heads], content, turned);
     });
     const cache = this.labelled('latent', () =>

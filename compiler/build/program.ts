@@ -37,17 +37,28 @@ export interface Program {
 /** Builds every stage of a model. */
 export function buildProgram(model: Model, library: Library): Program {
   const common = commonOf(model, library);
+  const names = blockStageNames(model.blocks);
   return {
     model,
     embedding: buildEmbedding(common),
-    blocks: model.blocks.map((block, n) => buildBlockStage(common, block, n)),
+    blocks: model.blocks.map((block, n) => buildBlockStage(common, block, n, names[n]!)),
     head: buildHead(common, { name: 'head', norm: 'model.norm' }),
     modules: buildModules(common),
   };
 }
 
-function buildBlockStage(common: Common, block: Block, index: number): BlockStage {
-  const name = common.model.blocks.length === 1 ? 'block' : `block_${identifier(block.name)}`;
+/**
+ * What the stages of the block kinds are called. Targets derive further names from these by endings, so none may be
+ * another's beginning: kinds whose names are too much alike are numbered.
+ */
+function blockStageNames(blocks: readonly Block[]): string[] {
+  if (blocks.length === 1) return ['block'];
+  const names = blocks.map(({ name }) => identifier(name));
+  const begins = (name: string, n: number) => names.some((other, m) => m !== n && `${other}_`.startsWith(`${name}_`));
+  return names.map((name, n) => (names.some(begins) ? `block_${n}_${name}` : `block_${name}`));
+}
+
+function buildBlockStage(common: Common, block: Block, index: number, name: string): BlockStage {
   const { forward, backward, parameters } = trainingGraphs(common, block, index, name);
   return { name, parameters, forward, backward, ...decodingGraph(common, block, index, name) };
 }

@@ -37,7 +37,7 @@ export function buildStateSpace(site: Site, settings: StateSpace, { x, hidden, d
       decoding && conv_kernel > 1
         ? decoding.state('convolution', [batch, memory, inner], old => recentOf(builder, raw, old))
         : null;
-    const convolved = convolve(builder, before ? [raw, filter, before] : [raw, filter]);
+    const convolved = called('ssm_convolved', () => convolve(builder, before ? [raw, filter, before] : [raw, filter]));
     return applyFormula(site, 'silu', [mapWide(builder, add(operand(0), operand(1)), [convolved, bias])]);
   });
 

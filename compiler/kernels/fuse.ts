@@ -127,7 +127,18 @@ class Partition {
   order(): Node[][] {
     const order = this.tryOrder();
     if (order === null) throw new Error('fusion: the kernels cannot be put in order');
-    return order;
+    return this.withEndsFirst(order);
+  }
+
+  /** What no other kernel reads is computed as soon as it can be, so that what it reads need not be kept for it. */
+  private withEndsFirst(order: readonly Node[][]): Node[][] {
+    const producers = (group: readonly Node[]) =>
+      group.flatMap(node => node.inputs.flatMap(stored)).map(input => this.groupOf.get(input));
+    const read = new Set(order.flatMap(group => producers(group).filter(producer => producer !== group)));
+    const placed: Node[][] = order.filter(group => read.has(group));
+    for (const group of order.filter(group => !read.has(group)))
+      placed.splice(Math.max(-1, ...producers(group).map(producer => placed.indexOf(producer!))) + 1, 0, group);
+    return placed;
   }
 
   /** The groups in an order of computation, earliest first member first; null where they wait for one another. */

@@ -1,4 +1,5 @@
-// compose: a map that one other map reads, element for element, becomes part of it: one expression, one loop body.
+// compose: a map that one other map reads, element for element, becomes part of it: one expression, one loop body. What
+// only repeats its operand along further dimensions is never written out for maps: they read the operand itself.
 import { Builder } from '../graph/builder.ts';
 import { sameDimensions } from '../graph/dimension.ts';
 import { consumers, type Graph, makeGraph, type Node } from '../graph/graph.ts';
@@ -10,11 +11,15 @@ export function compose(graph: Graph): Graph {
   const readers = consumers(graph);
   const outputs = new Set(graph.outputs.map(output => output.node));
   const isMap = (node: Node) => node.primitive?.name === 'map';
+  const repeats = (node: Node) =>
+    (node.attributes as MapAttributes).expression.kind === 'operand' &&
+    node.inputs[0]!.primitive?.kernel !== 'inline' &&
+    node.inputs[0]!.dimensions.length < node.dimensions.length;
   const joins = (node: Node, reader: Node) =>
     isMap(node) &&
+    isMap(reader) &&
     !outputs.has(node) &&
-    readers.get(node)!.length === 1 &&
-    sameDimensions(node.dimensions, reader.dimensions);
+    (repeats(node) || (readers.get(node)!.length === 1 && sameDimensions(node.dimensions, reader.dimensions)));
 
   const builder = new Builder();
   const copies = new Map<Node, Node>();
@@ -25,7 +30,8 @@ export function compose(graph: Graph): Graph {
       return joins(input, node) ? expand(input, operands) : operand(operands.push(copies.get(input)!) - 1);
     });
   for (const node of graph.nodes) {
-    if (isMap(node) && readers.get(node)!.some(reader => isMap(reader) && joins(node, reader))) continue;
+    const own = readers.get(node)!;
+    if (own.length > 0 && own.every(reader => joins(node, reader))) continue;
     copies.set(node, copyOf(node));
   }
   function copyOf(node: Node): Node {

@@ -112,7 +112,10 @@ export const generate: Command = {
   },
 };
 
-/** The run's tokenizer, and no other: with a strange one the model would write, and write nonsense. */
+/**
+ * The run's tokenizer, and no other: with a strange one the model would write, and write nonsense. An imported model was
+ * trained elsewhere (`folder` is `run`, without a state), and nothing says what its tokenizer's hash was.
+ */
 async function readRunTokenizer(folder: string, run: string): Promise<Tokenizer> {
   const { existsSync } = await import('node:fs');
   const { join } = await import('node:path');
@@ -123,7 +126,7 @@ async function readRunTokenizer(folder: string, run: string): Promise<Tokenizer>
   const path = join(run, 'tokenizer.json');
   if (!existsSync(path)) throw new UserError(`there is no ${path}: copy the run's tokenizer back, or the whole run`);
   const tokenizer = readTokenizer(path);
-  if (tokenizerHash(tokenizer) !== readState(folder).tokenizerHash) {
+  if (folder !== run && tokenizerHash(tokenizer) !== readState(folder).tokenizerHash) {
     throw new UserError(`${path} is not the tokenizer that ${folder} was trained with: copy the run's own back`);
   }
   return tokenizer;

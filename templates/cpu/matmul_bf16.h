@@ -20,7 +20,7 @@
 #define MALC_PAIRS 1
 #define MALC_TILES 2
 #ifndef MALC_BF16_PATH /* a test may choose another */
-#if defined(__AMX_BF16__) && defined(__AMX_TILE__) && defined(__linux__)
+#if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__linux__) /* as gcc and as clang say it */
 #define MALC_BF16_PATH MALC_TILES
 #elif defined(__AVX512BF16__) && !defined(__AVX512FP16__)
 #define MALC_BF16_PATH MALC_PAIRS
@@ -49,8 +49,16 @@ enum {
 
 /* Two bfloat16 numbers, the first in the lower half, in memory that is otherwise used as floats. */
 typedef uint32_t malc_pair __attribute__((may_alias));
+typedef uint32_t malc_bits __attribute__((vector_size(4 * MALC_WIDTH)));
+typedef uint32_t malc_unaligned_bits __attribute__((vector_size(4 * MALC_WIDTH), aligned(4), may_alias));
 
 MALC_INLINE int64_t malc_steps(int64_t inner) { return (inner + MALC_STEP - 1) / MALC_STEP; }
+
+/* The inner dimension goes by in parts of about the same size, each of `most` steps or less. */
+MALC_INLINE int64_t malc_steps_at_once(int64_t steps, int64_t most) {
+  const int64_t parts = (steps + most - 1) / most;
+  return (steps + parts - 1) / parts;
+}
 
 /* ---- Packing ---- */
 
@@ -71,14 +79,12 @@ MALC_STATIC void malc_round_floats(float *numbers, int64_t count) {
 
 #ifdef __AVX512BF16__
 
-typedef uint32_t malc_words __attribute__((vector_size(64)));
-
 /* A 16 x 16 transpose in registers: each turn exchanges the halves off the diagonal of all blocks of 2 * bit lanes. */
 MALC_INLINE void malc_transpose_words(__m512i rows[MALC_LANES]) {
-  const malc_words lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+  const malc_bits lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
   MALC_UNROLL for (uint32_t turn = 0; turn < 4; turn++) {
     const uint32_t bit = 1u << turn;
-    const malc_words upper = lane + (lane >> turn & 1u) * (MALC_LANES - bit), lower = upper + bit;
+    const malc_bits upper = lane + (lane >> turn & 1u) * (MALC_LANES - bit), lower = upper + bit;
     MALC_UNROLL for (uint32_t i = 0; i < MALC_LANES; i++) {
       if (i & bit) continue;
       const __m512i a = rows[i], b = rows[i | bit];
@@ -91,8 +97,8 @@ MALC_INLINE void malc_transpose_words(__m512i rows[MALC_LANES]) {
 /* A whole tile of a source whose lanes lie `stride` apart, each contiguous; or of one whose rows along the inner
  * dimension lie `stride` apart, each holding its lanes contiguously. `transposed`: in the other order than the source. */
 MALC_INLINE void malc_pack_whole(malc_pair *to, const float *from, int64_t stride, bool by_lane, bool transposed) {
-  const malc_words lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
-  const malc_words interleaved = lane * 0x10001u + 0x100000u; /* 0, 16, 1, 17 ... in 16 bits each */
+  const malc_bits lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+  const malc_bits interleaved = lane * 0x10001u + 0x100000u; /* 0, 16, 1, 17 ... in 16 bits each */
   __m512i rows[MALC_LANES];
   MALC_UNROLL for (int i = 0; i < MALC_LANES; i++) {
     const float *first = from + (by_lane ? i : 2 * i) * stride;
@@ -105,7 +111,6 @@ MALC_INLINE void malc_pack_whole(malc_pair *to, const float *from, int64_t strid
 }
 
 #else
-
 /* The same in plain C. */
 MALC_INLINE void malc_pack_whole(malc_pair *to, const float *from, int64_t stride, bool by_lane, bool transposed) {
   malc_pair words[MALC_TILE_PAIRS];
@@ -119,7 +124,6 @@ MALC_INLINE void malc_pack_whole(malc_pair *to, const float *from, int64_t strid
   }
   if (transposed) malc_transpose((float *)to, MALC_LANES, (const float *)words, MALC_LANES, MALC_LANES, MALC_LANES);
 }
-
 #endif
 
 /* One tile: element (lane, k) is from[lane * lane_stride + k * depth_stride]; zeros follow the first `lanes` lanes, which
@@ -176,11 +180,11 @@ MALC_STATIC void malc_widen_panel(float *to, const malc_pair *panel, int64_t col
   malc_pair *words = (malc_pair *)to;
   for (int64_t step = 0; step < steps; step++, panel += MALC_STEP_PAIRS)
     for (int pair = 0; pair < MALC_LANES; pair++, words += 2 * MALC_TILE_COLUMNS)
-      for (int first = 0; first < MALC_TILE_COLUMNS; first += MALC_WIDTH) {
-        const int64_t lane = column + first;
-        const malc_pair *from = panel + lane / MALC_LANES * MALC_TILE_PAIRS + pair * MALC_LANES + lane % MALC_LANES;
-        for (int n = 0; n < MALC_WIDTH; n++) words[first + n] = from[n] << 16;
-        for (int n = 0; n < MALC_WIDTH; n++) words[MALC_TILE_COLUMNS + first + n] = from[n] & 0xffff0000u;
+      MALC_UNROLL for (int first = 0; first < MALC_TILE_COLUMNS; first += MALC_WIDTH) {
+        const int64_t lane = column + first, from = lane / MALC_LANES * MALC_TILE_PAIRS + lane % MALC_LANES;
+        const malc_bits pairs = *(const malc_unaligned_bits *)(panel + pair * MALC_LANES + from);
+        *(malc_unaligned_bits *)(words + first) = pairs << 16;
+        *(malc_unaligned_bits *)(words + MALC_TILE_COLUMNS + first) = pairs & 0xffff0000u;
       }
 }
 
@@ -188,21 +192,20 @@ MALC_STATIC void malc_widen_panel(float *to, const malc_pair *panel, int64_t col
 MALC_SEPARATE void malc_multiply_widened(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
                                          const malc_pair *packed, int64_t inner, int64_t columns, float *scratch,
                                          bool accumulate) {
-  enum { STRIPS = MALC_ROWS / MALC_TILE_ROWS * MALC_STRIP };
-  enum { DEPTH = MALC_SCRATCH / (STRIPS + MALC_TILE_COLUMNS) / MALC_STEP * MALC_STEP }; /* at once, with a panel */
-  const int64_t steps = malc_steps(inner);
-  for (int64_t begin = 0; begin < inner; begin += DEPTH, accumulate = true) {
-    const int64_t depth = malc_least(DEPTH, inner - begin);
+  enum { LANES = MALC_ROWS / MALC_TILE_ROWS * MALC_STRIP + MALC_TILE_COLUMNS }; /* of all strips and one panel */
+  const int64_t steps = malc_steps(inner), most = malc_steps_at_once(steps, MALC_SCRATCH / (LANES * MALC_STEP));
+  float *panel = scratch + MALC_SCRATCH - MALC_TILE_COLUMNS * MALC_STEP * most;
+  for (int64_t begin = 0; begin < steps; begin += most, accumulate = true) {
+    const int64_t k = begin * MALC_STEP, depth = malc_least(most * MALC_STEP, inner - k);
     for (int64_t i = 0, strip = 0; i < rows; i += MALC_TILE_ROWS, strip += MALC_STRIP) {
       float *to = scratch + strip * depth;
-      malc_pack_block(to, MALC_STRIP, MALC_TILE_ROWS, left.data + i * left.row_stride + begin * left.column_stride,
+      malc_pack_block(to, MALC_STRIP, MALC_TILE_ROWS, left.data + i * left.row_stride + k * left.column_stride,
                       left.row_stride, left.column_stride, malc_least(MALC_TILE_ROWS, rows - i), depth);
       malc_round_floats(to, MALC_STRIP * depth);
     }
-    float *panel = scratch + STRIPS * DEPTH;
     for (int64_t j = 0; j < columns; j += MALC_TILE_COLUMNS) {
-      const malc_pair *from = packed + (j / MALC_STEP * steps + begin / MALC_STEP) * MALC_STEP_PAIRS;
-      malc_widen_panel(panel, from, j % MALC_STEP, malc_steps(depth));
+      malc_widen_panel(panel, packed + (j / MALC_STEP * steps + begin) * MALC_STEP_PAIRS, j % MALC_STEP,
+                       malc_steps(depth));
       const int64_t width = malc_least(MALC_TILE_COLUMNS, columns - j);
       const float *strip = scratch;
       for (int64_t i = 0; i < rows; i += MALC_TILE_ROWS, strip += MALC_STRIP * depth) {
@@ -222,7 +225,6 @@ MALC_SEPARATE void malc_multiply_widened(float *tile, int64_t tile_stride, malc_
 #if MALC_BF16_PATH == MALC_PAIRS
 
 enum { MALC_MOST_STEPS = 16 }; /* of the inner dimension at once: a panel stays in the first cache */
-
 MALC_INLINE bool malc_begin_blocks(void) { return true; }
 MALC_INLINE void malc_end_blocks(void) {}
 
@@ -265,21 +267,16 @@ enum { MALC_MOST_STEPS = 64 }; /* of the inner dimension at once: between, sums 
 MALC_STATIC bool malc_amx_permitted(void) { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
 #endif
 
-/* Makes this thread's eight tiles 16 rows of 64 bytes each. False where the kernel has refused them. */
+/* Makes this thread's eight tiles 16 rows of 64 bytes each. False where the system refuses them. */
 MALC_STATIC bool malc_begin_blocks(void) {
-  static const struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-  } tiles = { 1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 16 } };
-  enum { UNKNOWN, PERMITTED, REFUSED };
-  static int permission = UNKNOWN; /* of the process: threads that ask at the same time get the same answer */
-  int known = __atomic_load_n(&permission, __ATOMIC_RELAXED);
-  if (known == UNKNOWN) {
-    known = malc_amx_permitted() ? PERMITTED : REFUSED;
-    __atomic_store_n(&permission, known, __ATOMIC_RELAXED);
-  }
-  if (known == REFUSED) return false;
+  static const struct { uint8_t palette, start, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } tiles = {
+    1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 16 }
+  };
+  static int permitted = 0; /* 1 yes, -1 no, 0 not asked yet; threads that ask together get the same answer */
+  int answer = __atomic_load_n(&permitted, __ATOMIC_RELAXED);
+  if (answer == 0) answer = malc_amx_permitted() ? 1 : -1;
+  __atomic_store_n(&permitted, answer, __ATOMIC_RELAXED);
+  if (answer < 0) return false;
   _tile_loadconfig(&tiles);
   return true;
 }
@@ -292,26 +289,27 @@ MALC_INLINE void malc_prefetch_tile(const malc_pair *tile) {
   MALC_UNROLL for (int i = 0; i < MALC_LANES; i++) __builtin_prefetch(tile + i * MALC_LANES);
 }
 
-/* 32 x 32 elements: four tiles of sums, and in each step two tiles of the strip and two of the panel, the fewest loads
- * that eight tiles allow. The next step but one is fetched beside the multiplications. The barriers tell the compiler
- * that tiles are loaded from memory, which the intrinsics of some do not. */
+/* 32 x 32 elements, or the upper 16 x 32 where `rows` are no more: four tiles of sums, and in each step two tiles of the
+ * strip and two of the panel, the fewest loads that eight tiles allow. The step after next is fetched beside the
+ * multiplications. The barrier says that memory is read, which gcc's intrinsic for a tile's load does not. */
 MALC_SEPARATE void malc_multiply_block(float *tile, int64_t tile_stride, int64_t rows, const malc_pair *strip,
                                        const malc_pair *panel, int64_t steps, bool accumulate) {
   enum { ROW = MALC_LANES * 4, AHEAD = 2 * MALC_STEP_PAIRS };
+  const bool lower = rows > MALC_LANES;
   const int64_t bytes = tile_stride * 4;
-  (void)rows;
   float *below = tile + MALC_LANES * tile_stride;
   __asm__ volatile("" ::: "memory");
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
   if (accumulate) {
     _tile_loadd(0, tile, bytes);
     _tile_loadd(1, tile + MALC_LANES, bytes);
+  }
+  if (accumulate && lower) {
     _tile_loadd(2, below, bytes);
     _tile_loadd(3, below + MALC_LANES, bytes);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
   }
   for (int64_t step = 0; step < steps; step++, strip += MALC_STEP_PAIRS, panel += MALC_STEP_PAIRS) {
     _tile_loadd(4, strip, ROW);
@@ -321,6 +319,7 @@ MALC_SEPARATE void malc_multiply_block(float *tile, int64_t tile_stride, int64_t
     _tile_loadd(7, panel + MALC_TILE_PAIRS, ROW);
     _tile_dpbf16ps(1, 4, 7);
     malc_prefetch_tile(panel + AHEAD + MALC_TILE_PAIRS);
+    if (!lower) continue;
     _tile_loadd(5, strip + MALC_TILE_PAIRS, ROW);
     _tile_dpbf16ps(2, 5, 6);
     malc_prefetch_tile(strip + AHEAD);
@@ -329,9 +328,10 @@ MALC_SEPARATE void malc_multiply_block(float *tile, int64_t tile_stride, int64_t
   }
   _tile_stored(0, tile, bytes);
   _tile_stored(1, tile + MALC_LANES, bytes);
-  _tile_stored(2, below, bytes);
-  _tile_stored(3, below + MALC_LANES, bytes);
-  __asm__ volatile("" ::: "memory");
+  if (lower) {
+    _tile_stored(2, below, bytes);
+    _tile_stored(3, below + MALC_LANES, bytes);
+  }
 }
 
 #endif
@@ -353,8 +353,7 @@ MALC_STATIC void malc_multiply_block_edge(float *tile, int64_t tile_stride, int6
 MALC_STATIC void malc_multiply_blocks(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
                                       const malc_pair *packed, int64_t inner, int64_t columns, malc_pair *scratch,
                                       bool accumulate) {
-  const int64_t steps = malc_steps(inner), parts = (steps + MALC_MOST_STEPS - 1) / MALC_MOST_STEPS;
-  const int64_t most = (steps + parts - 1) / parts;
+  const int64_t steps = malc_steps(inner), most = malc_steps_at_once(steps, MALC_MOST_STEPS);
   const int64_t height = MALC_SCRATCH / (most * MALC_STEP_PAIRS) * MALC_STEP; /* rows that the scratch has room for */
   for (int64_t top = 0; top < rows; top += height) {
     const int64_t bottom = malc_least(rows, top + height);
@@ -370,11 +369,10 @@ MALC_STATIC void malc_multiply_blocks(float *tile, int64_t tile_stride, malc_mat
         for (int64_t i = top; i < bottom; i += MALC_STEP, strip += depth * MALC_STEP_PAIRS) {
           float *to = tile + i * tile_stride + j;
           const int64_t high = malc_least(MALC_STEP, bottom - i), wide = malc_least(MALC_STEP, columns - j);
-          const bool add = accumulate || begin > 0;
           if (high == MALC_STEP && wide == MALC_STEP)
-            malc_multiply_block(to, tile_stride, high, strip, panel, depth, add);
+            malc_multiply_block(to, tile_stride, high, strip, panel, depth, accumulate || begin > 0);
           else
-            malc_multiply_block_edge(to, tile_stride, high, wide, strip, panel, depth, add);
+            malc_multiply_block_edge(to, tile_stride, high, wide, strip, panel, depth, accumulate || begin > 0);
         }
       }
     }

@@ -25,5 +25,14 @@ export function attentionScratch(headDim: number, valueDim: number, drops: boole
   return matmulScratch + operands + scores + statistics;
 }
 
-/** Positions of the inner dimension in a tile of matmul_bf16.h, MALC_STEP there: packed operands are padded to so many. */
-export const tileDepth = 32;
+/**
+ * Floats that hold a packed right operand of bfloat16 numbers: `each` for every row, and `padding` besides, which fills
+ * the last tile. malc_packed_size_bf16 of templates/cpu/matmul_bf16.h is never more.
+ */
+export function packedBf16(columns: number): { readonly each: number; readonly padding: number } {
+  const each = (Math.ceil(columns / panelColumns) * panelColumns) / 2;
+  return { each, padding: (tileDepth - 1) * each };
+}
+
+/** Rows of the right operand in a tile: MALC_STEP of templates/cpu/matmul_bf16.h. */
+const tileDepth = 32;

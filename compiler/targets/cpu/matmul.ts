@@ -4,7 +4,7 @@ import { type Dimension, hasDimension, product as productOf, sameDimensions } fr
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulGroup, type MatmulKernel, stored } from '../../kernels/kernel.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
-import { blockRows, matmulScratch, panelColumns, tileDepth } from './block-sizes.ts';
+import { blockRows, matmulScratch, packedBf16, panelColumns } from './block-sizes.ts';
 import { columnLoops, Elements } from './elements.ts';
 import {
   type Coordinates,
@@ -126,11 +126,13 @@ class MatmulEmitter {
   private workspace(): Extent[] {
     return [...this.rights.values()].flatMap(({ inner, columns }) => {
       const { runtime, count } = extentOf(inner);
-      const width = packedCount(productOf(columns.map(dim => dim.size!)));
-      if (!this.isBf16) return [{ runtime, count: count * width }];
-      // Two numbers in a float's place, and the inner dimension padded to whole tiles.
-      const padding = { runtime: [], count: ((tileDepth - 1) * width) / 2 };
-      return [{ runtime, count: (count * width) / 2 }, padding];
+      const width = productOf(columns.map(dim => dim.size!));
+      if (!this.isBf16) return [{ runtime, count: count * packedCount(width) }];
+      const { each, padding } = packedBf16(width);
+      return [
+        { runtime, count: count * each },
+        { runtime: [], count: padding },
+      ];
     });
   }
 

@@ -14,6 +14,7 @@ import {
   dividedBy,
   offsetBeside,
   offsetText,
+  plus,
   sizeText,
   times,
 } from './index-text.ts';
@@ -231,8 +232,14 @@ class RowEmitter {
     writer.append(body);
   }
 
-  private leadsWithRows(node: Node): boolean {
-    return sameDimensions(node.dimensions.slice(0, this.kernel.rows.length), this.kernel.rows);
+  /** Where a row of a tensor begins. Dimensions that lead the tensor as they lead the rows are counted as one. */
+  private rowOffset({ dimensions }: Node, at: Coordinates): string {
+    const { rows } = this.kernel;
+    const differs = rows.findIndex((dim, n) => dimensions[n]?.name !== dim.name);
+    const shared = differs < 0 ? rows.length : differs;
+    if (shared < 2 && shared < rows.length) return offsetText(dimensions, at);
+    const rest = dimensions.slice(shared);
+    return plus([times(dividedBy('row', rows.slice(shared)), countText(rest)), offsetText(rest, at)]);
   }
 
   /** For inputs and outputs with rows and columns: a pointer to this row. */
@@ -243,7 +250,7 @@ class RowEmitter {
       const columns = node.dimensions.filter(dim => !hasDimension(this.kernel.rows, dim.name));
       const rows = node.dimensions.filter(dim => hasDimension(this.kernel.rows, dim.name));
       if (columns.length === 0 || rows.length === 0) continue;
-      const offset = this.leadsWithRows(node) ? times('row', countText(columns)) : offsetText(node.dimensions, at);
+      const offset = this.rowOffset(node, at);
       const name = this.names.unique(`${this.named.get(node)}_row`);
       const type = node.dtype === 'i32' ? 'int32_t' : 'float';
       writer.line(
