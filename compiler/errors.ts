@@ -35,6 +35,11 @@ function mendSyntax(found: string | null, wanted: ReadonlySet<string>): string |
     return 'properties stand side by side, with nothing between them';
   if (found === '=' && wanted.has(':')) return 'a property and its value are joined by `:`';
   if (found === '/') return 'a comment begins with `#`';
+  if (found === '%') return 'a remainder is `x - n * floor(x / n)`';
+  if (found === '*' && wanted.has('!')) return 'a power is `x^2`';
+  if (found === '.') return 'a number has digits on both sides of its point: `0.5`';
+  if (found === 'if') return 'a choice is `condition ? a : b`';
+  if (found === 'and' || found === 'or') return `write ${found === 'and' ? '`&&`' : '`||`'}`;
   if (found === '{' && wanted.has('a name')) return 'every definition has a name: `model my-model { ... }`';
   return null;
 }

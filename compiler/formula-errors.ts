@@ -69,7 +69,7 @@ export const unknownName = (span: Span, name: string, known: readonly string[], 
   error(span, `the formula knows no ${quoted(name)}`, hint ?? didYouMean(name, known, `it knows ${listed(known)}`));
 
 export const unknownFunction = (span: Span, name: string, known: readonly string[]) =>
-  error(span, `there is no function ${quoted(name)}`, didYouMean(name, known));
+  error(span, `there is no function ${quoted(name)}`, didYouMean(name, known, `there are ${listed(known)}`));
 
 export const wrongArity = (span: Span, name: string, expected: readonly number[], found: number) =>
   error(

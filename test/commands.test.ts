@@ -83,6 +83,28 @@ commands('compile refuses what is not there yet, and writes nothing', async () =
   assert.not.ok(existsSync(join(folder, 'none')));
 });
 
+commands('a model trained, exported and imported again writes the same text', async () => {
+  const done = async (line: string) => {
+    const { status, stdout, stderr } = await run(line.split(' '));
+    assert.is(status, 0, stderr);
+    return stdout;
+  };
+  writeFileSync(join(folder, 'text.txt'), 'the cat sat on the mat, and the dog sat on the cat\n'.repeat(40));
+  writeFileSync(
+    join(folder, 'llama.mal'),
+    `model small { vocab_size: 270 hidden_size: 16 num_layers: 1 max_seq_len: 16
+      block { attention { num_heads: 2 } ffn { hidden_dim: 24 moe { experts: 3 top_k: 2 } } } }`,
+  );
+  await done('train -m llama.mal -d text.txt -o run -b 2 --seq-len 8 --steps 4');
+  await done('export run -o small');
+  await done('import small -o imported');
+  const written = await Promise.all(
+    ['run', 'imported'].map(checkpoint => done(`generate -c ${checkpoint} -p the -m 8 --seed 5`)),
+  );
+  assert.match(written[0]!, /^the/);
+  assert.is(written[1], written[0]);
+});
+
 commands('doctor finds what this machine has', async () => {
   const { status, stdout } = await run(['doctor', '--json']);
   const report = JSON.parse(stdout);

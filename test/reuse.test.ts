@@ -72,6 +72,8 @@ numbers('names stand wherever a number does, in any order, and one that nothing 
     'warning: let `a` is used by no model',
     'warning: let `b` is used by no model',
   ]);
+  // What a used number is made of is used too, in whatever order they stand.
+  assert.equal(messages('let c = b + 1 let a = 1 let b = a * 2 model m { num_layers: c }'), []);
 });
 
 numbers('work out the constants of a norm, which a Model carries as numbers', () => {

@@ -18,6 +18,8 @@ export class Constants {
   readonly #definitions: ReadonlyMap<string, LetDefinition>;
   /** Null where it is at fault. */
   readonly #values = new Map<string, Numeric | null>();
+  /** The names that a value is made of. */
+  readonly #parts = new Map<string, Set<string>>();
   readonly #used = new Set<string>();
   readonly #report: (diagnostic: Diagnostic) => void;
   /** The names that are being worked out, outermost first. */
@@ -124,14 +126,27 @@ export class Constants {
     return { ...formula, constants, body, text: text + formula.text.slice(written - start) };
   }
 
+  /** What uses a number uses those that it is made of. */
+  #use(name: string): void {
+    for (const names = [name]; names.length > 0; ) {
+      const next = names.pop()!;
+      if (this.#used.has(next)) continue;
+      this.#used.add(next);
+      names.push(...(this.#parts.get(next) ?? []));
+    }
+  }
+
   #valueOf(name: string): Numeric | null {
-    this.#used.add(name);
+    const whole = this.#open.at(-1);
+    if (whole === undefined) this.#use(name);
+    else this.#parts.get(whole)!.add(name);
     const known = this.#values.get(name);
     if (known !== undefined) return known;
     const { value, nameSpan } = this.#definitions.get(name)!;
     const cycle = this.#open.indexOf(name);
     if (cycle >= 0) return this.#fault(errors.constantCycle(nameSpan, [...this.#open.slice(cycle), name]));
     if (this.#open.length >= longestChain) return this.#fault(chainTooLong(nameSpan, 'let', longestChain));
+    this.#parts.set(name, new Set());
     this.#open.push(name);
     const result = this.evaluate(value);
     this.#open.pop();
