@@ -49,8 +49,8 @@ enum {
 
 /* Two bfloat16 numbers, the first in the lower half, in memory that is otherwise used as floats. */
 typedef uint32_t malc_pair __attribute__((may_alias));
-typedef uint32_t malc_bits __attribute__((vector_size(4 * MALC_WIDTH)));
-typedef uint32_t malc_unaligned_bits __attribute__((vector_size(4 * MALC_WIDTH), aligned(4), may_alias));
+typedef uint32_t malc_words __attribute__((vector_size(4 * MALC_WIDTH)));
+typedef uint32_t malc_unaligned_words __attribute__((vector_size(4 * MALC_WIDTH), aligned(4), may_alias));
 
 MALC_INLINE int64_t malc_steps(int64_t inner) { return (inner + MALC_STEP - 1) / MALC_STEP; }
 
@@ -81,10 +81,10 @@ MALC_STATIC void malc_round_floats(float *numbers, int64_t count) {
 
 /* A 16 x 16 transpose in registers: each turn exchanges the halves off the diagonal of all blocks of 2 * bit lanes. */
 MALC_INLINE void malc_transpose_words(__m512i rows[MALC_LANES]) {
-  const malc_bits lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+  const malc_words lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
   MALC_UNROLL for (uint32_t turn = 0; turn < 4; turn++) {
     const uint32_t bit = 1u << turn;
-    const malc_bits upper = lane + (lane >> turn & 1u) * (MALC_LANES - bit), lower = upper + bit;
+    const malc_words upper = lane + (lane >> turn & 1u) * (MALC_LANES - bit), lower = upper + bit;
     MALC_UNROLL for (uint32_t i = 0; i < MALC_LANES; i++) {
       if (i & bit) continue;
       const __m512i a = rows[i], b = rows[i | bit];
@@ -97,8 +97,8 @@ MALC_INLINE void malc_transpose_words(__m512i rows[MALC_LANES]) {
 /* A whole tile of a source whose lanes lie `stride` apart, each contiguous; or of one whose rows along the inner
  * dimension lie `stride` apart, each holding its lanes contiguously. `transposed`: in the other order than the source. */
 MALC_INLINE void malc_pack_whole(malc_pair *to, const float *from, int64_t stride, bool by_lane, bool transposed) {
-  const malc_bits lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
-  const malc_bits interleaved = lane * 0x10001u + 0x100000u; /* 0, 16, 1, 17 ... in 16 bits each */
+  const malc_words lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+  const malc_words interleaved = lane * 0x10001u + 0x100000u; /* 0, 16, 1, 17 ... in 16 bits each */
   __m512i rows[MALC_LANES];
   MALC_UNROLL for (int i = 0; i < MALC_LANES; i++) {
     const float *first = from + (by_lane ? i : 2 * i) * stride;
@@ -182,9 +182,9 @@ MALC_STATIC void malc_widen_panel(float *to, const malc_pair *panel, int64_t col
     for (int pair = 0; pair < MALC_LANES; pair++, words += 2 * MALC_TILE_COLUMNS)
       MALC_UNROLL for (int first = 0; first < MALC_TILE_COLUMNS; first += MALC_WIDTH) {
         const int64_t lane = column + first, from = lane / MALC_LANES * MALC_TILE_PAIRS + lane % MALC_LANES;
-        const malc_bits pairs = *(const malc_unaligned_bits *)(panel + pair * MALC_LANES + from);
-        *(malc_unaligned_bits *)(words + first) = pairs << 16;
-        *(malc_unaligned_bits *)(words + MALC_TILE_COLUMNS + first) = pairs & 0xffff0000u;
+        const malc_words pairs = *(const malc_unaligned_words *)(panel + pair * MALC_LANES + from);
+        *(malc_unaligned_words *)(words + first) = pairs << 16;
+        *(malc_unaligned_words *)(words + MALC_TILE_COLUMNS + first) = pairs & 0xffff0000u;
       }
 }
 
