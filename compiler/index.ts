@@ -12,10 +12,13 @@ import { compose } from './passes/compose.ts';
 import { type LoweredFunction, planMemory } from './plan/plan.ts';
 import type { KernelReport } from './targets/cpu/functions.ts';
 import { emitCpu } from './targets/cpu/index.ts';
+import type { ProductType } from './targets/cpu/kernel-source.ts';
 
 export interface CompileOptions {
   /** False for a kernel for each operation: slower, the same result within rounding. */
   readonly fuse?: boolean;
+  /** What products multiply: float32 numbers, or these rounded to bfloat16, with float32 sums. Default f32. */
+  readonly dtype?: ProductType;
   /** Checks every graph against the rules of graph/verify.ts. */
   readonly verify?: boolean;
   /** Called after each stage: for `--time` and `--dump STAGE`. */
@@ -71,7 +74,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   const byName = new Map(lowered.map(value => [value.graph.name, value]));
   const source = stage(
     'source',
-    () => emitCpu(program, byName),
+    () => emitCpu(program, byName, options.dtype ?? 'f32'),
     value => value.files['model.c']!,
   );
   const functions = source.functions.map(({ name, launches }) => ({

@@ -1,6 +1,7 @@
 // From a Model to a library that can be opened: compile, then the machine's C compiler, unless the cache has it.
 import type { Model } from '../compiler/check/model.ts';
 import { compile } from '../compiler/index.ts';
+import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
 import { findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import { buildCached, type CachedBuild } from './cache.ts';
 
@@ -14,10 +15,10 @@ export interface Build extends CachedBuild {
  *
  * @throws MachineError where there is no C compiler or the cache cannot be written.
  */
-export async function buildModel(model: Model): Promise<Build> {
+export async function buildModel(model: Model, dtype: ProductType = 'f32'): Promise<Build> {
   const started = performance.now();
   const compiler = await findCompiler();
-  const { files } = compile(model);
+  const { files } = compile(model, { dtype });
   const build = await buildCached(files, compiler);
   return { ...build, seconds: (performance.now() - started) / 1000 };
 }

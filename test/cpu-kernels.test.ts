@@ -6,6 +6,7 @@ import * as fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { binary, buildVariants, kernels, unary } from './cpu/build-kernels.ts';
+import { type Layout, type Operand, randomOperand } from './cpu/operands.ts';
 import { randomNumbers } from './random-numbers.ts';
 
 fc.configureGlobal({ includeErrorInReport: true });
@@ -120,24 +121,6 @@ mathTest('gcc vectorizes a loop over each function', () => {
 mathTest.run();
 
 const matmulTest = suite('cpu matmul');
-
-interface Operand {
-  readonly data: Float32Array;
-  readonly rowStride: number;
-  readonly columnStride: number;
-}
-
-type Layout = 'rows' | 'columns' | 'neither';
-
-/** A random matrix; its rows, its columns or neither are contiguous, with a gap after each. Gaps hold NaN. */
-function randomOperand(random: () => number, rows: number, columns: number, layout: Layout): Operand {
-  const columnStride = layout === 'rows' ? 1 : layout === 'columns' ? rows + 3 : 2;
-  const rowStride = layout === 'rows' ? columns + 5 : layout === 'columns' ? 1 : 2 * columns + 1;
-  const data = new Float32Array((rows - 1) * rowStride + (columns - 1) * columnStride + 1).fill(NaN);
-  for (let i = 0; i < rows; i++)
-    for (let j = 0; j < columns; j++) data[i * rowStride + j * columnStride] = 2 * random() - 1;
-  return { data, rowStride, columnStride };
-}
 
 /** The largest error of `result` relative to the sum of the magnitudes that were added. */
 function productError(

@@ -28,6 +28,7 @@ test('with nothing given, everything is derived, and marked so', () => {
     beta2: 0.95,
     seed: 1337,
     'validation-share': 0.1,
+    dtype: 'f32',
   });
   assert.equal([...automatic].sort(), Object.keys(settings).sort());
 });

@@ -39,7 +39,7 @@ const gradients: Readonly<Record<string, number>> = {
 
 for (const name of cases) {
   test(`${name} computes what PyTorch computed`, async () => {
-    const report = await verifyFolder(join(references, name), () => {});
+    const report = await verifyFolder(join(references, name), 'f32', () => {});
     assert.ok(report.pass, JSON.stringify(report));
     assert.is(report.case, name);
     if (gradients[name] !== undefined) assert.is(report.grads_compared, gradients[name]);
@@ -62,14 +62,14 @@ if (cases.includes('llama')) {
   test('one weight of another value is seen', async () => {
     // The last element of model.safetensors is that of the output norm, which every logit depends on.
     const copy = changed('llama', 'model.safetensors', bytes => bytes.writeFloatLE(3, bytes.length - 4));
-    const report = await verifyFolder(copy, () => {});
+    const report = await verifyFolder(copy, 'f32', () => {});
     assert.not.ok(report.pass);
     assert.ok(report.logits_rel_l2 > 1e-3, String(report.logits_rel_l2));
   });
 
   test('one gradient of another value is seen, and named', async () => {
     const copy = changed('llama', 'expected.safetensors', bytes => bytes.writeFloatLE(3, bytes.length - 4));
-    const report = await verifyFolder(copy, () => {});
+    const report = await verifyFolder(copy, 'f32', () => {});
     assert.not.ok(report.pass);
     assert.ok(report.grad_rel_l2.value > 1e-3 || report.logits_rel_l2 > 1e-3, JSON.stringify(report));
   });

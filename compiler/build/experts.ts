@@ -68,7 +68,9 @@ function route(
 ): Routing {
   const { builder } = site;
   const called = (label: string, build: () => Node) => builder.within(label, origin, build);
-  const logits = called('router_logits', () => linear(site, 'mlp.gate', x, [hidden], [experts], { bias: false }));
+  const logits = called('router_logits', () =>
+    linear(site, 'mlp.gate', x, [hidden], [experts], { bias: false, exact: true }),
+  );
   const scores = called('router_scores', () =>
     moe.router === 'softmax'
       ? applyFormula(site, 'softmax', [logits], [experts])

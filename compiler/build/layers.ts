@@ -12,6 +12,8 @@ export interface LinearOptions {
   readonly bias: boolean;
   /** True for a projection into the residual stream. */
   readonly residual?: boolean;
+  /** True for float32 operands whatever the program's products multiply. */
+  readonly exact?: boolean;
 }
 
 /** x Wᵀ + b. The dimensions of x that are not in `outer` and lead it are kept. */
@@ -21,12 +23,12 @@ export function linear(
   x: Node,
   inner: readonly Dimension[],
   outer: readonly Dimension[],
-  { bias, residual = false }: LinearOptions,
+  { bias, residual = false, exact = false }: LinearOptions,
 ): Node {
   const deviation = residual ? site.deviation.residual : site.deviation.inner;
   const weight = site.parameters.matrix(`${name}.weight`, outer, inner, deviation);
   const kept = x.dimensions.filter(dim => !hasDimension(inner, dim.name));
-  const product = multiplyMatrices(site.builder, x, weight, [...kept, ...outer]);
+  const product = multiplyMatrices(site.builder, x, weight, [...kept, ...outer], exact);
   if (!bias) return product;
   return mapWide(site.builder, add(operand(0), operand(1)), [
     product,

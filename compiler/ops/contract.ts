@@ -7,6 +7,8 @@ import { dot, forEachIndex, stridesAlong, zeros } from '../graph/tensor.ts';
 export interface ContractAttributes {
   /** The result's dimensions: first those of the left operand, then those of the right. */
   readonly dimensions: readonly Dimension[];
+  /** True where the operands are float32 whatever the program's products multiply: routers, whose choices rounding turns. */
+  readonly exact?: true;
 }
 
 const rows: Dimension = { name: 'rows', size: 3 };
@@ -33,10 +35,10 @@ export const contract: Primitive<ContractAttributes> = {
       throw new Error(`contract: the result has a dimension of its own in ${show()}`);
     return { dimensions, dtype: 'f32' };
   },
-  gradient({ builder, inputs: [left, right], gradient }) {
+  gradient({ builder, inputs: [left, right], attributes, gradient }) {
     return [
-      builder.apply(contract, operandsFor(left!, gradient, right!), { dimensions: left!.dimensions }),
-      builder.apply(contract, operandsFor(right!, gradient, left!), { dimensions: right!.dimensions }),
+      builder.apply(contract, operandsFor(left!, gradient, right!), { ...attributes, dimensions: left!.dimensions }),
+      builder.apply(contract, operandsFor(right!, gradient, left!), { ...attributes, dimensions: right!.dimensions }),
     ];
   },
   reference([left, right], _, result, sizes) {
@@ -83,5 +85,10 @@ function operandsFor(result: Node, gradient: Node, other: Node): [Node, Node] {
 }
 
 /** `left` times `right`, to `dimensions`: the left operand's kept dimensions, then the right's. */
-export const multiplyMatrices = (builder: Builder, left: Node, right: Node, dimensions: readonly Dimension[]): Node =>
-  builder.apply(contract, [left, right], { dimensions });
+export const multiplyMatrices = (
+  builder: Builder,
+  left: Node,
+  right: Node,
+  dimensions: readonly Dimension[],
+  exact = false,
+): Node => builder.apply(contract, [left, right], exact ? { dimensions, exact } : { dimensions });

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
+import { type ProductType, productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { Command } from './command.ts';
 
 interface Stage {
@@ -18,6 +19,7 @@ export const compile: Command = {
     name: { type: 'string', describe: 'Which model, where the file has several' },
     output: { type: 'string', alias: 'o', describe: 'The folder to write', whenAbsent: 'build/MODEL' },
     target: { type: 'string', describe: 'What to compile for', default: 'cpu' },
+    dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'What products multiply' },
     fuse: {
       type: 'boolean',
       describe: 'Fuse operations; --no-fuse makes a kernel of each',
@@ -44,6 +46,7 @@ export const compile: Command = {
     const stages: Stage[] = [];
     const { files, plan } = compiler.compile(model, {
       fuse: args.fuse as boolean,
+      dtype: args.dtype as ProductType,
       onStage: (name, milliseconds, print) => stages.push({ name, milliseconds, print }),
     });
     if (args.dump !== undefined) printStages(args.dump as string, stages);

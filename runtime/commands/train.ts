@@ -1,5 +1,6 @@
 // malc train: from a model, a text and a few numbers to a trained model in a run folder.
 import { join } from 'node:path';
+import { productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { NativeModel } from '../native.ts';
 import type { OpeningRow } from '../show/opening-table.ts';
 import type { GivenSettings, SettingName } from '../train/derive.ts';
@@ -25,6 +26,7 @@ const settingOptions: Readonly<Record<SettingName | 'epochs', Option>> = {
   beta2: advanced('shareBelowOne', 'Decay of AdamW’s second moment', '0.95'),
   seed: advanced('countOrNone', 'Seed of the first weights and of the text’s order', '1337'),
   'validation-share': advanced('shareBelowOne', 'Share of the text held out, 0 for none', '0.1'),
+  dtype: { type: 'string', choices: productTypes, describe: 'What products multiply', whenAbsent: 'f32' },
 };
 
 function setting(
@@ -102,7 +104,7 @@ export const train: Command = {
     const sampling = new Sampling(args.prompt as string, corpus.tokenizer, model.max_seq_len, settings.seed);
 
     console.log(`building the native program of ${model.name} ...`);
-    const build = await buildModel(model);
+    const build = await buildModel(model, settings.dtype);
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],

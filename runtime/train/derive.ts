@@ -37,9 +37,9 @@ export function deriveSettings(
   samplesPerEpoch: (time: number) => number,
 ): Derived {
   const automatic = new Set<SettingName>();
-  const choose = (name: SettingName, derive: () => number): number => {
+  const choose = <Name extends SettingName>(name: Name, derive: () => Settings[Name]): Settings[Name] => {
     const value = given[name] ?? saved?.[name];
-    if (value !== undefined) return value;
+    if (value !== undefined) return value as Settings[Name];
     automatic.add(name);
     return derive();
   };
@@ -68,6 +68,7 @@ export function deriveSettings(
     beta2: choose('beta2', () => 0.95),
     seed: choose('seed', () => 1337),
     'validation-share': choose('validation-share', () => VALIDATION_SHARE),
+    dtype: choose('dtype', () => 'f32'),
   };
   if (settings.warmup > steps) throw new UserError(`--warmup is ${settings.warmup} steps; the run has ${steps}`);
   return { settings, automatic };

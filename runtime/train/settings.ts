@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import type { ProductType } from '../../compiler/targets/cpu/kernel-source.ts';
 
 /** Every setting that changes a weight. Keys are option names of `malc train`. */
 export interface Settings {
@@ -23,6 +24,8 @@ export interface Settings {
   readonly beta2: number;
   readonly seed: number;
   readonly 'validation-share': number;
+  /** What products multiply. */
+  readonly dtype: ProductType;
 }
 
 /** What a run is: its settings, and hashes of what it reads. */

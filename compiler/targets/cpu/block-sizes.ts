@@ -24,3 +24,15 @@ export function attentionScratch(headDim: number, valueDim: number, drops: boole
   const statistics = 3 * queryBlock;
   return matmulScratch + operands + scores + statistics;
 }
+
+/**
+ * Floats that hold a packed right operand of bfloat16 numbers: `each` for every row, and `padding` besides, which fills
+ * the last tile. malc_packed_size_bf16 of templates/cpu/matmul_bf16.h is never more.
+ */
+export function packedBf16(columns: number): { readonly each: number; readonly padding: number } {
+  const each = (Math.ceil(columns / panelColumns) * panelColumns) / 2;
+  return { each, padding: (tileDepth - 1) * each };
+}
+
+/** Rows of the right operand in a tile: MALC_STEP of templates/cpu/matmul_bf16.h. */
+const tileDepth = 32;

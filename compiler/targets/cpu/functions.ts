@@ -9,7 +9,7 @@ import { emitAttention } from './attention.ts';
 import { emitConvolution } from './convolution.ts';
 import { emitGrouped } from './grouped.ts';
 import { countText } from './index-text.ts';
-import { type Argument, elementType, type KernelSource, type Surroundings } from './kernel-source.ts';
+import { type Argument, elementType, type KernelSource, type ProductType, type Surroundings } from './kernel-source.ts';
 import { emitMatmul } from './matmul.ts';
 import { emitRow } from './row.ts';
 import { emitScan } from './scan.ts';
@@ -83,6 +83,7 @@ export function emitFunction(
   parameters: string,
   homes: Homes,
   kernels: KernelLibrary,
+  dtype: ProductType = 'f32',
 ): FunctionSource {
   const places = new Map<Node, string>();
   for (const node of graph.inputs) places.set(node, required(homes(node.label, false), graph, node.label));
@@ -124,6 +125,7 @@ export function emitFunction(
         nameOf,
         accumulates: node => accumulated.has(node),
         comment: explainKernel(kernel, nameOf),
+        dtype,
       };
       const source = emitKernel(kernel, surroundings);
       const wanted = `${stage}_${kernelName(kernel, outputNames)}`;

@@ -18,7 +18,7 @@ import {
   shortName,
 } from './functions.ts';
 import { countText } from './index-text.ts';
-import { elementType } from './kernel-source.ts';
+import { elementType, type ProductType } from './kernel-source.ts';
 import { floatLiteral } from './scalar.ts';
 
 export interface CpuSource {
@@ -32,11 +32,15 @@ export interface CpuSource {
  * Emits the program.
  * @param lowered each of the program's graphs, by name
  */
-export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFunction>): CpuSource {
+export function emitCpu(
+  program: Program,
+  lowered: ReadonlyMap<string, LoweredFunction>,
+  dtype: ProductType,
+): CpuSource {
   const { embedding, blocks, head, modules } = program;
   const kernels = new KernelLibrary(graphsOf(program).map(graph => graph.name));
   const emit = (graph: Graph, stage: Stage, parameters: string, homes: Homes) =>
-    emitFunction(lowered.get(graph.name)!, stage.name, parameters, homes, kernels);
+    emitFunction(lowered.get(graph.name)!, stage.name, parameters, homes, kernels, dtype);
   const reads = (stage: Stage) => `const malc_run *run, const ${stage.name}_parameters *p`;
   const writes = (stage: Stage) => `${reads(stage)}, const ${stage.name}_parameters *g`;
 
@@ -76,10 +80,12 @@ export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFu
   const fields = {
     ...modelFields(program),
     grouped,
+    bf16: dtype === 'bf16',
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     training: needs(functions, lowered),
     inference: needs(forward, lowered),
+    head_tokens: headTokens(program),
   };
   const names = ['model', 'memory', ...(modules ? ['modules'] : []), 'interface'];
   const parts = names.map(part => renderTemplate(`cpu/${part}.c.hbs`, fields));
@@ -94,6 +100,7 @@ export function emitCpu(program: Program, lowered: ReadonlyMap<string, LoweredFu
       'random.h': header('random.h'),
       'runtime.h': header('runtime.h'),
       ...(grouped ? { 'grouped.h': header('grouped.h') } : {}),
+      ...(dtype === 'bf16' ? { 'matmul_bf16.h': header('matmul_bf16.h') } : {}),
     },
     functions,
     kernels: kernels.reports,
@@ -269,16 +276,29 @@ const cacheFields = ({ caches }: Pick<BlockStage, 'caches'>) =>
     })),
   );
 
+/**
+ * Positions that the head takes at once: enough that adding to its gradients is little work beside the products, and no
+ * more, as it holds the logits of so many.
+ */
+const headTokens = ({ model }: Program) => (model.vocab_size > 65536 ? 256 : 512);
+
+/** True for the functions that are called for a part of the positions at a time. */
+const takesParts = ({ name }: FunctionSource) => /head_(loss|train)$/.test(name);
+
 /** The memory that a set of functions needs while one of them runs. */
 function needs(functions: readonly FunctionSource[], lowered: ReadonlyMap<string, LoweredFunction>) {
-  const most = (growth: string) =>
-    Math.max(0, ...functions.map(({ name }) => lowered.get(name)!.plan.totals.get(growth) ?? 0));
+  const most = (growth: string, among = functions) =>
+    Math.max(0, ...among.map(({ name }) => lowered.get(name)!.plan.totals.get(growth) ?? 0));
+  const parts = functions.filter(takesParts);
+  const whole = functions.filter(source => !takesParts(source));
+  const workspaces = (among: readonly FunctionSource[]) => workspaceTexts(among.flatMap(source => source.workspaces));
   return {
     fixed: most(''),
     per_sequence: most('batch'),
     per_position: most('time'),
-    per_token: most('batch*time'),
-    workspaces: workspaceTexts(functions.flatMap(source => source.workspaces)),
+    per_token: most('batch*time', whole),
+    per_head_token: most('batch*time', parts),
+    workspaces: [...workspaces(whole), ...workspaces(parts).map(text => text.replace('tokens', 'head_tokens'))],
     scratch: Math.max(0, ...functions.map(source => source.scratch)),
   };
 }

@@ -20,6 +20,13 @@ export interface KernelSource {
   readonly arguments: readonly Argument[];
 }
 
+/**
+ * What products multiply. Everything else is float32 in any case: parameters, their gradients and moments, sums, norms,
+ * softmax, losses.
+ */
+export const productTypes = ['f32', 'bf16'] as const;
+export type ProductType = (typeof productTypes)[number];
+
 /** What an emitter needs to know about the function that a kernel belongs to. */
 export interface Surroundings {
   /** What a value is called. */
@@ -28,6 +35,7 @@ export interface Surroundings {
   accumulates(node: Node): boolean;
   /** The comment above the kernel. */
   comment: readonly string[];
+  dtype: ProductType;
 }
 
 /** The run-time sizes that a list of tensors needs, in a fixed order. */

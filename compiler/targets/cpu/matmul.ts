@@ -3,8 +3,9 @@
 import { type Dimension, hasDimension, product as productOf, sameDimensions } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulGroup, type MatmulKernel, stored } from '../../kernels/kernel.ts';
+import type { ContractAttributes } from '../../ops/contract.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
-import { blockRows, matmulScratch, panelColumns } from './block-sizes.ts';
+import { blockRows, matmulScratch, packedBf16, panelColumns } from './block-sizes.ts';
 import { columnLoops, Elements } from './elements.ts';
 import {
   type Coordinates,
@@ -37,6 +38,8 @@ interface RightOperand {
   /** The operand as it lies in memory, and in panels. */
   readonly matrix: string;
   readonly packed: string;
+  /** Ends the names of functions for products of bfloat16. */
+  readonly suffix: '' | '_bf16';
 }
 
 /** What one task of a group computes: all columns, or a run of them. */
@@ -75,7 +78,9 @@ class MatmulEmitter {
         const right = node.inputs[1]!;
         const name = this.named.get(right)!;
         const [matrix, packed] = [this.names.unique(`${name}_matrix`), this.names.unique(`${name}_packed`)];
-        this.rights.set(key, { node: right, inner: innerOf(node), columns: group.columns, matrix, packed });
+        const isRounded = surroundings.dtype === 'bf16' && !(node.attributes as ContractAttributes).exact;
+        const shape = { inner: innerOf(node), columns: group.columns };
+        this.rights.set(key, { node: right, ...shape, matrix, packed, suffix: isRounded ? '_bf16' : '' });
       }
   }
 
@@ -118,27 +123,33 @@ class MatmulEmitter {
   }
 
   private workspace(): Extent[] {
-    return [...this.rights.values()].map(({ inner, columns }) => {
+    return [...this.rights.values()].flatMap(({ inner, columns, suffix }) => {
       const { runtime, count } = extentOf(inner);
-      return { runtime, count: count * packedCount(productOf(columns.map(dim => dim.size!))) };
+      const width = productOf(columns.map(dim => dim.size!));
+      if (suffix === '') return [{ runtime, count: count * packedCount(width) }];
+      const { each, padding } = packedBf16(width);
+      return [
+        { runtime, count: count * each },
+        { runtime: [], count: padding },
+      ];
     });
   }
 
   private declareRights(writer: Writer): void {
     let from = 'workspace';
-    for (const { node, matrix, packed, inner, columns } of this.rights.values()) {
+    for (const { node, matrix, packed, inner, columns, suffix } of this.rights.values()) {
       writer.line(
         `const malc_matrix ${matrix} = ${matrixText(this.named.get(node)!, node.dimensions, inner, columns)};`,
       );
       writer.line(`float *${packed} = ${from};`);
-      from = `${packed} + malc_packed_size(${countText(inner)}, ${countText(columns)})`;
+      from = `${packed} + malc_packed_size${suffix}(${countText(inner)}, ${countText(columns)})`;
     }
   }
 
   private pack(writer: Writer, few: boolean): void {
     const body = () => {
-      for (const { matrix, packed, inner, columns } of this.rights.values())
-        writer.line(`malc_pack(${packed}, ${matrix}, ${countText(inner)}, ${countText(columns)});`);
+      for (const { matrix, packed, inner, columns, suffix } of this.rights.values())
+        writer.line(`malc_pack${suffix}(${packed}, ${matrix}, ${countText(inner)}, ${countText(columns)});`);
       writer.line('#pragma omp barrier');
     };
     if (few) writer.block('if (!few)', body);
@@ -214,15 +225,21 @@ class MatmulEmitter {
     const [left] = node.inputs as [Node];
     const inner = innerOf(node);
     const depth = countText(inner);
-    const { matrix, packed } = this.rights.get(this.rightKey(node, group))!;
+    const { matrix, packed, suffix } = this.rights.get(this.rightKey(node, group))!;
     const common = `${target}, ${stride}, ${lefts.get(left)}, rows`;
+    if (few && !add) writer.line(`if (few) malc_multiply_few(${common}, ${matrix}, ${depth}, ${column}, ${columns});`);
+    const otherwise = few && !add ? 'else ' : '';
+    if (suffix !== '') {
+      const place = `${packed}, ${depth}, ${column}, ${columns}, own, ${add}`;
+      writer.line(`${otherwise}malc_multiply_bf16(${common}, ${place});`);
+      return;
+    }
     if (add) {
       const panels = `malc_packed_panels(${packed}, ${depth}, ${column})`;
       writer.line(`malc_multiply_panels(${common}, ${panels}, ${depth}, ${columns}, own, true);`);
       return;
     }
-    if (few) writer.line(`if (few) malc_multiply_few(${common}, ${matrix}, ${depth}, ${column}, ${columns});`);
-    writer.line(`${few ? 'else ' : ''}malc_multiply(${common}, ${packed}, ${depth}, ${column}, ${columns}, own);`);
+    writer.line(`${otherwise}malc_multiply(${common}, ${packed}, ${depth}, ${column}, ${columns}, own);`);
   }
 
   /** Finishes row `r` of the tiles: the epilogue's maps, and the stores. */
@@ -314,7 +331,8 @@ class MatmulEmitter {
   }
 
   private rightKey(node: Node, group: MatmulGroup): string {
-    return `${node.inputs[1]!.id}:${group.columns.map(dim => dim.name).join()}`;
+    const { exact = false } = node.attributes as ContractAttributes;
+    return `${node.inputs[1]!.id}:${group.columns.map(dim => dim.name).join()}:${exact}`;
   }
 }
 
