@@ -137,7 +137,7 @@ test('memory that cannot be had is the machine’s lack, with the bytes', async 
   const options: NativeOptions = { maxBatch: 1, maxTime: 1, maxContext: 2 ** 52, training: false };
   const error = await rejection(() => NativeModel.open(library, options));
   assert.instance(error, MachineError);
-  assert.match(error.message, /needs 16384T \(18014398509\d+ bytes\) of memory/);
+  assert.match(error.message, /needs 16384TiB \(18014398509\d+ bytes\) of memory/);
 });
 
 test('OpenMP is told to sleep while it waits, unless the user said otherwise', async () => {

@@ -357,7 +357,8 @@ error: \`gate\` takes true or false, not 1
  --> a.mal:4:15
 3 | ffn f { }
 4 | ffn h { gate: 1 }
-  |               ^`,
+  |               ^
+help: write \`true\``,
   );
 });
 
