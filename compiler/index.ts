@@ -11,7 +11,7 @@ import type { Schedule } from './kernels/kernel.ts';
 import { compose } from './passes/compose.ts';
 import { type LoweredFunction, planMemory } from './plan/plan.ts';
 import type { KernelReport } from './targets/cpu/functions.ts';
-import { emitCpu } from './targets/cpu/index.ts';
+import { emitCpu, type ProgramLaunch } from './targets/cpu/index.ts';
 import type { ProductType } from './targets/cpu/kernel-source.ts';
 
 export interface CompileOptions {
@@ -19,6 +19,8 @@ export interface CompileOptions {
   readonly fuse?: boolean;
   /** What products multiply: float32 numbers, or these rounded to bfloat16, with float32 sums. Default f32. */
   readonly dtype?: ProductType;
+  /** Makes a program that takes the time of each launch: malc_profile_* of malc.h. */
+  readonly profile?: boolean;
   /** Checks every graph against the rules of graph/verify.ts. */
   readonly verify?: boolean;
   /** Called after each stage: for `--time` and `--dump STAGE`. */
@@ -31,6 +33,8 @@ export interface Compiled {
   readonly plan: PlanSummary;
   /** Every distinct kernel, in the order of the source. */
   readonly kernels: readonly KernelReport[];
+  /** Every launch and its work, in the order of the profile. */
+  readonly launches: readonly ProgramLaunch[];
 }
 
 /** What will be launched and kept, for plan.json. */
@@ -74,7 +78,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   const byName = new Map(lowered.map(value => [value.graph.name, value]));
   const source = stage(
     'source',
-    () => emitCpu(program, byName, options.dtype ?? 'f32'),
+    () => emitCpu(program, byName, { dtype: options.dtype ?? 'f32', profile: options.profile ?? false }),
     value => value.files['model.c']!,
   );
   const functions = source.functions.map(({ name, launches }) => ({
@@ -82,7 +86,12 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     launches,
     intermediate: Object.fromEntries(byName.get(name)!.plan.totals),
   }));
-  return { files: source.files, plan: { model: model.name, functions }, kernels: source.kernels };
+  return {
+    files: source.files,
+    plan: { model: model.name, functions },
+    kernels: source.kernels,
+    launches: source.launches,
+  };
 }
 
 const printGraphs = (graphs: readonly Graph[]): string => graphs.map(printGraph).join('\n');

@@ -63,6 +63,11 @@ const PROTOTYPES = {
     'int malc_forward(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, float *logits)',
   malc_decode:
     'int malc_decode(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, int64_t start, float *logits)',
+  malc_profile_count: 'int32_t malc_profile_count(void)',
+  malc_profile_name: 'const char *malc_profile_name(int32_t launch)',
+  malc_profile_seconds: 'double malc_profile_seconds(const malc_model *model, int32_t launch)',
+  malc_profile_calls: 'int64_t malc_profile_calls(const malc_model *model, int32_t launch)',
+  malc_profile_reset: 'void malc_profile_reset(malc_model *model)',
 };
 
 type Functions = Record<keyof typeof PROTOTYPES, NativeFunction>;
@@ -118,6 +123,14 @@ export interface StepResult {
   /** What was added to the loss besides: of routers, and of predictions further ahead. */
   readonly auxiliary: number;
   readonly scored: number;
+}
+
+/** What a profile knows of a launch. */
+export interface LaunchTime {
+  /** `FUNCTION/KERNEL`. */
+  readonly name: string;
+  readonly seconds: number;
+  readonly calls: number;
 }
 
 interface CallSize {
@@ -249,6 +262,20 @@ export class NativeModel {
     const logits = new Float32Array(size.batch * this.vocabularySize);
     await this.#call('malc_decode', tokens, size.roles ?? null, size.batch, size.time, size.start, logits);
     return logits;
+  }
+
+  /** Time and calls of each launch since the model was opened or the profile reset; none without a profile. */
+  profile(): LaunchTime[] {
+    const pointer = this.#open();
+    return Array.from({ length: this.#native.malc_profile_count() }, (_, launch) => ({
+      name: this.#native.malc_profile_name(launch),
+      seconds: this.#native.malc_profile_seconds(pointer, launch),
+      calls: Number(this.#native.malc_profile_calls(pointer, launch)),
+    }));
+  }
+
+  resetProfile(): void {
+    this.#native.malc_profile_reset(this.#open());
   }
 
   /** Frees the native memory. Afterwards every method throws, and arrays of `parameters` must not be touched. */

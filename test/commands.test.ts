@@ -42,6 +42,7 @@ commands('malc lists every command in the order of use', async () => {
     'import',
     'export',
     'verify',
+    'bench',
     'doctor',
   ];
   assert.equal(listed, expected);

@@ -1,4 +1,5 @@
 // The commands, in the order in which a user meets them.
+import { bench } from './bench.ts';
 import { check } from './check.ts';
 import type { Command } from './command.ts';
 import { compile } from './compile.ts';
@@ -27,5 +28,6 @@ export const commands: readonly Command[] = [
   importModel,
   exportModel,
   verify,
+  bench,
   doctor,
 ];

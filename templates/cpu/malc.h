@@ -93,6 +93,16 @@ int malc_forward(malc_model *model, const int32_t *tokens, const int32_t *roles,
 int malc_decode(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time,
                 int64_t start, float *logits);
 
+/* The profile of a program that was compiled with one: seconds and calls of each launch of each function, as
+ * "FUNCTION/KERNEL", since the model was created or the profile reset. A step clears gradients, prepares each micro-batch,
+ * takes the norm and updates the weights besides: "step/...". Without a profile the count is 0, and no clock is read. */
+int32_t malc_profile_count(void);
+/* Null where there is no such launch. */
+const char *malc_profile_name(int32_t launch);
+double malc_profile_seconds(const malc_model *model, int32_t launch);
+int64_t malc_profile_calls(const malc_model *model, int32_t launch);
+void malc_profile_reset(malc_model *model);
+
 #ifdef __cplusplus
 }
 #endif

@@ -5,6 +5,7 @@ import { explainKernel } from '../../kernels/explain.ts';
 import type { Kernel } from '../../kernels/kernel.ts';
 import type { Extent } from '../../plan/extent.ts';
 import { type LoweredFunction, outputsInPlace } from '../../plan/plan.ts';
+import { addWork, type Work, workOf, workOfCopy } from '../../plan/work.ts';
 import { emitAttention } from './attention.ts';
 import { emitConvolution } from './convolution.ts';
 import { emitGrouped } from './grouped.ts';
@@ -47,15 +48,30 @@ export interface KernelReport {
   readonly source: string;
 }
 
-/** Collects the kernels of a program's functions. */
+/** A kernel in a function that launches it: what a profile has a line for, and `malc bench` knows the work of. */
+export interface LaunchReport {
+  /** `FUNCTION/KERNEL`. */
+  readonly name: string;
+  readonly function: string;
+  readonly kernel: string;
+  /** How often one run of the function launches it, and the work of all these launches together. */
+  readonly count: number;
+  readonly work: Work;
+}
+
+/** Collects the kernels of a program's functions, and who launches them. */
 export class KernelLibrary {
   private readonly reserved: ReadonlySet<string>;
   private readonly names = new Names();
   private readonly byText = new Map<string, KernelReport>();
+  private readonly launched = new Map<string, LaunchReport>();
+  /** Whether the program takes the time of its launches. */
+  readonly profile: boolean;
 
   /** @param reserved names of functions that no kernel may take */
-  constructor(reserved: readonly string[]) {
+  constructor(reserved: readonly string[], profile = false) {
     this.reserved = new Set(reserved);
+    this.profile = profile;
   }
 
   /** The name of this kernel's function; an equal kernel of an earlier function serves again. */
@@ -65,6 +81,25 @@ export class KernelLibrary {
     const name = this.names.unique(this.reserved.has(wanted) ? `${wanted}_kernel` : wanted);
     this.byText.set(text, { name, kind, explanation, source: withName(text, name) });
     return name;
+  }
+
+  /** Notes a launch; returns its number in the profile, the same for all launches of a kernel in one function. */
+  launch(functionName: string, kernel: string, work: Work): number {
+    const name = `${functionName}/${kernel}`;
+    const known = this.launched.get(name);
+    const count = (known?.count ?? 0) + 1;
+    this.launched.set(name, {
+      name,
+      function: functionName,
+      kernel,
+      count,
+      work: known ? addWork(known.work, work) : work,
+    });
+    return [...this.launched.keys()].indexOf(name);
+  }
+
+  get launches(): LaunchReport[] {
+    return [...this.launched.values()];
   }
 
   get reports(): KernelReport[] {
@@ -108,6 +143,11 @@ export function emitFunction(
   let scratch = 0;
   const locals = new Names();
   for (const [name] of parameters.matchAll(/\w+(?=,|$)/g)) locals.unique(name);
+  /** Says whose the time since the last lap is. */
+  const lap = (kernel: string, work: Work) => {
+    const number = kernels.launch(graph.name, kernel, work);
+    if (kernels.profile) writer.line(`malc_lap(run->watch, ${number});`);
+  };
   writer.block(`static void ${graph.name}(${parameters})`, () => {
     for (const [node, { growth, offset }] of plan.placements) {
       const { pointer, positions } = growths[growth]!;
@@ -118,6 +158,7 @@ export function emitFunction(
       writer.line(`${type} *const ${name} = ${cast}${cast === '' ? pointer + shift : `(${pointer}${shift})`};`);
       places.set(node, name);
     }
+    if (kernels.profile) writer.line('malc_start(run->watch);');
     for (const kernel of schedule.kernels) {
       const names = nameValues(kernel, outputNames);
       const nameOf = (node: Node) => names.get(node)!;
@@ -136,11 +177,13 @@ export function emitFunction(
         if (argument.kind === 'scratch') scratch = Math.max(scratch, argument.floats);
       }
       writer.line(`${name}(${source.arguments.flatMap(argument => argumentText(argument, places)).join(', ')});`);
+      lap(name, workOf(kernel, surroundings.accumulates));
     }
     for (const { from, to, accumulate } of copies) {
       const count = countText(from.dimensions).replace(/\b(batch|time)\b/g, 'run->$1');
       if (accumulate) writer.line(`for (int64_t i = 0; i < ${count}; i++) ${to}[i] += ${places.get(from)}[i];`);
       else writer.line(`memcpy(${to}, ${places.get(from)}, (size_t)(${count}) * sizeof(float));`);
+      lap('copies', workOfCopy(from, accumulate));
     }
   });
   return { name: graph.name, text: writer.toString(), launches, workspaces, scratch };

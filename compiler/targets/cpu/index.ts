@@ -15,10 +15,12 @@ import {
   type Homes,
   KernelLibrary,
   type KernelReport,
+  type LaunchReport,
   shortName,
 } from './functions.ts';
 import { countText } from './index-text.ts';
 import { elementType, type ProductType } from './kernel-source.ts';
+import { stepLaunches } from './profile.ts';
 import { floatLiteral } from './scalar.ts';
 
 export interface CpuSource {
@@ -26,6 +28,21 @@ export interface CpuSource {
   readonly files: Readonly<Record<string, string>>;
   readonly functions: readonly FunctionSource[];
   readonly kernels: readonly KernelReport[];
+  /** In the order of the profile of a program that has one. */
+  readonly launches: readonly ProgramLaunch[];
+}
+
+/** A launch of the program. The function `step` stands for what a step does besides calling functions. */
+export interface ProgramLaunch extends LaunchReport {
+  /** Positions that one run of the function takes at most; null where it takes all of the call. */
+  readonly part: number | null;
+}
+
+export interface CpuOptions {
+  /** What products multiply. */
+  readonly dtype: ProductType;
+  /** Whether the program takes the time of its launches. */
+  readonly profile: boolean;
 }
 
 /**
@@ -35,10 +52,13 @@ export interface CpuSource {
 export function emitCpu(
   program: Program,
   lowered: ReadonlyMap<string, LoweredFunction>,
-  dtype: ProductType,
+  { dtype, profile }: CpuOptions,
 ): CpuSource {
   const { embedding, blocks, head, modules } = program;
-  const kernels = new KernelLibrary(graphsOf(program).map(graph => graph.name));
+  const kernels = new KernelLibrary(
+    graphsOf(program).map(graph => graph.name),
+    profile,
+  );
   const emit = (graph: Graph, stage: Stage, parameters: string, homes: Homes) =>
     emitFunction(lowered.get(graph.name)!, stage.name, parameters, homes, kernels, dtype);
   const reads = (stage: Stage) => `const malc_run *run, const ${stage.name}_parameters *p`;
@@ -76,6 +96,7 @@ export function emitCpu(
     emit(embedding.backward, embedding, `${writes(embedding)}, const float *y_gradient`, homes(embedding)),
   ];
   const functions = [...forward, ...backward];
+  const step = stepLaunches(program, kernels);
   const grouped = kernels.reports.some(({ kind }) => groupedKinds.has(kind));
   const fields = {
     ...modelFields(program),
@@ -86,8 +107,10 @@ export function emitCpu(
     training: needs(functions, lowered),
     inference: needs(forward, lowered),
     head_tokens: headTokens(program),
+    profile: profile ? { ...step, names: kernels.launches.map(({ name }) => name) } : null,
+    launch_count: kernels.launches.length,
   };
-  const names = ['model', 'memory', ...(modules ? ['modules'] : []), 'interface'];
+  const names = ['model', 'memory', ...(modules ? ['modules'] : []), 'interface', 'profile'];
   const parts = names.map(part => renderTemplate(`cpu/${part}.c.hbs`, fields));
 
   const header = (file: string) => readPackageFile(`templates/cpu/${file}`);
@@ -101,9 +124,14 @@ export function emitCpu(
       'runtime.h': header('runtime.h'),
       ...(grouped ? { 'grouped.h': header('grouped.h') } : {}),
       ...(dtype === 'bf16' ? { 'matmul_bf16.h': header('matmul_bf16.h') } : {}),
+      ...(profile ? { 'profile.h': header('profile.h') } : {}),
     },
     functions,
     kernels: kernels.reports,
+    launches: kernels.launches.map(launch => ({
+      ...launch,
+      part: takesParts({ name: launch.function }) ? headTokens(program) : null,
+    })),
   };
 }
 
@@ -283,7 +311,7 @@ const cacheFields = ({ caches }: Pick<BlockStage, 'caches'>) =>
 const headTokens = ({ model }: Program) => (model.vocab_size > 65536 ? 256 : 512);
 
 /** True for the functions that are called for a part of the positions at a time. */
-const takesParts = ({ name }: FunctionSource) => /head_(loss|train)$/.test(name);
+const takesParts = ({ name }: Pick<FunctionSource, 'name'>) => /head_(loss|train)$/.test(name);
 
 /** The memory that a set of functions needs while one of them runs. */
 function needs(functions: readonly FunctionSource[], lowered: ReadonlyMap<string, LoweredFunction>) {

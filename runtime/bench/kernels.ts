@@ -1,0 +1,150 @@
+// Every launch of a training step: its time, its work, and the time that this machine's ceilings would allow for it.
+import type { Model } from '../../compiler/check/model.ts';
+import { compile } from '../../compiler/index.ts';
+import { amount } from '../../compiler/plan/work.ts';
+import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
+import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
+import { buildCached } from '../cache.ts';
+import { type LaunchTime, NativeModel } from '../native.ts';
+import { type Ceilings, measureCeilings, memorySeconds } from './ceilings.ts';
+import { type Measurement, summarize } from './measurement.ts';
+import { type StepSize, stepper, warmUp } from './workload.ts';
+
+/** A kernel in a step: all its launches together. Numbers are those of one step. */
+export interface KernelRow {
+  readonly name: string;
+  /** The functions that launch it. */
+  readonly functions: readonly string[];
+  readonly calls: number;
+  readonly seconds: number;
+  /** Over the steps that count. */
+  readonly range: Measurement;
+  readonly operations: number;
+  readonly bytes: number;
+  /** What the ceilings allow: the longer of the times for its operations and for its bytes. */
+  readonly needed: number;
+  readonly bound: 'arithmetic' | 'memory';
+}
+
+export interface KernelsResult {
+  readonly ceilings: Ceilings;
+  /** The slowest first. */
+  readonly rows: readonly KernelRow[];
+  /** Seconds of a step, and of that what no launch took: calls, and what of the step is not launched. */
+  readonly step: Measurement;
+  readonly stepSeconds: number;
+  readonly outside: number;
+  /** Steps that were measured, and the quieter ones among them, which count. */
+  readonly steps: number;
+  readonly counted: number;
+}
+
+export interface KernelsRequest extends StepSize {
+  readonly model: Model;
+  readonly threads: number;
+  /** Absent: as many as take some seconds. */
+  readonly steps?: number | undefined;
+}
+
+const SECONDS = 5;
+const FEWEST_STEPS = 6;
+
+/** One measured step. */
+interface Sample {
+  readonly seconds: number;
+  readonly profile: readonly LaunchTime[];
+}
+
+/**
+ * Measures the ceilings and then the launches of training steps. The half of the steps that were quicker counts: another
+ * process that takes the cores for a moment is no property of a kernel. Their mean is shown, so that rows add up.
+ */
+export async function benchKernels(request: KernelsRequest, compiler: Compiler): Promise<KernelsResult> {
+  const { model, batch, time, threads } = request;
+  const { files, launches } = compile(model, { profile: true });
+  const { libraryPath } = await buildCached(files, compiler);
+  const ceilings = await measureCeilings(compiler, threads);
+  const native = NativeModel.open(libraryPath, {
+    maxBatch: batch,
+    maxTime: time,
+    maxContext: 0,
+    training: true,
+    threads,
+  });
+  try {
+    await native.initialize(1);
+    const step = stepper(native, { batch, time });
+    const typical = await warmUp(step);
+    const steps = request.steps ?? Math.max(FEWEST_STEPS, Math.ceil(SECONDS / typical));
+    const samples: Sample[] = [];
+    for (let n = 0; n < steps; n++) {
+      native.resetProfile();
+      const seconds = await step();
+      samples.push({ seconds, profile: native.profile() });
+    }
+    const counted = samples.toSorted((a, b) => a.seconds - b.seconds).slice(0, Math.ceil(steps / 2));
+    const stepSeconds = meanOf(counted.map(({ seconds }) => seconds));
+    const rows = rowsOf(counted, launches, { batch, time }, ceilings);
+    return {
+      ceilings,
+      rows,
+      step: summarize(counted.map(({ seconds }) => seconds)),
+      stepSeconds,
+      outside: stepSeconds - rows.reduce((sum, { seconds }) => sum + seconds, 0),
+      steps,
+      counted: counted.length,
+    };
+  } finally {
+    native.close();
+  }
+}
+
+const meanOf = (numbers: readonly number[]) => numbers.reduce((a, b) => a + b, 0) / numbers.length;
+
+/**
+ * One row for each kernel, whichever functions launch it. Profiles have the launches in the compiler's order.
+ * @param samples profiles of a step each
+ */
+export function rowsOf(
+  samples: readonly Pick<Sample, 'profile'>[],
+  launches: readonly ProgramLaunch[],
+  size: StepSize,
+  ceilings: Ceilings,
+): KernelRow[] {
+  const kernels = new Map<string, number[]>();
+  for (const [index, { name, kernel }] of launches.entries()) {
+    const { name: measured, calls } = samples[0]!.profile[index]!;
+    if (name !== measured) throw new Error(`the profile has ${measured} where the compiler says ${name}`);
+    if (calls > 0) kernels.set(kernel, [...(kernels.get(kernel) ?? []), index]);
+  }
+  const rows = [...kernels].map(([name, places]): KernelRow => {
+    const seconds = samples.map(({ profile }) => places.reduce((sum, place) => sum + profile[place]!.seconds, 0));
+    const timed = places.map(place => ({ launch: launches[place]!, calls: samples[0]!.profile[place]!.calls }));
+    const sum = (of: (timed: { launch: ProgramLaunch; calls: number }) => number) =>
+      timed.reduce((total, each) => total + of(each), 0);
+    const sizes = { batch: size.batch, time: size.time };
+    const operations = sum(each => amount(each.launch.work.operations, sizes) * runsOf(each, size));
+    const reads = sum(each => amount(each.launch.work.reads, sizes) * runsOf(each, size));
+    const writes = sum(each => amount(each.launch.work.writes, sizes) * runsOf(each, size));
+    const forOperations = operations / ceilings.float32;
+    const forBytes = memorySeconds(ceilings, reads, writes);
+    return {
+      name,
+      functions: timed.map(({ launch }) => launch.function),
+      calls: sum(each => each.calls),
+      seconds: meanOf(seconds),
+      range: summarize(seconds),
+      operations,
+      bytes: reads + writes,
+      needed: Math.max(forOperations, forBytes),
+      bound: forOperations > forBytes ? 'arithmetic' : 'memory',
+    };
+  });
+  return rows.sort((a, b) => b.seconds - a.seconds);
+}
+
+/** How often the function ran over all positions: what takes a part of them at a time runs once for all parts. */
+function runsOf({ launch, calls }: { launch: ProgramLaunch; calls: number }, { batch, time }: StepSize): number {
+  const parts = launch.part === null ? 1 : Math.ceil((batch * time) / launch.part);
+  return calls / launch.count / parts;
+}
