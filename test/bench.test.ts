@@ -155,7 +155,7 @@ test('steps by turns: every configuration is measured', async () => {
     { model, batch: 1, time: 4 },
     { model, batch: 2, time: 16 },
   ];
-  const results = await benchSteps({ configurations, threads: 1, repeats: 2, steps: 1 }, compiler);
+  const results = await benchSteps({ configurations, dtype: 'f32', threads: 1, repeats: 2, steps: 1 }, compiler);
   assert.is(results.length, 2);
   for (const { tokensPerSecond, memoryBytes, buildSeconds, compileSeconds } of results) {
     assert.ok(tokensPerSecond.low > 0 && tokensPerSecond.low <= tokensPerSecond.high);
@@ -237,7 +237,7 @@ test('bench kernels: a table, JSON, and a line of history', async () => {
   const { status, stdout, stderr } = await run('bench kernels -m small.mal -b 2 --seq-len 8 --steps 2 --json');
   assert.is(status, 0, stderr);
   const found = JSON.parse(stdout);
-  assert.equal(found.configuration, { model: 'small', batch: 2, time: 8 });
+  assert.equal(found.configuration, { model: 'small', batch: 2, time: 8, dtype: 'f32' });
   assert.equal(found.steps, { measured: 2, counted: 1 });
   for (const name of ['float32', 'read', 'copy', 'update']) assert.ok(found.ceilings[name] > 0, name);
   const shares = found.kernels.reduce((sum: number, kernel: { share: number }) => sum + kernel.share, 0);

@@ -3,6 +3,7 @@ import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
 import { amount } from '../../compiler/plan/work.ts';
 import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
+import type { ProductType } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { buildCached } from '../cache.ts';
 import { type LaunchTime, NativeModel } from '../native.ts';
@@ -41,6 +42,8 @@ export interface KernelsResult {
 
 export interface KernelsRequest extends StepSize {
   readonly model: Model;
+  /** What products multiply. */
+  readonly dtype: ProductType;
   readonly threads: number;
   /** Absent: as many as take some seconds. */
   readonly steps?: number | undefined;
@@ -60,8 +63,8 @@ interface Sample {
  * process that takes the cores for a moment is no property of a kernel. Their mean is shown, so that rows add up.
  */
 export async function benchKernels(request: KernelsRequest, compiler: Compiler): Promise<KernelsResult> {
-  const { model, batch, time, threads } = request;
-  const { files, launches } = compile(model, { profile: true });
+  const { model, batch, time, dtype, threads } = request;
+  const { files, launches } = compile(model, { dtype, profile: true });
   const { libraryPath } = await buildCached(files, compiler);
   const ceilings = await measureCeilings(compiler, threads);
   const native = NativeModel.open(libraryPath, {

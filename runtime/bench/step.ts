@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { flopsPerToken } from '../../compiler/check/cost.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
+import type { ProductType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { buildLibrary, type Compiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { NativeModel } from '../native.ts';
 import { type Measurement, summarize } from './measurement.ts';
@@ -28,6 +29,8 @@ export interface StepResult {
 
 export interface StepsRequest {
   readonly configurations: readonly StepConfiguration[];
+  /** What products multiply. */
+  readonly dtype: ProductType;
   readonly threads: number;
   readonly repeats: number;
   /** In each repeat; absent: as many as take some seconds. */
@@ -45,14 +48,15 @@ interface Built {
 
 /** Each repeat runs every configuration, so that heat and neighbours hurt all alike. */
 export async function benchSteps(request: StepsRequest, compiler: Compiler): Promise<StepResult[]> {
-  const { configurations, threads } = request;
+  const { configurations, dtype, threads } = request;
   const folder = await mkdtemp(join(tmpdir(), 'malc-bench-'));
   const opened: { configuration: StepConfiguration; native: NativeModel; built: Built }[] = [];
   try {
     const libraries = new Map<Model, Built>();
     for (const configuration of configurations) {
       const { model, batch, time } = configuration;
-      const built = libraries.get(model) ?? (await build(model, await mkdtemp(join(folder, 'build-')), compiler));
+      const built =
+        libraries.get(model) ?? (await build(model, dtype, await mkdtemp(join(folder, 'build-')), compiler));
       libraries.set(model, built);
       const options = { maxBatch: batch, maxTime: time, maxContext: 0, training: true, threads };
       opened.push({ configuration, built, native: NativeModel.open(built.library, options) });
@@ -86,9 +90,9 @@ export async function benchSteps(request: StepsRequest, compiler: Compiler): Pro
 }
 
 /** Builds a library in a folder of its own, whatever the cache holds. */
-async function build(model: Model, folder: string, compiler: Compiler): Promise<Built> {
+async function build(model: Model, dtype: ProductType, folder: string, compiler: Compiler): Promise<Built> {
   const began = performance.now();
-  const { files } = compile(model);
+  const { files } = compile(model, { dtype });
   const compiled = performance.now();
   for (const [file, text] of Object.entries(files)) await writeFile(join(folder, file), text);
   const library = join(folder, 'model.so');

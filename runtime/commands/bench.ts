@@ -2,6 +2,7 @@
 
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import { type ProductType, productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
 import type { BenchName, BenchRecord, Change, Circumstances, Result } from '../bench/history.ts';
 import type { Measurement } from '../bench/measurement.ts';
@@ -20,6 +21,7 @@ const ownOptions: Readonly<Record<string, readonly BenchName[]>> = {
   'batch-size': ['kernels', 'decode'],
   'seq-len': ['kernels'],
   steps: ['kernels', 'step'],
+  dtype: ['kernels', 'step'],
   config: ['step'],
   repeats: ['step', 'decode'],
   prompt: ['decode'],
@@ -70,6 +72,7 @@ export const bench: Command = {
       describe: 'decode: tokens after it',
       whenAbsent: `${usual.tokens}, or what room is left`,
     },
+    dtype: { type: 'string', choices: productTypes, describe: 'What products multiply', whenAbsent: 'f32' },
     compare: {
       type: 'boolean',
       describe: 'Shows what moved since this was measured last on this machine',
@@ -203,13 +206,14 @@ async function prepareKernels(args: Arguments): Promise<Measure> {
   const model = await readNamed(args.model as string, args.name as string | undefined);
   const batch = (args['batch-size'] as number | undefined) ?? 1;
   const time = (args['seq-len'] as number | undefined) ?? Math.min(usual.sequence, model.max_seq_len);
+  const dtype = (args.dtype as ProductType | undefined) ?? 'f32';
   requireRoom(model, time, '--seq-len');
   return async (compiler, common) => {
     const { benchKernels } = await import('../bench/kernels.ts');
     const { describeCeilings, kernelTable } = await import('../show/bench-tables.ts');
     const steps = args.steps as number | undefined;
-    const result = await benchKernels({ model, batch, time, threads: common.threads, steps }, compiler);
-    const configuration = { model: model.name, batch, time };
+    const result = await benchKernels({ model, batch, time, dtype, threads: common.threads, steps }, compiler);
+    const configuration = { model: model.name, batch, time, dtype };
     const timed = [...result.rows.map(row => [row.name, row.range] as const), ['step', result.step] as const];
     const results = Object.fromEntries(timed.map(([name, range]) => [name, inUnit('ms', range, 1e3)]));
     const { ceilings, stepSeconds, outside, counted } = result;
@@ -239,6 +243,7 @@ async function prepareKernels(args: Arguments): Promise<Measure> {
 async function prepareSteps(args: Arguments): Promise<Measure> {
   const configurations: StepConfiguration[] = [];
   const models = new Map<string, Model>();
+  const dtype = (args.dtype as ProductType | undefined) ?? 'f32';
   for (const text of (args.config as string[] | undefined) ?? usualConfigurations)
     configurations.push(await readConfiguration(text, models));
   return async (compiler, common) => {
@@ -249,6 +254,7 @@ async function prepareSteps(args: Arguments): Promise<Measure> {
     const results = await benchSteps(
       {
         configurations,
+        dtype,
         threads: common.threads,
         repeats: (args.repeats as number | undefined) ?? usual.repeats,
         steps: args.steps as number | undefined,
@@ -256,7 +262,7 @@ async function prepareSteps(args: Arguments): Promise<Measure> {
       compiler,
     );
     const named = results.map(({ configuration: { model, batch, time }, ...rest }) => ({
-      configuration: { model: model.name, batch, time },
+      configuration: { model: model.name, batch, time, dtype },
       ...rest,
     }));
     return {
