@@ -67,7 +67,7 @@ function route(
   origin: string,
 ): Routing {
   const { builder } = site;
-  const called = (label: string, build: () => Node) => builder.within(label, origin, build);
+  const called = <T>(label: string, build: () => T): T => builder.within(label, origin, build);
   const logits = called('router_logits', () =>
     linear(site, 'mlp.gate', x, [hidden], [experts], { bias: false, exact: true }),
   );
@@ -138,7 +138,7 @@ function balance(
   experts: Dimension,
   { logits, scores, index }: Routed,
   origin: string,
-): Node {
+): void {
   const { builder } = site;
   const perToken = logits.dimensions;
   /** Sums of a map over all tokens. */
@@ -166,5 +166,4 @@ function balance(
     const square = multiply(multiply(operand(0), operand(0)), multiply(constant(moe.z_loss_weight), operand(1)));
     site.auxiliary.push(sumMap(builder, normalizer.dimensions, square, [normalizer, share], []));
   }
-  return index;
 }
