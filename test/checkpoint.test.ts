@@ -22,6 +22,7 @@ import { findCheckpoint, RunFolder } from '../runtime/train/run-folder.ts';
 import { requireSameRun } from '../runtime/train/settings.ts';
 import { openBigram } from './fixtures/bigram.ts';
 import { bigramModel, settings } from './fixtures/bigram-run.ts';
+import { plainAttention } from './fixtures/plain-attention.ts';
 import { userError } from './fixtures/user-error.ts';
 
 const test = suite('checkpoint');
@@ -158,24 +159,7 @@ test('a checkpoint is found by its run, by itself and by its role', async () => 
 const block = {
   name: 'block',
   attention: {
-    num_heads: 4,
-    num_kv_heads: 2,
-    head_dim: 16,
-    value_head_dim: 16,
-    latent: null,
-    qkv_bias: false,
-    output_bias: false,
-    causal: true,
-    window_size: null,
-    dropout: 0,
-    sinks: false,
-    scale: null,
-    qk_norm: null,
-    qk_norm_over: 'head',
-    output_gate: false,
-    softcap: null,
-    score: null,
-    mask: null,
+    ...plainAttention(4, 2, 16),
     position_encoding: { kind: 'rope', theta: 10000, dims: 16, interleaved: false, scaling: null },
     origin: 'm.mal:1',
   },

@@ -12,6 +12,7 @@ import { constant, operand, type Scalar } from '../compiler/scalar/expression.ts
 import { parse } from '../compiler/syntax/parse.ts';
 import type { FormulaDefinition } from '../compiler/syntax/syntax.ts';
 import { pairFunctions } from '../compiler/targets/cpu/attention-pairs.ts';
+import { plainAttention } from './fixtures/plain-attention.ts';
 
 const test = suite('scores');
 
@@ -26,28 +27,7 @@ const formulas = parse(
 const library = new Map(formulas.map(formula => [formula.name, formula]));
 const site = new Site(library, { init: { std: 0.02, residual_scale: true }, layers: [0] } as unknown as Model);
 
-const plain: Attention = {
-  num_heads: 8,
-  num_kv_heads: 8,
-  head_dim: 4,
-  value_head_dim: 4,
-  latent: null,
-  qkv_bias: false,
-  output_bias: false,
-  causal: true,
-  window_size: null,
-  dropout: 0,
-  sinks: false,
-  scale: null,
-  qk_norm: null,
-  qk_norm_over: 'head',
-  output_gate: false,
-  softcap: null,
-  score: null,
-  mask: null,
-  position_encoding: { kind: 'none' },
-  origin: '',
-};
+const plain = plainAttention(8, 8, 4);
 const alibi = (heads: number, slopes: 'fixed' | 'learned' = 'fixed'): Attention => ({
   ...plain,
   num_heads: heads,

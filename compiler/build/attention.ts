@@ -7,6 +7,7 @@ import { mapWide } from '../ops/map.ts';
 import { apply, multiply, operand } from '../scalar/expression.ts';
 import type { Decoding } from './decoding.ts';
 import { linear, normalise } from './layers.ts';
+import { zeros } from './parameters.ts';
 import { type RotaryTables, rotate } from './positions.ts';
 import { alibiSlopes, maskOf, scoreOf } from './scores.ts';
 import type { Site } from './site.ts';
@@ -66,8 +67,7 @@ export function mix(
   const mask = maskOf(site, settings);
   const further: [AttentionExtra, readonly Node[]][] = [];
   if (decoding) further.push(['start', [decoding.start]]);
-  if (settings.sinks)
-    further.push(['sinks', [parameters.vector('self_attn.sinks', [heads], { kind: 'cycle', values: [0] })]]);
+  if (settings.sinks) further.push(['sinks', [parameters.vector('self_attn.sinks', [heads], zeros)]]);
   if (encoding.kind === 'alibi' && encoding.slopes === 'learned') {
     const values = alibiSlopes(count);
     further.push(['slopes', [parameters.vector('self_attn.alibi_slopes', [heads], { kind: 'cycle', values })]]);

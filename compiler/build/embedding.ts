@@ -5,8 +5,8 @@ import { gradientsAsOutputs } from '../grad/split.ts';
 import { dimension } from '../graph/dimension.ts';
 import { makeGraph, type Node } from '../graph/graph.ts';
 import { gatherRows } from '../ops/gather.ts';
-import { mapOver, mapWide } from '../ops/map.ts';
-import { add, apply, constant, multiply, operand, select } from '../scalar/expression.ts';
+import { mapOver, mapWide, plus } from '../ops/map.ts';
+import { apply, constant, multiply, operand, select } from '../scalar/expression.ts';
 import { dropout } from './dropout.ts';
 import { normalise } from './layers.ts';
 import { addSinusoids, rotaryTables } from './positions.ts';
@@ -37,18 +37,17 @@ function embed({ model, hidden, vocabulary }: Common, site: Site): Node {
   const { scale, learned_positions: learned, sinusoidal_positions: sinusoidal, norm, ...rest } = model.embeddings;
   const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [hidden], deviation.inner);
   let x = embeddedTokens(site, table, rest.untrained_token);
-  const join = (rows: Node) => mapOver(builder, x.dimensions, add(operand(0), operand(1)), [x, rows]);
   if (scale !== null) x = mapWide(builder, multiply(operand(0), constant(scale)), [x]);
   if (rest.role_embeddings !== null) {
     // One vector for each role of a message's tokens (Wu et al. 2024, arXiv:2410.09102).
     const role = dimension('role', rest.role_embeddings);
     const rows = parameters.matrix('model.embed_roles.weight', [role], [hidden], deviation.inner);
-    x = join(gatherRows(builder, rows, site.shared('roles')));
+    x = plus(builder, x, gatherRows(builder, rows, site.shared('roles')));
   }
   if (learned !== null) {
     const position = dimension('position', learned);
     const rows = parameters.matrix('model.embed_positions.weight', [position], [hidden], deviation.inner);
-    x = join(gatherRows(builder, rows, site.shared('positions')));
+    x = plus(builder, x, gatherRows(builder, rows, site.shared('positions')));
   }
   if (sinusoidal) x = addSinusoids(builder, x, site.shared('start'), hidden);
   return dropout(site, normalise(site, 'model.embed_norm', x, norm, [hidden]), rest.dropout);

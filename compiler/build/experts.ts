@@ -5,22 +5,13 @@ import { type Dimension, dimension, hasDimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
 import { gatherRows } from '../ops/gather.ts';
 import { multiplyGrouped } from '../ops/grouped.ts';
-import { mapWide, sumMap } from '../ops/map.ts';
+import { mapWide, plus, sumMap } from '../ops/map.ts';
 import { chooseGreatest } from '../ops/top-k.ts';
 import { withinCapacity } from '../ops/within-capacity.ts';
-import {
-  add,
-  apply,
-  constant,
-  coordinate,
-  divide,
-  multiply,
-  operand,
-  type Scalar,
-  select,
-} from '../scalar/expression.ts';
+import { apply, constant, coordinate, divide, multiply, operand, type Scalar, select } from '../scalar/expression.ts';
 import { activated } from './feed-forward.ts';
 import { applyFormula, linear } from './layers.ts';
+import { zeros } from './parameters.ts';
 import type { Site } from './site.ts';
 
 /** The experts' share of a feed-forward network, back in the stream. */
@@ -38,8 +29,8 @@ export function buildExperts(site: Site, ffn: FeedForward, moe: MixtureOfExperts
     const matrices = site.parameters.matrices(`${name}.weight`, experts, [to], [from], deviation);
     const product = multiplyGrouped(builder, values, matrices, index);
     if (!ffn.bias) return product;
-    const biases = site.parameters.vector(`${name}.bias`, [experts, to], { kind: 'cycle', values: [0] });
-    return mapWide(builder, add(operand(0), operand(1)), [product, gatherRows(builder, biases, index)]);
+    const biases = site.parameters.vector(`${name}.bias`, [experts, to], zeros);
+    return plus(builder, product, gatherRows(builder, biases, index));
   };
   const { inner: deviation, residual } = site.deviation;
   const inner = activated(site, ffn, (label, part) =>
@@ -98,7 +89,7 @@ function route(
 function selectionScores(site: Site, moe: MixtureOfExperts, experts: Dimension, scores: Node): Node {
   if (moe.balance.kind !== 'aux_free') return scores;
   const bias = site.parameters.balanced('mlp.gate.e_score_correction_bias', [experts], moe.balance.rate);
-  return mapWide(site.builder, add(operand(0), operand(1)), [scores, bias]);
+  return plus(site.builder, scores, bias);
 }
 
 /** The operand where the position along `experts` is one of the chosen, else 0. */

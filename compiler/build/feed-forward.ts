@@ -2,8 +2,8 @@
 import type { FeedForward } from '../check/model.ts';
 import { type Dimension, dimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
-import { mapWide } from '../ops/map.ts';
-import { add, multiply, operand } from '../scalar/expression.ts';
+import { mapWide, plus } from '../ops/map.ts';
+import { multiply, operand } from '../scalar/expression.ts';
 import { dropout } from './dropout.ts';
 import { buildExperts } from './experts.ts';
 import { applyFormula, linear } from './layers.ts';
@@ -17,9 +17,7 @@ export function buildFeedForward(site: Site, ffn: FeedForward, x: Node, hidden: 
   if (count === 0) return routed;
   // Experts that every token passes are one network as wide as they are together.
   const shared = network(site, ffn, 'mlp.shared_experts', count * ffn.hidden_dim, x, hidden);
-  return site.builder.within('experts_output', ffn.origin, () =>
-    mapWide(site.builder, add(operand(0), operand(1)), [routed, shared]),
-  );
+  return site.builder.within('experts_output', ffn.origin, () => plus(site.builder, routed, shared));
 }
 
 function network(site: Site, ffn: FeedForward, name: string, size: number, x: Node, hidden: Dimension): Node {

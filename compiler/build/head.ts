@@ -3,11 +3,12 @@ import { differentiate } from '../grad/differentiate.ts';
 import { gradientsAsOutputs } from '../grad/split.ts';
 import { batch, time } from '../graph/dimension.ts';
 import { makeGraph, type Node } from '../graph/graph.ts';
-import { mapOver, mapWide } from '../ops/map.ts';
+import { mapOver, mapWide, plus } from '../ops/map.ts';
 import { sum } from '../ops/reduce.ts';
-import { add, apply, constant, multiply, operand, select } from '../scalar/expression.ts';
+import { apply, constant, multiply, operand, select } from '../scalar/expression.ts';
 import { streamDimensions } from './block.ts';
 import { applyFormula, linear, normalise } from './layers.ts';
+import { zeros } from './parameters.ts';
 import { Site } from './site.ts';
 import { type Common, type HeadStage, output } from './stage.ts';
 
@@ -47,11 +48,7 @@ function buildLogits({ model, hidden, vocabulary }: Common, site: Site, x: Node)
   // A tied head multiplies by the embedding itself, under the embedding's name.
   const name = model.embeddings.tie_weights ? 'model.embed_tokens' : 'lm_head';
   let logits = linear(site, name, x, [hidden], [vocabulary], { bias: false });
-  if (bias)
-    logits = mapWide(builder, add(operand(0), operand(1)), [
-      logits,
-      parameters.vector('lm_head.bias', [vocabulary], { kind: 'cycle', values: [0] }),
-    ]);
+  if (bias) logits = plus(builder, logits, parameters.vector('lm_head.bias', [vocabulary], zeros));
   if (scale !== null) logits = mapWide(builder, multiply(operand(0), constant(scale)), [logits]);
   if (softcap === null) return logits;
   const capped = multiply(constant(softcap), apply('tanh', multiply(operand(0), constant(1 / softcap))));

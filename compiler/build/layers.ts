@@ -3,9 +3,9 @@ import type { Norm } from '../check/model.ts';
 import { type Dimension, hasDimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
 import { multiplyMatrices } from '../ops/contract.ts';
-import { mapWide } from '../ops/map.ts';
-import { add, operand } from '../scalar/expression.ts';
+import { plus } from '../ops/map.ts';
 import { buildFormula, learnedNames } from './formula.ts';
+import { zeros } from './parameters.ts';
 import type { Site } from './site.ts';
 
 export interface LinearOptions {
@@ -30,10 +30,7 @@ export function linear(
   const kept = x.dimensions.filter(dim => !hasDimension(inner, dim.name));
   const product = multiplyMatrices(site.builder, x, weight, [...kept, ...outer], exact);
   if (!bias) return product;
-  return mapWide(site.builder, add(operand(0), operand(1)), [
-    product,
-    site.parameters.vector(`${name}.bias`, outer, { kind: 'cycle', values: [0] }),
-  ]);
+  return plus(site.builder, product, site.parameters.vector(`${name}.bias`, outer, zeros));
 }
 
 /** A norm of the language over some dimensions; x itself where there is none. */

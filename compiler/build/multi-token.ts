@@ -2,8 +2,8 @@
 // gives a module the tokens and the labels of as many positions ahead.
 import { splitStage } from '../grad/split.ts';
 import { dimension } from '../graph/dimension.ts';
-import { mapWide } from '../ops/map.ts';
-import { add, constant, multiply, operand } from '../scalar/expression.ts';
+import { mapWide, plus } from '../ops/map.ts';
+import { constant, multiply, operand } from '../scalar/expression.ts';
 import { streamDimensions } from './block.ts';
 import { embeddedTokens } from './embedding.ts';
 import { buildHead } from './head.ts';
@@ -36,8 +36,8 @@ function buildJoin(common: Common): JoinStage {
     const rows = embeddedTokens(site, table, untrained_token);
     return scale === null ? rows : mapWide(builder, multiply(operand(0), constant(scale)), [rows]);
   });
-  const parts = [part('h', 'stream_part', x), part('e', 'token_part', embedded)];
-  const y = builder.within('joined', '', () => mapWide(builder, add(operand(0), operand(1)), parts));
+  const [stream, tokens] = [part('h', 'stream_part', x), part('e', 'token_part', embedded)];
+  const y = builder.within('joined', '', () => plus(builder, stream, tokens));
   const { forward, backward } = splitStage({
     name: 'module_join',
     builder,

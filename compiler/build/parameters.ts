@@ -10,6 +10,9 @@ export type Initial =
   /** softplus of it is uniform between 0.001 and 0.1 on a logarithmic scale: Mamba's step sizes (section 3.6). */
   | { readonly kind: 'time_step' };
 
+/** What biases start from. */
+export const zeros: Initial = { kind: 'cycle', values: [0] };
+
 /** A parameter of a stage, under a name that is local to the stage (`self_attn.q_proj.weight`). */
 export interface Parameter {
   readonly name: string;
@@ -56,7 +59,7 @@ export class Parameters {
 
   /** A vector that starts at zero, is never trained, and moves with what an update is told of it. */
   balanced(name: string, dims: readonly Dimension[], rate: number): Node {
-    return this.declare(name, [dims], { kind: 'cycle', values: [0] }, rate);
+    return this.declare(name, [dims], zeros, rate);
   }
 
   private declare(

@@ -3,7 +3,7 @@ import type { PositionEncoding, RopeScaling } from '../check/model.ts';
 import type { Builder } from '../graph/builder.ts';
 import { type Dimension, time } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
-import { mapOver, mapWide } from '../ops/map.ts';
+import { mapOver, mapWide, plus } from '../ops/map.ts';
 import { partners } from '../ops/pair.ts';
 import {
   add,
@@ -128,5 +128,5 @@ export function addSinusoids(builder: Builder, x: Node, start: Node, hidden: Dim
   const table = builder.within('sinusoids', '', () =>
     mapOver(builder, [time, hidden], select(isEven, apply('sin', angle), apply('cos', angle)), [start]),
   );
-  return mapWide(builder, add(operand(0), operand(1)), [x, table]);
+  return plus(builder, x, table);
 }

@@ -10,7 +10,7 @@ import { Parameters } from './parameters.ts';
 export type Library = ReadonlyMap<string, FormulaDefinition>;
 
 /** What the program hands to every stage, by label. */
-const sharedInputs = {
+export const sharedInputs = {
   tokens: { dimensions: [batch, time], dtype: 'i32' },
   labels: { dimensions: [batch, time], dtype: 'i32' },
   /** Role of each token's message. */
@@ -31,9 +31,6 @@ const sharedInputs = {
 } as const satisfies Record<string, { dimensions: readonly Dimension[]; dtype: DataType }>;
 
 export type SharedInput = keyof typeof sharedInputs;
-
-/** Labels of the inputs that every stage may ask for. */
-export const sharedLabels = Object.keys(sharedInputs) as readonly SharedInput[];
 
 /** Factors of initial weights. */
 export interface Deviation {

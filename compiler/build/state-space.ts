@@ -5,12 +5,13 @@ import { batch, type Dimension, dimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
 import { multiplyMatrices } from '../ops/contract.ts';
 import { convolve } from '../ops/convolution.ts';
-import { mapWide } from '../ops/map.ts';
+import { mapWide, plus } from '../ops/map.ts';
 import { recentOf } from '../ops/recent.ts';
 import { scanned, scanState } from '../ops/scan.ts';
 import { add, apply, multiply, negate, operand } from '../scalar/expression.ts';
 import type { MixerInputs } from './attention.ts';
 import { applyFormula, linear } from './layers.ts';
+import { zeros } from './parameters.ts';
 import type { Site } from './site.ts';
 
 /** The mixer, back in the stream. */
@@ -31,14 +32,14 @@ export function buildStateSpace(site: Site, settings: StateSpace, { x, hidden, d
     // The variance of PyTorch's uniform numbers between -1 / sqrt(kernel) and 1 / sqrt(kernel).
     const deviation = 1 / Math.sqrt(3 * conv_kernel);
     const filter = parameters.matrix('mixer.conv1d.weight', [inner], [kernel], deviation);
-    const bias = parameters.vector('mixer.conv1d.bias', [inner], { kind: 'cycle', values: [0] });
+    const bias = parameters.vector('mixer.conv1d.bias', [inner], zeros);
     const memory = dimension('memory', conv_kernel - 1);
     const before =
       decoding && conv_kernel > 1
         ? decoding.state('convolution', [batch, memory, inner], old => recentOf(builder, raw, old))
         : null;
     const convolved = called('ssm_convolved', () => convolve(builder, before ? [raw, filter, before] : [raw, filter]));
-    return applyFormula(site, 'silu', [mapWide(builder, add(operand(0), operand(1)), [convolved, bias])]);
+    return applyFormula(site, 'silu', [plus(builder, convolved, bias)]);
   });
 
   const narrow = project('ssm_step_input', 'dt_in_proj', values, inner, rank);
@@ -48,7 +49,7 @@ export function buildStateSpace(site: Site, settings: StateSpace, { x, hidden, d
     const weight = parameters.matrix('mixer.dt_proj.weight', [inner], [rank], 1 / Math.sqrt(3 * dt_rank));
     const bias = parameters.vector('mixer.dt_proj.bias', [inner], { kind: 'time_step' });
     const product = multiplyMatrices(builder, narrow, weight, [...narrow.dimensions.slice(0, 2), inner]);
-    return applyFormula(site, 'softplus', [mapWide(builder, add(operand(0), operand(1)), [product, bias])]);
+    return applyFormula(site, 'softplus', [plus(builder, product, bias)]);
   });
   const decay = called('ssm_decay', () => {
     const values = Array.from({ length: state_dim }, (_, n) => Math.log(n + 1));

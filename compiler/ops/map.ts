@@ -14,6 +14,7 @@ import { dot, forEachIndex, stridesAlong, type Tensor, zeros } from '../graph/te
 import { differentiate } from '../scalar/differentiate.ts';
 import { evaluator } from '../scalar/evaluate.ts';
 import {
+  add,
   apply,
   constant,
   coordinate,
@@ -183,3 +184,6 @@ export function mapWide(builder: Builder, expression: Scalar, operands: readonly
   const widest = operands.reduce((a, b) => (b.dimensions.length > a.dimensions.length ? b : a));
   return mapOver(builder, widest.dimensions, expression, operands);
 }
+
+/** The sum of two tensors, element by element, with the dimensions of the wider one. */
+export const plus = (builder: Builder, a: Node, b: Node): Node => mapWide(builder, add(operand(0), operand(1)), [a, b]);

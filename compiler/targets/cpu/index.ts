@@ -1,7 +1,7 @@
 // The CPU target: a program as C source, one file for the model beside the headers that it includes.
 import type { Parameter } from '../../build/parameters.ts';
 import { graphsOf, type Program } from '../../build/program.ts';
-import { sharedLabels } from '../../build/site.ts';
+import { type SharedInput, sharedInputs } from '../../build/site.ts';
 import type { BlockStage, HeadStage, JoinStage, Stage } from '../../build/stage.ts';
 import type { Dimension } from '../../graph/dimension.ts';
 import type { Graph } from '../../graph/graph.ts';
@@ -97,6 +97,7 @@ export function emitCpu(
   ];
   const functions = [...forward, ...backward];
   const step = stepLaunches(program, kernels);
+  const inParts = functionsInParts(program);
   const grouped = kernels.reports.some(({ kind }) => groupedKinds.has(kind));
   const fields = {
     ...modelFields(program),
@@ -104,8 +105,8 @@ export function emitCpu(
     bf16: dtype === 'bf16',
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
-    training: needs(functions, lowered),
-    inference: needs(forward, lowered),
+    training: needs(functions, lowered, inParts),
+    inference: needs(forward, lowered, inParts),
     head_tokens: headTokens(program),
     profile: profile ? { ...step, names: kernels.launches.map(({ name }) => name) } : null,
     launch_count: kernels.launches.length,
@@ -130,16 +131,13 @@ export function emitCpu(
     kernels: kernels.reports,
     launches: kernels.launches.map(launch => ({
       ...launch,
-      part: takesParts({ name: launch.function }) ? headTokens(program) : null,
+      part: inParts.has(launch.function) ? headTokens(program) : null,
     })),
   };
 }
 
 /** Kernels that call functions of grouped.h. */
 const groupedKinds: ReadonlySet<string> = new Set(['top-k', 'grouped', 'grouped-gradient', 'contract-each']);
-
-/** Inputs of all stages that malc_run points at; the others are numbers in it. */
-const arrays = new Set(['tokens', 'labels', 'roles', 'positions', 'noise']);
 
 /** Where a stage's functions find what a label names (build/stage.ts and build/site.ts list the labels). */
 const homes =
@@ -150,8 +148,10 @@ const homes =
     if (label === 'gradient.x') return 'x_gradient';
     if (label === 'gradient.y') return 'y_gradient';
     if (isOutput && (label === 'loss' || label === 'auxiliary')) return `run->${label}`;
-    if (arrays.has(label) || label.startsWith('rotary_')) return `run->${label}`;
-    if (sharedLabels.some(shared => shared === label)) return `&run->${label}`;
+    if (label.startsWith('rotary_')) return `run->${label}`;
+    // Of what all stages share, malc_run points at tensors and holds single numbers.
+    if (label in sharedInputs)
+      return `${sharedInputs[label as SharedInput].dimensions.length > 0 ? '' : '&'}run->${label}`;
     if (label.startsWith('cache.')) return `c->${label.slice('cache.'.length)}`;
     if (label.startsWith('next.')) return `c->next_${label.slice('next.'.length)}`;
     if (label.startsWith('saved.')) return `s->${label.slice('saved.'.length)}`;
@@ -310,32 +310,44 @@ const cacheFields = ({ caches }: Pick<BlockStage, 'caches'>) =>
  */
 const headTokens = ({ model }: Program) => (model.vocab_size > 65536 ? 256 : 512);
 
-/** True for the functions that are called for a part of the positions at a time. */
-const takesParts = ({ name }: Pick<FunctionSource, 'name'>) => /head_(loss|train)$/.test(name);
+/** The functions that are called for a part of the positions at a time. */
+const functionsInParts = ({ head, modules }: Program): ReadonlySet<string> =>
+  new Set([head.loss, head.train, ...(modules ? [modules.head.train] : [])].map(graph => graph.name));
 
 /** The memory that a set of functions needs while one of them runs. */
-function needs(functions: readonly FunctionSource[], lowered: ReadonlyMap<string, LoweredFunction>) {
+function needs(
+  functions: readonly FunctionSource[],
+  lowered: ReadonlyMap<string, LoweredFunction>,
+  inParts: ReadonlySet<string>,
+) {
   const most = (growth: string, among = functions) =>
     Math.max(0, ...among.map(({ name }) => lowered.get(name)!.plan.totals.get(growth) ?? 0));
-  const parts = functions.filter(takesParts);
-  const whole = functions.filter(source => !takesParts(source));
-  const workspaces = (among: readonly FunctionSource[]) => workspaceTexts(among.flatMap(source => source.workspaces));
+  const parts = functions.filter(({ name }) => inParts.has(name));
+  const whole = functions.filter(({ name }) => !inParts.has(name));
+  const workspaces = (among: readonly FunctionSource[], tokens: string) =>
+    workspaceTexts(
+      among.flatMap(source => source.workspaces),
+      tokens,
+    );
   return {
     fixed: most(''),
     per_sequence: most('batch'),
     per_position: most('time'),
     per_token: most('batch*time', whole),
     per_head_token: most('batch*time', parts),
-    workspaces: [...workspaces(whole), ...workspaces(parts).map(text => text.replace('tokens', 'head_tokens'))],
+    workspaces: [...workspaces(whole, 'tokens'), ...workspaces(parts, 'head_tokens')],
     scratch: Math.max(0, ...functions.map(source => source.scratch)),
   };
 }
 
-/** Sizes of workspaces as C text, without those that another is at least as large as whatever the run-time sizes. */
-function workspaceTexts(workspaces: readonly (readonly Extent[])[]): string[] {
+/**
+ * Sizes of workspaces as C text, without those that another is at least as large as whatever the run-time sizes.
+ * @param tokens what the positions of a call are called
+ */
+function workspaceTexts(workspaces: readonly (readonly Extent[])[], tokens: string): string[] {
   const sizes = new Map(
     workspaces.map(extents => {
-      const counts = countsOf(extents);
+      const counts = countsOf(extents, tokens);
       return [countsText(counts), counts] as const;
     }),
   );
@@ -348,10 +360,10 @@ function workspaceTexts(workspaces: readonly (readonly Extent[])[]): string[] {
 /** Floats for each combination of run-time positions, by what they grow with. */
 type Counts = ReadonlyMap<string, number>;
 
-function countsOf(extents: readonly Extent[]): Counts {
+function countsOf(extents: readonly Extent[], tokens: string): Counts {
   const counts = new Map<string, number>();
   for (const { runtime, count } of extents) {
-    const growth = runtime.join(' * ').replace('batch * time', 'tokens');
+    const growth = runtime.join(' * ').replace('batch * time', tokens);
     counts.set(growth, (counts.get(growth) ?? 0) + count);
   }
   return counts;
