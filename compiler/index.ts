@@ -1,5 +1,5 @@
 // The compiler as a function, top to bottom: a checked Model becomes a program of graphs, kernels and C source.
-import { buildProgram, graphsOf } from './build/program.ts';
+import { buildProgram, graphsOf, type Program, trainingFunctions } from './build/program.ts';
 import type { Model } from './check/model.ts';
 import { formulaLibrary } from './check/standard-library.ts';
 import type { Graph } from './graph/graph.ts';
@@ -10,9 +10,11 @@ import { fuse } from './kernels/fuse.ts';
 import type { Schedule } from './kernels/kernel.ts';
 import { compose } from './passes/compose.ts';
 import { type LoweredFunction, planMemory } from './plan/plan.ts';
+import { chooseStorage, type Scheduled, type Storage, storedAsFloat } from './plan/storage.ts';
 import type { KernelReport } from './targets/cpu/functions.ts';
 import { emitCpu, type ProgramLaunch } from './targets/cpu/index.ts';
 import type { ProductType } from './targets/cpu/kernel-source.ts';
+import { chooseSchedule, type ProductShape, type ScheduleOf, shapeKey } from './targets/cpu/schedule.ts';
 
 export interface CompileOptions {
   /** False for a kernel for each operation: slower, the same result within rounding. */
@@ -21,6 +23,8 @@ export interface CompileOptions {
   readonly dtype?: ProductType;
   /** Makes a program that takes the time of each launch: malc_profile_* of malc.h. */
   readonly profile?: boolean;
+  /** How products of float32 are divided into tasks; the cost model's choice where it is not given. */
+  readonly scheduleOf?: ScheduleOf;
   /** Checks every graph against the rules of graph/verify.ts. */
   readonly verify?: boolean;
   /** Called after each stage: for `--time` and `--dump STAGE`. */
@@ -35,6 +39,8 @@ export interface Compiled {
   readonly kernels: readonly KernelReport[];
   /** Every launch and its work, in the order of the profile. */
   readonly launches: readonly ProgramLaunch[];
+  /** Every distinct shape of its float32 products. */
+  readonly products: readonly ProductShape[];
 }
 
 /** What will be launched and kept, for plan.json. */
@@ -56,6 +62,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     options.onStage?.(name, performance.now() - before, () => print(value));
     return value;
   };
+  const { dtype = 'f32' } = options;
   const fused = options.fuse ?? true;
   const library = stage(
     'library',
@@ -72,13 +79,25 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   const schedules = stage('fuse', () => graphs.map(graph => fuse(graph, { fuse: fused })), printSchedules);
   const lowered = stage(
     'plan',
-    () => graphs.map((graph, n) => ({ graph, schedule: schedules[n]!, plan: planMemory(graph, schedules[n]!) })),
+    () => {
+      const scheduled = graphs.map((graph, n) => ({ graph, schedule: schedules[n]! }));
+      const storages = dtype !== 'bf16' ? new Map<string, Storage>() : storagesOf(program, scheduled);
+      return scheduled.map(({ graph, schedule }): LoweredFunction => {
+        const storage = storages.get(graph.name) ?? storedAsFloat;
+        return { graph, schedule, storage, plan: planMemory(graph, schedule, storage) };
+      });
+    },
     functions => functions.map(printPlan).join('\n'),
   );
   const byName = new Map(lowered.map(value => [value.graph.name, value]));
+  const products = new Map<string, ProductShape>();
+  const scheduleOf: ScheduleOf = shape => {
+    products.set(shapeKey(shape), shape);
+    return (options.scheduleOf ?? chooseSchedule)(shape);
+  };
   const source = stage(
     'source',
-    () => emitCpu(program, byName, { dtype: options.dtype ?? 'f32', profile: options.profile ?? false }),
+    () => emitCpu(program, byName, { dtype, profile: options.profile ?? false, scheduleOf }),
     value => value.files['model.c']!,
   );
   const functions = source.functions.map(({ name, launches }) => ({
@@ -91,7 +110,19 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     plan: { model: model.name, functions },
     kernels: source.kernels,
     launches: source.launches,
+    products: [...products.values()],
   };
+}
+
+/** How the functions of training store values, by name. */
+function storagesOf(program: Program, scheduled: readonly Scheduled[]): Map<string, Storage> {
+  const groups = trainingFunctions(program).map(names => scheduled.filter(({ graph }) => names.includes(graph.name)));
+  return new Map(
+    groups.flatMap(functions => {
+      const storage = chooseStorage(functions);
+      return functions.map(({ graph }) => [graph.name, storage] as const);
+    }),
+  );
 }
 
 const printGraphs = (graphs: readonly Graph[]): string => graphs.map(printGraph).join('\n');

@@ -12,7 +12,7 @@ import {
 import { describeMemory } from './show/quantities.ts';
 
 /** The version of templates/cpu/malc.h that this file speaks. */
-const ABI = 2;
+const ABI = 3;
 const OK = 0;
 const NO_MEMORY = 1;
 const DATA = 0;
@@ -54,6 +54,7 @@ const PROTOTYPES = {
   malc_parameter_decays: 'int32_t malc_parameter_decays(int32_t index)',
   malc_parameter_trained: 'int32_t malc_parameter_trained(int32_t index)',
   malc_parameter_address: 'void *malc_parameter_address(malc_model *model, int32_t index, int32_t what)',
+  malc_refresh: 'int malc_refresh(malc_model *model)',
   malc_initialize: 'int malc_initialize(malc_model *model, uint64_t seed)',
   malc_step:
     'int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles, int64_t micro_batches, int64_t batch, int64_t time, const malc_adamw *update, _Out_ malc_result *result)',
@@ -62,7 +63,7 @@ const PROTOTYPES = {
   malc_forward:
     'int malc_forward(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, float *logits)',
   malc_decode:
-    'int malc_decode(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, int64_t start, float *logits)',
+    'int malc_decode(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, const int32_t *starts, const int32_t *counts, float *logits)',
   malc_profile_count: 'int32_t malc_profile_count(void)',
   malc_profile_name: 'const char *malc_profile_name(int32_t launch)',
   malc_profile_seconds: 'double malc_profile_seconds(const malc_model *model, int32_t launch)',
@@ -87,7 +88,13 @@ export interface NativeOptions {
   readonly seed?: number | undefined;
 }
 
-/** A parameter by its Hugging Face name. The arrays are the native memory itself: writing to them sets the weights. */
+/** Native memory to be read: a Float32Array without what writes. */
+export type NativeFloats = Omit<
+  Readonly<Float32Array>,
+  'set' | 'fill' | 'copyWithin' | 'reverse' | 'sort' | 'subarray'
+>;
+
+/** A parameter by its Hugging Face name. The arrays are the native memory itself, and change as it does. */
 export interface NativeParameter {
   readonly name: string;
   readonly shape: readonly number[];
@@ -95,8 +102,16 @@ export interface NativeParameter {
   readonly decays: boolean;
   /** False for a bias that balances experts: no gradient moves it, and `gradient` holds the experts' loads. */
   readonly trained: boolean;
-  readonly data: Float32Array;
+  readonly data: NativeFloats;
   /** Null where the model was not opened for training; the moments likewise. */
+  readonly gradient: NativeFloats | null;
+  readonly firstMoment: NativeFloats | null;
+  readonly secondMoment: NativeFloats | null;
+}
+
+/** The same, to be written. */
+export interface WritableParameter extends NativeParameter {
+  readonly data: Float32Array;
   readonly gradient: Float32Array | null;
   readonly firstMoment: Float32Array | null;
   readonly secondMoment: Float32Array | null;
@@ -140,6 +155,14 @@ interface CallSize {
   readonly roles?: Int32Array;
 }
 
+/** Sequences that decoding goes on with, of tokens [batch][time]. */
+interface DecodeSize extends CallSize {
+  /** Position of each sequence's first token. */
+  readonly starts: Int32Array;
+  /** How many of each sequence's `time` tokens are there; all where absent. */
+  readonly counts?: Int32Array;
+}
+
 export class NativeModel {
   readonly architecture: string;
   readonly vocabularySize: number;
@@ -148,7 +171,9 @@ export class NativeModel {
   readonly bytes: number;
   readonly #native: Functions;
   #pointer: Pointer | null;
-  #parameters: readonly NativeParameter[] | null = null;
+  #parameters: readonly WritableParameter[] | null = null;
+  /** Whether weights may have been written since the program made what products read of them. */
+  #isStale = false;
   #running: string | null = null;
 
   private constructor(native: Functions, pointer: Pointer, options: NativeOptions, bytes: number) {
@@ -191,8 +216,21 @@ export class NativeModel {
     return new NativeModel(native, created[0], options, bytes);
   }
 
-  /** All parameters in the library's order. The arrays must not be touched after `close`. */
+  /** All parameters in the library's order, for reading. The arrays must not be touched after `close`. */
   get parameters(): readonly NativeParameter[] {
+    return this.#describeParameters();
+  }
+
+  /**
+   * All parameters for writing, before the next call: it begins with making what products read of the weights anew. To
+   * write again after it, ask again.
+   */
+  writableParameters(): readonly WritableParameter[] {
+    this.#isStale = true;
+    return this.#describeParameters();
+  }
+
+  #describeParameters(): readonly WritableParameter[] {
     const pointer = this.#open();
     this.#parameters ??= Array.from({ length: this.#native.malc_parameter_count() }, (_, index) =>
       describeParameter(this.#native, pointer, index),
@@ -254,13 +292,18 @@ export class NativeModel {
   }
 
   /**
-   * Appends `time` tokens of each sequence to the key-value cache at position `start` and returns the logits that follow
-   * the last of them: [batch][vocabulary]. `start` 0 begins a new text.
+   * Appends the first tokens of each sequence, as many as its count says, to its key-value cache at its start, and returns
+   * the logits that follow the last of them: [batch][vocabulary], zeros where the count is 0. A start of 0 begins a new
+   * text; any other goes on where the text's last call ended, or, unless the model has a recurrent state, before.
    */
-  async decode(tokens: Int32Array, size: CallSize & { start: number }): Promise<Float32Array> {
-    requireLength('decode', tokens, size.batch * size.time);
-    const logits = new Float32Array(size.batch * this.vocabularySize);
-    await this.#call('malc_decode', tokens, size.roles ?? null, size.batch, size.time, size.start, logits);
+  async decode(tokens: Int32Array, size: DecodeSize): Promise<Float32Array> {
+    const { batch, time, starts, counts = null, roles = null } = size;
+    requireLength('decode', tokens, batch * time);
+    requireLength('decode', starts, batch, 'starts');
+    if (counts) requireLength('decode', counts, batch, 'counts');
+    if (roles) requireLength('decode', roles, batch * time, 'roles');
+    const logits = new Float32Array(batch * this.vocabularySize);
+    await this.#call('malc_decode', tokens, roles, batch, time, starts, counts, logits);
     return logits;
   }
 
@@ -299,6 +342,8 @@ export class NativeModel {
       throw new Error(`${name} was called while ${this.#running} runs; a model does one thing at a time`);
     this.#running = name;
     try {
+      if (this.#isStale) await callAsync(this.#native.malc_refresh, pointer);
+      this.#isStale = false;
       const code = await callAsync(this.#native[name], pointer, ...values);
       if (code !== OK) throw new Error(`${name}: ${this.#native.malc_message(pointer)}`);
     } finally {
@@ -307,7 +352,7 @@ export class NativeModel {
   }
 }
 
-function describeParameter(native: Functions, model: Pointer, index: number): NativeParameter {
+function describeParameter(native: Functions, model: Pointer, index: number): WritableParameter {
   const shape = Array.from({ length: native.malc_parameter_rank(index) }, (_, axis) =>
     Number(native.malc_parameter_dimension(index, axis)),
   );
@@ -347,6 +392,6 @@ function readResult(result: NativeResult): StepResult {
   return { loss, gradientNorm, auxiliary, scored: Number(scored) };
 }
 
-function requireLength(method: string, tokens: Int32Array, expected: number): void {
-  if (tokens.length !== expected) throw new Error(`${method}: ${expected} tokens expected, ${tokens.length} given`);
+function requireLength(method: string, values: Int32Array, expected: number, what = 'tokens'): void {
+  if (values.length !== expected) throw new Error(`${method}: ${expected} ${what} expected, ${values.length} given`);
 }

@@ -255,11 +255,13 @@ test('bench decode: one text and several, and what moved since', async () => {
   assert.is(first.status, 0, first.stderr);
   assert.match(first.stdout, /^ {2}texts at once +prompt tokens\/s +range +tokens\/s +range +memory$/m);
   assert.match(first.stdout, /^ {2}3 +[\d.]+k? /m);
+  assert.match(first.stdout, /^ {2}3, different +[\d.]+k? /m);
   assert.match(first.stdout, /not measured here before/);
   const { compared } = JSON.parse((await run(`${words} --compare --json`)).stdout);
   assert.equal(
     compared.map((each: { changes: { name: string }[] }) => each.changes.map(({ name }) => name)),
     [
+      ['prompt', 'generation'],
       ['prompt', 'generation'],
       ['prompt', 'generation'],
     ],
@@ -286,6 +288,7 @@ const refusals: readonly (readonly [args: object, error: string, says: RegExp])[
   [{ what: 'kernels', model: 'nosuch' }, user, /no well-known model `nosuch`/],
   [{ what: 'kernels', model: small, 'seq-len': 17 }, user, /small sees 16 tokens, and --seq-len needs 17/],
   [{ what: 'kernels', model: small, config: ['a:1:1'] }, usage, /--config means nothing to bench kernels/],
+  [{ what: 'kernels', model: small, dtype: 'int8' }, usage, /bench kernels trains, and int8 is for inference alone/],
   [{ what: 'step', model: small }, usage, /--model means nothing to bench step; it is for kernels and decode/],
   [{ what: 'step', config: [`${small}:0:8`] }, usage, /--config expects MODEL:BATCH:TIME/],
   [{ what: 'step', config: [small] }, usage, /--config expects MODEL:BATCH:TIME/],

@@ -42,8 +42,9 @@ async function folderWith(checkpoints: readonly (readonly [step: number, validat
   const model = await openBigram();
   const run = await RunFolder.open(path, { resume: false });
   for (const [step, validationLoss] of checkpoints) {
-    model.parameters[0]!.data[0] = step;
-    model.parameters[1]!.secondMoment![3] = step + 0.5;
+    const [table, bias] = model.writableParameters();
+    table!.data[0] = step;
+    bias!.secondMoment![3] = step + 0.5;
     run.metrics.append(`{"step":${step}}\n`);
     await run.save(model, stateAt(step, validationLoss));
   }

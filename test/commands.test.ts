@@ -104,6 +104,35 @@ commands('a model trained, exported and imported again writes the same text', as
   );
   assert.match(written[0]!, /^the/);
   assert.is(written[1], written[0]);
+
+  // Several texts are what each is alone.
+  const several = 'generate -c run -m 8 --seed 5';
+  const cat = await done('generate -c run -p cat -m 8 --seed 6');
+  const both = await done(`${several} -p the -p cat -n 2 -b 3`);
+  const texts = both.split('---\n');
+  assert.is(texts.length, 4);
+  assert.equal([texts[0], texts[3]], [written[0], cat]);
+  writeFileSync(join(folder, 'prompts.txt'), 'the\ncat\n');
+  writeFileSync(join(folder, 'prompts.jsonl'), '{"text": "the"}\n{"text": "cat", "more": 1}\n');
+  const fromLines = await done(`${several} -n 2 --json --prompts-file prompts.txt`);
+  assert.is(await done(`${several} -n 2 --json --prompts-file prompts.jsonl -b 1`), fromLines);
+  const lines = fromLines.trimEnd().split('\n');
+  const records = lines.map(line => JSON.parse(line));
+  assert.equal(Object.keys(records[0]), ['prompt', 'sample', 'seed', 'text', 'tokens', 'reason']);
+  assert.equal(
+    records.map(({ prompt, sample, seed, text }) => [sample, seed, `${prompt}${text}\n`]),
+    texts.map((text, n) => [n % 2, 5 + (n % 2), text]),
+  );
+  for (const [words, status, says] of [
+    ['-p the --prompts-file prompts.txt', 2, /give --prompt or --prompts-file, not both/],
+    ['-p the -p zqxzqxzqxzqxzqxzqxzqx', 1, /prompt 2 has \d+ tokens; the model's context of 16/],
+    ['--prompts-file wrong.jsonl', 1, /wrong\.jsonl, line 2: there is no "text"; each line/],
+  ] as const) {
+    writeFileSync(join(folder, 'wrong.jsonl'), '{"text": "the"}\n{"prompt": "the"}\n');
+    const refused = await run(`${several} ${words}`.split(' '));
+    assert.is(refused.status, status);
+    assert.match(refused.stderr, says);
+  }
 });
 
 commands('doctor finds what this machine has', async () => {

@@ -1,68 +1,29 @@
 // Attention's kernels against plain float64 loops, compiled as generated programs are and called through koffi.
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type AttentionShape, attend, attendBackward, type Given, type Positions } from './cpu/attention-reference.ts';
+import {
+  backward,
+  type Case,
+  distance,
+  forward,
+  furtherOf,
+  outputsOf,
+  randomCase,
+  randomFloats,
+  training,
+} from './cpu/attention-calls.ts';
+import { type AttentionShape, attend, attendBackward } from './cpu/attention-reference.ts';
 import { attentionKernels, scaleOf, scratchOf, shapes } from './cpu/attention-shapes.ts';
 import { buildVariants, type Library } from './cpu/build-kernels.ts';
 import { randomNumbers } from './random-numbers.ts';
 
-const built = await buildVariants(attentionKernels());
+const built = await buildVariants(attentionKernels(['f32']));
 const { library: native } = built.get('native')!;
 
 /** Every build's library, by name, for tests that hold for each. */
 const libraries = [...built].map(([name, { library }]) => [name, library] as const);
 
 const test = suite('cpu attention');
-
-const randomFloats = (random: () => number, count: number) =>
-  Float32Array.from({ length: count }, () => 2 * random() - 1);
-
-/** Relative L2 distance; absolute where nothing is expected. */
-function distance(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
-  let difference = 0;
-  let norm = 0;
-  for (let i = 0; i < expected.length; i++) {
-    difference += (actual[i]! - expected[i]!) ** 2;
-    norm += expected[i]! ** 2;
-  }
-  return Math.sqrt(difference / (norm || 1));
-}
-
-type Case = Given<Float32Array>;
-
-function randomCase(shape: AttentionShape, positions: Positions, random: () => number): Case {
-  const { heads, kvHeads, dim, valueWidth } = shape;
-  const sources = positions.batch * positions.stride * kvHeads;
-  return {
-    positions,
-    query: randomFloats(random, positions.batch * positions.time * heads * dim).map(x => 3 * x),
-    key: randomFloats(random, sources * dim),
-    value: randomFloats(random, sources * valueWidth),
-    sinks: randomFloats(random, heads).map(x => 4 * x),
-    slopes: randomFloats(random, heads).map(x => 0.1 * x),
-    noise: Int32Array.from({ length: 4 }, () => Math.floor(1000 * random())),
-    training: 1,
-  };
-}
-
-const training = (batch: number, time: number): Positions => ({ batch, time, context: time, start: 0, stride: time });
-
-const furtherOf = ({ sinks, slopes, noise, training }: Case) => [sinks, slopes, noise, Float32Array.of(training)];
-
-function forward(library: Library, index: number, given: Case, threads: number) {
-  const shape = shapes[index]!;
-  const { positions, query, key, value } = given;
-  const rows = query.length / shape.dim;
-  const output = new Float32Array(rows * shape.valueDim).fill(NaN);
-  const logSumExp = new Float32Array(rows).fill(NaN);
-  const { batch, time, context, start, stride } = positions;
-  const scratch = new Float32Array(threads * scratchOf(shape)).fill(NaN);
-  library[`forward_${index}`]!(
-    ...[threads, batch, time, context, start, stride],
-    ...[query, key, value, output, logSumExp, ...furtherOf(given), scratch],
-  );
-  return { output, logSumExp };
-}
 
 /** The log-sum-exp of a query that sees nothing is -1e30 where it should be infinite. */
 const orNothing = (logSumExp: number) => (logSumExp <= Math.fround(-1e30) ? 0 : logSumExp);
@@ -77,7 +38,7 @@ function timesOf({ dim, dropout }: AttentionShape, build: string): number[] {
 function holdForward(library: Library, index: number, given: Case) {
   const shape = shapes[index]!;
   const expected = attend(shape, scaleOf(shape), given);
-  const actual = forward(library, index, given, 2);
+  const actual = forward(library, 'f32', index, given, 2);
   const where = `shape ${index}, time ${given.positions.time}`;
   assert.ok(distance(actual.output, expected.output) < 1e-6, `${where}: output`);
   const logSums = [actual, expected].map(({ logSumExp }) => Float64Array.from(logSumExp, orNothing));
@@ -97,7 +58,7 @@ test('large scores neither overflow nor lose the softmax', () => {
   const given = randomCase(shapes[0]!, training(1, 100), randomNumbers(5));
   const large = { ...given, query: given.query.map(x => 300 * x) };
   const expected = attend(shapes[0]!, scaleOf(shapes[0]!), large).output;
-  assert.ok(distance(forward(native, 0, large, 2).output, expected) < 1e-3);
+  assert.ok(distance(forward(native, 'f32', 0, large, 2).output, expected) < 1e-3);
 });
 
 test('a cache filled in parts gives what the whole text gives', () => {
@@ -107,7 +68,7 @@ test('a cache filled in parts gives what the whole text gives', () => {
     if (!shape.causal && index !== 6 && index !== 7) return;
     const [batch, total, stride] = [2, 150, 160];
     const whole = randomCase(shape, { batch, time: total, context: total, start: 0, stride }, random);
-    const expected = forward(native, index, whole, 2).output;
+    const expected = forward(native, 'f32', index, whole, 2).output;
     let start = 0;
     for (const time of [70, 1, 1, 9, 3, 66]) {
       const part = (from: Float32Array, row: number) =>
@@ -117,7 +78,7 @@ test('a cache filled in parts gives what the whole text gives', () => {
         });
       const positions = { batch, time, context: start + time, start, stride };
       const query = part(whole.query, shape.heads * shape.dim);
-      const { output } = forward(native, index, { ...whole, positions, query }, 2);
+      const { output } = forward(native, 'f32', index, { ...whole, positions, query }, 2);
       const error = distance(output, part(expected, shape.heads * shape.valueDim));
       assert.ok(error < 1e-6, `shape ${index}, ${time} from ${start}: ${error}`);
       start += time;
@@ -155,7 +116,7 @@ test('a query that sees only its sink is zero', () => {
   for (const time of [3, 33]) {
     const given = randomCase(shape, training(1, time), randomNumbers(19));
     // So high a sink leaves nothing for the keys.
-    const { output, logSumExp } = forward(native, index, { ...given, sinks: given.sinks.map(() => 1000) }, 2);
+    const { output, logSumExp } = forward(native, 'f32', index, { ...given, sinks: given.sinks.map(() => 1000) }, 2);
     assert.ok(output.every(x => x === 0));
     assert.ok(logSumExp.every(x => x === 1000));
   }
@@ -166,37 +127,14 @@ test('the log-sum-exp may be left out', () => {
   const output = new Float32Array(given.query.length);
   const scratch = new Float32Array(scratchOf(shapes[1]!));
   const { query, key, value } = given;
-  native.forward_1!(1, 1, 40, 40, 0, 40, query, key, value, output, null, ...furtherOf(given), scratch);
-  assert.equal(output, forward(native, 1, given, 1).output);
+  native.forward_f32_1!(1, 1, 40, 0, 40, query, key, value, output, null, ...furtherOf(given), scratch);
+  assert.equal(output, forward(native, 'f32', 1, given, 1).output);
 });
-
-/** Elements of the output. */
-const outputsOf = (shape: AttentionShape, { query }: Case) => (query.length / shape.dim) * shape.valueDim;
-
-function backward(library: Library, index: number, given: Case, outputGradient: Float32Array, threads: number) {
-  const shape = shapes[index]!;
-  const { output, logSumExp } = forward(library, index, given, threads);
-  const delta = new Float32Array(logSumExp.length);
-  for (let i = 0; i < output.length; i++) delta[Math.floor(i / shape.valueDim)]! += output[i]! * outputGradient[i]!;
-  const gradient = {
-    query: new Float32Array(given.query.length).fill(NaN),
-    key: new Float32Array(given.key.length).fill(NaN),
-    value: new Float32Array(given.value.length).fill(NaN),
-    slopes: new Float32Array(given.positions.batch * shape.heads).fill(shape.pair?.learned ? NaN : 0),
-  };
-  const { query, key, value, slopes } = gradient;
-  const scratch = new Float32Array(threads * scratchOf(shape)).fill(NaN);
-  library[`backward_${index}`]!(
-    ...[threads, given.positions.batch, given.positions.time, given.query, given.key, given.value, logSumExp],
-    ...[outputGradient, delta, ...furtherOf(given), query, key, value, slopes, scratch],
-  );
-  return gradient;
-}
 
 function holdBackward(library: Library, index: number, given: Case, outputGradient: Float32Array) {
   const shape = shapes[index]!;
   const expected = attendBackward(shape, scaleOf(shape), given, outputGradient);
-  const actual = backward(library, index, given, outputGradient, 2);
+  const actual = backward(library, 'f32', index, given, outputGradient, 2);
   for (const what of ['query', 'key', 'value', 'slopes'] as const) {
     const error = distance(actual[what], expected[what]);
     // A slope's gradient is a sum over all pairs, most of which cancel.
@@ -254,8 +192,8 @@ test('the same bits with one thread, two and three', () => {
       const given = randomCase(shape, training(2, time), random);
       const seed = randomFloats(random, outputsOf(shape, given));
       const [one, two, three] = [1, 2, 3].map(threads => [
-        forward(native, index, given, threads),
-        backward(native, index, given, seed, threads),
+        forward(native, 'f32', index, given, threads),
+        backward(native, 'f32', index, given, seed, threads),
       ]);
       assert.equal(two, one);
       assert.equal(three, one);

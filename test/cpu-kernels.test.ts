@@ -167,17 +167,23 @@ for (const [name, library] of libraries) {
           const random = randomNumbers(seed);
           const left = randomOperand(random, rows, inner, leftLayout);
           const right = randomOperand(random, inner, columns, rightLayout);
-          const product = (threads: number) => {
+          const operands = [
+            ...[left.data, left.rowStride, left.columnStride, right.data, right.rowStride, right.columnStride],
+            ...[rows, inner, columns],
+          ];
+          const product = (threads: number, taskRows: number, taskColumns: number, depth: number) => {
             const result = new Float32Array(rows * columns).fill(NaN);
-            library.multiply!(
-              result,
-              ...[left.data, left.rowStride, left.columnStride, right.data, right.rowStride, right.columnStride],
-              ...[rows, inner, columns, threads],
-            );
+            library.multiply!(result, ...operands, threads, taskRows, taskColumns, depth);
             return result;
           };
-          assert.ok(productError(product(1), left, right, rows, inner, columns) < 1e-6);
-          assert.equal(product(2), product(1));
+          const once = product(1, 96, 96, 384);
+          assert.ok(productError(once, left, right, rows, inner, columns) < 1e-6);
+          // No schedule changes a bit of the result, nor do panels that were packed before.
+          assert.equal(product(2, 24, 32, 256), once);
+          assert.equal(product(1, 48, 64, 16), once);
+          const panels = new Float32Array(rows * columns).fill(NaN);
+          library.multiply_panels!(panels, ...operands);
+          assert.equal(panels, once);
         },
       ),
       { numRuns: 60, seed: 7 },
@@ -213,9 +219,30 @@ matmulTest('several blocks of rows and of the inner dimension', () => {
   native.multiply!(
     result,
     ...[left.data, left.rowStride, left.columnStride, right.data, right.rowStride, right.columnStride],
-    ...[rows, inner, columns, 2],
+    ...[rows, inner, columns, 2, 72, 64, 256],
   );
   assert.ok(productError(result, left, right, rows, inner, columns) < 1e-6);
+});
+
+matmulTest('tasks keep within their schedule, and every thread gets one', () => {
+  const size = fc.integer({ min: 1, max: 5000 });
+  const task = fc.record({ step: fc.integer({ min: 1, max: 6 }), steps: fc.integer({ min: 1, max: 20 }) });
+  fc.assert(
+    fc.property(size, size, task, fc.integer({ min: 1, max: 40 }), (rows, columns, { step, steps }, tall) => {
+      const most = { rows: 24 * tall, columns: Math.min(columns, 32 * step * steps) };
+      for (const threads of [1, 2]) {
+        const found = new BigInt64Array(2);
+        native.divide!(found, rows, columns, 32 * step, most.rows, most.columns, threads);
+        const [high, wide] = [Number(found[0]), Number(found[1])];
+        assert.ok(high >= 1 && high <= most.rows, `${high} rows`);
+        assert.ok(Math.min(wide, columns) <= most.columns && wide >= 1, `${wide} columns`);
+        assert.ok(wide >= columns || wide % (32 * step) === 0, `${wide} columns are whole steps`);
+        const tasks = Math.ceil(rows / high) * Math.ceil(columns / wide);
+        if (rows >= 48) assert.ok(tasks >= threads, `${tasks} tasks`);
+      }
+    }),
+    { numRuns: 200, seed: 9 },
+  );
 });
 
 matmulTest.run();

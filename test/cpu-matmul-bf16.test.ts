@@ -1,5 +1,6 @@
 // Products of bfloat16 operands (templates/cpu/matmul_bf16.h), each way to multiply in turn: rounding against arithmetic,
-// packed tiles word by word, products against float64 sums of the rounded operands. AMX runs in amx-emulator.h.
+// packed tiles word by word, products against float64 sums of the rounded operands, whether these lie in memory as float32 or
+// as bfloat16. AMX runs in amx-emulator.h.
 import * as fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -52,15 +53,30 @@ function placeOf(lane: number, k: number, depth: number, by: 'lane' | 'pair'): n
   return 2 * (tile * 256 + word) + (k % 2);
 }
 
-function packRight(library: Library, { data, rowStride, columnStride }: Operand, inner: number, columns: number) {
+const sources = ['float32', 'bfloat16'] as const;
+type Source = (typeof sources)[number];
+
+/** The bfloat16 numbers next to these, by malc_narrow, which is tested against arithmetic below. */
+function narrowed(data: Float32Array): Uint16Array {
+  const numbers = new Uint16Array(data.length);
+  native.narrow!(numbers, data, data.length);
+  return numbers;
+}
+
+/** Memory, strides and whether it is narrow: how the driver takes an operand. */
+function operandArguments({ data, rowStride, columnStride }: Operand, source: Source) {
+  return [source === 'bfloat16' ? narrowed(data) : data, rowStride, columnStride, source === 'bfloat16' ? 1 : 0];
+}
+
+function packRight(library: Library, right: Operand, source: Source, inner: number, columns: number) {
   const words = new Uint32Array(Number(library.packed_size!(inner, columns))).fill(0xabababab);
-  library.pack!(words, data, rowStride, columnStride, inner, columns, 2);
+  library.pack!(words, ...operandArguments(right, source), inner, columns, 2);
   return new Uint16Array(words.buffer);
 }
 
-function packLeft(library: Library, { data, rowStride, columnStride }: Operand, rows: number, inner: number) {
+function packLeft(library: Library, left: Operand, source: Source, rows: number, inner: number) {
   const words = new Uint32Array(512 * steps(inner)).fill(0xabababab);
-  library.pack_left!(words, data, rowStride, columnStride, rows, inner);
+  library.pack_left!(words, ...operandArguments(left, source), rows, inner);
   return new Uint16Array(words.buffer);
 }
 
@@ -79,26 +95,33 @@ const everyBits = Uint32Array.from(
   (_, i) => ((i % 65536) * 65536 + lowerHalves[i >>> 16]!) >>> 0,
 );
 
+const everyRounded = Uint16Array.from(everyBits, roundedBits);
+
 for (const [name, library] of libraries) {
   test(`rounding: ${name}`, () => {
     const [long, short] = [2048, 160];
     const data = new Float32Array(everyBits.buffer);
-    const expected = Uint16Array.from(everyBits, roundedBits);
-    const inRows = packRight(library, { data, rowStride: long, columnStride: 1 }, short, long);
-    const inColumns = packRight(library, { data, rowStride: 1, columnStride: long }, long, short);
-    const floats = everyBits.slice();
-    library.round_floats!(new Float32Array(floats.buffer), floats.length);
+    const inRows = packRight(library, { data, rowStride: long, columnStride: 1 }, 'float32', short, long);
+    const inColumns = packRight(library, { data, rowStride: 1, columnStride: long }, 'float32', long, short);
+    const narrow = new Uint16Array(everyBits.length);
+    library.narrow!(narrow, data, everyBits.length);
     for (let i = 0; i < everyBits.length; i++) {
       const [major, minor] = [Math.floor(i / long), i % long];
       const given = [
         inRows[placeOf(minor, major, short, 'pair')],
         inColumns[placeOf(major, minor, long, 'pair')],
-        floats[i]! >>> 16,
-        (floats[i]! & 0xffff) === 0 ? expected[i] : 'lower bits',
+        narrow[i],
       ];
-      if (given.some(bits => bits !== expected[i]))
-        assert.unreachable(`${everyBits[i]!.toString(16)}: ${given}, not ${expected[i]}`);
+      if (given.some(bits => bits !== everyRounded[i]))
+        assert.unreachable(`${everyBits[i]!.toString(16)}: ${given}, not ${everyRounded[i]}`);
     }
+    const wide = new Float32Array(65536);
+    library.widen!(
+      wide,
+      Uint16Array.from(wide, (_, i) => i),
+      wide.length,
+    );
+    assert.ok(new Uint32Array(wide.buffer).every((bits, i) => bits === i * 65536));
   });
 
   test(`packed tiles: ${name}`, () => {
@@ -119,11 +142,35 @@ for (const [name, library] of libraries) {
       ] as const) {
         const right = randomOperand(random, depth, lanes, layout);
         const ofRight = expectedTiles(lanes, depth, 'pair', (lane, k) => bits(right)(k, lane));
-        assert.equal(packRight(library, right, depth, lanes), ofRight, `right, ${layout}, ${lanes} x ${depth}`);
-        if (lanes > 32) continue;
         const left = randomOperand(random, lanes, depth, layout);
         const ofLeft = expectedTiles(lanes, depth, 'lane', bits(left));
-        assert.equal(packLeft(library, left, lanes, depth), ofLeft, `left, ${layout}, ${lanes} x ${depth}`);
+        for (const source of sources) {
+          const what = `${source}, ${layout}, ${lanes} x ${depth}`;
+          assert.equal(packRight(library, right, source, depth, lanes), ofRight, `right, ${what}`);
+          if (lanes <= 32) assert.equal(packLeft(library, left, source, lanes, depth), ofLeft, `left, ${what}`);
+        }
+      }
+  });
+
+  test(`gathered rows: ${name}`, () => {
+    const random = randomNumbers(27);
+    for (const layout of ['rows', 'columns', 'neither'] as const)
+      for (const [rows, inner] of [
+        [1, 32],
+        [40, 64],
+        [64, 96],
+      ] as const) {
+        const left = randomOperand(random, rows, inner, layout);
+        const bits = narrowed(left.data);
+        for (const source of sources) {
+          const words = new Uint32Array(Number(library.gathered_size!(rows, inner))).fill(0xabababab);
+          const stride = 2 * Number(library.gather!(words, ...operandArguments(left, source), rows, inner, 2));
+          assert.is(stride % 64, 32, 'an odd number of cache lines');
+          const halves = new Uint16Array(words.buffer);
+          for (let i = 0; i < rows; i++)
+            for (let k = 0; k < inner; k++)
+              assert.is(halves[i * stride + k], bits[i * left.rowStride + k * left.columnStride]);
+        }
       }
   });
 }
@@ -142,21 +189,33 @@ interface Division {
   readonly rows?: number;
   readonly columns?: number;
   readonly threads?: number;
+  readonly left?: Source;
+  readonly right?: Source;
 }
 
-function multiply(library: Library, product: Product, division: Division = {}): Float32Array {
-  const { left, right, rows, inner, columns, start } = product;
+/** The product, and whether its left operand was packed. */
+function multiplyAndTell(library: Library, product: Product, division: Division = {}) {
+  const { rows, inner, columns, start } = product;
   const result = start ? start.slice() : new Float32Array(rows * columns).fill(NaN);
-  library.multiply!(
-    ...[result, left.data, left.rowStride, left.columnStride, right.data, right.rowStride, right.columnStride],
-    ...[rows, inner, columns, division.rows ?? 96, division.columns ?? 96, division.threads ?? 1, start ? 1 : 0],
+  const operand = (side: 'left' | 'right') => {
+    const [memory, ...rest] = operandArguments(product[side], division[side] ?? 'float32');
+    return [memory, (memory as Float32Array).byteLength, ...rest];
+  };
+  const packed: number = library.multiply!(
+    ...[result, ...operand('left'), ...operand('right'), rows, inner, columns],
+    ...[division.rows ?? 96, division.columns ?? 96, division.threads ?? 1, start ? 1 : 0],
   );
-  return result;
+  return { result, packed: packed !== 0 };
 }
+
+const multiply = (...given: Parameters<typeof multiplyAndTell>) => multiplyAndTell(...given).result;
 
 /** The largest error relative to the sum of the magnitudes that were added. */
 function productError(result: Float32Array, { left, right, rows, inner, columns, start }: Product): number {
-  const [lefts, rights] = [left.data.map(rounded), right.data.map(rounded)];
+  const [lefts, rights] = [left, right].map(({ data }) => {
+    const bits = Uint32Array.from(narrowed(data), upper => upper * 65536);
+    return new Float32Array(bits.buffer);
+  }) as [Float32Array, Float32Array];
   let worst = 0;
   for (let i = 0; i < rows; i++)
     for (let j = 0; j < columns; j++) {
@@ -187,6 +246,16 @@ function randomProduct(
   return { left, right, rows, inner, columns, start };
 }
 
+/** The same product, the rows of its left operand one after the other without a gap. */
+function tight({ left, ...product }: Product): Product {
+  const { rows, inner } = product;
+  const data = Float32Array.from({ length: rows * inner }, (_, i) => {
+    const row = Math.floor(i / inner);
+    return left.data[row * left.rowStride + (i - row * inner) * left.columnStride]!;
+  });
+  return { ...product, left: { data, rowStride: inner, columnStride: 1 } };
+}
+
 const layout = fc.constantFrom<Layout>('rows', 'columns', 'neither');
 const extent = fc.oneof(
   { weight: 1, arbitrary: fc.constant(1) },
@@ -201,9 +270,11 @@ const product = fc
 for (const [name, library] of libraries) {
   test(`product: ${name}`, () => {
     const divided = fc.record({
-      rows: fc.integer({ min: 1, max: 96 }),
+      rows: fc.integer({ min: 1, max: 256 }),
       columns: fc.constantFrom(32, 64),
       threads: fc.constantFrom(1, 2),
+      left: fc.constantFrom(...sources),
+      right: fc.constantFrom(...sources),
     });
     fc.assert(
       fc.property(product, divided, (product, division) => {
@@ -220,6 +291,24 @@ for (const [name, library] of libraries) {
     const result = multiply(library, product, { threads: 2 });
     assert.ok(productError(result, product) < 1e-5);
     assert.equal(multiply(library, product, { rows: 33, columns: 32 }), result);
+    assert.equal(multiply(library, product, { rows: 128, left: 'bfloat16', right: 'bfloat16' }), result);
+  });
+
+  test(`bfloat16 in memory, whole tiles and many panels: ${name}`, () => {
+    // Rows of 96 numbers are an odd number of cache lines apart, those of 64 are not; 2720 are several parts of AMX's depth.
+    for (const [rows, inner, columns] of [
+      [16, 64, 64],
+      [48, 64, 300],
+      [70, 96, 300],
+      [48, 2720, 16],
+    ] as const) {
+      const product = tight(randomProduct(25, [rows, inner, columns], ['rows', 'columns'], rows === 48));
+      const result = multiply(library, product, { columns: 320 });
+      assert.ok(productError(result, product) < 1e-5);
+      for (const left of sources)
+        for (const right of sources)
+          assert.equal(multiply(library, product, { rows: 256, columns: 320, left, right }), result);
+    }
   });
 
   test(`infinity and NaN stay in their rows and columns: ${name}`, () => {
@@ -246,6 +335,20 @@ test('each way is the one that runs', () => {
   assert.is(Number(tiles.emulated!()) - before, 16);
   for (const [name, path] of Object.entries(paths))
     if (libraries.has(name)) assert.is(libraries.get(name)!.path!(), path);
+});
+
+test('tiles of bfloat16 in memory are loaded from where they lie', () => {
+  const tiles = libraries.get('tiles')!;
+  const packs = (rows: number, inner: number, columns: number, left: Source) => {
+    const product = tight(randomProduct(26, [rows, inner, columns], ['rows', 'rows'], false));
+    return multiplyAndTell(tiles, product, { columns: 512, left }).packed;
+  };
+  assert.not(packs(64, 64, 64, 'bfloat16'));
+  assert.not(packs(16, 96, 400, 'bfloat16'), 'few conflicts in the cache');
+  assert.ok(packs(64, 64, 400, 'bfloat16'), 'read often');
+  assert.ok(packs(64, 64, 64, 'float32'), 'to be rounded');
+  assert.ok(packs(64, 65, 64, 'bfloat16'), 'a step is not whole');
+  assert.ok(packs(65, 64, 64, 'bfloat16'), 'a tile is not whole');
 });
 
 test('a system that refuses tiles gets the float32 products', () => {

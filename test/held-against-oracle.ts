@@ -8,8 +8,10 @@ import { buildProgram } from '../compiler/build/program.ts';
 import type { Model } from '../compiler/check/model.ts';
 import { standardLibrary } from '../compiler/check/standard-library.ts';
 import { compile } from '../compiler/index.ts';
+import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
 import { buildLibrary, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import { NativeModel } from '../runtime/native.ts';
+import { holdMixedDecoding, holdTexts } from './held-decoding.ts';
 import { oracle, relativeError } from './oracle.ts';
 import { randomNumbers } from './random-numbers.ts';
 
@@ -22,28 +24,41 @@ const compiler = {
   ...found,
   flags: [...found.flags.filter(flag => flag !== '-O3'), '-O1', '-Wall', '-Wextra', '-Werror'],
 };
-let built = 0;
+const libraries = new Map<string, string>();
 /** Of what training drops. */
 const seed = 5;
 
-/** Compiles a model and opens it for training, with a cache for all its positions where no number of them is given. */
-export async function open(
-  model: Model,
-  options: { fuse: boolean },
-  sizes: { batch: number; time: number; context?: number },
-): Promise<NativeModel> {
-  const sources = join(folder, String(built++));
+/** The library of these source files, which is compiled once. */
+async function build(files: Readonly<Record<string, string>>): Promise<string> {
+  const key = JSON.stringify(files);
+  const known = libraries.get(key);
+  if (known !== undefined) return known;
+  const sources = join(folder, String(libraries.size));
   mkdirSync(sources);
-  for (const [name, text] of Object.entries(compile(model, { verify: true, ...options }).files))
-    writeFileSync(join(sources, name), text);
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(sources, name), text);
   const library = join(sources, 'model.so');
   await buildLibrary(sources, compiler, library);
+  libraries.set(key, library);
+  return library;
+}
+
+/**
+ * Compiles a model and opens it, for training unless its weights are of 8 bits, with a cache for all its positions where
+ * no number of them is given.
+ */
+export async function open(
+  model: Model,
+  options: { fuse: boolean; dtype?: ProductType; threads?: number },
+  sizes: { batch: number; time: number; context?: number },
+): Promise<NativeModel> {
+  const { fuse, dtype = 'f32', threads = 2 } = options;
+  const library = await build(compile(model, { verify: true, fuse, dtype }).files);
   return NativeModel.open(library, {
     maxBatch: sizes.batch,
     maxTime: sizes.time,
     maxContext: sizes.context ?? model.max_seq_len,
-    training: true,
-    threads: 2,
+    training: dtype !== 'int8',
+    threads,
     seed,
   });
 }
@@ -51,12 +66,13 @@ export async function open(
 /** Weights that are neither zero nor one, so that every parameter matters. */
 export function scramble(model: NativeModel, seed: number): Map<string, Float32Array> {
   const random = randomNumbers(seed);
-  for (const { data, shape } of model.parameters) {
+  const parameters = model.writableParameters();
+  for (const { data, shape } of parameters) {
     const spread = shape.length === 1 ? 0.3 : 1 / Math.sqrt(shape.at(-1)!);
     for (let i = 0; i < data.length; i++)
       data[i] = (shape.length === 1 ? 0.8 : 0) + spread * 2 * (random() - 0.5) * 1.7;
   }
-  return new Map(model.parameters.map(parameter => [parameter.name, parameter.data]));
+  return new Map(parameters.map(({ name, data }) => [name, data]));
 }
 
 /** Random tokens, labels of which some are not scored, and roles. */
@@ -118,7 +134,8 @@ export async function hold(native: NativeModel, model: Model, batch: number, tim
           { length: batch * (end - start) },
           (_, i) => values[Math.floor(i / (end - start)) * time + start + (i % (end - start))]!,
         );
-      const decoded = await native.decode(part(tokens), { batch, time: end - start, start, roles: part(roles) });
+      const starts = new Int32Array(batch).fill(start);
+      const decoded = await native.decode(part(tokens), { batch, time: end - start, starts, roles: part(roles) });
       for (let b = 0; b < batch; b++) {
         const from = (b * time + end - 1) * model.vocab_size;
         const error = relativeError(
@@ -128,4 +145,6 @@ export async function hold(native: NativeModel, model: Model, batch: number, tim
         assert.ok(error < 1e-5, `decoding at ${end - 1} after a prompt of ${prompt}: ${error} ${describe(model)}`);
       }
     }
+  await holdMixedDecoding(native, model, seedOfWeights);
+  await holdTexts(native, model, seedOfWeights);
 }

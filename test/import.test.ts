@@ -57,7 +57,9 @@ async function writeFolder(config: Readonly<Record<string, unknown>>): Promise<s
 /** The parameters of a folder by malc's names. */
 function parametersIn(path: string): Map<string, { shape: readonly number[]; data: Float32Array }> {
   const { tensors } = importFolder(path);
-  const parameters = new Map(tensors.parameters().map(({ name, shape, data }) => [name, { shape, data }]));
+  const parameters = new Map(
+    tensors.parameters().map(({ name, shape, data }) => [name, { shape, data: data.slice() }]),
+  );
   tensors.close();
   return parameters;
 }

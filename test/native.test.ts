@@ -37,7 +37,7 @@ async function rejection(work: () => unknown): Promise<Error> {
 
 test('parameters are the native memory itself', async () => {
   const model = await openBigram();
-  const [table, bias] = model.parameters;
+  const [table, bias] = model.writableParameters();
   assert.is(model.architecture, 'bigram');
   assert.is(model.vocabularySize, 32);
   assert.equal(table!.shape, [32, 32]);
@@ -58,13 +58,13 @@ test('the gradient agrees with a central difference', async () => {
   const size = { batch: 2, time: 2 };
   const before = await model.step(tokens, labels, { microBatches: 1, ...size, update: null });
   assert.is(before.scored, 3);
-  const table = model.parameters[0]!;
+  const table = model.writableParameters()[0]!;
   const index = 3 * 32 + 9;
   const expected = table.gradient![index]!;
   const start = table.data[index]!;
   table.data[index] = start + 0.5 ** 6;
   const above = await model.evaluate(tokens, labels, size);
-  table.data[index] = start - 0.5 ** 6;
+  model.writableParameters()[0]!.data[index] = start - 0.5 ** 6;
   const below = await model.evaluate(tokens, labels, size);
   const difference = (above.loss - below.loss) / (2 * 0.5 ** 6);
   assert.ok(Math.abs(difference - expected) < 1e-4, `${difference} against ${expected}`);
@@ -115,10 +115,10 @@ test('decoding step by step gives what the whole gives', async () => {
   assert.is(model.parameters[0]!.gradient, null);
   const tokens = tokensOf(4, 9, 1);
   const whole = await model.forward(tokens, { batch: 1, time: 3 });
-  await model.decode(tokens.subarray(0, 2), { batch: 1, time: 2, start: 0 });
-  const last = await model.decode(tokens.subarray(2), { batch: 1, time: 1, start: 2 });
+  await model.decode(tokens.subarray(0, 2), { batch: 1, time: 2, starts: Int32Array.of(0) });
+  const last = await model.decode(tokens.subarray(2), { batch: 1, time: 1, starts: Int32Array.of(2) });
   assert.equal(last, whole.slice(2 * 32));
-  const full = await rejection(() => model.decode(tokensOf(1), { batch: 1, time: 1, start: 64 }));
+  const full = await rejection(() => model.decode(tokensOf(1), { batch: 1, time: 1, starts: Int32Array.of(64) }));
   assert.match(full.message, /cache is full/);
   model.close();
 });

@@ -38,7 +38,6 @@ export function oracle(
     ['tokens', matrix(tokens, batch, time)],
     ['labels', matrix(labels, batch, time)],
     ['positions', { names: ['time'], shape: [time], data: Float64Array.from({ length: time }, (_, t) => t) }],
-    ['start', scalar(0)],
     ['loss_scale', scalar(1 / scored)],
     ['roles', matrix(roles, batch, time)],
     ['training', scalar(seed === null ? 0 : 1)],

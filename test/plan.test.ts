@@ -12,6 +12,7 @@ import { mapOver } from '../compiler/ops/map.ts';
 import { sum } from '../compiler/ops/reduce.ts';
 import { compose } from '../compiler/passes/compose.ts';
 import { planMemory } from '../compiler/plan/plan.ts';
+import { storedAsFloat } from '../compiler/plan/storage.ts';
 import { multiply, operand } from '../compiler/scalar/expression.ts';
 import { emitFunction, KernelLibrary } from '../compiler/targets/cpu/functions.ts';
 import { randomModel } from './random-models.ts';
@@ -65,7 +66,7 @@ test('a gradient of two parameters is added to both, each time anew', () => {
   const outputs = names.map(name => ({ name, node, accumulate: true }));
   const graph = makeGraph('both', outputs);
   const schedule = fuse(graph, { fuse: true });
-  const lowered = { graph, schedule, plan: planMemory(graph, schedule) };
+  const lowered = { graph, schedule, plan: planMemory(graph, schedule), storage: storedAsFloat };
   const { text } = emitFunction(lowered, 'stage', 'const float *x', label => label, new KernelLibrary([]));
   for (const name of names) assert.match(text, `${name}[i] += shared_sum[i];`);
 });

@@ -41,11 +41,13 @@ export function prepareCase(primitive: Primitive, given: PrimitiveCase<unknown>,
   given.inputs.forEach((type, n) => {
     const [low, high] = type.range ?? [-1, 1];
     const tensor = zeros(type.dimensions, sizes);
-    for (let i = 0; i < tensor.data.length; i++)
-      tensor.data[i] =
-        type.dtype === 'i32'
-          ? low + Math.floor(random() * (high - low + 1))
-          : Math.fround(low + (high - low) * random());
+    if (type.values) tensor.data.set(type.values);
+    else
+      for (let i = 0; i < tensor.data.length; i++)
+        tensor.data[i] =
+          type.dtype === 'i32'
+            ? low + Math.floor(random() * (high - low + 1))
+            : Math.fround(low + (high - low) * random());
     values.set(`input ${n}`, tensor);
   });
   const node = builder.apply(primitive, inputs, given.attributes);

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UserError } from '../compiler/diagnostic.ts';
-import { type GenerateOptions, generate } from '../runtime/generate/generate.ts';
+import { type Beginning, type GenerateOptions, generate, generateAll } from '../runtime/generate/generate.ts';
 import { type SamplerOptions, sampleToken } from '../runtime/generate/sampler.ts';
 import { openBigram } from './fixtures/bigram.ts';
 
@@ -126,6 +126,59 @@ test('a text ends at its end, at the tokens asked for, and at the context’s la
     assert.instance(fault, UserError);
     assert.match(fault.message, expected);
   }
+  model.close();
+});
+
+/** Prompts of one to five tokens, each with a seed of its own. */
+const beginnings: readonly Beginning[] = Array.from({ length: 7 }, (_, n) => ({
+  prompt: Int32Array.from({ length: 1 + (n % 5) }, (_, t) => n + t),
+  name: `prompt ${n + 1}`,
+  sampler: { temperature: 1, seed: n },
+}));
+const limits = { maxTokens: 20, endOfText: 9, contextLength: 16 };
+
+test('texts written at once are those written alone, in the order of their prompts, however many have a place', async () => {
+  const wide = await openBigram({ training: false });
+  const alone = [];
+  for (const { prompt, sampler } of beginnings) alone.push(await generate(wide, prompt, { ...limits, sampler }));
+  assert.ok(new Set(alone.map(({ reason }) => reason)).size > 1);
+  for (const sizes of [{}, { maxBatch: 1 }, { maxBatch: 2, maxTime: 2 }, { maxBatch: 9 }]) {
+    const model = await openBigram({ training: false, ...sizes });
+    const told = new Map<number, unknown>();
+    const texts = await generateAll(model, beginnings, { ...limits, onText: (n, text) => told.set(n, text) });
+    assert.equal(texts, alone);
+    assert.equal(
+      [...told].sort(([a], [b]) => a - b),
+      [...alone.entries()],
+    );
+    model.close();
+  }
+  assert.equal(await generateAll(wide, [], limits), []);
+  const none = await generateAll(wide, beginnings, { ...limits, maxTokens: 0 });
+  assert.ok(none.length === 7 && none.every(({ tokens, reason }) => tokens.length === 0 && reason === 'length'));
+  const stopped = await generateAll(wide, beginnings, { ...limits, stop: AbortSignal.abort() });
+  assert.ok(stopped.every(({ reason }) => reason === 'stopped'));
+  wide.close();
+});
+
+test('a prompt at fault is named, and nothing is written; so is the text that goes wrong', async () => {
+  const model = await openBigram({ training: false });
+  const faultOf = (texts: readonly Beginning[]) =>
+    generateAll(model, texts, { ...limits, onText: () => assert.unreachable() }).catch(error => error);
+  const withPrompt = (prompt: Int32Array) => [...beginnings.slice(0, 2), { ...beginnings[2]!, prompt }];
+  for (const [prompt, says] of [
+    [new Int32Array(0), /^prompt 3 is empty; give at least one character$/],
+    [new Int32Array(16), /^prompt 3 has 16 tokens; the model's context of 16 leaves room for at most 15\. Shorten/],
+  ] as const) {
+    const fault = await faultOf(withPrompt(prompt));
+    assert.instance(fault, UserError);
+    assert.match(fault.message, says);
+  }
+  // Token 30 is followed by no number.
+  model.writableParameters()[0]!.data.fill(Number.NaN, 30 * 32, 31 * 32);
+  const fault = await faultOf(withPrompt(Int32Array.of(30)));
+  assert.instance(fault, UserError);
+  assert.match(fault.message, /^prompt 3: the model answers with NaN/);
   model.close();
 });
 

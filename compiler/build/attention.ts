@@ -66,7 +66,7 @@ export function mix(
   const heads = dimension('heads', count);
   const mask = maskOf(site, settings);
   const further: [AttentionExtra, readonly Node[]][] = [];
-  if (decoding) further.push(['start', [decoding.start]]);
+  if (decoding) further.push(['texts', [decoding.starts, decoding.ends]]);
   if (settings.sinks) further.push(['sinks', [parameters.vector('self_attn.sinks', [heads], zeros)]]);
   if (encoding.kind === 'alibi' && encoding.slopes === 'learned') {
     const values = alibiSlopes(count);

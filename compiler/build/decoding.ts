@@ -1,6 +1,6 @@
 // What layers keep from one decoding call to the next: caches that grow by the call's positions, and states that each call
 // replaces.
-import { batch, context, type Dimension } from '../graph/dimension.ts';
+import { context, type Dimension, sequences } from '../graph/dimension.ts';
 import type { Node, Output } from '../graph/graph.ts';
 import { append } from '../ops/append.ts';
 import type { Site } from './site.ts';
@@ -23,21 +23,26 @@ export class Decoding {
     this.site = site;
   }
 
-  /** Position of the call's first token. */
-  get start(): Node {
-    return this.site.shared('start');
+  /** Position of each text's first new token. */
+  get starts(): Node {
+    return this.site.shared('starts');
+  }
+
+  /** Where each text's new tokens end among those of all. */
+  get ends(): Node {
+    return this.site.shared('ends');
   }
 
   /** The cache of all positions so far, after this call's [batch, time, ...] were written into it. */
   append(name: string, fresh: Node): Node {
     const { builder } = this.site;
-    const cache = this.declare(name, [batch, context, ...fresh.dimensions.slice(2)], false);
-    return builder.suffixed('_cache', () => builder.apply(append, [cache, fresh, this.start], null));
+    const cache = this.declare(name, [sequences, context, ...fresh.dimensions.slice(2)], false);
+    return builder.suffixed('_cache', () => builder.apply(append, [cache, fresh, this.starts, this.ends], null));
   }
 
-  /** The state before this call: zeros at the start of a text. `next` makes of it what the next call reads. */
+  /** Each text's state before this call: zeros at its start. `next` makes of it what the next call reads. */
   state(name: string, dims: readonly Dimension[], next: (state: Node) => Node): Node {
-    const state = this.declare(name, dims, true);
+    const state = this.declare(name, [sequences, ...dims], true);
     this.outputs.push({ name: `next.${name}`, node: next(state), accumulate: false });
     return state;
   }

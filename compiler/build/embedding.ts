@@ -19,7 +19,7 @@ export function buildEmbedding(common: Common): EmbeddingStage {
   const { builder, parameters } = site;
   const y = builder.within('embedded', '', () => embed(common, site));
   const tables = common.rotaryKinds.flatMap(({ rope, headDim, from }, n) => {
-    const { cos, sin } = rotaryTables(builder, site.shared('start'), dimension('head_dim', headDim), rope, from);
+    const { cos, sin } = rotaryTables(builder, site.shared('positions'), dimension('head_dim', headDim), rope, from);
     return [output(`rotary_cos_${n}`, cos), output(`rotary_sin_${n}`, sin)];
   });
   const seed = builder.input('gradient.y', y.dimensions);
@@ -49,7 +49,7 @@ function embed({ model, hidden, vocabulary }: Common, site: Site): Node {
     const rows = parameters.matrix('model.embed_positions.weight', [position], [hidden], deviation.inner);
     x = plus(builder, x, gatherRows(builder, rows, site.shared('positions')));
   }
-  if (sinusoidal) x = addSinusoids(builder, x, site.shared('start'), hidden);
+  if (sinusoidal) x = addSinusoids(builder, x, site.shared('positions'), hidden);
   return dropout(site, normalise(site, 'model.embed_norm', x, norm, [hidden]), rest.dropout);
 }
 

@@ -30,12 +30,12 @@ export interface RotaryTables {
 /**
  * Tables of rotary position embedding (RoFormer, Su et al. 2021): pair i of a head turns by position * theta^(-2 i / dims).
  * In the half-split order of most checkpoints pair i is elements i and i + dims / 2; interleaved, 2 i and 2 i + 1.
- * @param start position of the first token of the call, an integer scalar
+ * @param positions of each token in its text, [time]
  * @param from the first element that turns: those before it and after its `dims` stay
  */
 export function rotaryTables(
   builder: Builder,
-  start: Node,
+  positions: Node,
   headDim: Dimension,
   { dims, theta, interleaved, scaling }: Rope,
   from: number,
@@ -47,13 +47,12 @@ export function rotaryTables(
   const pairIndex = interleaved
     ? apply('floor', multiply(constant(0.5), element))
     : select(isFirst, element, subtract(element, constant(dims / 2)));
-  const position = add(operand(0), coordinate(time.name));
-  const angle = multiply(position, scaledFrequency(pairIndex, dims, theta, scaling));
+  const angle = multiply(operand(0), scaledFrequency(pairIndex, dims, theta, scaling));
   const factor = constant(attentionFactor(scaling));
   const table = (label: string, expression: Scalar, of: Node) =>
     builder.within(label, '', () => mapOver(builder, [time, headDim], expression, [of]));
   // The angle is a node of its own, so that it is computed once for both tables.
-  const angles = table('rotary_angle', angle, start);
+  const angles = table('rotary_angle', angle, positions);
   const cosine = multiply(factor, apply('cos', operand(0)));
   const sine = multiply(factor, apply('sin', operand(0)));
   const beforeEnd = apply('less', element, constant(dims));
@@ -119,14 +118,14 @@ export function rotate(builder: Builder, x: Node, rope: Rope, { cos, sin }: Rota
  * x plus fixed sinusoids (Vaswani et al. 2017, section 3.5): element 2 i is sin(position / 10000^(2 i / hidden)), element
  * 2 i + 1 its cosine.
  */
-export function addSinusoids(builder: Builder, x: Node, start: Node, hidden: Dimension): Node {
+export function addSinusoids(builder: Builder, x: Node, positions: Node, hidden: Dimension): Node {
   const element = coordinate(hidden.name);
   const pairIndex = apply('floor', multiply(constant(0.5), element));
   const frequency = apply('exp', multiply(pairIndex, constant((-2 * Math.log(10000)) / hidden.size!)));
-  const angle = multiply(add(operand(0), coordinate(time.name)), frequency);
+  const angle = multiply(operand(0), frequency);
   const isEven = apply('equal', element, multiply(constant(2), pairIndex));
   const table = builder.within('sinusoids', '', () =>
-    mapOver(builder, [time, hidden], select(isEven, apply('sin', angle), apply('cos', angle)), [start]),
+    mapOver(builder, [time, hidden], select(isEven, apply('sin', angle), apply('cos', angle)), [positions]),
   );
   return plus(builder, x, table);
 }

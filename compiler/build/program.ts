@@ -122,3 +122,11 @@ export function graphsOf({ embedding, blocks, head, modules }: Program): Graph[]
     embedding.backward,
   ];
 }
+
+/** Functions of training that hand values to one another, by name: what one keeps, another reads. */
+export const trainingFunctions = ({ blocks, head, modules }: Program): string[][] =>
+  [
+    ...blocks.map(block => [block.forward, block.backward]),
+    [head.train],
+    ...(modules ? [[modules.join.forward, modules.join.backward], [modules.head.train]] : []),
+  ].map(graphs => graphs.map(graph => graph.name));

@@ -1,7 +1,7 @@
 // Where a stage is built: its graph, what it trains, the formulas it may use, and what all stages are handed by the program.
 import type { Model } from '../check/model.ts';
 import { Builder } from '../graph/builder.ts';
-import { batch, type Dimension, time } from '../graph/dimension.ts';
+import { batch, type Dimension, sequences, time } from '../graph/dimension.ts';
 import type { DataType, Node } from '../graph/graph.ts';
 import { noiseWords } from '../ops/random.ts';
 import type { FormulaDefinition } from '../syntax/syntax.ts';
@@ -15,9 +15,11 @@ export const sharedInputs = {
   labels: { dimensions: [batch, time], dtype: 'i32' },
   /** Role of each token's message. */
   roles: { dimensions: [batch, time], dtype: 'i32' },
+  /** Position of each token in its text. */
   positions: { dimensions: [time], dtype: 'i32' },
-  /** Position of the call's first token. */
-  start: { dimensions: [], dtype: 'i32' },
+  /** Of each text that decoding goes on with, the position of its first new token, and where its new tokens end among all. */
+  starts: { dimensions: [sequences], dtype: 'i32' },
+  ends: { dimensions: [sequences], dtype: 'i32' },
   /** What random numbers are drawn by. */
   noise: { dimensions: [noiseWords], dtype: 'i32' },
   /** 1 in a training step, 0 elsewhere. */

@@ -1,7 +1,7 @@
 // Mamba's mixer as graph (Gu and Dao 2023, arXiv:2312.00752, figure 3 and algorithm 2): a causal convolution, then a scan
 // whose step sizes and in- and outputs depend on the token, gated.
 import type { StateSpace } from '../check/model.ts';
-import { batch, type Dimension, dimension } from '../graph/dimension.ts';
+import { type Dimension, dimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
 import { multiplyMatrices } from '../ops/contract.ts';
 import { convolve } from '../ops/convolution.ts';
@@ -36,9 +36,11 @@ export function buildStateSpace(site: Site, settings: StateSpace, { x, hidden, d
     const memory = dimension('memory', conv_kernel - 1);
     const before =
       decoding && conv_kernel > 1
-        ? decoding.state('convolution', [batch, memory, inner], old => recentOf(builder, raw, old))
+        ? decoding.state('convolution', [memory, inner], old => recentOf(builder, raw, old, decoding.ends))
         : null;
-    const convolved = called('ssm_convolved', () => convolve(builder, before ? [raw, filter, before] : [raw, filter]));
+    const convolved = called('ssm_convolved', () =>
+      convolve(builder, before ? [raw, filter, before, decoding!.ends] : [raw, filter]),
+    );
     return applyFormula(site, 'silu', [plus(builder, convolved, bias)]);
   });
 
@@ -58,8 +60,10 @@ export function buildStateSpace(site: Site, settings: StateSpace, { x, hidden, d
   });
   const mixed = called('ssm_scan', () => {
     const operands = [values, delta, decay, into, outOf];
-    const start = decoding?.state('scan', [batch, inner, state], old => scanState(builder, [...operands, old]));
-    return scanned(builder, start ? [...operands, start] : operands);
+    if (!decoding) return scanned(builder, operands);
+    const { ends } = decoding;
+    const start = decoding.state('scan', [inner, state], old => scanState(builder, [...operands, old, ends]));
+    return scanned(builder, [...operands, start, ends]);
   });
   const skip = parameters.vector('mixer.D', [inner], { kind: 'cycle', values: [1] });
   const gated = called('ssm_gated', () => {

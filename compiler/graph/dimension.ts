@@ -5,10 +5,12 @@ export interface Dimension {
   readonly size: number | null;
 }
 
-/** Sequences in a call. */
+/** Sequences in a call; of decoding one, which the new tokens of all texts make, text after text. */
 export const batch: Dimension = { name: 'batch', size: null };
 /** Positions in a call. */
 export const time: Dimension = { name: 'time', size: null };
+/** Texts that decoding goes on with, each with any number of new tokens, or none. */
+export const sequences: Dimension = { name: 'sequences', size: null };
 /** Positions that the key-value cache holds. */
 export const context: Dimension = { name: 'context', size: null };
 

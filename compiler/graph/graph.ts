@@ -67,6 +67,7 @@ export interface GradientRequest<Attributes> {
 export interface PrimitiveCase<Attributes> {
   readonly inputs: readonly (Type & {
     /** Values are drawn from this range; default -1 to 1. */ range?: [number, number];
+    /** They are these instead. */ values?: readonly number[];
   })[];
   readonly attributes: Attributes;
   readonly sizes?: Sizes;

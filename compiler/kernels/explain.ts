@@ -139,7 +139,7 @@ function explainNode(node: Node, nameOf: (node: Node) => string): string[] {
     case 'gather':
       return [`${result} = rows of ${inputs[0]} at ${inputs[1]}`];
     case 'append':
-      return [`${result} holds ${inputs[1]} from position ${inputs[2]} on`];
+      return [`${result} holds ${inputs[1]}, of each text from its position in ${inputs[2]} on`];
     case 'scatter-add':
       return [`${result} = ${inputs[1]} added to the rows at ${inputs[0]}`];
     default:

@@ -5,6 +5,7 @@ import { evaluator } from '../scalar/evaluate.ts';
 import { constant, operand } from '../scalar/expression.ts';
 import { uniform } from '../scalar/philox.ts';
 import { type AttentionShape, dropoutSite, type ExtraInputs, scoreDerivative } from './attention.ts';
+import { piecesOf } from './pieces.ts';
 
 /** A query and one of the keys that it sees. */
 export interface AttentionPair {
@@ -36,22 +37,22 @@ export function forEachRow(
   visit: (row: AttentionRow) => void,
 ): void {
   const { scale, causal, window, dropout } = shape;
-  const { start: given, sinks, slopes, noise, training } = extras;
-  const start = given?.data[0] ?? 0;
+  const { starts, ends, sinks, slopes, noise, training } = extras;
   const scoreOf = evaluator(shape.score ?? operand(0));
   const byProductOf = evaluator(scoreDerivative(shape, 'product'));
   const bySlopeOf = evaluator(scoreDerivative(shape, 'slope'));
   const sees = evaluator(shape.mask ?? constant(1));
   const drops = training !== undefined && training.data[0] !== 0;
-  const [sequences, queries, headCount, width] = query.shape as [number, number, number, number];
+  const [, , headCount, width] = query.shape as [number, number, number, number];
   const [, contextSize, kvHeadCount] = key.shape as [number, number, number];
-  // A cache holds room for positions that are not written yet.
-  const filled = given ? start + queries : contextSize;
   const group = headCount / kvHeadCount;
-  for (let sequence = 0; sequence < sequences; sequence++)
-    for (let t = 0; t < queries; t++)
+  piecesOf(query, ends).forEach(({ first, count }, sequence) => {
+    const start = starts?.data[sequence] ?? 0;
+    // A cache holds room for positions that are not written yet.
+    const filled = start + count;
+    for (let t = 0; t < count; t++)
       for (let head = 0; head < headCount; head++) {
-        const place = (sequence * queries + t) * headCount + head;
+        const place = (first + t) * headCount + head;
         const position = start + t;
         const pairs: AttentionPair[] = [];
         for (let s = 0; s < filled; s++) {
@@ -75,4 +76,5 @@ export function forEachRow(
         const total = logits.reduce((sum, logit) => sum + Math.exp(logit - greatest), 0);
         visit({ place, pairs, logSumExp: greatest + Math.log(total) });
       }
+  });
 }

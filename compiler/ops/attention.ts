@@ -10,6 +10,7 @@ import {
   dimension,
   hasDimension,
   sameDimensions,
+  sequences,
   showDimensions,
   time,
 } from '../graph/dimension.ts';
@@ -33,17 +34,19 @@ import {
 import { attentionGradient } from './attention-gradient.ts';
 import { forEachRow } from './attention-rows.ts';
 import { mapOver, sumMap, sumTo } from './map.ts';
+import { isPerSequence } from './pieces.ts';
 import { noiseWords } from './random.ts';
 import { sum } from './reduce.ts';
 
 /**
  * Inputs that may follow query, key and value.
- * - start, i32 []: position of the first query. Keys and values are caches, of which start + time positions are filled.
+ * - texts, i32 [sequences] and again: of each text that decoding goes on with, the position of its first query, and where
+ *   its queries end among those of all. Keys and values are caches, filled up to each text's last query.
  * - sinks, f32 [heads]: a logit of each head that takes part in the softmax and has no value.
  * - slopes, f32 [heads]: operand 1 of the score.
  * - noise, i32 [noise], and after it `training`, f32 []: what dropout draws by, and whether it does: where not 0.
  */
-export type AttentionExtra = 'start' | 'sinks' | 'slopes' | 'noise';
+export type AttentionExtra = 'texts' | 'sinks' | 'slopes' | 'noise';
 
 export interface AttentionShape {
   readonly scale: number;
@@ -76,11 +79,19 @@ export const dropoutSite = 256;
 export const scoreDerivative = ({ score }: Pick<AttentionShape, 'score'>, by: 'product' | 'slope'): Scalar =>
   differentiate(score ?? operand(0), by === 'product' ? 0 : 1);
 
-export type ExtraInputs<T> = Partial<Record<AttentionExtra | 'training', T>>;
+/** The inputs that each extra stands for. */
+const inputsOf = {
+  texts: ['starts', 'ends'],
+  sinks: ['sinks'],
+  slopes: ['slopes'],
+  noise: ['noise', 'training'],
+} as const satisfies Record<AttentionExtra, readonly string[]>;
+
+export type ExtraInputs<T> = Partial<Record<(typeof inputsOf)[AttentionExtra][number], T>>;
 
 /** What follows the inputs that every attention has, by name. */
 export function extraInputs<T>(further: readonly T[], extras: readonly AttentionExtra[]): ExtraInputs<T> {
-  const names = extras.flatMap(extra => (extra === 'noise' ? (['noise', 'training'] as const) : [extra]));
+  const names = extras.flatMap(extra => inputsOf[extra]);
   if (names.length !== further.length)
     throw new Error(`attention: ${further.length} further inputs, not ${names.join(', ')}`);
   return Object.fromEntries(names.map((name, n) => [name, further[n]!]));
@@ -101,7 +112,7 @@ export const attention: Primitive<AttentionAttributes> = {
     const [, , keyHeads, keyDim] = key.dimensions;
     const valueDim = value.dimensions[3];
     const { result, causal, score, mask, value_dim: width, dropout, extras } = attributes;
-    const { start, sinks, slopes, noise, training } = extraInputs(further, extras);
+    const { starts, ends, sinks, slopes, noise, training } = extraInputs(further, extras);
     const perHead = (input?: Type) => !input || sameDimensions(input.dimensions, [queryHeads!]);
     const fits =
       queryDim?.size === keyDim?.size &&
@@ -109,7 +120,8 @@ export const attention: Primitive<AttentionAttributes> = {
       value.dimensions.length === 4 &&
       sameDimensions(value.dimensions.slice(0, 3), key.dimensions.slice(0, 3)) &&
       width <= (valueDim?.size ?? 0) &&
-      hasDimension(key.dimensions, 'context') === (start !== undefined) &&
+      hasDimension(key.dimensions, 'context') === (starts !== undefined) &&
+      (!starts || (hasDimension(key.dimensions, 'sequences') && isPerSequence(starts) && isPerSequence(ends!))) &&
       perHead(sinks) &&
       perHead(slopes) &&
       (!noise || (sameDimensions(noise.dimensions, [noiseWords]) && training!.dimensions.length === 0));
@@ -131,8 +143,8 @@ export const attention: Primitive<AttentionAttributes> = {
   },
   gradient({ builder, node, inputs, attributes: { result, ...shape }, gradient }) {
     const [query, key, value, ...further] = inputs as [Node, Node, Node, ...Node[]];
-    const { start, sinks, slopes, noise, training } = extraInputs(further, shape.extras);
-    if (start || result !== 'output')
+    const { starts, sinks, slopes, noise, training } = extraInputs(further, shape.extras);
+    if (starts || result !== 'output')
       throw new Error('attention: only the output of attention without a cache is differentiated');
     const called = <T>(label: string, build: () => T): T => builder.within(label, node.origin, build);
     const logSumExp = called('log_sum_exp', () =>
@@ -194,7 +206,12 @@ function attentionCases(): PrimitiveCase<AttentionAttributes>[] {
   const heads = dimension('heads', 4);
   const headDim = dimension('head_dim', 3);
   const vectors = (positions: Dimension, count: number, width: number): Type => ({
-    dimensions: [batch, positions, dimension('kv_heads', count), dimension('head_dim', width)],
+    dimensions: [
+      positions === context ? sequences : batch,
+      positions,
+      dimension('kv_heads', count),
+      dimension('head_dim', width),
+    ],
     dtype: 'f32',
   });
   const query: Type = { dimensions: [batch, time, heads, headDim], dtype: 'f32' };
@@ -203,7 +220,7 @@ function attentionCases(): PrimitiveCase<AttentionAttributes>[] {
   const perHead: Type = { dimensions: [heads], dtype: 'f32' };
   const noise = { dimensions: [noiseWords], dtype: 'i32', range: [0, 9] } satisfies PrimitiveCase<unknown>['inputs'][0];
   const training = { dimensions: [], dtype: 'f32', range: [1, 1] } satisfies PrimitiveCase<unknown>['inputs'][0];
-  const start = { dimensions: [], dtype: 'i32', range: [3, 3] } satisfies PrimitiveCase<unknown>['inputs'][0];
+  const perText = (...values: number[]) => ({ dimensions: [sequences], dtype: 'i32', values }) as const;
   const usual: AttentionAttributes = {
     scale: 0.8,
     causal: true,
@@ -280,15 +297,18 @@ function attentionCases(): PrimitiveCase<AttentionAttributes>[] {
     },
     // Keys whose first elements are the values too, as in latent attention's decoding.
     {
-      inputs: [query, vectors(context, 1, 3), vectors(context, 1, 3), start, perHead],
-      attributes: { ...usual, value_dim: 2, extras: ['start', 'sinks'] },
-      sizes: { batch: 2, time: 4, context: 9 },
+      inputs: [
+        ...[query, vectors(context, 1, 3), vectors(context, 1, 3)],
+        ...[perText(3, 0, 5), perText(2, 2, 4), perHead],
+      ],
+      attributes: { ...usual, value_dim: 2, extras: ['texts', 'sinks'] },
+      sizes: { batch: 1, time: 4, sequences: 3, context: 9 },
       decoding: true,
     },
     {
-      inputs: [query, vectors(context, 2, 3), vectors(context, 2, 3), start, perHead],
-      attributes: { ...usual, score: learned, window: 6, extras: ['start', 'slopes'] },
-      sizes: { batch: 1, time: 9, context: 12 },
+      inputs: [...[query, vectors(context, 2, 3), vectors(context, 2, 3)], ...[perText(3, 8), perText(9, 10), perHead]],
+      attributes: { ...usual, score: learned, window: 6, extras: ['texts', 'slopes'] },
+      sizes: { batch: 1, time: 10, sequences: 2, context: 12 },
       decoding: true,
     },
   ];

@@ -1,26 +1,34 @@
 // recent: the last positions of what came before followed by what is new: what a convolution remembers in decoding.
 import type { Builder } from '../graph/builder.ts';
-import { batch, dimension, sameDimensions, showDimensions, time } from '../graph/dimension.ts';
-import type { Node, Primitive } from '../graph/graph.ts';
+import { batch, dimension, sameDimensions, sequences, showDimensions, time } from '../graph/dimension.ts';
+import type { Node, Primitive, PrimitiveCase } from '../graph/graph.ts';
 import { zeros } from '../graph/tensor.ts';
+import { isPerSequence, piecesOf } from './pieces.ts';
 
 const channels = dimension('channels', 3);
-const inputs = [
-  { dimensions: [batch, time, channels], dtype: 'f32' },
-  { dimensions: [batch, dimension('memory', 3), channels], dtype: 'f32' },
-] as const;
+/** Texts whose new tokens end at these places. */
+const endingAt = (...ends: number[]): PrimitiveCase<null> => ({
+  inputs: [
+    { dimensions: [batch, time, channels], dtype: 'f32' },
+    { dimensions: [sequences, dimension('memory', 3), channels], dtype: 'f32' },
+    { dimensions: [sequences], dtype: 'i32', values: ends },
+  ],
+  attributes: null,
+  sizes: { batch: 1, time: ends.at(-1)!, sequences: ends.length },
+});
 
 export const recent: Primitive<null> = {
   name: 'recent',
-  doc: 'The last positions of a state followed by x, as many as the state has; inputs x and state.',
+  doc: "The last positions of each text's state followed by its part of x, as many as the state has; inputs x, state, ends.",
   kernel: 'recent',
-  type([x, state]) {
-    const [sequences, , own] = x!.dimensions;
-    const [others, memory, kept] = state!.dimensions;
+  type([x, state, ends]) {
+    const [, , own] = x!.dimensions;
+    const [texts, memory, kept] = state!.dimensions;
     const fits =
       x!.dimensions.length === 3 &&
       state!.dimensions.length === 3 &&
-      sameDimensions([sequences!, own!], [others!, kept!]);
+      sameDimensions([sequences, own!], [texts!, kept!]) &&
+      isPerSequence(ends!);
     if (!fits || memory!.size === null)
       throw new Error(`recent: ${showDimensions(x!.dimensions)} after ${showDimensions(state!.dimensions)}`);
     return { dimensions: state!.dimensions, dtype: 'f32' };
@@ -28,25 +36,21 @@ export const recent: Primitive<null> = {
   gradient() {
     throw new Error('recent: decoding is not differentiated');
   },
-  reference([x, state], _, result, sizes) {
+  reference([x, state, ends], _, result, sizes) {
     const output = zeros(result.dimensions, sizes);
-    const [sequences, positions, width] = x!.shape as [number, number, number];
-    const memory = state!.shape[1]!;
-    for (let b = 0; b < sequences; b++)
+    const [, memory, width] = state!.shape as [number, number, number];
+    piecesOf(x!, ends).forEach(({ first, count }, b) => {
       for (let m = 0; m < memory; m++) {
-        const at = m + positions;
-        const [source, from] = at < memory ? [state!, b * memory + at] : [x!, b * positions + at - memory];
+        const at = m + count;
+        const [source, from] = at < memory ? [state!, b * memory + at] : [x!, first + at - memory];
         output.data.set(source.data.subarray(from * width, (from + 1) * width), (b * memory + m) * width);
       }
+    });
     return output;
   },
-  cases: [
-    { inputs, attributes: null, sizes: { batch: 2, time: 1 } },
-    { inputs, attributes: null, sizes: { batch: 2, time: 2 } },
-    { inputs, attributes: null, sizes: { batch: 1, time: 3 } },
-    { inputs, attributes: null, sizes: { batch: 3, time: 5 } },
-  ],
+  cases: [endingAt(1, 2), endingAt(2, 2, 4), endingAt(3), endingAt(0, 5, 6, 10)],
 };
 
-/** The state that follows once x came after `state`. */
-export const recentOf = (builder: Builder, x: Node, state: Node): Node => builder.apply(recent, [x, state], null);
+/** Each text's state once its part of x came after it. */
+export const recentOf = (builder: Builder, x: Node, state: Node, ends: Node): Node =>
+  builder.apply(recent, [x, state, ends], null);

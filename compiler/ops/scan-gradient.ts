@@ -42,11 +42,10 @@ export const scanGradient: Primitive<ScanGradientAttributes> = {
     const [, positions, width] = x.shape as [number, number, number];
     const states = a.shape[1]!;
     let carried = 0;
-    for (const { b, t, channel, s, decay, before, after } of stepsBackward(tensors.slice(0, 5))) {
-      const place = b * positions + t;
+    for (const { place, channel, s, decay, before, after } of stepsBackward(tensors.slice(0, 5))) {
       const [signalAt, mixingAt, rateAt] = [place * width + channel, place * states + s, channel * states + s];
       const outputGradient = gradient.data[signalAt]!;
-      if (t === positions - 1) carried = 0;
+      if ((place + 1) % positions === 0) carried = 0;
       const slope = c.data[mixingAt]! * outputGradient + carried;
       carried = decay * slope;
       const exponentSlope = slope * decay * before;

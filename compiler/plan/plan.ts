@@ -1,7 +1,8 @@
 // The memory plan of one function: where each intermediate value lies. Values whose lifetimes do not meet share memory.
 import type { Graph, Node } from '../graph/graph.ts';
 import type { Schedule } from '../kernels/kernel.ts';
-import { aligned, extentOf, growthOf } from './extent.ts';
+import { aligned, growthOf } from './extent.ts';
+import { type Storage, storedAsFloat, storedExtent } from './storage.ts';
 
 /** A place among the buffers of one growth: floats from the start, for each combination of run-time positions. */
 export interface Placement {
@@ -29,18 +30,20 @@ export interface LoweredFunction {
   readonly graph: Graph;
   readonly schedule: Schedule;
   readonly plan: Plan;
+  /** How each value is stored. */
+  readonly storage: Storage;
 }
 
 /**
  * Places every value that passes between kernels, except inputs, caches and outputs in place, which have a home outside the
  * function. Largest first, each at the lowest offset where no live value is in the way.
  */
-export function planMemory(graph: Graph, schedule: Schedule): Plan {
+export function planMemory(graph: Graph, schedule: Schedule, storage: Storage = storedAsFloat): Plan {
   const bound = outputsInPlace(graph);
   // A cache is written in place: the whole cache lies where the cache lay.
   for (const node of graph.nodes) if (node.primitive === null || node.primitive.name === 'append') bound.add(node);
   const placed: (Lifetime & { offset: number })[] = [];
-  const lifetimes = lifetimesOf(graph, schedule).filter(({ node }) => !bound.has(node));
+  const lifetimes = lifetimesOf(graph, schedule, storage).filter(({ node }) => !bound.has(node));
   for (const lifetime of lifetimes.sort((a, b) => b.count - a.count || a.node.id - b.node.id)) {
     const inTheWay = placed
       .filter(other => other.growth === lifetime.growth && other.from <= lifetime.to && lifetime.from <= other.to)
@@ -69,7 +72,7 @@ export function outputsInPlace({ outputs }: Graph): Set<Node> {
   return new Set(inPlace.map(output => output.node));
 }
 
-function lifetimesOf(graph: Graph, schedule: Schedule): Lifetime[] {
+function lifetimesOf(graph: Graph, schedule: Schedule, storage: Storage): Lifetime[] {
   const last = new Map<Node, number>();
   schedule.kernels.forEach((kernel, index) => {
     for (const node of [...kernel.inputs, ...kernel.outputs]) last.set(node, index);
@@ -77,7 +80,7 @@ function lifetimesOf(graph: Graph, schedule: Schedule): Lifetime[] {
   for (const { node } of graph.outputs) last.set(node, schedule.kernels.length);
   return schedule.kernels.flatMap((kernel, from) =>
     kernel.outputs.map(node => {
-      const extent = extentOf(node.dimensions);
+      const extent = storedExtent(node, storage(node));
       return { node, growth: growthOf(extent), count: aligned(extent.count), from, to: last.get(node)! };
     }),
   );

@@ -20,6 +20,7 @@ import type { MapAttributes } from '../ops/map.ts';
 import type { ScanAttributes } from '../ops/scan.ts';
 import { type Scalar, show } from '../scalar/expression.ts';
 import { type Extent, extentOf } from './extent.ts';
+import { type Storage, storedAsFloat, storedExtent } from './storage.ts';
 
 /** So many for each combination of run-time positions, and, where `pairs` is there, for each pair that is seen. */
 export interface Quantity extends Extent {
@@ -45,13 +46,14 @@ export interface Work {
 /**
  * The work of one launch.
  * @param accumulates true for an output that is added to what its buffer holds
+ * @param storage how each value is stored
  */
-export function workOf(kernel: Kernel, accumulates: (node: Node) => boolean): Work {
-  const { reads, writes } = movedElements(kernel, accumulates);
+export function workOf(kernel: Kernel, accumulates: (node: Node) => boolean, storage: Storage = storedAsFloat): Work {
+  const { reads, writes } = movedBytes(kernel, accumulates, storage);
   return {
     operations: merged([...kernel.members.flatMap(operationsOf), ...sharedOperations(kernel)]),
-    reads: merged(reads.map(inBytes)),
-    writes: merged(writes.map(inBytes)),
+    reads: merged(reads),
+    writes: merged(writes),
   };
 }
 
@@ -93,7 +95,7 @@ function countPairs({ causal, window }: Pairs, queries: number, keys: number): n
   return queries * keys - future - (past(keys) - past(keys - queries));
 }
 
-/** float32 and int32. */
+/** float32 and int32; bfloat16 numbers are two to a float. */
 const bytesPerElement = 4;
 
 const times = (quantity: Quantity, factor: number): Quantity => ({ ...quantity, count: quantity.count * factor });
@@ -192,9 +194,13 @@ function countFunctions(expression: Scalar): number {
   return visit(expression);
 }
 
-/** Elements that a launch must read and write. */
-function movedElements({ kind, members, inputs, outputs }: Kernel, accumulates: (node: Node) => boolean) {
-  const all = (nodes: readonly Node[]) => nodes.map(node => elements(node.dimensions));
+/** Bytes that a launch must read and write. */
+function movedBytes(
+  { kind, members, inputs, outputs }: Kernel,
+  accumulates: (node: Node) => boolean,
+  storage: Storage,
+) {
+  const all = (nodes: readonly Node[]) => nodes.map(node => inBytes(storedExtent(node, storage(node))));
   const [first] = members as [Node];
   const [, second] = first.inputs as [Node, Node];
   switch (kind) {

@@ -3,8 +3,10 @@ import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
 import { amount } from '../../compiler/plan/work.ts';
 import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
-import type { ProductType } from '../../compiler/targets/cpu/kernel-source.ts';
+import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
+import { autotune } from '../autotune.ts';
+import { tellTuning } from '../autotune-option.ts';
 import { buildCached } from '../cache.ts';
 import { type LaunchTime, NativeModel } from '../native.ts';
 import { type Ceilings, measureCeilings, memorySeconds } from './ceilings.ts';
@@ -43,10 +45,12 @@ export interface KernelsResult {
 export interface KernelsRequest extends StepSize {
   readonly model: Model;
   /** What products multiply. */
-  readonly dtype: ProductType;
+  readonly dtype: TrainingType;
   readonly threads: number;
   /** Absent: as many as take some seconds. */
   readonly steps?: number | undefined;
+  /** Whether products are tuned before. */
+  readonly tunes?: boolean | undefined;
 }
 
 const SECONDS = 5;
@@ -64,7 +68,10 @@ interface Sample {
  */
 export async function benchKernels(request: KernelsRequest, compiler: Compiler): Promise<KernelsResult> {
   const { model, batch, time, dtype, threads } = request;
-  const { files, launches } = compile(model, { dtype, profile: true });
+  const tuned = request.tunes
+    ? { scheduleOf: await autotune({ model, batch, time, threads, onStart: tellTuning }, compiler) }
+    : {};
+  const { files, launches } = compile(model, { dtype, profile: true, ...tuned });
   const { libraryPath } = await buildCached(files, compiler);
   const ceilings = await measureCeilings(compiler, threads);
   const native = NativeModel.open(libraryPath, {

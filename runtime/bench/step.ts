@@ -4,9 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { flopsPerToken } from '../../compiler/check/cost.ts';
 import type { Model } from '../../compiler/check/model.ts';
-import { compile } from '../../compiler/index.ts';
-import type { ProductType } from '../../compiler/targets/cpu/kernel-source.ts';
+import { type CompileOptions, compile } from '../../compiler/index.ts';
+import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { buildLibrary, type Compiler } from '../../compiler/targets/cpu/toolchain.ts';
+import { autotune } from '../autotune.ts';
+import { tellTuning } from '../autotune-option.ts';
 import { NativeModel } from '../native.ts';
 import { type Measurement, summarize } from './measurement.ts';
 import { type StepSize, stepper, warmUp } from './workload.ts';
@@ -30,11 +32,13 @@ export interface StepResult {
 export interface StepsRequest {
   readonly configurations: readonly StepConfiguration[];
   /** What products multiply. */
-  readonly dtype: ProductType;
+  readonly dtype: TrainingType;
   readonly threads: number;
   readonly repeats: number;
   /** In each repeat; absent: as many as take some seconds. */
   readonly steps?: number | undefined;
+  /** Whether products are tuned before. */
+  readonly tunes?: boolean | undefined;
 }
 
 const SECONDS = 2;
@@ -52,12 +56,18 @@ export async function benchSteps(request: StepsRequest, compiler: Compiler): Pro
   const folder = await mkdtemp(join(tmpdir(), 'malc-bench-'));
   const opened: { configuration: StepConfiguration; native: NativeModel; built: Built }[] = [];
   try {
-    const libraries = new Map<Model, Built>();
+    // Untuned, a model's program is the same for any batch and length.
+    const libraries = new Map<Model | StepConfiguration, Built>();
     for (const configuration of configurations) {
       const { model, batch, time } = configuration;
+      const key = request.tunes ? configuration : model;
+      const tuned = request.tunes
+        ? { scheduleOf: await autotune({ model, batch, time, threads, onStart: tellTuning }, compiler) }
+        : {};
       const built =
-        libraries.get(model) ?? (await build(model, dtype, await mkdtemp(join(folder, 'build-')), compiler));
-      libraries.set(model, built);
+        libraries.get(key) ??
+        (await build(model, { dtype, ...tuned }, await mkdtemp(join(folder, 'build-')), compiler));
+      libraries.set(key, built);
       const options = { maxBatch: batch, maxTime: time, maxContext: 0, training: true, threads };
       opened.push({ configuration, built, native: NativeModel.open(built.library, options) });
     }
@@ -90,9 +100,9 @@ export async function benchSteps(request: StepsRequest, compiler: Compiler): Pro
 }
 
 /** Builds a library in a folder of its own, whatever the cache holds. */
-async function build(model: Model, dtype: ProductType, folder: string, compiler: Compiler): Promise<Built> {
+async function build(model: Model, options: CompileOptions, folder: string, compiler: Compiler): Promise<Built> {
   const began = performance.now();
-  const { files } = compile(model, { dtype });
+  const { files } = compile(model, options);
   const compiled = performance.now();
   for (const [file, text] of Object.entries(files)) await writeFile(join(folder, file), text);
   const library = join(folder, 'model.so');

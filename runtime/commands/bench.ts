@@ -2,8 +2,9 @@
 
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
-import { type ProductType, productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
+import { type ProductType, productTypes, type TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
+import { autotuneOption, requireTunable } from '../autotune-option.ts';
 import type { BenchName, BenchRecord, Change, Circumstances, Result } from '../bench/history.ts';
 import type { Measurement } from '../bench/measurement.ts';
 import type { StepConfiguration } from '../bench/step.ts';
@@ -21,7 +22,7 @@ const ownOptions: Readonly<Record<string, readonly BenchName[]>> = {
   'batch-size': ['kernels', 'decode'],
   'seq-len': ['kernels'],
   steps: ['kernels', 'step'],
-  dtype: ['kernels', 'step'],
+  autotune: ['kernels', 'step'],
   config: ['step'],
   repeats: ['step', 'decode'],
   prompt: ['decode'],
@@ -73,6 +74,7 @@ export const bench: Command = {
       whenAbsent: `${usual.tokens}, or what room is left`,
     },
     dtype: { type: 'string', choices: productTypes, describe: 'What products multiply', whenAbsent: 'f32' },
+    autotune: { type: 'boolean', describe: `kernels, step: ${autotuneOption.describe}` },
     compare: {
       type: 'boolean',
       describe: 'Shows what moved since this was measured last on this machine',
@@ -202,18 +204,27 @@ function requireRoom(model: Model, positions: number, options: string): void {
     );
 }
 
+/** The type of a program that trains; one for inference alone is refused. */
+function trainingType(args: Arguments, what: BenchName): TrainingType {
+  const dtype = (args.dtype as ProductType | undefined) ?? 'f32';
+  if (args.autotune) requireTunable(dtype);
+  if (dtype === 'int8') throw new UsageError(`bench ${what} trains, and int8 is for inference alone; it is for decode`);
+  return dtype;
+}
+
 async function prepareKernels(args: Arguments): Promise<Measure> {
   const model = await readNamed(args.model as string, args.name as string | undefined);
   const batch = (args['batch-size'] as number | undefined) ?? 1;
   const time = (args['seq-len'] as number | undefined) ?? Math.min(usual.sequence, model.max_seq_len);
-  const dtype = (args.dtype as ProductType | undefined) ?? 'f32';
+  const dtype = trainingType(args, 'kernels');
   requireRoom(model, time, '--seq-len');
   return async (compiler, common) => {
     const { benchKernels } = await import('../bench/kernels.ts');
     const { describeCeilings, kernelTable } = await import('../show/bench-tables.ts');
     const steps = args.steps as number | undefined;
-    const result = await benchKernels({ model, batch, time, dtype, threads: common.threads, steps }, compiler);
-    const configuration = { model: model.name, batch, time, dtype };
+    const tunes = args.autotune === true;
+    const result = await benchKernels({ model, batch, time, dtype, threads: common.threads, steps, tunes }, compiler);
+    const configuration = { model: model.name, batch, time, dtype, ...(tunes && { autotune: 'yes' }) };
     const timed = [...result.rows.map(row => [row.name, row.range] as const), ['step', result.step] as const];
     const results = Object.fromEntries(timed.map(([name, range]) => [name, inUnit('ms', range, 1e3)]));
     const { ceilings, stepSeconds, outside, counted } = result;
@@ -243,7 +254,7 @@ async function prepareKernels(args: Arguments): Promise<Measure> {
 async function prepareSteps(args: Arguments): Promise<Measure> {
   const configurations: StepConfiguration[] = [];
   const models = new Map<string, Model>();
-  const dtype = (args.dtype as ProductType | undefined) ?? 'f32';
+  const dtype = trainingType(args, 'step');
   for (const text of (args.config as string[] | undefined) ?? usualConfigurations)
     configurations.push(await readConfiguration(text, models));
   return async (compiler, common) => {
@@ -258,11 +269,12 @@ async function prepareSteps(args: Arguments): Promise<Measure> {
         threads: common.threads,
         repeats: (args.repeats as number | undefined) ?? usual.repeats,
         steps: args.steps as number | undefined,
+        tunes: args.autotune === true,
       },
       compiler,
     );
     const named = results.map(({ configuration: { model, batch, time }, ...rest }) => ({
-      configuration: { model: model.name, batch, time, dtype },
+      configuration: { model: model.name, batch, time, dtype, ...(args.autotune === true && { autotune: 'yes' }) },
       ...rest,
     }));
     return {
@@ -308,19 +320,25 @@ async function prepareDecode(args: Arguments): Promise<Measure> {
   const prompt = (args.prompt as number | undefined) ?? Math.min(usual.prompt, Math.ceil(model.max_seq_len / 2));
   const tokens = (args.tokens as number | undefined) ?? Math.max(1, Math.min(usual.tokens, model.max_seq_len - prompt));
   requireRoom(model, prompt + tokens, '--prompt with --tokens');
+  const dtype = (args.dtype as ProductType | undefined) ?? 'f32';
   const several = (args['batch-size'] as number | undefined) ?? usual.several;
   const batches = [...new Set([1, several])];
   return async (compiler, common) => {
     const { benchDecode } = await import('../bench/decode.ts');
     const { decodeTable } = await import('../show/bench-tables.ts');
     const repeats = (args.repeats as number | undefined) ?? usual.repeats;
-    const request = { model, batches, prompt, tokens, threads: common.threads, repeats };
+    const request = { model, dtype, batches, prompt, tokens, threads: common.threads, repeats };
     const results = await benchDecode(request, compiler);
     return {
       records: results.map(result => ({
         bench: 'decode',
         ...common,
-        configuration: { model: model.name, batch: result.batch, prompt, tokens },
+        configuration: {
+          ...{ model: model.name, batch: result.batch, prompt, tokens },
+          // Only where there is something to say: what was measured before goes on being compared.
+          ...(dtype !== 'f32' && { dtype }),
+          ...(result.lengths === 'different' && { lengths: result.lengths }),
+        },
         results: {
           prompt: inUnit('tokens/s', result.prompt),
           generation: inUnit('tokens/s', result.generation),
@@ -328,15 +346,16 @@ async function prepareDecode(args: Arguments): Promise<Measure> {
         ceilings: null,
       })),
       details: {
-        configuration: { model: model.name, prompt, tokens },
-        decode: results.map(({ batch, prompt: read, generation, memoryBytes }) => ({
+        configuration: { model: model.name, prompt, tokens, dtype },
+        decode: results.map(({ batch, lengths, prompt: read, generation, memoryBytes }) => ({
           batch,
+          lengths,
           prompt_tokens_per_second: read,
           tokens_per_second: generation,
           memory_bytes: memoryBytes,
         })),
       },
-      text: `  decoding  ${model.name}: a prompt of ${prompt} tokens, then ${tokens} one by one\n\n${decodeTable(results)}`,
+      text: `  decoding  ${model.name} in ${dtype}: a prompt of ${prompt} tokens, then ${tokens} one by one\n\n${decodeTable(results)}`,
     };
   };
 }

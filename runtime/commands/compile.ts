@@ -1,8 +1,10 @@
 // `malc compile`: a model as source files, a memory plan and a native library in one folder.
 import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { type ProductType, productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
+import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { Command } from './command.ts';
 
 interface Stage {
@@ -10,6 +12,10 @@ interface Stage {
   readonly milliseconds: number;
   readonly print: () => string;
 }
+
+/** What `malc train` takes where nothing is said. */
+const usualBatch = 8;
+const usualTime = 256;
 
 export const compile: Command = {
   name: 'compile',
@@ -20,6 +26,10 @@ export const compile: Command = {
     output: { type: 'string', alias: 'o', describe: 'The folder to write', whenAbsent: 'build/MODEL' },
     target: { type: 'string', describe: 'What to compile for', default: 'cpu' },
     dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'What products multiply' },
+    autotune: {
+      ...autotuneOption,
+      describe: `${autotuneOption.describe}: for ${usualBatch} texts of up to ${usualTime} tokens`,
+    },
     fuse: {
       type: 'boolean',
       describe: 'Fuse operations; --no-fuse makes a kernel of each',
@@ -43,15 +53,25 @@ export const compile: Command = {
 
     const { model, warnings } = readModel(args.file as string, args.name as string | undefined);
     for (const warning of warnings) console.error(`${warning}\n`);
+    const found = await findCompiler();
+    let tuned = {};
+    if (args.autotune) {
+      requireTunable(args.dtype as ProductType);
+      const { autotune } = await import('../autotune.ts');
+      const time = Math.min(usualTime, model.max_seq_len);
+      const request = { model, batch: usualBatch, time, threads: availableParallelism(), onStart: tellTuning };
+      tuned = { scheduleOf: await autotune(request, found) };
+    }
     const stages: Stage[] = [];
     const { files, plan } = compiler.compile(model, {
       fuse: args.fuse as boolean,
       dtype: args.dtype as ProductType,
+      ...tuned,
       onStage: (name, milliseconds, print) => stages.push({ name, milliseconds, print }),
     });
     if (args.dump !== undefined) printStages(args.dump as string, stages);
     const started = performance.now();
-    const library = await buildCached(files, await findCompiler());
+    const library = await buildCached(files, found);
     if (args.time) {
       const name = library.cached ? 'cc (built before)' : 'cc';
       printTimes([...stages, { name, milliseconds: performance.now() - started }]);

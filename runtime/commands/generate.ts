@@ -1,16 +1,51 @@
-// malc generate: continues a prompt with a trained model, token by token.
+// malc generate: continues prompts with a trained model, token by token, several texts at once.
+import { type ProductType, productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
+import type { Beginning, Generated } from '../generate/generate.ts';
+import type { Prompt } from '../generate/prompts.ts';
+import type { NativeModel } from '../native.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import type { Command } from './command.ts';
+import { type Command, UsageError } from './command.ts';
 
-/** The prompt goes into the model in pieces of at most so many tokens. */
+/** A prompt goes into the model in pieces of at most so many tokens. */
 const PIECE = 256;
+/** Texts that are written at once, where there are as many. */
+const AT_ONCE = 8;
 
 export const generate: Command = {
   name: 'generate',
-  describe: 'Continue a prompt with a trained model',
+  describe: 'Continue prompts with a trained model',
   options: {
     checkpoint: { type: 'string', alias: 'c', required: true, describe: 'A run folder, or one of its step-N folders' },
-    prompt: { type: 'string', alias: 'p', describe: 'What the text begins with', whenAbsent: 'standard input' },
+    prompt: {
+      type: 'string',
+      alias: 'p',
+      array: true,
+      describe: 'What the text begins with; several for several texts',
+      whenAbsent: 'standard input',
+    },
+    'prompts-file': {
+      type: 'string',
+      describe: 'Take the prompts from a file, one a line, or from a .jsonl file the "text" of each line',
+    },
+    'num-samples': {
+      type: 'number',
+      number: 'count',
+      alias: 'n',
+      default: 1,
+      describe: 'Texts for each prompt: text K, counted from 0, has seed + K',
+    },
+    'batch-size': {
+      type: 'number',
+      number: 'count',
+      alias: 'b',
+      default: AT_ONCE,
+      describe: 'Texts to write at once; up to 8, each is to the bit what it is alone',
+    },
+    json: {
+      type: 'boolean',
+      default: false,
+      describe: 'Print each text as a line of JSON: prompt, sample, seed, text, tokens, and why it ends',
+    },
     'max-tokens': {
       type: 'number',
       number: 'countOrNone',
@@ -31,6 +66,12 @@ export const generate: Command = {
       describe: 'Choose among the likeliest tokens, of probability P in all',
     },
     seed: { type: 'number', number: 'countOrNone', default: 0, describe: 'The same seed gives the same text' },
+    dtype: {
+      type: 'string',
+      default: 'f32',
+      choices: productTypes,
+      describe: 'What products multiply: bf16 and int8 read half and a quarter of the memory',
+    },
     'min-p': {
       type: 'number',
       number: 'share',
@@ -60,57 +101,142 @@ export const generate: Command = {
   examples: [
     ['malc generate -c runs/nano -p "Once upon a time"', 'write 100 tokens'],
     ['malc generate -c runs/nano/best -p ""', 'begin with nothing, from the best checkpoint'],
+    ['malc generate -c runs/nano -p "A" -p "The" -n 4', 'four texts that begin with each'],
+    ['malc generate -c runs/nano --prompts-file prompts.jsonl --json', 'a line of JSON for each prompt'],
   ],
 
   async run(args) {
     const { join } = await import('node:path');
     const { buildModel } = await import('../build.ts');
-    const { readText } = await import('../data/text.ts');
-    const { generate } = await import('../generate/generate.ts');
     const { readModelConfig } = await import('../hub/config.ts');
     const { NativeModel } = await import('../native.ts');
     const { loadWeights } = await import('../train/checkpoint.ts');
     const { findCheckpoint } = await import('../train/run-folder.ts');
-    const { promptTokens } = await import('../train/samples.ts');
 
+    if (args.prompt !== undefined && args['prompts-file'] !== undefined)
+      throw new UsageError('give --prompt or --prompts-file, not both');
     const { folder, run } = findCheckpoint(args.checkpoint as string);
     const model = readModelConfig(join(run, 'config.json'));
     const tokenizer = await readRunTokenizer(folder, run);
-    const prompt = (args.prompt as string | undefined) ?? readText('-');
-    const { libraryPath } = await buildModel(model);
+    const prompts = await promptsOf(args);
+    const beginnings = await beginningsOf(prompts, tokenizer, args);
+    const maxTokens = args['max-tokens'] as number;
+    const longest = beginnings.reduce((most, { prompt }) => Math.max(most, prompt.length), 0);
+    const { libraryPath } = await buildModel(model, args.dtype as ProductType);
     const native = NativeModel.open(libraryPath, {
-      maxBatch: 1,
+      maxBatch: Math.min(args['batch-size'] as number, beginnings.length),
       maxTime: Math.min(PIECE, model.max_seq_len),
-      maxContext: model.max_seq_len,
+      maxContext: Math.min(longest + maxTokens, model.max_seq_len),
       training: false,
       threads: args.threads as number | undefined,
     });
     try {
       loadWeights(folder, native);
-      const decoder = tokenizer.streamDecoder();
-      process.stdout.write(prompt);
-      const { reason } = await generate(native, promptTokens(prompt, tokenizer), {
-        sampler: {
-          temperature: args.temperature as number,
-          topK: args['top-k'] as number | undefined,
-          topP: args['top-p'] as number | undefined,
-          minP: args['min-p'] as number | undefined,
-          repetitionPenalty: args['repetition-penalty'] as number | undefined,
-          seed: args.seed as number,
-        },
-        maxTokens: args['max-tokens'] as number,
+      await writeTexts(native, {
+        prompts,
+        beginnings,
+        tokenizer,
+        maxTokens,
         endOfText: args.stop ? tokenizer.endOfText : null,
         contextLength: model.max_seq_len,
-        onToken: token => process.stdout.write(decoder.push(token)),
+        json: args.json === true,
       });
-      process.stdout.write(`${decoder.end()}\n`);
-      if (reason === 'context')
-        console.error(`The text ends here: the model's context of ${model.max_seq_len} tokens is full.`);
     } finally {
       native.close();
     }
   },
 };
+
+async function promptsOf(args: Readonly<Record<string, unknown>>): Promise<Prompt[]> {
+  const { readText } = await import('../data/text.ts');
+  const { namedPrompts, readPrompts } = await import('../generate/prompts.ts');
+  const texts = args.prompt as readonly string[] | undefined;
+  const file = args['prompts-file'] as string | undefined;
+  return file === undefined ? namedPrompts(texts ?? [readText('-')]) : readPrompts(file);
+}
+
+/** Each prompt's samples, one after the other. Sample K draws as a text alone would with the seed that is K above. */
+async function beginningsOf(
+  prompts: readonly Prompt[],
+  tokenizer: Tokenizer,
+  args: Readonly<Record<string, unknown>>,
+): Promise<Beginning[]> {
+  const { promptTokens } = await import('../train/samples.ts');
+  const sampler = {
+    temperature: args.temperature as number,
+    topK: args['top-k'] as number | undefined,
+    topP: args['top-p'] as number | undefined,
+    minP: args['min-p'] as number | undefined,
+    repetitionPenalty: args['repetition-penalty'] as number | undefined,
+  };
+  return prompts.flatMap(({ text, name }) => {
+    const prompt = promptTokens(text, tokenizer);
+    return Array.from({ length: args['num-samples'] as number }, (_, sample) => ({
+      prompt,
+      name,
+      sampler: { ...sampler, seed: (args.seed as number) + sample },
+    }));
+  });
+}
+
+interface Writing {
+  readonly prompts: readonly Prompt[];
+  /** The samples of the prompts, as many of each. */
+  readonly beginnings: readonly Beginning[];
+  readonly tokenizer: Tokenizer;
+  readonly maxTokens: number;
+  readonly endOfText: number | null;
+  readonly contextLength: number;
+  readonly json: boolean;
+}
+
+/** Writes all texts to standard output: one alone as it comes, of several each as soon as those before it are there. */
+async function writeTexts(native: NativeModel, writing: Writing): Promise<void> {
+  const { generateAll } = await import('../generate/generate.ts');
+  const { prompts, beginnings, tokenizer, json } = writing;
+  if (beginnings.length === 1 && !json) {
+    const decoder = tokenizer.streamDecoder();
+    process.stdout.write(prompts[0]!.text);
+    const onToken = (token: number) => process.stdout.write(decoder.push(token));
+    const [text] = await generateAll(native, [{ ...beginnings[0]!, onToken }], writing);
+    process.stdout.write(`${decoder.end()}\n`);
+    sayIfFull(text!, 'The text', writing);
+    return;
+  }
+  const ended = new Map<number, Generated>();
+  let shown = 0;
+  await generateAll(native, beginnings, {
+    ...writing,
+    onText: (number, text) => {
+      ended.set(number, text);
+      for (let next = ended.get(shown); next; next = ended.get(shown)) {
+        ended.delete(shown);
+        show(shown++, next, writing);
+      }
+    },
+  });
+}
+
+function show(number: number, text: Generated, writing: Writing): void {
+  const { prompts, beginnings, tokenizer } = writing;
+  const samples = beginnings.length / prompts.length;
+  const prompt = prompts[Math.floor(number / samples)]!.text;
+  const written = tokenizer.decode(text.tokens);
+  if (writing.json) {
+    const { seed } = beginnings[number]!.sampler;
+    const { reason, tokens } = text;
+    const line = { prompt, sample: number % samples, seed, text: written, tokens: tokens.length, reason };
+    console.log(JSON.stringify(line));
+    return;
+  }
+  console.log(`${number > 0 ? '---\n' : ''}${prompt}${written}`);
+  sayIfFull(text, `Text ${number + 1}`, writing);
+}
+
+function sayIfFull({ reason }: Generated, name: string, { contextLength }: Writing): void {
+  if (reason !== 'context') return;
+  console.error(`${name} ends here: the model's context of ${contextLength} tokens is full.`);
+}
 
 /**
  * The run's tokenizer, and no other: with a strange one the model would write, and write nonsense. An imported model was

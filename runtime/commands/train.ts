@@ -1,6 +1,9 @@
 // malc train: from a model, a text and a few numbers to a trained model in a run folder.
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
+import { trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
+import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
+import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
 import type { OpeningRow } from '../show/opening-table.ts';
 import type { GivenSettings, SettingName } from '../train/derive.ts';
@@ -26,7 +29,7 @@ const settingOptions: Readonly<Record<SettingName | 'epochs', Option>> = {
   beta2: advanced('shareBelowOne', 'Decay of AdamW’s second moment', '0.95'),
   seed: advanced('countOrNone', 'Seed of the first weights and of the text’s order', '1337'),
   'validation-share': advanced('shareBelowOne', 'Share of the text held out, 0 for none', '0.1'),
-  dtype: { type: 'string', choices: productTypes, describe: 'What products multiply', whenAbsent: 'f32' },
+  dtype: { type: 'string', choices: trainingTypes, describe: 'What products multiply', whenAbsent: 'f32' },
 };
 
 function setting(
@@ -70,6 +73,7 @@ export const train: Command = {
     'save-every': advanced('count', 'Steps between checkpoints', 'a tenth of all, at least 100'),
     'sample-every': advanced('count', 'Steps between samples', 'a tenth of all'),
     'log-every': advanced('count', 'Steps between lines', 'a fiftieth of all'),
+    autotune: { ...autotuneOption, advanced: true },
     threads: advanced('threads', 'Threads of the native program', 'all'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
   },
@@ -104,7 +108,14 @@ export const train: Command = {
     const sampling = new Sampling(args.prompt as string, corpus.tokenizer, model.max_seq_len, settings.seed);
 
     console.log(`building the native program of ${model.name} ...`);
-    const build = await buildModel(model, settings.dtype);
+    const tune = async (compiler: Compiler) => {
+      const { autotune } = await import('../autotune.ts');
+      const threads = (args.threads as number | undefined) ?? availableParallelism();
+      const [batch, time] = [settings['batch-size'], settings['seq-len']];
+      return await autotune({ model, batch, time, threads, onStart: tellTuning }, compiler);
+    };
+    if (args.autotune) requireTunable(settings.dtype);
+    const build = await buildModel(model, settings.dtype, args.autotune ? tune : undefined);
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],

@@ -1,6 +1,6 @@
 // malc verify: an imported model against what PyTorch computed with it.
 
-import { type ProductType, productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
+import { type TrainingType, trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { Report } from '../verify/verify.ts';
 import type { Command } from './command.ts';
 
@@ -16,7 +16,7 @@ export const verify: Command = {
   ],
   options: {
     target: { type: 'string', default: 'cpu', describe: 'What to compile for' },
-    dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'What products multiply' },
+    dtype: { type: 'string', default: 'f32', choices: trainingTypes, describe: 'What products multiply' },
     json: { type: 'boolean', default: false, describe: 'Prints the result as one line of JSON' },
   },
   examples: [['malc verify reference/llama', 'logits, loss, gradients, a continuation and twelve steps of training']],
@@ -25,7 +25,7 @@ export const verify: Command = {
     const { UserError } = await import('../../compiler/diagnostic.ts');
     if (args.target !== 'cpu') throw new UserError(`--target ${args.target} is not there yet; use --target cpu`);
     const { verifyFolder } = await import('../verify/verify.ts');
-    const dtype = args.dtype as ProductType;
+    const dtype = args.dtype as TrainingType;
     const report = await verifyFolder(args.dir as string, dtype, warning => console.error(`warning: ${warning}`));
     console.log(args.json ? JSON.stringify(report) : await table(report));
     if (!report.pass) throw new UserError(`${report.case} differs from the reference by more than ${dtype} explains`);

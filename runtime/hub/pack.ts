@@ -1,4 +1,5 @@
 // Values between the tensors of a file and the parameters that they hold, both ways. Values are only moved, never changed.
+import type { NativeFloats } from '../native.ts';
 import type { FileTensor, Part } from './layout.ts';
 
 /** Copies out of the tensor's values what it holds of each parameter for which `targets` gives an array of its size. */
@@ -16,11 +17,11 @@ export function unpack(
 }
 
 /** The tensor's values out of those of its parameters. */
-export function pack(tensor: FileTensor, sources: (parameter: string) => Float32Array): Float32Array {
+export function pack(tensor: FileTensor, sources: (parameter: string) => NativeFloats): Float32Array {
   const values = new Float32Array(tensor.shape.reduce((a, b) => a * b, 1));
   for (const { part, inParameter, inFile, step, length } of runsOf(tensor)) {
     const source = sources(part.name);
-    if (step === 1) values.set(source.subarray(inParameter, inParameter + length), inFile);
+    if (step === 1) values.set(source.slice(inParameter, inParameter + length), inFile);
     else for (let i = 0; i < length; i++) values[inFile + i * step] = source[inParameter + i]!;
   }
   return values;

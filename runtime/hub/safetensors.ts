@@ -3,13 +3,14 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { UserError } from '../../compiler/diagnostic.ts';
+import type { NativeFloats } from '../native.ts';
 import { type Dtype, elementBytes, isDtype, widening } from './element-types.ts';
 
 /** A tensor to be written. Its data are read once, when it is its turn: a getter may make them then. */
 export interface Tensor {
   readonly name: string;
   readonly shape: readonly number[];
-  readonly data: Float32Array;
+  readonly data: NativeFloats;
 }
 
 /** A tensor of an open file. */
@@ -223,7 +224,7 @@ async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
   }
 }
 
-function bytesOf(values: Float32Array): Uint8Array {
+function bytesOf(values: Pick<Float32Array, 'buffer' | 'byteOffset' | 'byteLength'>): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 }
 

@@ -92,8 +92,8 @@ export function stepTable(results: readonly StepResult[], ceilings: Ceilings): s
 export function decodeTable(results: readonly DecodeResult[]): string {
   return columns([
     ['texts at once', 'prompt tokens/s', 'range', 'tokens/s', 'range', 'memory'],
-    ...results.map(({ batch, prompt, generation, memoryBytes }) => [
-      String(batch),
+    ...results.map(({ batch, lengths, prompt, generation, memoryBytes }) => [
+      lengths === 'different' ? `${batch}, different` : String(batch),
       describeCount(prompt.median),
       range(prompt),
       describeCount(generation.median),

@@ -82,7 +82,7 @@ export function readState(folder: string): TrainState {
  */
 export function loadWeights(folder: string, model: NativeModel): void {
   withRemedy('Give another step-N folder of the run, or copy this one again.', () => {
-    load(join(folder, WEIGHTS), weightsOf(model));
+    load(join(folder, WEIGHTS), model.writableParameters());
   });
 }
 
@@ -93,13 +93,9 @@ export function loadWeights(folder: string, model: NativeModel): void {
  */
 export function loadTraining(folder: string, model: NativeModel): void {
   withRemedy(advice(folder), () => {
-    load(join(folder, WEIGHTS), weightsOf(model));
-    load(join(folder, OPTIMIZER), model.parameters.flatMap(momentsOf));
+    load(join(folder, WEIGHTS), model.writableParameters());
+    load(join(folder, OPTIMIZER), model.writableParameters().flatMap(momentsOf));
   });
-}
-
-function weightsOf(model: NativeModel): Tensor[] {
-  return model.parameters.map(({ name, shape, data }) => ({ name, shape, data }));
 }
 
 function withRemedy(remedy: string, work: () => void): void {
@@ -121,7 +117,9 @@ function advice(folder: string): string {
   return `Remove the folder ${folder}, and the run goes on from the checkpoint before it.`;
 }
 
-function momentsOf({ name, shape, firstMoment, secondMoment }: NativeParameter): Tensor[] {
+type Moments<Floats> = Pick<NativeParameter, 'name' | 'shape'> & Record<'firstMoment' | 'secondMoment', Floats | null>;
+
+function momentsOf<Floats>({ name, shape, firstMoment, secondMoment }: Moments<Floats>) {
   if (!firstMoment || !secondMoment) throw new Error(`${name} has no moments: the model is not open for training`);
   return [
     { name: `${name}.first_moment`, shape, data: firstMoment },
@@ -129,8 +127,13 @@ function momentsOf({ name, shape, firstMoment, secondMoment }: NativeParameter):
   ];
 }
 
+/** A tensor to be read. */
+interface Target extends Tensor {
+  readonly data: Float32Array;
+}
+
 /** Reads every target by its name; the file must hold these tensors and no others. */
-function load(path: string, targets: readonly Tensor[]): void {
+function load(path: string, targets: readonly Target[]): void {
   const file = SafetensorsFile.open(path);
   try {
     const expected = new Set(targets.map(({ name }) => name));

@@ -2,7 +2,7 @@
 // happens is told to an observer, and stopping is asked for by a signal.
 import { UserError } from '../../compiler/diagnostic.ts';
 import { WriteError } from '../atomic-file.ts';
-import type { NativeModel } from '../native.ts';
+import type { NativeFloats, NativeModel } from '../native.ts';
 import type { TrainState } from './checkpoint.ts';
 import type { StepRecord } from './metrics.ts';
 import type { RunFolder } from './run-folder.ts';
@@ -229,7 +229,7 @@ interface NonFinite {
 
 /** The first parameter, or else the first gradient, that holds a NaN or an infinity, and where in it. */
 function firstNonFinite(model: NativeModel): NonFinite | null {
-  const find = (kind: NonFinite['kind'], what: string, values: Float32Array | null): NonFinite | null => {
+  const find = (kind: NonFinite['kind'], what: string, values: NativeFloats | null): NonFinite | null => {
     const index = values?.findIndex(value => !Number.isFinite(value)) ?? -1;
     return index < 0 ? null : { kind, text: `${what} (${values![index]} at element ${index} of ${values!.length})` };
   };

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
-import type { ProductType } from '../../compiler/targets/cpu/kernel-source.ts';
+import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 
 /** Every setting that changes a weight. Keys are option names of `malc train`. */
 export interface Settings {
@@ -25,7 +25,7 @@ export interface Settings {
   readonly seed: number;
   readonly 'validation-share': number;
   /** What products multiply. */
-  readonly dtype: ProductType;
+  readonly dtype: TrainingType;
 }
 
 /** What a run is: its settings, and hashes of what it reads. */

@@ -3,7 +3,7 @@
 import { basename, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
-import type { ProductType } from '../../compiler/targets/cpu/kernel-source.ts';
+import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { buildModel } from '../build.ts';
 import { generate } from '../generate/generate.ts';
 import { importFolder } from '../hub/import.ts';
@@ -20,13 +20,13 @@ import { gradientName, openReference, type Reference, type Training } from './re
 export const TOLERANCES = {
   f32: { logits: 1e-5, loss: 1e-5, gradient: 1e-4, trainLoss: 1e-4, greedy: true },
   bf16: { logits: 3e-2, loss: 2e-2, gradient: 8e-2, trainLoss: 2e-2, greedy: false },
-} as const satisfies Record<ProductType, unknown>;
+} as const satisfies Record<TrainingType, unknown>;
 
 /** The line that `malc verify --json` prints. */
 export interface Report {
   readonly case: string;
   readonly target: string;
-  readonly dtype: ProductType;
+  readonly dtype: TrainingType;
   readonly logits_rel_l2: number;
   readonly loss: number;
   readonly loss_expected: number;
@@ -48,7 +48,7 @@ export interface Report {
  */
 export async function verifyFolder(
   folder: string,
-  dtype: ProductType,
+  dtype: TrainingType,
   onWarning: (text: string) => void,
 ): Promise<Report> {
   const reference = openReference(folder);
@@ -66,7 +66,7 @@ export async function verifyFolder(
         training: true,
       });
       try {
-        const parameters = new Map(native.parameters.map(({ name, data }) => [name, data]));
+        const parameters = new Map(native.writableParameters().map(({ name, data }) => [name, data]));
         tensors.readInto(name => parameters.get(name)!);
         const stored = (name: string) => reference.expected.tensors.has(gradientName(name));
         const layout = layoutOf(architecture, model, stored).filter(({ trained }) => trained);
@@ -94,7 +94,7 @@ function withoutDropout(model: Model): Model {
 }
 
 async function compare(
-  { name, dtype }: { name: string; dtype: ProductType },
+  { name, dtype }: { name: string; dtype: TrainingType },
   native: NativeModel,
   layout: readonly FileTensor[],
   reference: Reference,

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define MALC_ABI 2
+#define MALC_ABI 3
 
 enum { MALC_OK = 0, MALC_NO_MEMORY = 1, MALC_BAD_ARGUMENT = 2 };
 
@@ -65,8 +65,13 @@ int32_t malc_parameter_decays(int32_t index);
 int32_t malc_parameter_trained(int32_t index);
 
 enum { MALC_DATA = 0, MALC_GRADIENT = 1, MALC_FIRST_MOMENT = 2, MALC_SECOND_MOMENT = 3 };
-/* Address of a parameter's values, gradient or moments; null where the model was not created for training. */
+/* Address of a parameter's values, gradient or moments; null where the model was not created for training. After values
+ * were written there, malc_refresh must be called. */
 float *malc_parameter_address(malc_model *model, int32_t index, int32_t what);
+
+/* Some programs keep weights as products read them besides, rounded to bfloat16 or to 8 bits. This makes them anew, of
+ * values that were written at their addresses; functions of this header that change weights do it themselves. */
+int malc_refresh(malc_model *model);
 
 /* Random initial weights, the same for the same seed on every machine; moments are cleared. */
 int malc_initialize(malc_model *model, uint64_t seed);
@@ -87,11 +92,14 @@ int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *label
 int malc_forward(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time,
                  float *logits);
 
-/* Appends `time` tokens of each sequence to the key-value cache at position `start` and returns the logits that follow the
- * last of them: [batch][vocabulary]. start = 0 begins a new text; the same batch must be used from then on. A model with a
- * recurrent state, which remembers no earlier position, goes on only where the last call ended. */
+/* Appends the first counts[b] of the `time` tokens of each sequence b, all where counts is null, to its key-value cache at
+ * position starts[b] and returns the logits that follow the last of them: [batch][vocabulary]. Tokens beyond a count are
+ * not read. A sequence with a count of 0, or beyond `batch`, stays as it is; those of a count of 0 get zeros for logits.
+ * A start of 0 begins a new text, whatever the other sequences do; any other goes on where the text's last call ended, or
+ * before: only a model with a recurrent state, which remembers no earlier position, cannot go back. The work is that of
+ * the tokens that there are: a long prompt may go in beside single tokens. A refused call has done nothing. */
 int malc_decode(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time,
-                int64_t start, float *logits);
+                const int32_t *starts, const int32_t *counts, float *logits);
 
 /* The profile of a program that was compiled with one: seconds and calls of each launch of each function, as
  * "FUNCTION/KERNEL", since the model was created or the profile reset. A step clears gradients, prepares each micro-batch,

@@ -1,4 +1,4 @@
-/* amx-emulator.h - AMX's tiles in plain C, for machines without them: the intrinsics that templates/cpu/matmul_bf16.h uses.
+/* amx-emulator.h - AMX's tiles in plain C, for machines without them: the intrinsics that templates/cpu/bf16_tiles.h uses.
  *
  * Operations follow the pseudocode of Intel's Software Developer's Manual, volume 2: TDPBF16PS adds up the first and the
  * second numbers of pairs apart, starting from zero, then both to the sum; it rounds each time to the nearest even and

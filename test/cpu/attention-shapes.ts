@@ -15,7 +15,7 @@ import {
   subtract,
 } from '../../compiler/scalar/expression.ts';
 import { backwardSource, forwardSource } from '../../compiler/targets/cpu/attention.ts';
-import { attentionScratch } from '../../compiler/targets/cpu/block-sizes.ts';
+import { attentionGradientRoom, attentionRoom } from '../../compiler/targets/cpu/block-sizes.ts';
 import { randomNumbers } from '../random-numbers.ts';
 import type { AttentionShape, PairRule } from './attention-reference.ts';
 import type { Driver } from './build-kernels.ts';
@@ -130,7 +130,22 @@ export const shapes: readonly AttentionShape[] = [
 /** The scale of a shape's scores, as float32 has it. */
 export const scaleOf = (shape: AttentionShape) => Math.fround(1 / Math.sqrt(shape.dim));
 
-export const scratchOf = ({ dim, valueDim, dropout }: AttentionShape) => attentionScratch(dim, valueDim, dropout > 0);
+export const scratchOf = ({ dim, valueDim, dropout }: AttentionShape) =>
+  Math.max(attentionRoom(dim, valueDim).floats, attentionGradientRoom(dim, valueDim, dropout > 0).floats);
+
+/** Floats for each token in which gradients of keys and values are summed. */
+export const workspaceOf = ({ kvHeads, dim, valueWidth }: AttentionShape) => kvHeads * (dim + valueWidth);
+
+/**
+ * Programs that a shape is compiled for: of float32 products; of bfloat16 ones, with vectors stored as float32, as
+ * bfloat16, or keys and values as float32 and the rest as bfloat16.
+ */
+export const programs = ['f32', 'wide', 'narrow', 'mixed'] as const;
+export type Program = (typeof programs)[number];
+
+/** Whether a program stores as bfloat16 what is a query's own, or keys and values. */
+export const isNarrow = (program: Program, own: boolean): boolean =>
+  program === 'narrow' || (program === 'mixed' && own);
 
 /** The shape as the compiler is asked for it. */
 function compiledShape(shape: AttentionShape): CompiledShape {
@@ -152,38 +167,51 @@ function compiledShape(shape: AttentionShape): CompiledShape {
 }
 
 const sizes = 'int64_t batch, int64_t time';
-const vectors = 'const float *query, const float *key, const float *value';
+const vectors = 'const void *query, const void *key, const void *value';
 const further = 'const float *sinks, const float *slopes, const int32_t *noise, const float *training';
 const forwardParameters =
-  `int threads, ${sizes}, int64_t context, int64_t start, int64_t context_stride, ${vectors}, ` +
-  `float *output, float *log_sum_exp, ${further}, float *scratch`;
+  `int threads, ${sizes}, int64_t start, int64_t stride, ${vectors}, ` +
+  `void *output, float *log_sum_exp, ${further}, float *scratch`;
 const backwardParameters =
-  `int threads, ${sizes}, ${vectors}, const float *log_sum_exp, const float *output_gradient, const float *delta, ` +
-  `${further}, float *query_gradient, float *key_gradient, float *value_gradient, float *slope_gradient, ` +
-  'float *scratch';
+  `int threads, ${sizes}, ${vectors}, const float *log_sum_exp, const void *output_gradient, const float *delta, ` +
+  `${further}, void *query_gradient, void *key_gradient, void *value_gradient, float *slope_gradient, ` +
+  'float *workspace, float *scratch';
 
-const headers = ['<omp.h>', '"math.h"', '"matmul.h"', '"random.h"'].map(header => `#include ${header}\n`);
+const headers = ['<stdbool.h>', '<stdint.h>', '<string.h>', '<omp.h>', '"math.h"', '"matmul.h"', '"random.h"'];
 
-/** The kernels of every shape, each behind a function that takes the number of threads first. */
-export const attentionKernels = (): Driver => ({
-  name: 'attention.c',
-  source: `${headers.join('')}\n${shapes.map(sourceOf).join('\n')}`,
-  prototypes: Object.fromEntries(
-    shapes.flatMap((_, n) => [
-      [`forward_${n}`, `void forward_${n}(${forwardParameters})`],
-      [`backward_${n}`, `void backward_${n}(${backwardParameters})`],
-    ]),
-  ),
-});
+const agreement =
+  '_Static_assert(MALC_QUERIES == QUERY_BLOCK && KEY_BLOCK % MALC_PANEL == 0, "block-sizes.ts agrees with attention.h");\n';
 
-function sourceOf(shape: AttentionShape, n: number): string {
+/**
+ * The kernels of shapes in some programs, each behind a function that takes the number of threads first.
+ * @param numbers of the shapes; all if not said
+ */
+export function attentionKernels(wanted: readonly Program[], numbers = shapes.map((_, n) => n)): Driver {
+  const included = [...headers, '"sequences.h"', '"matmul_bf16.h"', '"attention.h"'];
+  const sources = wanted.flatMap(program => numbers.map(n => sourceOf(shapes[n]!, n, program)));
+  return {
+    name: `attention-${wanted.join('-')}.c`,
+    source: [...included.map(header => `#include ${header}\n`), agreement, ...sources].join(''),
+    prototypes: Object.fromEntries(
+      wanted.flatMap(program =>
+        numbers.flatMap(n => [
+          [`forward_${program}_${n}`, `void forward_${program}_${n}(${forwardParameters})`],
+          [`backward_${program}_${n}`, `void backward_${program}_${n}(${backwardParameters})`],
+        ]),
+      ),
+    ),
+  };
+}
+
+function sourceOf(shape: AttentionShape, n: number, program: Program): string {
   const { heads, kvHeads, dim, valueWidth } = shape;
   const dimensions = { heads, kvHeads, headDim: dim, valueWidth };
   const compiled = compiledShape(shape);
   const has = (extra: AttentionExtra, text: string) => (compiled.extras.includes(extra) ? [text] : []);
   const extras = [...has('slopes', 'slopes'), ...has('noise', 'noise, training')];
   const forward = [
-    'batch, time, context, start, context_stride, query, key, value, output, log_sum_exp',
+    'batch, time, stride, decodes ? starts : NULL, decodes ? ends : NULL',
+    'query, key, value, output, log_sum_exp',
     ...has('sinks', 'sinks'),
     ...extras,
     `scratch, ${scratchOf(shape)}`,
@@ -193,22 +221,37 @@ function sourceOf(shape: AttentionShape, n: number): string {
     ...extras,
     'query_gradient, key_gradient, value_gradient',
     ...has('slopes', 'slope_gradient'),
+    ...(program === 'narrow' ? ['workspace'] : []),
     `scratch, ${scratchOf(shape)}`,
   ];
   const title = `Shape ${n} of the test.`;
   const withoutSinks = { ...compiled, extras: compiled.extras.filter(extra => extra !== 'sinks') };
   const learned = compiled.extras.includes('slopes');
-  return `${forwardSource(`attention_${n}`, title, dimensions, compiled)}
-${backwardSource(`attention_${n}_gradient`, title, dimensions, withoutSinks, learned)}
-void forward_${n}(${forwardParameters}) {
+  const dtype = program === 'f32' ? 'f32' : 'bf16';
+  const [own, shared] = [true, false].map(isOwn => (isNarrow(program, isOwn) ? 'malc_bf16' : 'float')) as [
+    string,
+    string,
+  ];
+  const operands = { query: own, key: shared, value: shared };
+  const gradients = { output_gradient: own, query_gradient: own, key_gradient: shared, value_gradient: shared };
+  const name = `${program}_${n}`;
+  return `${forwardSource(name, title, dimensions, compiled, dtype, { ...operands, output: own })}
+${backwardSource(`${name}_gradient`, title, dimensions, withoutSinks, learned, dtype, { ...operands, ...gradients })}
+void forward_${name}(${forwardParameters}) {
   (void)sinks, (void)slopes, (void)noise, (void)training;
   omp_set_num_threads(threads);
-  attention_${n}(${forward.join(', ')});
+  int32_t starts[8], ends[8];
+  for (int64_t b = 0; b < batch; b++) {
+    starts[b] = (int32_t)start;
+    ends[b] = (int32_t)((b + 1) * time);
+  }
+  const bool decodes = ${shared === 'float'} && (start > 0 || stride > time);
+  ${name}(${forward.join(', ')});
 }
-void backward_${n}(${backwardParameters}) {
-  (void)sinks, (void)slopes, (void)noise, (void)training, (void)slope_gradient;
+void backward_${name}(${backwardParameters}) {
+  (void)sinks, (void)slopes, (void)noise, (void)training, (void)slope_gradient, (void)workspace;
   omp_set_num_threads(threads);
-  attention_${n}_gradient(${backward.join(', ')});
+  ${name}_gradient(${backward.join(', ')});
 }
 `;
 }

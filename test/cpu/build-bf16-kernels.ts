@@ -14,16 +14,22 @@ const prototypes: Readonly<Record<string, string>> = {
   packed_size: 'int64_t packed_size(int64_t inner, int64_t columns)',
   emulated: 'int64_t emulated(void)',
   pack:
-    'void pack(uint32_t *words, const float *right, int64_t row_stride, int64_t column_stride, int64_t inner, ' +
-    'int64_t columns, int threads)',
+    'void pack(uint32_t *words, const void *right, int64_t row_stride, int64_t column_stride, int narrow, ' +
+    'int64_t inner, int64_t columns, int threads)',
   pack_left:
-    'void pack_left(uint32_t *words, const float *left, int64_t row_stride, int64_t column_stride, int64_t rows, ' +
-    'int64_t inner)',
-  round_floats: 'void round_floats(float *numbers, int64_t count)',
+    'void pack_left(uint32_t *words, const void *left, int64_t row_stride, int64_t column_stride, int narrow, ' +
+    'int64_t rows, int64_t inner)',
+  gather:
+    'int64_t gather(uint32_t *words, const void *left, int64_t row_stride, int64_t column_stride, int narrow, ' +
+    'int64_t rows, int64_t inner, int threads)',
+  gathered_size: 'int64_t gathered_size(int64_t rows, int64_t inner)',
+  narrow: 'void narrow(uint16_t *to, const float *from, int64_t count)',
+  widen: 'void widen(float *to, const uint16_t *from, int64_t count)',
   multiply:
-    'void multiply(float *result, const float *left, int64_t left_rows, int64_t left_columns, const float *right, ' +
-    'int64_t right_rows, int64_t right_columns, int64_t rows, int64_t inner, int64_t columns, int64_t task_rows, ' +
-    'int64_t task_columns, int threads, int accumulate)',
+    'int multiply(float *result, const void *left, int64_t left_bytes, int64_t left_rows, int64_t left_columns, ' +
+    'int left_narrow, const void *right, int64_t right_bytes, int64_t right_rows, int64_t right_columns, ' +
+    'int right_narrow, int64_t rows, int64_t inner, int64_t columns, int64_t task_rows, int64_t task_columns, ' +
+    'int threads, int accumulate)',
 };
 
 export type Library = Record<string, NativeFunction>;

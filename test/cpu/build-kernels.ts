@@ -12,6 +12,7 @@ import {
   panelColumns,
   queryBlock,
 } from '../../compiler/targets/cpu/block-sizes.ts';
+import { rowStep, stripRows } from '../../compiler/targets/cpu/schedule.ts';
 import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { loadLibrary, type NativeFunction } from '../../runtime/ffi.ts';
 
@@ -52,7 +53,16 @@ const kernelPrototypes: Driver['prototypes'] = Object.fromEntries([
     `apply_${name}`,
     `void apply_${name}(float *results, const float *a, const float *b, int64_t n)`,
   ]),
-  ['multiply', `void multiply(float *result, ${operands}, int threads)`],
+  [
+    'multiply',
+    `void multiply(float *result, ${operands}, int threads, int64_t task_rows, int64_t task_columns, int64_t depth)`,
+  ],
+  ['multiply_panels', `void multiply_panels(float *result, ${operands})`],
+  [
+    'divide',
+    'void divide(_Out_ int64_t *task, int64_t rows, int64_t columns, int64_t step, int64_t most_rows, ' +
+      'int64_t most_columns, int threads)',
+  ],
   ['multiply_few', `void multiply_few(float *result, ${operands})`],
 ]);
 
@@ -84,6 +94,8 @@ async function build(variant: string, driver: Driver, command: string, flags: re
     `-DPANEL_COLUMNS=${panelColumns}`,
     `-DQUERY_BLOCK=${queryBlock}`,
     `-DKEY_BLOCK=${keyBlock}`,
+    `-DSTRIP_ROWS=${stripRows}`,
+    `-DROW_STEP=${rowStep}`,
   ];
   // Quoted includes only: `#include <math.h>` must still find the system's.
   const places = ['-iquote', packagePath('templates/cpu')];
@@ -91,6 +103,42 @@ async function build(variant: string, driver: Driver, command: string, flags: re
   const words = [...flags, '-Wall', '-Wextra', '-Werror', ...constants, ...places, file, '-o', output, '-lm'];
   const { stderr } = await invoke(command, words, { maxBuffer: 2 ** 26 });
   return { library: loadLibrary(output, driver.prototypes), report: stderr };
+}
+
+/** Ways to multiply bfloat16 numbers that can run here, by the flags that choose them: MALC_BF16_PATH of matmul_bf16.h. */
+const bf16Paths: readonly (readonly [string, readonly string[]])[] = [
+  ['native', []],
+  ['widened', ['-DMALC_BF16_PATH=0', '-O1']],
+  ['tiles', ['-DMALC_BF16_PATH=2', '-DMALC_AMX_EMULATOR="amx-emulator.h"', '-O2', '-iquote', import.meta.dirname]],
+  [
+    'refused tiles',
+    [
+      ...['-DMALC_BF16_PATH=2', '-DMALC_AMX_EMULATOR="amx-emulator.h"', '-DAMX_REFUSED'],
+      '-O1',
+      '-iquote',
+      import.meta.dirname,
+    ],
+  ],
+];
+
+/**
+ * The library with each way to multiply bfloat16 numbers; AMX is emulated, and once refused.
+ * @param driverOf what is built with each
+ */
+export async function buildBf16Paths(driverOf: (path: string) => Driver): Promise<Map<string, Build>> {
+  const { command, flags } = await findCompiler();
+  const defined = (await invoke(command, [...flags, '-dM', '-E', '-x', 'c', '/dev/null'])).stdout;
+  const paths = [...bf16Paths];
+  if (/__AVX512BF16__/.test(defined)) paths.push(['pairs', ['-DMALC_BF16_PATH=1', '-O1']]);
+  else console.log('This machine has no AVX512-BF16: that way to multiply is not run');
+  const builds = paths.map(async ([name, own]) => {
+    const { name: file, ...rest } = driverOf(name);
+    // A file of its own: another build may be reading the same driver's.
+    const driver = { ...rest, name: `${name.replace(' ', '-')}-${file}` };
+    writeFileSync(join(folder, driver.name), driver.source);
+    return [name, await build(`bf16 ${name}`, driver, command, [...flags, ...own])] as const;
+  });
+  return new Map(await Promise.all(builds));
 }
 
 /**

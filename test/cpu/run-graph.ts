@@ -11,6 +11,7 @@ import { fuse } from '../../compiler/kernels/fuse.ts';
 import { readPackageFile } from '../../compiler/package-files.ts';
 import type { Extent } from '../../compiler/plan/extent.ts';
 import { planMemory } from '../../compiler/plan/plan.ts';
+import { storedAsFloat } from '../../compiler/plan/storage.ts';
 import { emitFunction, type Homes, KernelLibrary } from '../../compiler/targets/cpu/functions.ts';
 import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { loadLibrary } from '../../runtime/ffi.ts';
@@ -36,12 +37,11 @@ const gap = 16;
 const growths = { fixed: '', per_sequence: 'batch', per_position: 'time', per_token: 'batch*time' } as const;
 const regions = [...Object.keys(growths), 'workspace', 'scratch'] as (keyof typeof growths | 'workspace' | 'scratch')[];
 
-const headers = ['malc_math.h', 'random.h', 'matmul.h', 'runtime.h', 'grouped.h'];
+const headers = ['malc_math.h', 'random.h', 'matmul.h', 'runtime.h', 'sequences.h', 'grouped.h', 'attention.h'];
 
 /** What every wrapper is given: its memory, and where each buffer lies in it, counted in floats. */
 const runStructure = `typedef struct {
-  int64_t batch, time, context;
-  int32_t start;
+  int64_t batch, time, sequences, longest, context;
   float *${regions.join(', *')};
   int64_t scratch_stride;
   float *given[MOST_BUFFERS], *results[MOST_BUFFERS];
@@ -104,7 +104,7 @@ function emit(original: Graph, number: number, kernels: KernelLibrary): Emitted 
     return `${cast}run->${isOutput ? 'results' : 'given'}[${index}]`;
   };
   const { text, workspaces, scratch } = emitFunction(
-    { graph, schedule, plan },
+    { graph, schedule, plan, storage: storedAsFloat },
     `graph_${number}`,
     'const malc_run *run',
     homes,
@@ -112,7 +112,7 @@ function emit(original: Graph, number: number, kernels: KernelLibrary): Emitted 
   );
   const name = `run_${number}`;
   const wrapper = `void ${name}(int threads, const int32_t *sizes, const int32_t *places, float *memory) {
-  malc_run run = { .batch = sizes[0], .time = sizes[1], .context = sizes[2], .start = sizes[3] };
+  malc_run run = { .batch = sizes[0], .time = sizes[1], .sequences = sizes[2], .longest = sizes[1], .context = sizes[3] };
   run.scratch_stride = sizes[4];
 ${regions.map(region => `  run.${region} = memory + *places++;\n`).join('')}\
   for (int i = 0; i < ${graph.inputs.length}; i++) run.given[i] = memory + *places++;
@@ -152,8 +152,8 @@ function run(
   sizes: Sizes,
   threads: number,
 ): Map<string, Tensor> {
-  const { batch = 1, time = 1, context = 0 } = sizes;
-  const runtime: Sizes = { batch, time, context };
+  const { batch = 1, time = 1, sequences = 0, context = 0 } = sizes;
+  const runtime: Sizes = { batch, time, sequences, context };
   const countOf = ({ runtime: names, count }: Extent) => product(names.map(name => runtime[name]!)) * count;
   const memory = new Layout();
   for (const growth of Object.values(growths)) {
@@ -175,9 +175,7 @@ function run(
   graph.outputs.forEach(({ name, node, accumulate }, n) => {
     if (accumulate) floats.set(given.get(name)?.data ?? zeros(node.dimensions, sizes).data, outputPlaces[n]!);
   });
-  // The position that a call starts at is the only number that a graph is given alone.
-  const start = graph.inputs.findIndex(node => node.dtype === 'i32' && node.dimensions.length === 0);
-  const numbers = [batch, time, context, start < 0 ? 0 : inputs[start]!.data[0]!, scratch];
+  const numbers = [batch, time, sequences, context, scratch];
   call(threads, Int32Array.from(numbers), Int32Array.from(memory.places), floats);
   memory.check(floats, graph.name);
 

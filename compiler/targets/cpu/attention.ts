@@ -5,8 +5,15 @@ import { type AttentionAttributes, type AttentionShape, extraInputs } from '../.
 import type { AttentionGradientAttributes } from '../../ops/attention-gradient.ts';
 import { renderTemplate } from '../../template.ts';
 import { type PairFunction, type PairFunctions, type PairPlace, pairFunctions } from './attention-pairs.ts';
-import { attentionScratch, keyBlock, queryBlock } from './block-sizes.ts';
-import type { Argument, KernelSource } from './kernel-source.ts';
+import {
+  type AttentionRoom,
+  attentionGradientRoom,
+  attentionRoom,
+  attentionScores,
+  keyBlock,
+  wholePanels,
+} from './block-sizes.ts';
+import { type Argument, elementType, type KernelSource, type ProductType, type Surroundings } from './kernel-source.ts';
 import { floatLiteral } from './scalar.ts';
 import { ownName } from './writer.ts';
 
@@ -20,7 +27,14 @@ export interface AttentionSizes {
   readonly valueWidth: number;
 }
 
-export function emitAttention(kernel: AttentionKernel): KernelSource {
+/** How the vectors that a kernel of attention reads and leaves are stored: the C types of their elements. */
+export type AttentionStorage = Readonly<Record<'query' | 'key' | 'value' | 'output', string>>;
+export type AttentionGradientStorage = Readonly<
+  Record<'query' | 'key' | 'value' | 'output_gradient' | 'query_gradient' | 'key_gradient' | 'value_gradient', string>
+>;
+
+/** @throws Error where the kernel is no kernel of attention as `ops/attention.ts` makes them */
+export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Surroundings): KernelSource {
   const [first] = kernel.members as [Node];
   const shape = first.attributes as AttentionShape;
   const [query, key, value] = first.inputs as [Node, Node, Node];
@@ -30,35 +44,53 @@ export function emitAttention(kernel: AttentionKernel): KernelSource {
     headDim: query.dimensions[3]!.size!,
     valueWidth: value.dimensions[3]!.size!,
   };
-  const scratch: Argument = {
-    kind: 'scratch',
-    floats: attentionScratch(sizes.headDim, shape.value_dim, shape.dropout > 0),
-  };
+  const type = (node: Node) => elementType(node, storageOf(node));
   const common = first.inputs.slice(0, kernel.kind === 'attention' ? 3 : 6);
   const extras = extraInputs(first.inputs.slice(common.length), shape.extras);
-  const { sinks, slopes, noise, training } = extras;
+  const { starts, ends, sinks, slopes, noise, training } = extras;
   // In the frames' order.
   const further = [sinks, slopes, noise, training].filter(node => node !== undefined).map(input);
+  const operands = { query: type(query), key: type(key), value: type(value) };
   if (kernel.kind === 'attention-gradient') {
     const gradients = gradientsOf(kernel);
+    const [byQuery, byKey, byValue, bySlope] = gradients as [Node, Node, Node, Node?];
+    const storage = {
+      ...operands,
+      output_gradient: type(first.inputs[4]!),
+      query_gradient: type(byQuery),
+      key_gradient: type(byKey),
+      value_gradient: type(byValue),
+    };
+    const sums = summedWidth(sizes, storage);
+    const workspace: Argument = {
+      kind: 'workspace',
+      extents: [{ runtime: ['batch', 'time'], count: sizes.kvHeads * sums }],
+    };
     return {
-      text: backwardSource(ownName, comment(first), sizes, shape, gradients.length > 3),
-      arguments: [...texts('run->batch', 'run->time'), ...common.map(input), ...further, ...gradients, scratch],
+      text: backwardSource(ownName, comment(first), sizes, shape, bySlope !== undefined, dtype, storage),
+      arguments: [
+        ...texts('run->batch', 'run->time'),
+        ...[...common.map(input), ...further, ...gradients.map(output)],
+        ...(sums > 0 ? [workspace] : []),
+        scratch(attentionGradientRoom(sizes.headDim, shape.value_dim, shape.dropout > 0)),
+      ],
     };
   }
+  const outputs = (['output', 'log_sum_exp'] as const).map(result => memberOf(kernel, result));
   return {
-    text: forwardSource(ownName, comment(first), sizes, shape),
+    text: forwardSource(ownName, comment(first), sizes, shape, dtype, {
+      ...operands,
+      output: outputs[0] ? type(outputs[0]) : 'float',
+    }),
     arguments: [
-      // Sequences and queries; keys and the first query's position; keys between two sequences.
-      ...texts('run->batch', 'run->time'),
-      ...(extras.start
-        ? texts('run->start + run->time', 'run->start', 'run->context')
-        : texts('run->time', '0', 'run->time')),
+      // Sequences, and queries of the longest; keys from one sequence to the next; positions and ends of queries.
+      ...(starts
+        ? [...texts('run->sequences', 'run->longest', 'run->context'), input(starts), input(ends!)]
+        : texts('run->batch', 'run->time', 'run->time', 'NULL', 'NULL')),
       ...common.map(input),
-      memberOrNull(kernel, 'output'),
-      memberOrNull(kernel, 'log_sum_exp'),
+      ...outputs.map(node => (node ? output(node) : nothing)),
       ...further,
-      scratch,
+      scratch(attentionRoom(sizes.headDim, shape.value_dim)),
     ],
   };
 }
@@ -76,19 +108,38 @@ function comment({ origin, attributes }: Node): string {
  * The forward kernel.
  * @param origin what the comment above it says
  */
-export function forwardSource(name: string, origin: string, sizes: AttentionSizes, shape: AttentionShape): string {
+export function forwardSource(
+  name: string,
+  origin: string,
+  sizes: AttentionSizes,
+  shape: AttentionShape,
+  dtype: ProductType,
+  storage: AttentionStorage,
+): string {
   const functions = pairFunctions(name, shape, []);
   const { score, sees, kept } = functions;
+  const { scale } = shape;
   const calls = (place: PairPlace) => ({
     score: score?.call(place) ?? '',
     sees: sees?.call(place) ?? '',
     kept: kept?.call(place) ?? '',
   });
+  const fields = frameFields(name, origin, sizes, shape, functions, dtype);
+  // The greatest product is the greatest score only where nothing turns their order.
+  const scaled = `${fields.scale} * ${inBlock.score}`;
+  const isPlain = score === null && scale > 0;
   return renderTemplate('cpu/attention_forward.c.hbs', {
-    ...frameFields(name, origin, sizes, shape, functions),
+    ...fields,
+    ...storage,
+    at_once: attentionRoom(sizes.headDim, shape.value_dim).blocks,
     kept: kept !== null,
-    block: calls(inBlock),
-    few: calls(inFew),
+    block: { ...calls(inBlock), score: score?.call({ ...inBlock, score: scaled }) ?? (isPlain ? '' : scaled) },
+    factor: floatLiteral(isPlain ? scale * Math.LOG2E : Math.LOG2E),
+    ln_2: floatLiteral(Math.LN2),
+    // Keys and values of few queries are read in place.
+    few: storage.key === 'float' && storage.value === 'float' ? calls(inFew) : null,
+    narrow_query: storage.query !== 'float',
+    narrow_output: storage.output !== 'float',
   });
 }
 
@@ -103,14 +154,25 @@ export function backwardSource(
   sizes: AttentionSizes,
   shape: AttentionShape,
   slopeGradient: boolean,
+  dtype: ProductType,
+  storage: AttentionGradientStorage,
 ): string {
   const functions = pairFunctions(name, shape, slopeGradient ? ['product', 'slope'] : ['product']);
   const { score, byProduct, bySlope, sees, kept } = functions;
-  const isRead = (place: 'query' | 'key') =>
+  const isRead = (place: keyof PairPlace) =>
     [score, byProduct, bySlope, sees].some(each => each?.reads.includes(place));
+  const { kvHeads, headDim, valueWidth } = sizes;
+  const [sumsKeys, sumsValues] = [storage.key_gradient !== 'float', storage.value_gradient !== 'float'];
+  const log2e = floatLiteral(Math.LOG2E);
   return renderTemplate('cpu/attention_backward.c.hbs', {
-    ...frameFields(name, origin, sizes, shape, functions),
-    score: score?.call(inBackward) ?? inBackward.score,
+    ...frameFields(name, origin, sizes, shape, functions, dtype),
+    ...storage,
+    at_once: attentionGradientRoom(headDim, shape.value_dim, kept !== null).blocks,
+    rooms: attentionScores(kept !== null),
+    power: score
+      ? `${log2e} * ${score.call(inBackward)}`
+      : `${floatLiteral(shape.scale * Math.LOG2E)} * weights[j * lanes + lane]`,
+    reads_product: isRead('score'),
     sees: sees?.call(inBackward) ?? '',
     kept: kept?.call(inBlock) ?? '',
     rise: byProduct?.call(inBackward) ?? '',
@@ -118,8 +180,22 @@ export function backwardSource(
     reads_query: isRead('query'),
     reads_key: isRead('key'),
     product_gradient: byProduct ? `scale f' dS` : 'scale dS',
+    // Gradients of keys and values have many terms, which are added up in float32.
+    summed: sumsKeys || sumsValues,
+    workspace_width: summedWidth(sizes, storage),
+    narrow_key_gradient: sumsKeys,
+    narrow_value_gradient: sumsValues,
+    key_sum: sumsKeys ? 'own' : 'key_gradient + source * dim',
+    key_sum_row: sumsKeys ? headDim : kvHeads * headDim,
+    value_sum: sumsValues ? `own${sumsKeys ? ' + time * dim' : ''}` : 'value_gradient + source * value_width',
+    unused: valueWidth - shape.value_dim,
+    value_sum_row: sumsValues ? valueWidth : kvHeads * valueWidth,
   });
 }
+
+/** Floats of each position in which a key head's gradients are summed that are stored as bfloat16. */
+const summedWidth = ({ headDim, valueWidth }: AttentionSizes, storage: AttentionGradientStorage): number =>
+  (storage.key_gradient === 'float' ? 0 : headDim) + (storage.value_gradient === 'float' ? 0 : valueWidth);
 
 /** In a block, where each lane is a query. */
 const inBlock: PairPlace = {
@@ -151,6 +227,7 @@ function frameFields(
   { heads, kvHeads, headDim, valueWidth }: AttentionSizes,
   { scale, causal, window, value_dim: valueDim, extras }: AttentionShape,
   functions: PairFunctions,
+  dtype: ProductType,
 ) {
   const all = (Object.values(functions) as (PairFunction | null)[]).filter(each => each !== null);
   const reads = (parameter: keyof PairPlace) => all.some(({ reads }) => reads.includes(parameter));
@@ -158,6 +235,9 @@ function frameFields(
   const perHead = (['sinks', 'slopes'] as const).filter(extra => extras.includes(extra));
   const pointers = perHead.map(extra => `const float *${extra}`);
   const needsHead = perHead.length > 0 || reads('head');
+  const passHead = reads('head') || reads('slope');
+  const ofHead = needsHead ? ['int32_t head'] : [];
+  const ofNoise = hasNoise ? ['const int32_t *noise, int64_t sequence'] : [];
   const notes = [
     ...(perHead.length > 0 ? [`${perHead.join(', ')}: [${heads}].`] : []),
     ...(hasNoise ? ['noise: what dropout draws by; it does where training is not 0.'] : []),
@@ -175,40 +255,56 @@ function frameFields(
     scale: floatLiteral(scale),
     causal,
     window,
-    query_block: queryBlock,
+    whole_dim: wholePanels(headDim),
+    whole_value_dim: wholePanels(valueDim),
     key_block: keyBlock,
+    bf16: dtype === 'bf16',
+    log2_e: floatLiteral(Math.LOG2E),
     functions: all.map(({ text }) => text).join('\n'),
     sinks: extras.includes('sinks'),
     slopes: reads('slope'),
-    // What the kernel is given besides, and what a block is given of it.
+    // What the kernel is given besides, what a task is given of it, and what a pass of keys is, which has no sinks.
     extras: [...pointers, ...(hasNoise ? ['const int32_t *noise, const float *training'] : [])].join(', '),
     extras_comment: notes.join(' '),
-    parameters: [
-      ...(needsHead ? ['int32_t head'] : []),
-      ...pointers,
-      ...(hasNoise ? ['const int32_t *noise, int64_t sequence'] : []),
+    task_parameters: [...ofHead, ...pointers, ...ofNoise].join(', '),
+    task_arguments: [
+      ...(needsHead ? ['(int32_t)(shared * group)'] : []),
+      ...perHead,
+      ...(hasNoise ? ['noise, b'] : []),
     ].join(', '),
-    arguments: [...(needsHead ? ['(int32_t)h'] : []), ...perHead, ...(hasNoise ? ['noise, b'] : [])].join(', '),
+    few_arguments: [...(needsHead ? ['(int32_t)h'] : []), ...perHead, ...(hasNoise ? ['noise, b'] : [])].join(', '),
+    parameters: [
+      ...(passHead ? ['int32_t head'] : []),
+      ...(reads('slope') ? ['const float *slopes'] : []),
+      ...ofNoise,
+    ].join(', '),
+    arguments: [
+      ...(passHead ? ['head + (int32_t)block->head'] : []),
+      ...(reads('slope') ? ['slopes'] : []),
+      ...(hasNoise ? ['noise, sequence'] : []),
+    ].join(', '),
   };
 }
 
 const texts = (...list: string[]): Argument[] => list.map(text => ({ kind: 'text', text }));
 const input = (node: Node): Argument => ({ kind: 'input', node, name: node.label });
 
-function memberOrNull(kernel: AttentionKernel, result: AttentionAttributes['result']): Argument {
-  const node = kernel.members.find(member => (member.attributes as AttentionAttributes).result === result);
-  return node ? { kind: 'output', node, name: result } : { kind: 'text', text: 'NULL' };
-}
+const nothing: Argument = { kind: 'text', text: 'NULL' };
+const output = (node: Node): Argument => ({ kind: 'output', node, name: node.label });
+const scratch = ({ floats }: AttentionRoom): Argument => ({ kind: 'scratch', floats });
+
+const memberOf = (kernel: AttentionKernel, result: AttentionAttributes['result']): Node | undefined =>
+  kernel.members.find(member => (member.attributes as AttentionAttributes).result === result);
 
 /** The kernel's outputs: of query, key and value all, of the slopes where it is wanted. */
-function gradientsOf(kernel: AttentionKernel): Argument[] {
+function gradientsOf(kernel: AttentionKernel): Node[] {
   const find = (of: AttentionGradientAttributes['of']) =>
     kernel.members.find(member => (member.attributes as AttentionGradientAttributes).of === of);
-  const needed = (['query', 'key', 'value'] as const).map((of): Argument => {
+  const needed = (['query', 'key', 'value'] as const).map(of => {
     const node = find(of);
     if (!node) throw new Error(`attention's gradient of its ${of} is not wanted; the kernel computes all three`);
-    return { kind: 'output', node, name: of };
+    return node;
   });
   const slope = find('slope');
-  return slope ? [...needed, { kind: 'output', node: slope, name: 'slope' }] : needed;
+  return slope ? [...needed, slope] : needed;
 }

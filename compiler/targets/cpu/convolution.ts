@@ -32,10 +32,15 @@ export function emitConvolution(kernel: ProductKernel, surroundings: Surrounding
       ],
     };
   const { reverse } = node.attributes as ConvolutionAttributes;
-  const withoutState = !reverse && node.inputs.length === 2;
+  const hasState = node.inputs.length > 2;
   return {
     text: renderTemplate('cpu/convolution.c.hbs', { ...fields, reverse }),
-    arguments: [...sizes, ...inputs, ...(withoutState ? texts('NULL') : []), output],
+    arguments: [
+      ...(hasState ? texts('run->sequences', 'run->time') : sizes),
+      ...inputs,
+      ...(hasState || reverse ? [] : texts('NULL', 'NULL')),
+      output,
+    ],
   };
 }
 

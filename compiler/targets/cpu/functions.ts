@@ -10,10 +10,19 @@ import { emitAttention } from './attention.ts';
 import { emitConvolution } from './convolution.ts';
 import { emitGrouped } from './grouped.ts';
 import { countText } from './index-text.ts';
-import { type Argument, elementType, type KernelSource, type ProductType, type Surroundings } from './kernel-source.ts';
+import {
+  type Argument,
+  canStore,
+  elementType,
+  type KernelSource,
+  type ProductType,
+  type Surroundings,
+} from './kernel-source.ts';
 import { emitMatmul } from './matmul.ts';
+import { formName, type PreparedForm } from './prepared.ts';
 import { emitRow } from './row.ts';
 import { emitScan } from './scan.ts';
+import { chooseSchedule, type ScheduleOf } from './schedule.ts';
 import { emitSimple } from './simple.ts';
 import { Names, Writer, withName } from './writer.ts';
 
@@ -29,6 +38,10 @@ export interface FunctionSource {
   readonly workspaces: readonly (readonly Extent[])[];
   /** The most floats that a launch needs for each thread. */
   readonly scratch: number;
+  /** Parameters that its products read prepared. */
+  readonly prepared: readonly PreparedForm[];
+  /** Names of outputs that are added to their buffers, and stored there instead where the call says so. */
+  readonly stored: readonly string[];
 }
 
 /** How the growth of a group of buffers is spelt: its pointer in malc_run, and its count of positions. */
@@ -111,14 +124,19 @@ export class KernelLibrary {
   }
 }
 
-/** Emits one function of a stage. */
+/**
+ * Emits one function of a stage.
+ * @param isParameter true for inputs that are kept prepared for products; in float32 nothing is
+ */
 export function emitFunction(
-  { graph, schedule, plan }: LoweredFunction,
+  { graph, schedule, plan, storage }: LoweredFunction,
   stage: string,
   parameters: string,
   homes: Homes,
   kernels: KernelLibrary,
   dtype: ProductType = 'f32',
+  isParameter: (label: string) => boolean = () => false,
+  scheduleOf: ScheduleOf = chooseSchedule,
 ): FunctionSource {
   const places = new Map<Node, string>();
   for (const node of graph.inputs) places.set(node, required(homes(node.label, false), graph, node.label));
@@ -137,10 +155,13 @@ export function emitFunction(
   }
   // A cache is written in place: the whole cache lies where the cache lay.
   for (const node of graph.nodes) if (node.primitive?.name === 'append') places.set(node, places.get(node.inputs[0]!)!);
+  const isGradient = (node: Node) => accumulated.has(node) && outputNames.get(node)!.startsWith('gradient.');
   const writer = new Writer();
   const launches: string[] = [];
   const workspaces: (readonly Extent[])[] = [];
+  const prepared: PreparedForm[] = [];
   let scratch = 0;
+  const stored: string[] = [];
   const locals = new Names();
   for (const [name] of parameters.matchAll(/\w+(?=,|$)/g)) locals.unique(name);
   /** Says whose the time since the last lap is. */
@@ -153,7 +174,7 @@ export function emitFunction(
       const { pointer, positions } = growths[growth]!;
       const name = locals.unique(valueName(node, outputNames));
       const shift = offset === 0 ? '' : positions === '1' ? ` + ${offset}` : ` + ${offset} * ${positions}`;
-      const type = elementType(node);
+      const type = elementType(node, storage(node));
       const cast = type === 'float' ? '' : `(${type} *)`;
       writer.line(`${type} *const ${name} = ${cast}${cast === '' ? pointer + shift : `(${pointer}${shift})`};`);
       places.set(node, name);
@@ -165,19 +186,31 @@ export function emitFunction(
       const surroundings: Surroundings = {
         nameOf,
         accumulates: node => accumulated.has(node),
+        isGradient,
         comment: explainKernel(kernel, nameOf),
         dtype,
+        isParameter: node => node.primitive === null && isParameter(node.label),
+        storageOf: storage,
+        scheduleOf,
       };
       const source = emitKernel(kernel, surroundings);
       const wanted = `${stage}_${kernelName(kernel, outputNames)}`;
       const name = kernels.add(source, wanted, kernel.kind, surroundings.comment);
       launches.push(name);
+      if (canStore.has(kernel.kind))
+        stored.push(...kernel.outputs.filter(isGradient).map(node => outputNames.get(node)!));
       for (const argument of source.arguments) {
         if (argument.kind === 'workspace') workspaces.push(argument.extents);
+        if (argument.kind === 'prepared') prepared.push(argument.form);
         if (argument.kind === 'scratch') scratch = Math.max(scratch, argument.floats);
       }
       writer.line(`${name}(${source.arguments.flatMap(argument => argumentText(argument, places)).join(', ')});`);
-      lap(name, workOf(kernel, surroundings.accumulates));
+      // A prepared parameter is read, and no other form of it.
+      const packed = new Set(
+        source.arguments.flatMap(argument => (argument.kind === 'prepared' ? [argument.node] : [])),
+      );
+      const readAs = (node: Node) => (packed.has(node) && dtype === 'bf16' ? 'bf16' : storage(node));
+      lap(name, workOf(kernel, surroundings.accumulates, readAs));
     }
     for (const { from, to, accumulate } of copies) {
       const count = countText(from.dimensions).replace(/\b(batch|time)\b/g, 'run->$1');
@@ -186,7 +219,7 @@ export function emitFunction(
       lap('copies', workOfCopy(from, accumulate));
     }
   });
-  return { name: graph.name, text: writer.toString(), launches, workspaces, scratch };
+  return { name: graph.name, text: writer.toString(), launches, workspaces, scratch, prepared, stored };
 }
 
 function required(home: string | null, graph: Graph, label: string): string {
@@ -202,7 +235,7 @@ function emitKernel(kernel: Kernel, surroundings: Surroundings): KernelSource {
       return emitMatmul(kernel, surroundings);
     case 'attention':
     case 'attention-gradient':
-      return emitAttention(kernel);
+      return emitAttention(kernel, surroundings);
     case 'scan':
     case 'scan-gradient':
       return emitScan(kernel, surroundings);
@@ -225,6 +258,10 @@ function argumentText(argument: Argument, places: ReadonlyMap<Node, string>): st
     case 'input':
     case 'output':
       return [places.get(argument.node)!];
+    case 'prepared':
+      return [formName(places.get(argument.node)!, argument.form.way)];
+    case 'adds':
+      return ['run->adds'];
     case 'workspace':
       return ['run->workspace'];
     case 'scratch':

@@ -2,11 +2,18 @@
 import type { Dimension } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { Extent } from '../../plan/extent.ts';
+import { type ElementStorage, type Storage, storedAsFloat } from '../../plan/storage.ts';
+import type { PreparedForm } from './prepared.ts';
+import type { ScheduleOf } from './schedule.ts';
 
 export type Argument =
   | { readonly kind: 'size'; readonly name: string }
   | { readonly kind: 'input'; readonly node: Node; readonly name: string }
   | { readonly kind: 'output'; readonly node: Node; readonly name: string }
+  /** A parameter as products read it. */
+  | { readonly kind: 'prepared'; readonly node: Node; readonly name: string; readonly form: PreparedForm }
+  /** Whether gradients are added to what their buffers hold, or stored: a call's first micro-batch stores them. */
+  | { readonly kind: 'adds' }
   /** Memory that is the kernel's own while it runs: the sum of these extents. */
   | { readonly kind: 'workspace'; readonly extents: readonly Extent[] }
   /** Memory of each thread's own: floats a thread. */
@@ -21,11 +28,14 @@ export interface KernelSource {
 }
 
 /**
- * What products multiply. Everything else is float32 in any case: parameters, their gradients and moments, sums, norms,
- * softmax, losses.
+ * What products multiply: int8 are weights of 8 bits, for inference. Everything else is float32 in any case: parameters,
+ * their gradients and moments, sums, norms, softmax, losses.
  */
-export const productTypes = ['f32', 'bf16'] as const;
+export const productTypes = ['f32', 'bf16', 'int8'] as const;
 export type ProductType = (typeof productTypes)[number];
+/** Those that a model can be trained with. */
+export const trainingTypes = ['f32', 'bf16'] as const satisfies readonly ProductType[];
+export type TrainingType = (typeof trainingTypes)[number];
 
 /** What an emitter needs to know about the function that a kernel belongs to. */
 export interface Surroundings {
@@ -33,9 +43,30 @@ export interface Surroundings {
   nameOf(node: Node): string;
   /** True where an output is added to what its buffer holds. */
   accumulates(node: Node): boolean;
+  /** True for such an output that is a gradient: a kernel that has the argument `adds` stores it where that is false. */
+  isGradient(node: Node): boolean;
   /** The comment above the kernel. */
   comment: readonly string[];
   dtype: ProductType;
+  /** True for a parameter, which is kept as products read it. */
+  isParameter(node: Node): boolean;
+  /** How a value that the kernel reads or leaves is stored. */
+  storageOf: Storage;
+  /** How products of float32 are divided into tasks. */
+  scheduleOf: ScheduleOf;
+}
+
+/** The argument of a kernel that adds gradients to their buffers, and that can store them as well. */
+export const addsArgument = (outputs: readonly Node[], { isGradient }: Surroundings): Argument[] =>
+  outputs.some(isGradient) ? [{ kind: 'adds' }] : [];
+
+/** Kernels that have that argument where they add. */
+export const canStore: ReadonlySet<string> = new Set(['matmul', 'row']);
+
+/** Stores an element of an output, or adds it. */
+export function assigned(target: string, value: string, node: Node, surroundings: Surroundings): string {
+  if (surroundings.isGradient(node)) return `${target} = (adds ? ${target} : 0.0f) + ${value};`;
+  return `${target} ${surroundings.accumulates(node) ? '+=' : '='} ${value};`;
 }
 
 /** The run-time sizes that a list of tensors needs, in a fixed order. */
@@ -46,23 +77,40 @@ export function sizeArguments(tensors: readonly (readonly Dimension[])[]): Argum
       .filter(dim => dim.size === null)
       .map(dim => dim.name),
   );
-  return ['batch', 'time', 'context'].filter(name => used.has(name)).map(name => ({ kind: 'size', name }) as const);
+  return ['batch', 'time', 'sequences', 'context']
+    .filter(name => used.has(name))
+    .map(name => ({ kind: 'size', name }) as const);
 }
 
 /** The C type of a tensor's elements. */
-export const elementType = ({ dtype }: Node): string => (dtype === 'i32' ? 'int32_t' : 'float');
+export const elementType = ({ dtype }: Node, storage: ElementStorage): string =>
+  dtype === 'i32' ? 'int32_t' : storage === 'bf16' ? 'malc_bf16' : 'float';
+
+/** An element as a float. */
+export const widened = (element: string, { dtype }: Node, storage: ElementStorage): string =>
+  dtype === 'i32' ? `(float)${element}` : storage === 'bf16' ? `malc_widen(${element})` : element;
+
+/** A float as it is stored. */
+export const narrowed = (value: string, storage: ElementStorage): string =>
+  storage === 'bf16' ? `malc_narrow(${value})` : value;
 
 /** The parameter list of a kernel's function. */
-export const parameterList = (list: readonly Argument[]): string => list.flatMap(declarations).join(', ');
+export const parameterList = (list: readonly Argument[], storageOf: Storage = storedAsFloat): string =>
+  list.flatMap(argument => declarations(argument, storageOf)).join(', ');
 
-function declarations(argument: Argument): string[] {
+function declarations(argument: Argument, storageOf: Storage): string[] {
+  const type = (node: Node) => elementType(node, storageOf(node));
   switch (argument.kind) {
     case 'size':
       return [`int64_t ${argument.name}`];
     case 'input':
-      return [`const ${elementType(argument.node)} *restrict ${argument.name}`];
+      return [`const ${type(argument.node)} *restrict ${argument.name}`];
     case 'output':
-      return [`${elementType(argument.node)} *restrict ${argument.name}`];
+      return [`${type(argument.node)} *restrict ${argument.name}`];
+    case 'prepared':
+      return [`const float *restrict ${argument.name}`];
+    case 'adds':
+      return ['bool adds'];
     case 'workspace':
       return ['float *restrict workspace'];
     case 'scratch':

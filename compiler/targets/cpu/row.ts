@@ -18,7 +18,18 @@ import {
   sizeText,
   times,
 } from './index-text.ts';
-import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
+import {
+  type Argument,
+  addsArgument,
+  assigned,
+  elementType,
+  type KernelSource,
+  narrowed,
+  parameterList,
+  type Surroundings,
+  sizeArguments,
+  widened,
+} from './kernel-source.ts';
 import { Names, ownName, Writer } from './writer.ts';
 
 /** Parts that totals are summed in: fixed, so that the order of addition is. */
@@ -59,14 +70,15 @@ class RowEmitter {
       ...sizeArguments([kernel.rows, kernel.columns, ...kernel.inputs.map(node => node.dimensions)]),
       ...kernel.inputs.map(node => ({ kind: 'input' as const, node, name: this.named.get(node)! })),
       ...kernel.outputs.map(node => ({ kind: 'output' as const, node, name: this.named.get(node)! })),
+      ...addsArgument(kernel.outputs, surroundings),
       ...(total ? [{ kind: 'workspace' as const, extents }] : []),
     ];
     const writer = new Writer();
     writer.comment(surroundings.comment);
-    writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
+    writer.block(`static void ${ownName}(${parameterList(list, surroundings.storageOf)})`, () => {
       if (total) this.rowsInParts(writer);
       else {
-        writer.line('#pragma omp parallel for schedule(static)');
+        writer.parallelFor(countText(kernel.rows), countText(kernel.columns));
         writer.loop('row', '0', countText(kernel.rows), () => this.row(writer));
       }
     });
@@ -85,7 +97,7 @@ class RowEmitter {
       writer.line(`float *${name} = workspace${before.map(text => ` + ${times('parts', text)}`).join('')};`);
       before = [...before, countText(node.dimensions)];
     }
-    writer.line('#pragma omp parallel for schedule(static)');
+    writer.parallelFor('rows', countText(this.kernel.columns));
     writer.loop('part', '0', 'parts', () => {
       for (const node of this.totals) {
         const name = this.names.unique(`${this.named.get(node)}_part`);
@@ -104,18 +116,17 @@ class RowEmitter {
     });
     for (const node of this.totals) {
       const width = countText(node.dimensions);
-      const assign = this.surroundings.accumulates(node) ? '+=' : '=';
       const addParts = (sum: string, place: string, to: string) => {
         writer.line(`double ${sum} = 0;`);
         writer.line(`for (int64_t part = 0; part < parts; part++) ${sum} += ${partials.get(node)}[${place}];`);
-        writer.line(`${to} ${assign} (float)${sum};`);
+        writer.line(assigned(to, `(float)${sum}`, node, this.surroundings));
       };
       const name = this.named.get(node)!;
       if (node.dimensions.length === 0) {
         addParts(this.names.unique(`${name}_total`), 'part', `*${name}`);
         continue;
       }
-      writer.line('#pragma omp parallel for schedule(static)');
+      writer.parallelFor(width, 'parts');
       writer.loop('i', '0', width, () => addParts('sum', `part * ${width} + i`, `${name}[i]`));
     }
   }
@@ -252,7 +263,7 @@ class RowEmitter {
       if (columns.length === 0 || rows.length === 0) continue;
       const offset = this.rowOffset(node, at);
       const name = this.names.unique(`${this.named.get(node)}_row`);
-      const type = node.dtype === 'i32' ? 'int32_t' : 'float';
+      const type = elementType(node, this.surroundings.storageOf(node));
       writer.line(
         `${this.kernel.outputs.includes(node) ? '' : 'const '}${type} *${name} = ${this.named.get(node)} + ${offset};`,
       );
@@ -265,11 +276,11 @@ class RowEmitter {
   private readElement(node: Node, at: Coordinates, rowNames: ReadonlyMap<Node, string>): string {
     const rowValue = this.rowValues.get(node);
     if (rowValue && !this.totals.includes(node)) return rowValue;
-    const cast = node.dtype === 'i32' ? '(float)' : '';
+    const storage = this.surroundings.storageOf(node);
     const pointer = rowNames.get(node);
-    if (pointer) return `${cast}${pointer}[${offsetBeside(node.dimensions, at, this.kernel.rows)}]`;
+    if (pointer) return widened(`${pointer}[${offsetBeside(node.dimensions, at, this.kernel.rows)}]`, node, storage);
     const isRowValue = sameDimensions(node.dimensions, this.kernel.rows) && node.dimensions.length > 0;
-    return `${cast}${this.named.get(node)}[${isRowValue ? 'row' : offsetText(node.dimensions, at)}]`;
+    return widened(`${this.named.get(node)}[${isRowValue ? 'row' : offsetText(node.dimensions, at)}]`, node, storage);
   }
 
   private rowValue(node: Node, at: Coordinates, rowNames: ReadonlyMap<Node, string>): string {
@@ -283,17 +294,15 @@ class RowEmitter {
     at: Coordinates,
     rowNames: ReadonlyMap<Node, string>,
   ): void {
-    const assign = this.surroundings.accumulates(node) ? '+=' : '=';
     // Without rows there is no pointer to one.
     const row = rowNames.get(node) ?? this.named.get(node)!;
-    writer.line(`${row}[${offsetText(this.kernel.columns, at)}] ${assign} ${value};`);
+    const stored = narrowed(value, this.surroundings.storageOf(node));
+    writer.line(assigned(`${row}[${offsetText(this.kernel.columns, at)}]`, stored, node, this.surroundings));
   }
 
   private storeRow(writer: Writer, node: Node): void {
     if (!this.kernel.outputs.includes(node)) return;
-    writer.line(
-      `${this.named.get(node)}[row] ${this.surroundings.accumulates(node) ? '+=' : '='} ${this.rowValues.get(node)};`,
-    );
+    writer.line(assigned(`${this.named.get(node)}[row]`, this.rowValues.get(node)!, node, this.surroundings));
   }
 
   private isElement(node: Node): boolean {

@@ -29,9 +29,9 @@ export function emitScan(kernel: ScanKernel, surroundings: Surroundings): Kernel
     return {
       text: renderTemplate('cpu/scan_forward.c.hbs', fields),
       arguments: [
-        ...sizes,
+        ...(inputs.length > scanOperands.length ? texts('run->sequences', 'run->time') : sizes),
         ...inputs,
-        ...(inputs.length === scanOperands.length ? texts('NULL') : []),
+        ...(inputs.length > scanOperands.length ? [] : texts('NULL', 'NULL')),
         made('result', 'output'),
         made('result', 'state'),
         { kind: 'scratch', floats: 2 * states * lanes },

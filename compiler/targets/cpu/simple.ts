@@ -31,7 +31,7 @@ const gather: Emit = (writer, node, name) => {
   const width = countText(table.dimensions.slice(1));
   const list = [...sizeArguments([indices.dimensions]), input(table, from), input(indices, index), output(node, to)];
   writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
-    writer.line('#pragma omp parallel for schedule(static)');
+    writer.parallelFor(countText(indices.dimensions), width);
     writer.line(`for (int64_t row = 0; row < ${countText(indices.dimensions)}; row++)`);
     writer.inner(() =>
       writer.line(
@@ -66,38 +66,43 @@ const scatter: Emit = (writer, node, name, accumulates) => {
 };
 
 const append: Emit = (writer, node, name) => {
-  const [, fresh, start] = node.inputs as [Node, Node, Node];
-  const [cache, from, first] = [name(node), name(fresh), name(start)];
+  const [, fresh, starts, ends] = node.inputs as [Node, Node, Node, Node];
+  const [cache, from] = [name(node), name(fresh)];
   const width = countText(fresh.dimensions.slice(2));
   const list = [
-    ...sizeArguments([node.dimensions, fresh.dimensions]),
+    ...sizeArguments([node.dimensions]),
     input(fresh, from),
-    input(start, first),
+    input(starts, 'starts'),
+    input(ends, 'ends'),
     output(node, cache),
   ];
   writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
-    writer.line('for (int64_t sequence = 0; sequence < batch; sequence++)');
-    writer.inner(() =>
-      writer.line(
-        `memcpy(${cache} + (sequence * context + *${first}) * ${width}, ${from} + sequence * time * ${width}, (size_t)(time * ${width}) * sizeof(float));`,
-      ),
-    );
+    writer.loop('sequence', '0', 'sequences', () => {
+      writer.line('const malc_piece own = malc_piece_of(sequence, 0, ends);');
+      writer.line(`float *to = ${cache} + (sequence * context + starts[sequence]) * ${width};`);
+      writer.line(`memcpy(to, ${from} + own.first * ${width}, (size_t)(own.count * ${width}) * sizeof(float));`);
+    });
   });
   return list;
 };
 
 const recent: Emit = (writer, node) => {
-  const [x, state] = node.inputs as [Node, Node];
+  const [x, state, ends] = node.inputs as [Node, Node, Node];
   const [memory, channels] = state.dimensions.slice(1).map(dim => dim.size!);
-  const list = [...sizeArguments([x.dimensions]), input(x, 'x'), input(state, 'state'), output(node, 'next')];
+  const list = [
+    ...sizeArguments([state.dimensions]),
+    ...[input(x, 'x'), input(state, 'state'), input(ends, 'ends')],
+    output(node, 'next'),
+  ];
   writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
     writer.line(`enum { memory = ${memory}, channels = ${channels} };`);
-    writer.line('const int64_t fresh = malc_least(time, memory), kept = memory - fresh;');
-    writer.line('#pragma omp parallel for schedule(static)');
-    writer.loop('sequence', '0', 'batch', () => {
+    writer.parallelFor('sequences', 'memory * channels');
+    writer.loop('sequence', '0', 'sequences', () => {
+      writer.line('const malc_piece own = malc_piece_of(sequence, 0, ends);');
+      writer.line('const int64_t fresh = malc_least(own.count, memory), kept = memory - fresh;');
       writer.line('float *to = next + sequence * memory * channels;');
       writer.line('const float *from_state = state + (sequence * memory + fresh) * channels;');
-      writer.line('const float *from_x = x + ((sequence + 1) * time - fresh) * channels;');
+      writer.line('const float *from_x = x + (own.first + own.count - fresh) * channels;');
       writer.line('memcpy(to, from_state, (size_t)(kept * channels) * sizeof(float));');
       writer.line('memcpy(to + kept * channels, from_x, (size_t)(fresh * channels) * sizeof(float));');
     });

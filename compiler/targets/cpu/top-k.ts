@@ -14,7 +14,7 @@ export const topK: Emit = (writer, node, name) => {
   const size = candidates / groups;
   const list = [...sizeArguments([scores.dimensions]), input(scores, from), output(node, to)];
   writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
-    writer.line('#pragma omp parallel for schedule(static)');
+    writer.parallelFor(countText(scores.dimensions.slice(0, -1)), String(candidates));
     writer.loop('row', '0', countText(scores.dimensions.slice(0, -1)), () => {
       writer.line(`const float *row_scores = ${from} + row * ${candidates};`);
       writer.line(`int32_t *row_chosen = ${to} + row * ${chosen.size};`);

@@ -44,6 +44,11 @@ export class Writer {
     this.line('}');
   }
 
+  /** The pragma of a loop of `count` runs, each of some `work` operations, that threads divide where they are worth waking. */
+  parallelFor(count: string, work: string): void {
+    this.line(`#pragma omp parallel for schedule(static) if (malc_is_worth(${count}, ${work}))`);
+  }
+
   /** A loop over [from, to). */
   loop(variable: string, from: string, to: string, body: () => void, step = 1): void {
     const advance = step === 1 ? `${variable}++` : `${variable} += ${step}`;

@@ -1,0 +1,198 @@
+"""torch_step.py - tokens per second of whole training steps in PyTorch, for the models that malc is measured with.
+
+The same work as `malc bench step`: forward, backward, gradient clipping and AdamW on random tokens, at PyTorch's usual best:
+fused AdamW, scaled_dot_product_attention, autocast for bf16, and torch.compile where asked. On a CPU, preload tcmalloc.
+
+    python bench/peers/torch_step.py gpt2-small:4:64 tiny:32:256 --dtype bf16 --mode compile --threads 2
+
+Prints one JSON object a configuration. A configuration is MODEL:BATCH:TIME. With --turns it warms up, prints `ready`, and then,
+for each line that it reads, runs one step and prints its seconds: for bench/peers/against_torch.ts, which lets both programs
+step by turns.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+MODELS = {
+    "gpt2-small": dict(kind="gpt2", vocabulary=50257, positions=1024, width=768, layers=12, heads=12),
+    "tiny": dict(kind="llama", vocabulary=4096, width=128, layers=4, heads=4, groups=4, hidden=512, tied=False),
+    "lil-39m": dict(kind="llama", vocabulary=8192, width=512, layers=12, heads=16, groups=8, hidden=1408, tied=True),
+    "llama-1b": dict(kind="llama", vocabulary=128256, width=2048, layers=16, heads=32, groups=8, hidden=8192, tied=True),
+}
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        return F.rms_norm(x, (x.shape[-1],), self.weight, 1e-5)
+
+
+def rotate(x, cosine, sine):
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat((-second, first), dim=-1) * sine
+
+
+class LlamaBlock(nn.Module):
+    def __init__(self, width, heads, groups, hidden):
+        super().__init__()
+        self.heads, self.groups, self.each = heads, groups, width // heads
+        self.attention_norm, self.feed_forward_norm = RMSNorm(width), RMSNorm(width)
+        self.query_key_value = nn.Linear(width, (heads + 2 * groups) * self.each, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x, cosine, sine):
+        batch, time, width = x.shape
+        joined = self.query_key_value(self.attention_norm(x)).view(batch, time, -1, self.each).transpose(1, 2)
+        query, key, value = joined.split((self.heads, self.groups, self.groups), dim=1)
+        cosine, sine = cosine.to(query.dtype), sine.to(query.dtype)
+        attended = F.scaled_dot_product_attention(
+            rotate(query, cosine, sine), rotate(key, cosine, sine), value, is_causal=True,
+            enable_gqa=self.heads != self.groups,
+        )
+        x = x + self.output(attended.transpose(1, 2).reshape(batch, time, width))
+        gate, up = self.gate_up(self.feed_forward_norm(x)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up)
+
+
+class Llama(nn.Module):
+    def __init__(self, vocabulary, width, layers, heads, groups, hidden, tied):
+        super().__init__()
+        self.each = width // heads
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.blocks = nn.ModuleList(LlamaBlock(width, heads, groups, hidden) for _ in range(layers))
+        self.norm = RMSNorm(width)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        if tied:
+            self.head.weight = self.embedding.weight
+
+    def forward(self, tokens, labels):
+        position = torch.arange(tokens.shape[1], device=tokens.device)
+        rate = 10000.0 ** (-torch.arange(0, self.each, 2, device=tokens.device) / self.each)
+        angle = torch.outer(position, rate).repeat(1, 2)
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            x = block(x, angle.cos(), angle.sin())
+        return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1).float(), labels.flatten())
+
+
+class GPT2Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query_key_value, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        batch, time, width = x.shape
+        joined = self.query_key_value(self.attention_norm(x)).view(batch, time, 3, self.heads, -1)
+        query, key, value = (joined[:, :, n].transpose(1, 2) for n in range(3))
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.output(attended.transpose(1, 2).reshape(batch, time, width))
+        return x + self.down(F.gelu(self.up(self.feed_forward_norm(x)), approximate="tanh"))
+
+
+class GPT2(nn.Module):
+    def __init__(self, vocabulary, positions, width, layers, heads):
+        super().__init__()
+        self.embedding, self.position = nn.Embedding(vocabulary, width), nn.Embedding(positions, width)
+        self.blocks = nn.ModuleList(GPT2Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens, labels):
+        x = self.embedding(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1).float(), labels.flatten())
+
+
+def build(name):
+    shape = dict(MODELS[name])
+    model = {"gpt2": GPT2, "llama": Llama}[shape.pop("kind")](**shape)
+    for module in model.modules():  # PyTorch's own start saturates a tied head, and denormal numbers are slow
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+    return model
+
+
+def measure(name, batch, time_steps, options):
+    torch.manual_seed(0)
+    device = torch.device(options.device)
+    model = build(name).to(device)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    loss_of = torch.compile(model) if options.mode == "compile" else model
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    tokens = torch.randint(0, MODELS[name]["vocabulary"], (batch, time_steps + 1), device=device)
+    inputs, labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def step():
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.dtype == "bf16"):
+            loss = loss_of(inputs, labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    def timed():
+        begin = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    first = timed()
+    for _ in range(2):
+        timed()
+    if options.turns:
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            print(timed(), flush=True)
+        return
+    seconds = [timed() for _ in range(options.repeats)]
+    speeds = [batch * time_steps / second for second in seconds]
+    memory = (
+        torch.cuda.max_memory_allocated() if device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    print(json.dumps({
+        "model": name, "batch": batch, "time": time_steps, "dtype": options.dtype, "mode": options.mode,
+        "torch": torch.__version__, "device": device.type, "parameters": parameters,
+        "tokens_per_second": round(statistics.median(speeds), 1), "least": round(min(speeds), 1),
+        "most": round(max(speeds), 1), "first_step_seconds": round(first, 2), "memory_bytes": memory,
+    }), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configurations", nargs="+", metavar="MODEL:BATCH:TIME")
+    parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--mode", choices=["eager", "compile"], default="eager")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--turns", action="store_true", help="one configuration; a step for each line of the standard input")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for configuration in options.configurations:
+        name, batch, time_steps = configuration.split(":")
+        measure(name, int(batch), int(time_steps), options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+// Which values a program of bfloat16 products stores as bfloat16, two to a float: what products and attention read or make,
+// for each token. Products round their operands anyway, so what only they read loses nothing. The residual stream and its
+// gradient, statistics, routers and whatever is not as wide as a row of a product stay float32.
+import { product } from '../graph/dimension.ts';
+import type { Graph, Node } from '../graph/graph.ts';
+import type { Schedule } from '../kernels/kernel.ts';
+import type { ContractAttributes } from '../ops/contract.ts';
+import { extentOf } from './extent.ts';
+
+export type ElementStorage = 'f32' | 'bf16';
+
+/** How a value of one graph is stored. */
+export type Storage = (node: Node) => ElementStorage;
+
+export const storedAsFloat: Storage = () => 'f32';
+
+/** Floats of a value, up to the run-time sizes. */
+export function storedExtent({ dimensions }: Node, storage: ElementStorage) {
+  const extent = extentOf(dimensions);
+  return storage === 'bf16' ? { ...extent, count: Math.ceil(extent.count / 2) } : extent;
+}
+
+/** A function before its memory is planned. */
+export interface Scheduled {
+  readonly graph: Graph;
+  readonly schedule: Schedule;
+}
+
+/** Elements of a token's row below which nothing is gained. */
+const leastWidth = 32;
+
+/**
+ * The storage of values of functions that hand them to one another as outputs and inputs `saved.NAME`: such a value is
+ * stored alike in all of them.
+ */
+export function chooseStorage(functions: readonly Scheduled[]): Storage {
+  const found = functions.map(({ graph, schedule }) => ({ graph, ...candidates(graph, schedule) }));
+  const gains = new Set(found.flatMap(each => [...each.gains]));
+  const refuses = new Set(found.flatMap(each => [...each.refuses]));
+  const saved = found.flatMap(({ graph }) => savedValues(graph));
+  for (const set of [gains, refuses]) {
+    const names = new Set(saved.filter(({ node }) => set.has(node)).map(({ name }) => name));
+    for (const { name, node } of saved) if (names.has(name)) set.add(node);
+  }
+  return node => (gains.has(node) && !refuses.has(node) && isWidePerToken(node) ? 'bf16' : 'f32');
+}
+
+const isSaved = (name: string) => name.startsWith('saved.');
+
+/** What passes from a forward to a backward function. */
+const savedValues = ({ inputs, outputs }: Graph): { name: string; node: Node }[] => [
+  ...inputs.filter(node => isSaved(node.label)).map(node => ({ name: node.label, node })),
+  ...outputs.filter(({ name }) => isSaved(name)),
+];
+
+/** Kernels that read and write bfloat16. */
+const able: ReadonlySet<string> = new Set(['matmul', 'row', 'attention', 'attention-gradient']);
+
+/** What one function would gain by, and what it cannot store otherwise than as float32. */
+function candidates(graph: Graph, { kernels }: Schedule) {
+  const [gains, refuses] = [new Set<Node>(), streamOf(graph)];
+  const add = (set: Set<Node>, nodes: readonly Node[]) => nodes.forEach(node => set.add(node));
+  for (const kernel of kernels) {
+    if (!able.has(kernel.kind)) add(refuses, [...kernel.inputs, ...kernel.outputs]);
+    for (const node of kernel.members) {
+      if (isExact(node)) add(refuses, [node, ...node.inputs]);
+      else if (multiplies(node)) add(gains, [node, ...node.inputs].filter(isVectors));
+    }
+    if (kernel.kind === 'matmul') add(gains, kernel.outputs);
+  }
+  const own = graph.outputs.filter(({ name, node }) => !isSaved(name) || isOutputAgain(graph, name, node));
+  add(refuses, [...own.map(({ node }) => node), ...graph.inputs.filter(node => !isSaved(node.label))]);
+  return { gains, refuses };
+}
+
+const isOutputAgain = ({ outputs }: Graph, name: string, node: Node): boolean =>
+  outputs.some(other => other.node === node && other.name !== name);
+
+const isExact = ({ primitive, attributes }: Node): boolean =>
+  primitive!.name === 'contract' && (attributes as ContractAttributes).exact === true;
+
+const multiplies = ({ primitive }: Node): boolean =>
+  primitive!.kernel === 'matmul' || primitive!.kernel === 'attention' || primitive!.kernel === 'attention-gradient';
+
+/** Of attention, the vectors that are multiplied, and none of its statistics: those have one number for a head. */
+const isVectors = ({ dimensions }: Node): boolean => dimensions.at(-1)?.name !== 'heads';
+
+function isWidePerToken({ dimensions, dtype }: Node): boolean {
+  const runtime = dimensions.filter(dim => dim.size === null).map(dim => dim.name);
+  const width = product(dimensions.map(dim => dim.size ?? 1));
+  return dtype === 'f32' && runtime.join() === 'batch,time' && width >= leastWidth;
+}
+
+/** What the stream and its gradient are made of by maps alone: sums along the residual stream lose no bits. */
+function streamOf({ outputs }: Graph): Set<Node> {
+  const stream = new Set<Node>();
+  const visit = (node: Node): void => {
+    if (stream.has(node)) return;
+    stream.add(node);
+    if (node.primitive?.name === 'map') node.inputs.forEach(visit);
+  };
+  for (const { name, node } of outputs) if (name === 'y' || name === 'gradient.x') visit(node);
+  return stream;
+}

@@ -1,0 +1,93 @@
+// launch.h - what the host side of a CUDA program does by more than one call of the CUDA runtime: launches and tensor maps.
+#pragma once
+#include "instructions.h"
+
+/* The blocks of a launch, and how they run: from a number of blocks or a dim3. */
+struct malc_grid {
+  dim3 blocks;
+  unsigned cluster = 1; /* consecutive blocks (in x) that form a cluster */
+  bool overlaps = false; /* may start before the launch before it has ended: the kernel calls grid_dependency_wait */
+
+  malc_grid(unsigned x) : blocks(x) {}
+  malc_grid(dim3 blocks) : blocks(blocks) {}
+  malc_grid clusters_of(unsigned size) const {
+    malc_grid grid = *this;
+    grid.cluster = size;
+    return grid;
+  }
+  malc_grid overlapping() const {
+    malc_grid grid = *this;
+    grid.overlaps = true;
+    return grid;
+  }
+};
+
+/* Queues a kernel; arguments are converted to the kernel's parameters. Returns what the CUDA runtime returns. */
+template <class... Parameters, class... Arguments>
+cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 block, unsigned shared_bytes,
+                        cudaStream_t stream, const Arguments &...arguments) {
+  static_assert(sizeof...(Parameters) == sizeof...(Arguments), "as many arguments as the kernel has parameters");
+#ifdef MALC_SIMT
+  return simt::launch(kernel, grid.blocks, block, grid.cluster, shared_bytes, stream, arguments...);
+#else
+  const void *address = reinterpret_cast<const void *>(kernel);
+  if (shared_bytes > 48 * 1024) { // more than that must be asked for
+    const cudaError_t error = cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchConfig_t configuration = {};
+  configuration.gridDim = grid.blocks;
+  configuration.blockDim = block;
+  configuration.dynamicSmemBytes = shared_bytes;
+  configuration.stream = stream;
+  configuration.attrs = attributes;
+  if (grid.cluster > 1) {
+    cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = grid.cluster;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  }
+  if (grid.overlaps) {
+    cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  return cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...);
+#endif
+}
+
+/* Marks bytes of device memory that no kernel may touch, such as a gap between buffers of one allocation: the emulator
+ * reports a kernel that does. Nothing on a GPU. */
+inline void malc_guard(void *start, size_t bytes) {
+#ifdef MALC_SIMT
+  simt::guard(start, bytes);
+#else
+  (void)start;
+  (void)bytes;
+#endif
+}
+
+/* Describes a row-major bfloat16 tensor [planes][rows][columns] (rank 3; rank 2 has no planes) to TMA in boxes of
+ * [box_rows][box_columns], box_columns * 2 bytes <= 128, swizzled by 128 bytes. Strides are in elements, multiples of 8; the
+ * base is 16-byte aligned. The driver's encoder is found through the runtime, so that nothing links against the driver. */
+inline cudaError_t encode_tensor_map(CUtensorMap *map, const void *base, unsigned rank, const uint64_t (&sizes)[3],
+                                     const uint64_t (&strides)[2], unsigned box_columns, unsigned box_rows) {
+  typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                             const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                             CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+  void *found = nullptr;
+  cudaDriverEntryPointQueryResult outcome;
+  const cudaError_t error =
+      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &outcome);
+  if (error != cudaSuccess) return error;
+  if (outcome != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
+  const cuuint64_t dimensions[3] = {sizes[0], sizes[1], sizes[2]};
+  const cuuint64_t bytes[2] = {strides[0] * 2, strides[1] * 2}; // from row to row, from plane to plane
+  const cuuint32_t box[3] = {box_columns, box_rows, 1}, steps[3] = {1, 1, 1};
+  const CUresult result = reinterpret_cast<Encode>(found)(
+      map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void *>(base), dimensions, bytes, box, steps,
+      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}

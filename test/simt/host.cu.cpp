@@ -1,0 +1,108 @@
+// host.cu.cpp - tests of the emulator: the CUDA runtime. Work is late, errors stick, graphs replay.
+#include "check.h"
+
+using check::Device;
+using check::expect;
+
+__global__ void increment(float *values, float by) { values[threadIdx.x] += by; }
+__global__ void fail_if(const int *flag, float *out) { out[*flag ? 1 << 20 : 0] = 1; }
+
+TEST(work_is_late) {
+  Device<float> values(std::vector<float>(32, 1.0f));
+  float *pinned;
+  check::succeeded(cudaMallocHost(reinterpret_cast<void **>(&pinned), 128), "cudaMallocHost");
+  pinned[0] = -1;
+  cudaStream_t stream;
+  cudaStreamCreate(&stream);
+  LAUNCH(increment, 1, 32, 0, stream, values, 2.0f);
+  check::succeeded(cudaMemcpyAsync(pinned, values, 128, cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync");
+  expect(pinned[0], -1, "before the synchronisation");
+  check::succeeded(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+  expect(pinned[0], 3, "after it");
+  pinned[0] = 5;
+  cudaMemcpyAsync(values, pinned, 128, cudaMemcpyHostToDevice, stream);
+  pinned[0] = 6; // too early: this is what arrives
+  cudaStreamSynchronize(stream);
+  expect(values.read()[0], 6, "overwritten source");
+  cudaStreamDestroy(stream);
+}
+
+TEST(streams_and_events) {
+  Device<float> values(std::vector<float>(32, 0.0f));
+  cudaStream_t first, second;
+  cudaEvent_t done;
+  cudaStreamCreateWithFlags(&first, cudaStreamNonBlocking);
+  cudaStreamCreateWithFlags(&second, cudaStreamNonBlocking);
+  cudaEventCreateWithFlags(&done, cudaEventDisableTiming);
+  cudaMemsetAsync(values, 0, 128, second);
+  cudaEventRecord(done, second);
+  cudaStreamWaitEvent(first, done);
+  LAUNCH(increment, 1, 32, 0, first, values, 1.0f);
+  LAUNCH(increment, 1, 32, 0, second, values, 2.0f);
+  expect(cudaEventQuery(done), cudaErrorNotReady, "nothing has been recorded");
+  while (cudaEventQuery(done) == cudaErrorNotReady) {
+  }
+  cudaDeviceSynchronize();
+  expect(values.read()[7], 3, "sum");
+  cudaEventDestroy(done);
+  cudaStreamDestroy(first);
+  cudaStreamDestroy(second);
+}
+
+TEST(graph) {
+  Device<float> values(std::vector<float>(32, 0.0f));
+  cudaStream_t stream;
+  cudaStreamCreate(&stream);
+  cudaGraph_t recorded;
+  cudaGraphExec_t executable;
+  check::succeeded(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  for (int i = 0; i < 3; i++) LAUNCH(increment, 1, 32, 0, stream, values, 1.0f);
+  check::succeeded(cudaStreamEndCapture(stream, &recorded), "cudaStreamEndCapture");
+  check::succeeded(cudaGraphInstantiate(&executable, recorded), "cudaGraphInstantiate");
+  cudaGraphDestroy(recorded);
+  expect(values.read()[0], 0, "a captured launch has run");
+  for (int i = 0; i < 5; i++) check::succeeded(cudaGraphLaunch(executable, stream), "cudaGraphLaunch");
+  cudaStreamSynchronize(stream);
+  expect(values.read()[31], 15, "sum");
+  cudaGraphExecDestroy(executable);
+  cudaStreamDestroy(stream);
+}
+
+TEST(waiting_breaks_a_capture) {
+  cudaStream_t stream;
+  cudaStreamCreate(&stream);
+  cudaGraph_t recorded;
+  cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  expect(cudaStreamSynchronize(stream), cudaErrorStreamCaptureUnsupported, "synchronising");
+  void *memory;
+  expect(cudaMalloc(&memory, 4), cudaErrorStreamCaptureUnsupported, "allocating");
+  expect(cudaStreamEndCapture(stream, &recorded), cudaErrorStreamCaptureUnsupported, "ending");
+  expect(recorded == nullptr, 1, "graph");
+  cudaStreamDestroy(stream);
+}
+
+TEST(errors_stick) {
+  Device<int> flag(std::vector<int>{1});
+  Device<float> out(std::vector<float>(32, 0.0f));
+  LAUNCH(fail_if, 1, 1, 0, nullptr, flag, out);
+  expect(cudaPeekAtLastError(), cudaSuccess, "before the kernel has run");
+  expect(cudaDeviceSynchronize(), cudaErrorLaunchFailure, "the wait");
+  expect(malc_launch(increment, 1, 32, 0, nullptr, out, 1.0f), cudaErrorLaunchFailure, "the next launch");
+  expect(cudaGetLastError(), cudaErrorLaunchFailure, "the last error");
+  expect(cudaGetLastError(), cudaErrorLaunchFailure, "and it stays");
+  if (std::string(cudaGetErrorString(cudaErrorLaunchFailure)).find("kernel fail_if") != 0) check::fail("the report names no kernel");
+  cudaDeviceReset();
+  expect(cudaDeviceSynchronize(), cudaSuccess, "after a reset");
+}
+
+TEST(wrong_arguments) {
+  Device<float> values(32);
+  float host[64] = {};
+  expect(malc_launch(increment, 1, 1025, 0, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, "1025 threads");
+  expect(malc_launch(increment, 0, 32, 0, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, "no blocks");
+  expect(malc_launch(increment, 1, 32, 300000, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, "shared memory");
+  expect(malc_launch(increment, malc_grid(3).clusters_of(2), 32, 0, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, "half a cluster");
+  expect(cudaMemcpy(host, values, 132, cudaMemcpyDeviceToHost), cudaErrorInvalidValue, "a copy of too much");
+  expect(cudaFree(host), cudaErrorInvalidValue, "what is not the device's");
+  cudaGetLastError();
+}
