@@ -1,10 +1,11 @@
 // instructions.h - the machine instructions behind malc's CUDA kernels: the only place with inline PTX.
 //
-// Each is a plain function: inline PTX where nvcc compiles, a call of the emulator in test/simt where g++ does (MALC_SIMT).
-// Here are those of sm_80 and up; instructions_sm90.h adds sm_90a's. Shared memory is named by 32-bit addresses
-// (shared_address), fragments are the registers of the PTX manual's figures: a warp's lane l holds row l/4, columns 2(l%4).
+// Each is a plain function: inline PTX where nvcc compiles, a call of the emulator in test/simt where g++ does
+// (MALC_SIMT). Here are those of sm_80 and up; instructions_sm90.h adds sm_90a's. Shared memory is named by 32-bit
+// addresses (shared_address); fragments are as in the PTX manual's figures: lane l holds row l/4, columns 2(l%4).
 #pragma once
 
+// PTX(what the emulator does, template : outputs : inputs) is one of the two. DEVICE marks these functions.
 #ifdef MALC_SIMT
 #include "simt.h"
 #define PTX(emulated, ...) emulated
@@ -41,8 +42,9 @@ DEVICE uint32_t shared_address(const void *pointer) {
 
 // ---- Asynchronous copies from global to shared memory ----
 
-/* Starts a copy of 4, 8 or 16 bytes, both sides aligned to as many; zeros are written where not valid, and nothing is read.
- * It has happened, for this thread, after a cp_async_wait that covers its group; for others after a barrier behind that. */
+/* Starts a copy of 4, 8 or 16 bytes, both sides aligned to as many; where not valid, zeros are written and nothing is
+ * read. It has happened, for this thread, after a cp_async_wait that covers its group; for others after a barrier that
+ * follows. */
 template <int Bytes>
 DEVICE void cp_async(uint32_t shared, const void *global, bool valid = true) {
   static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async copies 4, 8 or 16 bytes");
@@ -103,8 +105,8 @@ DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* d += a b: a [16][8] tf32 in four registers (row, k), (row + 8, k), (row, k + 4), (row + 8, k + 4), k = lane % 4, b [8][8]
- * in two, d as above. The low 13 bits of each operand are not looked at: give it what to_tf32 rounded. */
+/* d += a b: a [16][8] tf32 in four registers (row, k), (row + 8, k), (row, k + 4), (row + 8, k + 4), k = lane % 4,
+ * b [8][8] in two, d as above. The low 13 bits of each operand are not looked at: give it what to_tf32 rounded. */
 DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   PTX(simt::mma_tf32(d, a, b0, b1), "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, "
       "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])

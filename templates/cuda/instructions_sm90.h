@@ -1,8 +1,8 @@
 // instructions_sm90.h - the instructions that sm_90a adds: mbarriers, TMA, clusters, stmatrix (wgmma.h has the wgmma).
 //
-// The protocol of a pipeline stage: mbarrier_arrive_expect on `full` by the producer, its tma_loads, mbarrier_wait on `full`
-// by the consumers, who arrive on `empty`, for which the producer waits. mbarrier_wait(barrier, parity) passes once the phase
-// of that parity has completed: a fresh barrier passes parity 1 and holds parity 0.
+// The protocol of a pipeline stage: mbarrier_arrive_expect on `full` by the producer, its tma_loads, mbarrier_wait on
+// `full` by the consumers, who arrive on `empty`, for which the producer waits. mbarrier_wait(barrier, parity) passes
+// once the phase of that parity has completed: a fresh barrier passes parity 1 and holds parity 0.
 #pragma once
 
 // ---- Barriers in shared memory: 8 bytes, 8-byte aligned ----
@@ -35,8 +35,8 @@ DEVICE void mbarrier_wait(uint32_t barrier, uint32_t parity) {
       "r"(parity) : "memory");
 }
 
-/* Makes this thread's ordinary writes to shared memory visible to TMA and wgmma: between the writes and the barrier that
- * hands them over. */
+/* Makes this thread's ordinary writes to shared memory visible to TMA and wgmma: between the writes and the barrier
+ * that hands them over. */
 DEVICE void fence_async() { PTX(simt::fence_async(), "fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // ---- TMA: boxes of a tensor (encode_tensor_map in launch.h) to and from shared memory, by one thread ----
@@ -52,8 +52,8 @@ DEVICE void tma_load_3d(uint32_t shared, const CUtensorMap *map, uint32_t barrie
       "mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared), "l"(map), "r"(barrier), "r"(x),
       "r"(y), "r"(z) : "memory");
 }
-/* The box lands at the same address, and completes on the same barrier, in every block of the cluster whose bit is in
- * `ranks`. */
+/* The box lands at the same address, and completes on the same barrier, in every block of the cluster whose bit is set
+ * in `ranks`. */
 DEVICE void tma_load_2d_multicast(uint32_t shared, const CUtensorMap *map, uint32_t barrier, int x, int y,
                                   uint16_t ranks) {
   PTX(simt::tma_load(shared, map, barrier, 2, x, y, 0, ranks), "cp.async.bulk.tensor.2d.shared::cluster.global.tile."
@@ -108,7 +108,9 @@ DEVICE void cluster_sync() {
 /* Waits for what the grids before this one wrote; before the first access to it where the launch overlaps them. */
 DEVICE void grid_dependency_wait() { PTX(simt::grid_dependency_wait(), "griddepcontrol.wait;" ::: "memory"); }
 /* Lets the next grid start its blocks. */
-DEVICE void grid_dependency_launch() { PTX(simt::grid_dependency_launch(), "griddepcontrol.launch_dependents;" ::: "memory"); }
+DEVICE void grid_dependency_launch() {
+  PTX(simt::grid_dependency_launch(), "griddepcontrol.launch_dependents;" ::: "memory");
+}
 
 // ---- Registers ----
 

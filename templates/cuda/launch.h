@@ -1,4 +1,4 @@
-// launch.h - what the host side of a CUDA program does by more than one call of the CUDA runtime: launches and tensor maps.
+// launch.h - what the host side of a CUDA program does by more than one call of the runtime: launches and tensor maps.
 #pragma once
 #include "instructions.h"
 
@@ -69,8 +69,9 @@ inline void malc_guard(void *start, size_t bytes) {
 }
 
 /* Describes a row-major bfloat16 tensor [planes][rows][columns] (rank 3; rank 2 has no planes) to TMA in boxes of
- * [box_rows][box_columns], box_columns * 2 bytes <= 128, swizzled by 128 bytes. Strides are in elements, multiples of 8; the
- * base is 16-byte aligned. The driver's encoder is found through the runtime, so that nothing links against the driver. */
+ * [box_rows][box_columns], box_columns * 2 bytes <= 128, swizzled by 128 bytes. Strides are in elements, multiples of 8;
+ * the base is 16-byte aligned. Sizes: columns, rows, planes; strides: from row to row, from plane to plane. The driver's
+ * encoder is found through the runtime, so that nothing links against the driver. */
 inline cudaError_t encode_tensor_map(CUtensorMap *map, const void *base, unsigned rank, const uint64_t (&sizes)[3],
                                      const uint64_t (&strides)[2], unsigned box_columns, unsigned box_rows) {
   typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
@@ -83,7 +84,7 @@ inline cudaError_t encode_tensor_map(CUtensorMap *map, const void *base, unsigne
   if (error != cudaSuccess) return error;
   if (outcome != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
   const cuuint64_t dimensions[3] = {sizes[0], sizes[1], sizes[2]};
-  const cuuint64_t bytes[2] = {strides[0] * 2, strides[1] * 2}; // from row to row, from plane to plane
+  const cuuint64_t bytes[2] = {strides[0] * 2, strides[1] * 2};
   const cuuint32_t box[3] = {box_columns, box_rows, 1}, steps[3] = {1, 1, 1};
   const CUresult result = reinterpret_cast<Encode>(found)(
       map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void *>(base), dimensions, bytes, box, steps,

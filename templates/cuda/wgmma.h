@@ -1,11 +1,12 @@
-// wgmma.h - sm_90a's matrix multiplication of a warpgroup (128 threads): d [64][N] float32 += a [64][16] b [16][N] bfloat16.
+// wgmma.h - sm_90a's product of a warpgroup (128 threads): d [64][N] float32 += a [64][16] b [16][N] bfloat16.
 //
-// Both operands come from shared memory in the layout that TMA's 128-byte swizzle leaves (or a from registers). K-major: rows
-// of 64 elements, 128 bytes; stride = 1024 bytes, from 8 rows to the next 8; 16 further along k is 32 bytes. MN-major
-// (`transposed`): chunks of 64 elements of m or n by all rows of k; stride = 1024 bytes, from 8 k to the next 8, leading =
-// the bytes of a chunk; 16 further along k is 2048 bytes. Tiles start at multiples of 1024 bytes.
+// Both operands come from shared memory in the layout that TMA's 128-byte swizzle leaves (or a from registers). K-major:
+// rows of 64 elements, 128 bytes; stride = 1024 bytes, from 8 rows to the next 8; 16 further along k is 32 bytes.
+// MN-major (`transposed`): chunks of 64 elements of m or n by all rows of k; stride = 1024 bytes, from 8 k to the next 8,
+// leading = the bytes of a chunk; 16 further along k is 2048 bytes. Tiles start at multiples of 1024 bytes.
 // The order: wgmma_fence, wgmmas, wgmma_commit, wgmma_wait; d, and a in registers, are not touched in between.
-// Thread t's d[4j + {0, 1}] lie in row 16 (t / 32) + t % 32 / 4, columns 8j + 2 (t % 4) + {0, 1}; d[4j + {2, 3}] 8 rows below.
+// Thread t's d[4j + {0, 1}] lie in row 16 (t / 32) + t % 32 / 4, columns 8j + 2 (t % 4) + {0, 1}; d[4j + {2, 3}] lie 8
+// rows below.
 #pragma once
 
 /* The descriptor of an operand in shared memory; `leading` and `stride` in bytes. */
@@ -23,8 +24,8 @@ DEVICE void wgmma_wait() {
   PTX(simt::wgmma_wait(Pending), "wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
 }
 
-/* One instruction for each width: `shared` takes both operands from shared memory, `registers` takes a from four registers
- * (in mma_bf16's order). d's old value counts only where `accumulate`. */
+/* One instruction for each width: `shared` takes both operands from shared memory, `registers` takes a from four
+ * registers (in mma_bf16's order). d's old value counts only where `accumulate`. */
 template <int N>
 struct wgmma_instruction;
 
@@ -54,7 +55,8 @@ struct wgmma_instruction {
 #define WGMMA_R64 WGMMA_R48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define WGMMA_R80 WGMMA_R64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
 #define WGMMA_R96 WGMMA_R80 ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-#define WGMMA_R112 WGMMA_R96 ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
+#define WGMMA_R112 \
+  WGMMA_R96 ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
 #define WGMMA_R128 \
   WGMMA_R112 ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 

@@ -27,14 +27,16 @@ static void arrive(Thread &self, Barrier &barrier, unsigned expected, bool waits
 void sync_threads() {
   Thread &self = SIMT_ENTER("__syncthreads");
   Block &block = *self.block;
-  if (block.exited > 0) fault("comes to __syncthreads, which %u threads of its block left the kernel without", block.exited);
+  if (block.exited > 0)
+    fault("comes to __syncthreads, which %u threads of its block left the kernel without", block.exited);
   arrive(self, block.barriers[0], static_cast<unsigned>(block.threads.size()), true);
 }
 
 static Barrier &named(Thread &self, int id, int threads) {
   if (id < 1 || id > 15) fault("barrier %d: named barriers are 1 to 15", id);
   if (threads <= 0 || threads % 32 != 0 || threads > static_cast<int>(self.block->threads.size()))
-    fault("a barrier for %d threads of a block of %zu: multiples of 32 are allowed", threads, self.block->threads.size());
+    fault("a barrier for %d threads of a block of %zu: multiples of 32 are allowed", threads,
+          self.block->threads.size());
   return self.block->barriers[id];
 }
 
@@ -54,6 +56,7 @@ void cluster_sync() {
   Thread &self = SIMT_ENTER("cluster_sync");
   for (const Block &block : machine.blocks)
     if (block.exited > 0) fault("comes to cluster_sync, which %u threads left the kernel without", block.exited);
-  arrive(self, machine.cluster_barrier, static_cast<unsigned>(machine.blocks.size()) * machine.threads_per_block(), true);
+  arrive(self, machine.cluster_barrier, static_cast<unsigned>(machine.blocks.size()) * machine.threads_per_block(),
+         true);
 }
-}  // namespace simt
+} // namespace simt

@@ -1,7 +1,7 @@
 // bulk.cpp - bulk copies between global and shared memory: TMA's boxes and plain ranges.
 //
-// A copy is checked when a thread issues it, and performed later, by an engine; the accesses to shared memory count as the
-// engine's, which knows what the thread knew at the issue.
+// A copy is checked when a thread issues it, and performed later, by an engine; the accesses to shared memory count as
+// the engine's, which knows what the thread knew at the issue.
 #include "mbarrier.h"
 #include "memory.h"
 #include "tensor_map.h"
@@ -15,7 +15,7 @@ static Moment engine_moment(Thread &self, Actor engine, Time time) {
   return {times, engine, time};
 }
 
-/* Calls `visit(shared address, global address)` for each element of a box inside its tensor, `outside(address)` for others. */
+/* Calls `visit(shared address, global address)` for elements of a box inside its tensor, else `outside(address)`. */
 template <class Visit, class Outside>
 static void for_box(const TensorMap &map, uint32_t shared, int x, int y, int z, Visit visit, Outside outside) {
   uint32_t address = shared;
@@ -28,7 +28,8 @@ static void for_box(const TensorMap &map, uint32_t shared, int x, int y, int z, 
         for (int i = 0; i < 3; i++) inside = inside && at[i] >= 0 && at[i] < static_cast<int64_t>(map.sizes[i]);
         if (inside)
           visit(place, map.base + static_cast<uint64_t>(at[0]) * map.element_bytes +
-                           static_cast<uint64_t>(at[1]) * map.strides[0] + static_cast<uint64_t>(at[2]) * map.strides[1]);
+                           static_cast<uint64_t>(at[1]) * map.strides[0] +
+                           static_cast<uint64_t>(at[2]) * map.strides[1]);
         else
           outside(place);
       }
@@ -36,11 +37,12 @@ static void for_box(const TensorMap &map, uint32_t shared, int x, int y, int z, 
 
 static void check_box(Thread &self, const TensorMap &map, uint32_t shared, int x, int y, int z, const char *verb) {
   self.block->shared.at(shared, map.box_bytes(), map.swizzled ? 1024 : 128);
-  for_box(map, shared, x, y, z, [&](uint32_t, char *global) { check_global(global, map.element_bytes, 1, verb); }, [](uint32_t) {});
+  const auto check = [&](uint32_t, char *global) { check_global(global, map.element_bytes, 1, verb); };
+  for_box(map, shared, x, y, z, check, [](uint32_t) {});
 }
 
-/* Has an engine write `bytes` of this block's and, at the same address, other blocks' shared memory, and complete on their
- * mbarriers: `fill(memory of a block)` does it. */
+/* Has an engine write `bytes` of this block's and, at the same address, other blocks' shared memory, and complete on
+ * their mbarriers: `fill(memory of a block)` does it. */
 template <class Fill>
 static void load(Thread &self, uint32_t shared, uint32_t bytes, uint32_t barrier, uint16_t ranks, Fill fill) {
   for (Block &block : machine.blocks) {
@@ -48,15 +50,17 @@ static void load(Thread &self, uint32_t shared, uint32_t bytes, uint32_t barrier
     if (block.exited == block.threads.size()) fault("copies into block %u of its cluster, which has ended", block.rank);
     SharedBarrier &target = shared_barrier(block, barrier, self.moment);
     require_fence(target, barrier);
-    if (target.copies == 0) target.copies = new_actor(std::string("the copy that completes on ") + shared_place(barrier));
+    if (target.copies == 0)
+      target.copies = new_actor(std::string("the copy that completes on ") + shared_place(barrier));
     const Moment moment = engine_moment(self, target.copies, ++target.copied);
-    machine.engines.push_back({&self, self.place, [&block, &target, shared, bytes, moment, fill, place = self.place] {
+    const auto perform = [&block, &target, shared, bytes, moment, fill, place = self.place] {
       block.shared.write(shared, bytes, moment, Manner::asynchronous, place);
       fill(block);
       target.bytes -= bytes;
       if (machine.checked()) target.gathering.add(moment.actor, moment.now);
       complete_phase(target);
-    }});
+    };
+    machine.engines.push_back({&self, self.place, perform});
   }
 }
 
@@ -64,14 +68,18 @@ void tma_load(uint32_t shared, const CUtensorMap *encoded, uint32_t barrier, uns
               uint16_t ranks) {
   Thread &self = SIMT_ENTER("tma_load");
   const TensorMap map = tensor_map(encoded, rank);
-  if (ranks >> machine.blocks.size() != 0) fault("a multicast to blocks %x of a cluster of %zu", ranks, machine.blocks.size());
+  if (ranks >> machine.blocks.size() != 0)
+    fault("a multicast to blocks %x of a cluster of %zu", ranks, machine.blocks.size());
   check_box(self, map, shared, x, y, z, "TMA reads");
   const uint16_t own = static_cast<uint16_t>(1u << self.block->rank);
   load(self, shared, map.box_bytes(), barrier, ranks ? ranks : own, [=](Block &block) {
-    for_box(
-        map, shared, x, y, z,
-        [&](uint32_t place, const char *global) { memcpy(block.shared.at(place, map.element_bytes, 1), global, map.element_bytes); },
-        [&](uint32_t place) { memset(block.shared.at(place, map.element_bytes, 1), 0, map.element_bytes); });
+    const auto copy = [&](uint32_t place, const char *global) {
+      memcpy(block.shared.at(place, map.element_bytes, 1), global, map.element_bytes);
+    };
+    const auto clear = [&](uint32_t place) {
+      memset(block.shared.at(place, map.element_bytes, 1), 0, map.element_bytes);
+    };
+    for_box(map, shared, x, y, z, copy, clear);
   });
 }
 
@@ -90,20 +98,21 @@ void tma_store(const CUtensorMap *encoded, uint32_t shared, unsigned rank, int x
   check_box(self, map, shared, x, y, z, "TMA writes");
   if (self.stores == 0) self.stores = new_actor("the tma_store of " + actor_name(self.moment.actor));
   // The read counts from its issue to the wait.
-  self.block->shared.read(shared, map.box_bytes(), engine_moment(self, self.stores, ++self.store_time), Manner::asynchronous,
-                          self.place);
+  self.block->shared.read(shared, map.box_bytes(), engine_moment(self, self.stores, ++self.store_time),
+                          Manner::asynchronous, self.place);
   const size_t group = self.store_groups.size();
   self.stores_left[group]++;
-  machine.engines.push_back({&self, self.place, [&self, map, shared, x, y, z, group] {
-    for_box(
-        map, shared, x, y, z,
-        [&](uint32_t place, char *global) { memcpy(global, self.block->shared.at(place, map.element_bytes, 1), map.element_bytes); },
-        [](uint32_t) {});
+  const auto perform = [&self, map, shared, x, y, z, group] {
+    const auto store = [&](uint32_t place, char *global) {
+      memcpy(global, self.block->shared.at(place, map.element_bytes, 1), map.element_bytes);
+    };
+    for_box(map, shared, x, y, z, store, [](uint32_t) {});
     self.stores_left[group]--;
     if (!self.waits_for_stores) return;
     self.waits_for_stores = false;
     wake(self);
-  }});
+  };
+  machine.engines.push_back({&self, self.place, perform});
 }
 
 void bulk_commit() {
@@ -131,4 +140,4 @@ void check_left_stores(Thread &thread) {
     fault("leaves the kernel while %u of its tma_stores may be under way: bulk_wait is missing",
           thread.store_time - thread.awaited_store);
 }
-}  // namespace simt
+} // namespace simt

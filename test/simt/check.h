@@ -1,6 +1,6 @@
-// check.h - small tests in CUDA C++: TEST(name) must hold under several schedules, FAULT(name, words) must be reported so.
+// check.h - small tests in CUDA C++: TEST(name) must hold in several schedules, FAULT(name, words) be reported in them.
 //
-// A program lists its tests with no argument, and runs those that its arguments name: `ok` or `failed` and why, line by line.
+// A program lists its tests with no argument, and runs those that its arguments name: a line for each, `ok` or `failed`.
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -73,7 +73,7 @@ inline bool run(const Test &test) {
       succeeded(error, "cudaDeviceSynchronize");
     } else {
       // What is reported first may depend on the schedule; that something is must not.
-      failure = error != cudaErrorLaunchFailure ? "nothing was reported"
+      failure = error != cudaErrorLaunchFailure                             ? "nothing was reported"
                 : seed == 0 && report.find(test.fault) == std::string::npos ? "the report is: " + report
                                                                             : "";
     }
@@ -85,14 +85,14 @@ inline bool run(const Test &test) {
   failure.clear();
   return passed;
 }
-}  // namespace check
+} // namespace check
 
-#define TEST(name)                                                            \
-  static void test_##name();                                                  \
+#define TEST(name)                                                                   \
+  static void test_##name();                                                         \
   static const check::Registration registration_##name(#name, nullptr, test_##name); \
   static void test_##name()
-#define FAULT(name, words)                                                    \
-  static void test_##name();                                                  \
+#define FAULT(name, words)                                                         \
+  static void test_##name();                                                       \
   static const check::Registration registration_##name(#name, words, test_##name); \
   static void test_##name()
 #define LAUNCH(...) check::succeeded(malc_launch(__VA_ARGS__), "malc_launch")

@@ -1,7 +1,7 @@
-// clock.h - who knows of whose accesses: vector clocks, by which the race detector orders two accesses or finds them unordered.
+// clock.h - who knows of whose accesses: vector clocks (Fidge 1988, Mattern 1989), by which accesses are ordered.
 //
-// Every thread is an actor, and so is every asynchronous engine. An actor's time passes with each release; what a barrier
-// hands over is the set of times, one for each actor, up to which everything is known (Fidge 1988, Mattern 1989).
+// Every thread is an actor, and so is every asynchronous engine. An actor's time passes with each release; what a
+// barrier hands over is the set of times, one for each actor, up to which everything is known.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -73,4 +73,4 @@ class Gathering {
     return all;
   }
 };
-}  // namespace simt
+} // namespace simt

@@ -8,7 +8,8 @@ unsigned char *dynamic_shared() { return machine.current->block->shared.dynamic(
 uint32_t shared_address(const void *pointer) {
   Thread &self = SIMT_ENTER("shared_address");
   uint32_t address;
-  if (!self.block->shared.holds(pointer, address)) fault("shared_address of %p, which is not in shared memory", pointer);
+  if (!self.block->shared.holds(pointer, address))
+    fault("shared_address of %p, which is not in shared memory", pointer);
   return address;
 }
 
@@ -20,9 +21,7 @@ void cp_async(uint32_t shared, const void *global, unsigned bytes, bool valid) {
   self.copies.push_back({self.copy_group, shared, global, bytes, valid});
 }
 
-void cp_async_commit() {
-  SIMT_ENTER("cp_async_commit").copy_group++;
-}
+void cp_async_commit() { SIMT_ENTER("cp_async_commit").copy_group++; }
 
 void cp_async_wait(unsigned pending) {
   Thread &self = SIMT_ENTER("cp_async_wait");
@@ -39,4 +38,4 @@ void cp_async_wait(unsigned pending) {
   self.copies.erase(self.copies.begin(), self.copies.begin() + static_cast<long>(done));
   pause();
 }
-}  // namespace simt
+} // namespace simt

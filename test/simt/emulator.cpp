@@ -1,4 +1,4 @@
-// emulator.cpp - the whole emulator as one translation unit, which compiles in a few seconds; it is not instrumented itself.
+// emulator.cpp - the whole emulator as one translation unit; it is not instrumented itself.
 #include "fiber.cpp"
 #include "report.cpp"
 #include "shadow.cpp"

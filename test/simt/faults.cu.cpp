@@ -41,8 +41,10 @@ __global__ void add_beside_atomics(int *out) {
   __shared__ int sum;
   if (threadIdx.x == 0) sum = 0;
   __syncthreads();
-  if (threadIdx.x < 32) atomicAdd(&sum, 1);
-  else sum += 1;
+  if (threadIdx.x < 32)
+    atomicAdd(&sum, 1);
+  else
+    sum += 1;
   out[threadIdx.x] = 0;
 }
 FAULT(plain_access_beside_atomics, "race: ") {
@@ -63,12 +65,16 @@ FAULT(uninitialised_shared_memory, "which nobody has written") {
 
 // ---- Bounds and alignment ----
 
-__global__ void copy(const float *in, float *out, int from) { out[threadIdx.x] = in[static_cast<int>(threadIdx.x) + from]; }
+__global__ void copy(const float *in, float *out, int from) {
+  out[threadIdx.x] = in[static_cast<int>(threadIdx.x) + from];
+}
 static void copy_from(int from, int threads) {
   Device<float> in(std::vector<float>(64, 1.0f)), out(32);
   LAUNCH(copy, 1, threads, 0, nullptr, in, out, from);
 }
-FAULT(global_read_behind, "out of bounds: reads 4 bytes of global memory at byte 256 of an allocation of 256") { copy_from(33, 32); }
+FAULT(global_read_behind, "out of bounds: reads 4 bytes of global memory at byte 256 of an allocation of 256") {
+  copy_from(33, 32);
+}
 FAULT(global_read_before, "out of bounds: reads 4 bytes of global memory") { copy_from(-1, 32); }
 FAULT(global_write_behind, "thread (32,0,0), faults.cu.cpp:") { copy_from(0, 33); }
 FAULT(freed_memory, "out of bounds") {
@@ -90,7 +96,9 @@ FAULT(guarded_gap, "out of bounds: writes 4 bytes") {
   LAUNCH(copy, 1, 21, 0, nullptr, in, arena, 0);
 }
 
-__global__ void copy_wide(const float *in, float4 *out) { out[threadIdx.x] = *reinterpret_cast<const float4 *>(in + threadIdx.x); }
+__global__ void copy_wide(const float *in, float4 *out) {
+  out[threadIdx.x] = *reinterpret_cast<const float4 *>(in + threadIdx.x);
+}
 FAULT(misaligned_vector, "a misaligned access") {
   Device<float> in(std::vector<float>(64, 1.0f));
   Device<float4> out(32);
@@ -148,8 +156,10 @@ FAULT(divergent_syncthreads, "__syncthreads") {
 }
 
 __global__ void wait_for_each_other(int *out) {
-  if (threadIdx.x < 32) barrier_sync(1, 64);
-  else barrier_sync(2, 64);
+  if (threadIdx.x < 32)
+    barrier_sync(1, 64);
+  else
+    barrier_sync(2, 64);
   out[threadIdx.x] = 1;
 }
 FAULT(deadlock, "block 0, threads 0 to 31: barrier_sync at faults.cu.cpp:") {
@@ -178,8 +188,10 @@ FAULT(shuffle_outside_its_mask, "is not in its own mask") { shuffle_among(32, 0x
 FAULT(shuffle_from_outside_the_mask, "which is not in the mask") { shuffle_among(1, 1); }
 
 __global__ void vote_or_shuffle(int *out) {
-  if (threadIdx.x < 16) out[threadIdx.x] = __any_sync(0xffffffffu, 1);
-  else out[threadIdx.x] = __shfl_sync(0xffffffffu, 1, 0);
+  if (threadIdx.x < 16)
+    out[threadIdx.x] = __any_sync(0xffffffffu, 1);
+  else
+    out[threadIdx.x] = __shfl_sync(0xffffffffu, 1, 0);
 }
 FAULT(two_collectives_at_once, "the warp has diverged") {
   Device<int> out(32);
@@ -196,8 +208,10 @@ __global__ void copy_in_stages(const float *in, float *out, int fault) {
     cp_async<16>(address + stage * 1024, in + (stage * 64 + threadIdx.x) * 4 + (fault == source_behind ? 4 : 0));
     cp_async_commit();
   }
-  if (fault == one_group_short) cp_async_wait<1>();
-  else if (fault != no_wait) cp_async_wait<0>();
+  if (fault == one_group_short)
+    cp_async_wait<1>();
+  else if (fault != no_wait)
+    cp_async_wait<0>();
   if (fault != no_barrier) __syncthreads();
   for (int i = 0; i < 8; i++) out[i * 64 + threadIdx.x] = shared[511 - i * 64 - threadIdx.x];
 }
@@ -207,6 +221,8 @@ static void copy_with(CopyFault fault) {
 }
 TEST(copies) { copy_with(no_fault); }
 FAULT(cp_async_without_wait, "its cp_async_wait, or the barrier behind that, is missing") { copy_with(no_wait); }
-FAULT(cp_async_wait_one_group_short, "its cp_async_wait, or the barrier behind that, is missing") { copy_with(one_group_short); }
+FAULT(cp_async_wait_one_group_short, "its cp_async_wait, or the barrier behind that, is missing") {
+  copy_with(one_group_short);
+}
 FAULT(cp_async_without_barrier, "which nobody has written") { copy_with(no_barrier); }
 FAULT(cp_async_out_of_bounds, "out of bounds: cp_async reads 16 bytes") { copy_with(source_behind); }

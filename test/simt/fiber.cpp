@@ -12,7 +12,8 @@ static const size_t stack_bytes = 256 << 10, page_bytes = 4096;
 Stack stack_number(size_t number) {
   static std::vector<Stack> stacks;
   while (stacks.size() <= number) {
-    void *memory = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED || mprotect(memory, page_bytes, PROT_NONE) != 0) {
       perror("simt: no memory for a thread's stack");
       abort();
@@ -64,7 +65,7 @@ simt_switch:
 void prepare_fiber(Fiber &fiber, Stack stack, void (*entry)()) {
   fiber.stack = stack;
   void **top = reinterpret_cast<void **>(stack.low + stack.bytes - 64); // a multiple of 16
-  *--top = nullptr;                                                      // where entry would return to
+  *--top = nullptr;                                                     // where entry would return to
   *--top = reinterpret_cast<void *>(entry);
   for (int saved = 0; saved < 6; saved++) *--top = nullptr;
   fiber.stack_pointer = top;
@@ -73,4 +74,4 @@ void prepare_fiber(Fiber &fiber, Stack stack, void (*entry)()) {
 void switch_fiber(Fiber &from, Fiber &to) { simt_switch(&from.stack_pointer, to.stack_pointer); }
 
 #endif
-}  // namespace simt
+} // namespace simt

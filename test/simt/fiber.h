@@ -28,4 +28,4 @@ Stack stack_number(size_t number);
 void prepare_fiber(Fiber &fiber, Stack stack, void (*entry)());
 /* Leaves `from` where it is, and goes on with `to`. */
 void switch_fiber(Fiber &from, Fiber &to);
-}  // namespace simt
+} // namespace simt

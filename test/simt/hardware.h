@@ -45,7 +45,8 @@ SIMT_INLINE void grid_dependency_wait() {}
 SIMT_INLINE void grid_dependency_launch() {}
 
 // The asynchronous engines.
-void tma_load(uint32_t shared, const CUtensorMap *map, uint32_t barrier, unsigned rank, int x, int y, int z, uint16_t ranks);
+void tma_load(uint32_t shared, const CUtensorMap *map, uint32_t barrier, unsigned rank, int x, int y, int z,
+              uint16_t ranks);
 void tma_store(const CUtensorMap *map, uint32_t shared, unsigned rank, int x, int y, int z);
 void bulk_load(uint32_t shared, const void *global, uint32_t bytes, uint32_t barrier);
 void bulk_commit();
@@ -56,4 +57,4 @@ void wgmma_wait(unsigned pending);
 /* `a` in registers, or null where descriptor `a_shared` says where it lies. */
 void wgmma(float *d, unsigned n, const uint32_t *a, uint64_t a_shared, uint64_t b_shared, bool a_transposed,
            bool b_transposed, bool accumulate);
-}  // namespace simt
+} // namespace simt

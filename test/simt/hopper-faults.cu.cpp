@@ -30,7 +30,9 @@ __global__ void arrive_twice() {
   mbarrier_arrive_expect(barrier, 16);
   mbarrier_arrive(barrier); // the phase still waits for the bytes
 }
-FAULT(mbarrier_too_many_arrivals, "which all 1 arrivals of this phase have come to") { LAUNCH(arrive_twice, 1, 1, 0, nullptr); }
+FAULT(mbarrier_too_many_arrivals, "which all 1 arrivals of this phase have come to") {
+  LAUNCH(arrive_twice, 1, 1, 0, nullptr);
+}
 
 __global__ void remote_after_end() {
   __shared__ uint64_t storage;
@@ -44,11 +46,22 @@ __global__ void remote_after_end() {
   for (int turn = 0; turn < 40; turn++) __syncwarp(); // the other block ends meanwhile
   if (threadIdx.x == 0) mbarrier_arrive_remote(barrier, 1);
 }
-FAULT(block_of_cluster_ends_early, "which has ended") { LAUNCH(remote_after_end, malc_grid(2).clusters_of(2), 32, 0, nullptr); }
+FAULT(block_of_cluster_ends_early, "which has ended") {
+  LAUNCH(remote_after_end, malc_grid(2).clusters_of(2), 32, 0, nullptr);
+}
 
 // ---- TMA ----
 
-enum LoadFault { correct, no_init_fence, expects_too_little, no_wait_for_full, not_aligned, not_encoded, overwrites_unread, into_nothing };
+enum LoadFault {
+  correct,
+  no_init_fence,
+  expects_too_little,
+  no_wait_for_full,
+  not_aligned,
+  not_encoded,
+  overwrites_unread,
+  into_nothing
+};
 __global__ void load_twice(const __grid_constant__ CUtensorMap map, float *out, int fault) {
   auto *const tile = reinterpret_cast<__nv_bfloat16 *>(dynamic_shared());
   __shared__ uint64_t storage[2];
@@ -76,7 +89,8 @@ static void load_with(LoadFault fault) {
   Device<__nv_bfloat16> in(check::bf16_numbers(64 * 16));
   Device<float> out(1024);
   CUtensorMap map = {};
-  if (fault != not_encoded) check::succeeded(encode_tensor_map(&map, in, 2, {64, 16, 1}, {64, 0}, 64, 8), "encode_tensor_map");
+  if (fault != not_encoded)
+    check::succeeded(encode_tensor_map(&map, in, 2, {64, 16, 1}, {64, 0}, 64, 8), "encode_tensor_map");
   LAUNCH(load_twice, 1, 64, 2048, nullptr, map, out, static_cast<int>(fault));
 }
 TEST(loads) { load_with(correct); }
@@ -116,7 +130,15 @@ FAULT(kernel_left_during_store, "bulk_wait is missing") { store_with(left_early)
 
 // ---- wgmma ----
 
-enum ProductFault { no_product_fault, no_wgmma_fence, no_async_fence, overwritten_operand, operand_outside, one_warp_waits, descriptors_differ };
+enum ProductFault {
+  no_product_fault,
+  no_wgmma_fence,
+  no_async_fence,
+  overwritten_operand,
+  operand_outside,
+  one_warp_waits,
+  descriptors_differ
+};
 __global__ void __launch_bounds__(128) product(float *out, int fault) {
   auto *const tile = reinterpret_cast<__nv_bfloat16 *>(dynamic_shared());
   for (int i = threadIdx.x; i < 4096; i += 128) tile[i] = 1.0f; // all alike: the swizzle does not show
@@ -147,9 +169,12 @@ TEST(accumulators_before_the_wait) {
 }
 FAULT(missing_wgmma_fence, "without a wgmma_fence") { product_with(no_wgmma_fence); }
 FAULT(missing_fence_before_wgmma, "its fence_async is missing") { product_with(no_async_fence); }
-FAULT(wgmma_operand_overwritten, "race: writes dynamic shared memory + 0, which the wgmma of the warpgroup of thread (0,0,0) reads") {
+FAULT(wgmma_operand_overwritten,
+      "race: writes dynamic shared memory + 0, which the wgmma of the warpgroup of thread (0,0,0) reads") {
   product_with(overwritten_operand);
 }
-FAULT(wgmma_operand_out_of_bounds, "out of bounds: 16 bytes at dynamic shared memory + 8192") { product_with(operand_outside); }
+FAULT(wgmma_operand_out_of_bounds, "out of bounds: 16 bytes at dynamic shared memory + 8192") {
+  product_with(operand_outside);
+}
 FAULT(wgmma_operand_not_ordered, "race: reads dynamic shared memory") { product_with(one_warp_waits); }
 FAULT(wgmma_operands_differ, "disagree") { product_with(descriptors_differ); }

@@ -4,14 +4,17 @@
 using check::Device;
 using check::expect;
 
-static CUtensorMap map_of(const __nv_bfloat16 *base, uint64_t columns, uint64_t rows, unsigned box_columns, unsigned box_rows) {
+static CUtensorMap map_of(const __nv_bfloat16 *base, uint64_t columns, uint64_t rows, unsigned box_columns,
+                          unsigned box_rows) {
   CUtensorMap map;
-  check::succeeded(encode_tensor_map(&map, base, 2, {columns, rows, 1}, {columns, 0}, box_columns, box_rows), "encode_tensor_map");
+  check::succeeded(encode_tensor_map(&map, base, 2, {columns, rows, 1}, {columns, 0}, box_columns, box_rows),
+                   "encode_tensor_map");
   return map;
 }
 
 /* Loads a box, adds one to each element, and stores it in another place, by TMA both ways. */
-__global__ void move_box(const __grid_constant__ CUtensorMap from, const __grid_constant__ CUtensorMap to, int x, int y, int z) {
+__global__ void move_box(const __grid_constant__ CUtensorMap from, const __grid_constant__ CUtensorMap to, int x, int y,
+                         int z) {
   auto *const tile = reinterpret_cast<__nv_bfloat16 *>(dynamic_shared());
   __shared__ uint64_t arrived;
   const uint32_t barrier = shared_address(&arrived);
@@ -22,8 +25,10 @@ __global__ void move_box(const __grid_constant__ CUtensorMap from, const __grid_
   __syncthreads();
   if (threadIdx.x == 0) {
     mbarrier_arrive_expect(barrier, 8 * 128);
-    if (z < 0) tma_load_2d(shared_address(tile), &from, barrier, x, y);
-    else tma_load_3d(shared_address(tile), &from, barrier, x, y, z);
+    if (z < 0)
+      tma_load_2d(shared_address(tile), &from, barrier, x, y);
+    else
+      tma_load_3d(shared_address(tile), &from, barrier, x, y, z);
   }
   mbarrier_wait(barrier, 0);
   for (int i = threadIdx.x; i < 8 * 64; i += 32) {
@@ -33,8 +38,10 @@ __global__ void move_box(const __grid_constant__ CUtensorMap from, const __grid_
   fence_async();
   __syncthreads();
   if (threadIdx.x != 0) return;
-  if (z < 0) tma_store_2d(&to, shared_address(tile), x, y);
-  else tma_store_3d(&to, shared_address(tile), x, y, z);
+  if (z < 0)
+    tma_store_2d(&to, shared_address(tile), x, y);
+  else
+    tma_store_3d(&to, shared_address(tile), x, y, z);
   bulk_commit();
   bulk_wait_read<0>();
   bulk_wait<0>();
@@ -72,7 +79,8 @@ TEST(encode_refuses) {
   Device<__nv_bfloat16> data(256);
   CUtensorMap map;
   expect(encode_tensor_map(&map, data, 2, {64, 4, 1}, {60, 0}, 64, 4), cudaErrorInvalidValue, "a stride of 120 bytes");
-  expect(encode_tensor_map(&map, data + 1, 2, {64, 4, 1}, {64, 0}, 64, 4), cudaErrorInvalidValue, "a base that is not aligned");
+  expect(encode_tensor_map(&map, data + 1, 2, {64, 4, 1}, {64, 0}, 64, 4), cudaErrorInvalidValue,
+         "a base that is not aligned");
   expect(encode_tensor_map(&map, data, 2, {64, 4, 1}, {64, 0}, 128, 4), cudaErrorInvalidValue, "rows of 256 bytes");
   expect(encode_tensor_map(&map, data, 2, {64, 4, 1}, {64, 0}, 64, 512), cudaErrorInvalidValue, "a box of 512 rows");
 }
@@ -126,7 +134,8 @@ __global__ void share_box(const __grid_constant__ CUtensorMap from, float *out) 
   cluster_sync();
   if (threadIdx.x == 0) {
     mbarrier_arrive_expect(shared_address(&full), 2 * 8 * 128);
-    tma_load_2d_multicast(shared_address(tile + rank * 512), &from, shared_address(&full), 0, blockIdx.x / 2 * 16 + rank * 8, 3);
+    tma_load_2d_multicast(shared_address(tile + rank * 512), &from, shared_address(&full), 0,
+                          blockIdx.x / 2 * 16 + rank * 8, 3);
   }
   mbarrier_wait(shared_address(&full), 0);
   for (int i = threadIdx.x; i < 1024; i += 32) {
@@ -151,7 +160,7 @@ TEST(cluster_multicast) {
 /* d [64][N] = a b for k = 64 in four instructions, both operands by TMA; a from registers where `Registers`. */
 template <int N, int TransposedA, int TransposedB, bool Registers>
 __global__ void __launch_bounds__(128, 1)
-multiply(const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b, float *d) {
+    multiply(const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b, float *d) {
   unsigned char *const tile_a = dynamic_shared(), *const tile_b = tile_a + 64 * 128;
   __shared__ uint64_t full;
   if (threadIdx.x == 0) {
@@ -180,10 +189,14 @@ multiply(const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensor
     }
   wgmma_fence();
   for (int k = 0; k < 4; k++) {
-    const uint64_t from_a = wgmma_descriptor(shared_address(tile_a) + k * (TransposedA ? 2048 : 32), TransposedA ? 8192 : 16, 1024);
-    const uint64_t from_b = wgmma_descriptor(shared_address(tile_b) + k * (TransposedB ? 2048 : 32), TransposedB ? 8192 : 16, 1024);
-    if constexpr (Registers) wgmma_registers<N, TransposedB>(sums, fragments[k], from_b, k != 0);
-    else wgmma<N, TransposedA, TransposedB>(sums, from_a, from_b, k != 0);
+    const uint64_t from_a =
+        wgmma_descriptor(shared_address(tile_a) + k * (TransposedA ? 2048 : 32), TransposedA ? 8192 : 16, 1024);
+    const uint64_t from_b =
+        wgmma_descriptor(shared_address(tile_b) + k * (TransposedB ? 2048 : 32), TransposedB ? 8192 : 16, 1024);
+    if constexpr (Registers)
+      wgmma_registers<N, TransposedB>(sums, fragments[k], from_b, k != 0);
+    else
+      wgmma<N, TransposedA, TransposedB>(sums, from_a, from_b, k != 0);
     wgmma_commit();
   }
   wgmma_wait<2>();
@@ -203,7 +216,8 @@ static void check_product() {
   for (int row = 0; row < 64; row++)
     for (int column = 0; column < N; column++) {
       float sum = 0;
-      for (int k = 0; k < 64; k++) sum += a[TransposedA ? k * 64 + row : row * 64 + k] * b[TransposedB ? k * N + column : column * 64 + k];
+      for (int k = 0; k < 64; k++)
+        sum += a[TransposedA ? k * 64 + row : row * 64 + k] * b[TransposedB ? k * N + column : column * 64 + k];
       expect(d[row * N + column], sum, "element " + std::to_string(row) + ", " + std::to_string(column));
     }
 }

@@ -90,7 +90,8 @@ TEST(errors_stick) {
   expect(malc_launch(increment, 1, 32, 0, nullptr, out, 1.0f), cudaErrorLaunchFailure, "the next launch");
   expect(cudaGetLastError(), cudaErrorLaunchFailure, "the last error");
   expect(cudaGetLastError(), cudaErrorLaunchFailure, "and it stays");
-  if (std::string(cudaGetErrorString(cudaErrorLaunchFailure)).find("kernel fail_if") != 0) check::fail("the report names no kernel");
+  if (std::string(cudaGetErrorString(cudaErrorLaunchFailure)).find("kernel fail_if") != 0)
+    check::fail("the report names no kernel");
   cudaDeviceReset();
   expect(cudaDeviceSynchronize(), cudaSuccess, "after a reset");
 }
@@ -101,7 +102,8 @@ TEST(wrong_arguments) {
   expect(malc_launch(increment, 1, 1025, 0, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, "1025 threads");
   expect(malc_launch(increment, 0, 32, 0, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, "no blocks");
   expect(malc_launch(increment, 1, 32, 300000, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, "shared memory");
-  expect(malc_launch(increment, malc_grid(3).clusters_of(2), 32, 0, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, "half a cluster");
+  expect(malc_launch(increment, malc_grid(3).clusters_of(2), 32, 0, nullptr, values, 1.0f),
+         cudaErrorInvalidConfiguration, "half a cluster");
   expect(cudaMemcpy(host, values, 132, cudaMemcpyDeviceToHost), cudaErrorInvalidValue, "a copy of too much");
   expect(cudaFree(host), cudaErrorInvalidValue, "what is not the device's");
   cudaGetLastError();

@@ -1,5 +1,5 @@
-// instructions.cu - calls every function of templates/cuda/instructions.h and launch.h once, for nvcc to compile: that the PTX
-// is accepted for each architecture, without a warning. It is not meant to be run.
+// instructions.cu - calls every function of templates/cuda/instructions.h and launch.h once, for nvcc to compile: that
+// the PTX is accepted for each architecture, without a warning. It is not meant to be run.
 #include "launch.h"
 
 __global__ void __launch_bounds__(128) first_group(const float *global, float *result, int id) {
@@ -57,7 +57,7 @@ template __global__ void multiply<224>(float *, uint64_t, uint64_t);
 template __global__ void multiply<256>(float *, uint64_t, uint64_t);
 
 __global__ void __launch_bounds__(128, 1)
-second_group(const __grid_constant__ CUtensorMap map, const float *global, float *result) {
+    second_group(const __grid_constant__ CUtensorMap map, const float *global, float *result) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   const uint32_t address = shared_address(dynamic_shared()), barrier = address + 65536;
   grid_dependency_wait();
@@ -108,5 +108,6 @@ cudaError_t launch_both(const float *global, float *result, cudaStream_t stream)
   malc_guard(result, 256);
   error = malc_launch(first_group, 4, 128, 65536, stream, global, result, 1);
   if (error != cudaSuccess) return error;
-  return malc_launch(second_group, malc_grid(dim3(4, 2)).clusters_of(2).overlapping(), 128, 70000, stream, map, global, result);
+  return malc_launch(second_group, malc_grid(dim3(4, 2)).clusters_of(2).overlapping(), 128, 70000, stream, map, global,
+                     result);
 }

@@ -7,7 +7,8 @@ using check::expect;
 __global__ void write_indices(unsigned *out) {
   const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
   const unsigned thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
-  out[block * blockDim.x * blockDim.y * blockDim.z + thread] = blockIdx.z * 10000 + threadIdx.z * 1000 + threadIdx.y * 100 + threadIdx.x;
+  out[block * blockDim.x * blockDim.y * blockDim.z + thread] =
+      blockIdx.z * 10000 + threadIdx.z * 1000 + threadIdx.y * 100 + threadIdx.x;
 }
 TEST(indices) {
   const dim3 grid(2, 3, 2), block(8, 2, 3);
@@ -15,7 +16,8 @@ TEST(indices) {
   LAUNCH(write_indices, grid, block, 0, nullptr, out);
   const auto values = out.read();
   for (unsigned b = 0; b < 12; b++)
-    for (unsigned t = 0; t < 48; t++) expect(values[b * 48 + t], b / 6 * 10000 + t / 16 * 1000 + t / 8 % 2 * 100 + t % 8, "index");
+    for (unsigned t = 0; t < 48; t++)
+      expect(values[b * 48 + t], b / 6 * 10000 + t / 16 * 1000 + t / 8 % 2 * 100 + t % 8, "index");
 }
 
 __global__ void sum_block(const float *x, float *out, int n) {
@@ -65,8 +67,10 @@ __global__ void shuffles(int *out) {
   out[96 + lane] = __shfl_down_sync(0xffffffffu, lane, 3, 16);
   out[128 + lane] = __shfl_xor_sync(0xffffffffu, lane, 9);
   out[160 + lane] = static_cast<int>(__shfl_xor_sync(0xffffffffu, static_cast<double>(lane), 16));
-  if (lane < 16) out[192 + lane] = __shfl_xor_sync(0x0000ffffu, lane, 1); // half a warp
-  else out[192 + lane] = __shfl_xor_sync(0xffff0000u, lane, 2);
+  if (lane < 16)
+    out[192 + lane] = __shfl_xor_sync(0x0000ffffu, lane, 1); // half a warp
+  else
+    out[192 + lane] = __shfl_xor_sync(0xffff0000u, lane, 2);
 }
 TEST(warp_shuffles) {
   Device<int> out(224);
@@ -86,13 +90,19 @@ TEST(warp_shuffles) {
 __global__ void votes(unsigned *out) {
   const unsigned lane = threadIdx.x;
   const int value = static_cast<int>(lane * 7 % 32) - 16;
-  const unsigned results[] = {
-      __ballot_sync(0xffffffffu, lane % 3 == 0), static_cast<unsigned>(__all_sync(0xffffffffu, lane < 32)),
-      static_cast<unsigned>(__all_sync(0xffffffffu, lane < 31)), static_cast<unsigned>(__any_sync(0xffffffffu, lane == 7)),
-      static_cast<unsigned>(__any_sync(0xffffffffu, 0)), __reduce_add_sync(0xffffffffu, lane),
-      static_cast<unsigned>(__reduce_min_sync(0xffffffffu, value)), static_cast<unsigned>(__reduce_max_sync(0xffffffffu, value)),
-      __reduce_min_sync(0xffffffffu, lane + 3), __reduce_max_sync(0xffffffffu, lane + 3), __reduce_and_sync(0xffffffffu, lane | 32),
-      __reduce_or_sync(0xffffffffu, lane), __reduce_xor_sync(0xffffffffu, lane == 4 ? 6u : 0u)};
+  const unsigned results[] = {__ballot_sync(0xffffffffu, lane % 3 == 0),
+                              static_cast<unsigned>(__all_sync(0xffffffffu, lane < 32)),
+                              static_cast<unsigned>(__all_sync(0xffffffffu, lane < 31)),
+                              static_cast<unsigned>(__any_sync(0xffffffffu, lane == 7)),
+                              static_cast<unsigned>(__any_sync(0xffffffffu, 0)),
+                              __reduce_add_sync(0xffffffffu, lane),
+                              static_cast<unsigned>(__reduce_min_sync(0xffffffffu, value)),
+                              static_cast<unsigned>(__reduce_max_sync(0xffffffffu, value)),
+                              __reduce_min_sync(0xffffffffu, lane + 3),
+                              __reduce_max_sync(0xffffffffu, lane + 3),
+                              __reduce_and_sync(0xffffffffu, lane | 32),
+                              __reduce_or_sync(0xffffffffu, lane),
+                              __reduce_xor_sync(0xffffffffu, lane == 4 ? 6u : 0u)};
   for (int i = 0; i < 13; i++) out[i * 32 + lane] = results[i];
 }
 TEST(warp_votes_and_reductions) {
@@ -204,10 +214,21 @@ TEST(vectors_and_bfloat16) {
 
 __global__ void functions(float *out) {
   const float x = 0.5f + threadIdx.x;
-  const float values[] = {rsqrtf(x), __expf(-x), __logf(x), exp2_approximate(x), tanh_approximate(x), fmaf(x, x, 1.0f),
-                          fmaxf(x, 2.0f), min(x, 2.0f), __fdividef(1.0f, x), __saturatef(x), static_cast<float>(__umulhi(1u << 31, 6)),
-                          static_cast<float>(__popc(threadIdx.x)), static_cast<float>(__clz(1 << threadIdx.x)),
-                          static_cast<float>(__ffs(8)), static_cast<float>(max(3u, threadIdx.x))};
+  const float values[] = {rsqrtf(x),
+                          __expf(-x),
+                          __logf(x),
+                          exp2_approximate(x),
+                          tanh_approximate(x),
+                          fmaf(x, x, 1.0f),
+                          fmaxf(x, 2.0f),
+                          min(x, 2.0f),
+                          __fdividef(1.0f, x),
+                          __saturatef(x),
+                          static_cast<float>(__umulhi(1u << 31, 6)),
+                          static_cast<float>(__popc(threadIdx.x)),
+                          static_cast<float>(__clz(1 << threadIdx.x)),
+                          static_cast<float>(__ffs(8)),
+                          static_cast<float>(max(3u, threadIdx.x))};
   for (int i = 0; i < 15; i++) out[i * blockDim.x + threadIdx.x] = values[i];
 }
 TEST(arithmetic) {
@@ -216,14 +237,30 @@ TEST(arithmetic) {
   const auto v = out.read();
   for (int t = 0; t < 4; t++) {
     const double x = 0.5 + t;
-    const double expected[] = {1 / std::sqrt(x), std::exp(-x), std::log(x), std::exp2(x), std::tanh(x), x * x + 1, std::fmax(x, 2),
-                               std::fmin(x, 2), 1 / x, std::fmin(x, 1), 3, t == 0 ? 0.0 : t == 3 ? 2.0 : 1.0, 31.0 - t, 4, 3};
+    const double expected[] = {1 / std::sqrt(x),
+                               std::exp(-x),
+                               std::log(x),
+                               std::exp2(x),
+                               std::tanh(x),
+                               x * x + 1,
+                               std::fmax(x, 2),
+                               std::fmin(x, 2),
+                               1 / x,
+                               std::fmin(x, 1),
+                               3,
+                               t == 0   ? 0.0
+                               : t == 3 ? 2.0
+                                        : 1.0,
+                               31.0 - t,
+                               4,
+                               3};
     for (int i = 0; i < 15; i++) check::expect_near(v[i * 4 + t], expected[i], 1e-5, "function " + std::to_string(i));
   }
 }
 
 __device__ unsigned ticket; // a variable of the program
-__global__ void last_block_sums(const float *partial, float *out) { // the last block to come reads what the others wrote
+__global__ void last_block_sums(const float *partial,
+                                float *out) { // the last block to come reads what the others wrote
   __shared__ bool last;
   if (threadIdx.x == 0) {
     __threadfence();

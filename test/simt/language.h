@@ -23,13 +23,13 @@
 #define __shared__ thread_local
 
 // Vector types, with the alignment that decides how wide an access is.
-#define SIMT_VECTOR(type, name, align1, align2, align4)                                                                \
-  struct name##1 { type x; };                                                                                          \
-  struct alignas(align2) name##2 { type x, y; };                                                                       \
-  struct name##3 { type x, y, z; };                                                                                    \
-  struct alignas(align4) name##4 { type x, y, z, w; };                                                                 \
-  SIMT_INLINE name##2 make_##name##2(type x, type y) { return {x, y}; }                                                \
-  SIMT_INLINE name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; }                                     \
+#define SIMT_VECTOR(type, name, align1, align2, align4)                            \
+  struct name##1 { type x; };                                                      \
+  struct alignas(align2) name##2 { type x, y; };                                   \
+  struct name##3 { type x, y, z; };                                                \
+  struct alignas(align4) name##4 { type x, y, z, w; };                             \
+  SIMT_INLINE name##2 make_##name##2(type x, type y) { return {x, y}; }            \
+  SIMT_INLINE name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; } \
   SIMT_INLINE name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 SIMT_VECTOR(signed char, char, 1, 2, 4)
 SIMT_VECTOR(unsigned char, uchar, 1, 2, 4)
@@ -57,10 +57,22 @@ namespace simt {
 void sync_threads();
 void sync_warp(unsigned mask);
 
-enum class Update { add, minimum, maximum, signed_minimum, signed_maximum, exchange, compare, increment, both, either, differ };
+enum class Update {
+  add,
+  minimum,
+  maximum,
+  signed_minimum,
+  signed_maximum,
+  exchange,
+  compare,
+  increment,
+  both,
+  either,
+  differ
+};
 /* One atomic read and write of 4 or 8 bytes; returns the old value. */
 uint64_t atomic(void *address, unsigned bytes, Update update, uint64_t operand, uint64_t compare);
-}  // namespace simt
+} // namespace simt
 
 SIMT_INLINE void __syncthreads() { simt::sync_threads(); }
 SIMT_INLINE void __syncwarp(unsigned mask = 0xffffffffu) { simt::sync_warp(mask); }
@@ -69,16 +81,32 @@ SIMT_INLINE void __threadfence() {}
 SIMT_INLINE void __threadfence_block() {}
 
 // Loads and stores with a hint to the caches: plain ones here.
-template <class T> SIMT_INLINE T __ldg(const T *address) { return *address; }
-template <class T> SIMT_INLINE T __ldcg(const T *address) { return *address; }
-template <class T> SIMT_INLINE T __ldcs(const T *address) { return *address; }
-template <class T> SIMT_INLINE void __stcg(T *address, T value) { *address = value; }
-template <class T> SIMT_INLINE void __stcs(T *address, T value) { *address = value; }
+template <class T>
+SIMT_INLINE T __ldg(const T *address) {
+  return *address;
+}
+template <class T>
+SIMT_INLINE T __ldcg(const T *address) {
+  return *address;
+}
+template <class T>
+SIMT_INLINE T __ldcs(const T *address) {
+  return *address;
+}
+template <class T>
+SIMT_INLINE void __stcg(T *address, T value) {
+  *address = value;
+}
+template <class T>
+SIMT_INLINE void __stcs(T *address, T value) {
+  *address = value;
+}
 
 // Integer atomics. Those of floats add in an order that changes from run to run, and are refused where they are called.
-#define SIMT_ATOMIC(name, type, update)                                                                                \
-  SIMT_INLINE type name(type *address, type value) {                                                                   \
-    return static_cast<type>(simt::atomic(address, sizeof(type), simt::Update::update, static_cast<uint64_t>(value), 0)); \
+#define SIMT_ATOMIC(name, type, update)                                                              \
+  SIMT_INLINE type name(type *address, type value) {                                                 \
+    return static_cast<type>(                                                                        \
+        simt::atomic(address, sizeof(type), simt::Update::update, static_cast<uint64_t>(value), 0)); \
   }
 SIMT_ATOMIC(atomicAdd, int, add)
 SIMT_ATOMIC(atomicAdd, unsigned, add)

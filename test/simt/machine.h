@@ -33,7 +33,7 @@ struct Barrier {
 /* An mbarrier. Its 8 bytes in shared memory hold nothing: the state is here, by address. */
 struct SharedBarrier {
   unsigned arrivals, pending;
-  int64_t bytes = 0; // expected and not yet come; less than none where copies were faster than the expectation
+  int64_t bytes = 0;  // expected and not yet come; less than none where copies were faster than the expectation
   unsigned phase = 0; // parity of the phase under way
   Actor initialised_by;
   Time initialised_at;
@@ -78,7 +78,7 @@ struct Warpgroup {
   unsigned committed = 0; // groups
   std::vector<Multiplication> pending;
   std::unordered_map<float *, Accumulator> accumulators; // by the first lane's registers
-  Actor reads = 0; // the reader of operands, as an actor; 0 before the first
+  Actor reads = 0;                                       // the reader of operands, as an actor; 0 before the first
   Time time = 0;
   std::vector<Time> groups; // time of each committed group's last read
 };
@@ -89,10 +89,10 @@ struct Thread {
   uint3 index{};
   unsigned number = 0, lane = 0, warp = 0;
   Moment moment;
-  bool running = true; // has not left the kernel
-  const char *doing = "";       // the collective or wait it is in, for reports
-  const void *place = nullptr;  // the return address of the last call of the emulator
-  std::vector<Time> fences;     // of this thread's fence.proxy.async, ascending
+  bool running = true;         // has not left the kernel
+  const char *doing = "";      // the collective or wait it is in, for reports
+  const void *place = nullptr; // the return address of the last call of the emulator
+  std::vector<Time> fences;    // of this thread's fence.proxy.async, ascending
   std::vector<Copy> copies;
   unsigned copy_group = 0;
   Actor stores = 0; // the engine that performs this thread's bulk stores; 0 before the first
@@ -141,7 +141,7 @@ struct Machine {
   std::vector<Thread *> ready;
   size_t next = 0; // index of the first ready thread in the default order
   std::vector<Engine> engines;
-  const Engine *working = nullptr; // the engine that is at work
+  const Engine *working = nullptr;      // the engine that is at work
   std::vector<std::string> actor_names; // of actors that are not threads
   uint64_t seed = 0, random = 0;
   unsigned turn = 0;
@@ -185,4 +185,4 @@ void check_left_stores(Thread &thread);
 
 /* Runs all blocks of a launch; on a fault machine.fault says what it was. */
 void run(const Launch &launch);
-}  // namespace simt
+} // namespace simt

@@ -151,10 +151,12 @@ __global__ void __launch_bounds__(128) matmul(const __nv_bfloat16 *a, const __nv
       uint32_t fragments_a[2][4], fragments_b[2][4];
       for (int i = 0; i < 2; i++) {
         ldmatrix(fragments_a[i], tiles_a + stage + place(rows + i * 16 + lane % 16, part * 2 + lane / 16));
-        ldmatrix(fragments_b[i], tiles_b + stage + place(columns + i * 16 + lane % 8 + lane / 16 * 8, part * 2 + lane / 8 % 2));
+        ldmatrix(fragments_b[i],
+                 tiles_b + stage + place(columns + i * 16 + lane % 8 + lane / 16 * 8, part * 2 + lane / 8 % 2));
       }
       for (int i = 0; i < 2; i++)
-        for (int j = 0; j < 4; j++) mma_bf16(sums[i][j], fragments_a[i], fragments_b[j / 2][j % 2 * 2], fragments_b[j / 2][j % 2 * 2 + 1]);
+        for (int j = 0; j < 4; j++)
+          mma_bf16(sums[i][j], fragments_a[i], fragments_b[j / 2][j % 2 * 2], fragments_b[j / 2][j % 2 * 2 + 1]);
     }
   }
   for (int i = 0; i < 2; i++)

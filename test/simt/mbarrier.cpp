@@ -5,7 +5,8 @@ namespace simt {
 SharedBarrier &shared_barrier(Block &block, uint32_t address, const Moment &by) {
   block.shared.at(address, 8, 8);
   const auto found = block.shared_barriers.find(address);
-  if (found == block.shared_barriers.end()) fault("%s is no mbarrier: mbarrier_init has not made it one", shared_place(address));
+  if (found == block.shared_barriers.end())
+    fault("%s is no mbarrier: mbarrier_init has not made it one", shared_place(address));
   SharedBarrier &barrier = found->second;
   if (machine.checked() && !by.knows(barrier.initialised_by, barrier.initialised_at))
     fault("race: uses the mbarrier at %s, which %s initialises, with no barrier in between", shared_place(address),
@@ -30,7 +31,8 @@ void complete_phase(SharedBarrier &barrier) {
 
 static void arrive(Thread &self, SharedBarrier &barrier, uint32_t address) {
   if (barrier.pending == 0)
-    fault("arrives at the mbarrier at %s, which all %u arrivals of this phase have come to", shared_place(address), barrier.arrivals);
+    fault("arrives at the mbarrier at %s, which all %u arrivals of this phase have come to", shared_place(address),
+          barrier.arrivals);
   barrier.pending--;
   barrier.gathering.add(release(self));
   complete_phase(barrier);
@@ -42,7 +44,8 @@ void mbarrier_init(uint32_t address, uint32_t arrivals) {
   Block &block = *self.block;
   block.shared.at(address, 8, 8);
   if (arrivals == 0 || arrivals >= 1 << 20) fault("mbarrier_init for %u arrivals", arrivals);
-  if (block.shared_barriers.count(address) > 0) fault("mbarrier_init of %s, which is an mbarrier already", shared_place(address));
+  if (block.shared_barriers.count(address) > 0)
+    fault("mbarrier_init of %s, which is an mbarrier already", shared_place(address));
   block.shared.write(address, 8, self.moment, Manner::ordinary, self.place);
   block.shared.become_barrier(address);
   SharedBarrier &barrier = block.shared_barriers[address];
@@ -66,7 +69,8 @@ void mbarrier_arrive_remote(uint32_t address, uint32_t rank) {
   Thread &self = SIMT_ENTER("mbarrier_arrive_remote");
   if (rank >= machine.blocks.size()) fault("block %u of a cluster of %zu", rank, machine.blocks.size());
   Block &block = machine.blocks[rank];
-  if (block.exited == block.threads.size()) fault("arrives at an mbarrier of block %u of its cluster, which has ended", rank);
+  if (block.exited == block.threads.size())
+    fault("arrives at an mbarrier of block %u of its cluster, which has ended", rank);
   SharedBarrier &barrier = shared_barrier(block, address, self.moment);
   if (&block != self.block) require_fence(barrier, address);
   arrive(self, barrier, address);
@@ -95,4 +99,4 @@ void fence_async() {
   self.fences.push_back(self.moment.now);
   self.moment.now++; // what it writes from here on is not fenced
 }
-}  // namespace simt
+} // namespace simt

@@ -9,4 +9,4 @@ SharedBarrier &shared_barrier(Block &block, uint32_t address, const Moment &by);
 void require_fence(const SharedBarrier &barrier, uint32_t address);
 /* Begins the next phase where everything expected of this one has come. */
 void complete_phase(SharedBarrier &barrier);
-}  // namespace simt
+} // namespace simt

@@ -1,9 +1,9 @@
 // memory.cpp - device memory and the check of each access to it.
 //
 // g++ -fsanitize=thread calls a function before every access that a program makes; -fsanitize=alignment,bounds where an
-// address is misaligned or an index out of its array. The functions are here, in place of those of GCC's own libraries: an
-// access of a kernel must be to its shared memory (shadow.h), to allocated device memory, to its own local variables, to its
-// parameters or to the variables of its program.
+// address is misaligned or an index out of its array. The functions are here, in place of those of GCC's own libraries:
+// an access of a kernel must be to its shared memory (shadow.h), to allocated device memory, to its own local
+// variables, to its parameters or to the variables of its program.
 #include "memory.h"
 #include <link.h>
 #include <sys/mman.h>
@@ -78,7 +78,7 @@ struct Module {
   }
   bool holds(const void *p) const { return low <= static_cast<const char *>(p) && static_cast<const char *>(p) < high; }
 } const module;
-}  // namespace
+} // namespace
 
 void *allocate(Place place, size_t bytes) {
   Arena &memory = arena(place);
@@ -99,7 +99,8 @@ bool release_memory(Place place, void *pointer) {
   memory.mark(found->first, (found->second + 15) / 16 * 16, false);
   const size_t inside = (found->second + 255) / 256 * 256; // whole pages of it go back to the system
   char *const first = found->first + (4096 - reinterpret_cast<uintptr_t>(found->first) % 4096) % 4096;
-  if (found->first + inside > first + 4096) madvise(first, static_cast<size_t>(found->first + inside - first) / 4096 * 4096, MADV_DONTNEED);
+  if (found->first + inside > first + 4096)
+    madvise(first, static_cast<size_t>(found->first + inside - first) / 4096 * 4096, MADV_DONTNEED);
   memory.allocations.erase(found);
   return true;
 }
@@ -207,11 +208,11 @@ static inline void accessed(const void *address, size_t bytes, bool write, const
   self->place = place;
   check_global(address, bytes, 1, write ? "writes" : "reads");
 }
-}  // namespace simt
+} // namespace simt
 
 // ---- What g++ calls ----
 
-#define SIMT_ACCESS(name, bytes, write)                                                                                \
+#define SIMT_ACCESS(name, bytes, write) \
   extern "C" void __tsan_##name(void *address) { simt::accessed(address, bytes, write, __builtin_return_address(0)); }
 SIMT_ACCESS(read1, 1, false)
 SIMT_ACCESS(read2, 2, false)
@@ -257,7 +258,7 @@ void report_check(const void *description, const char *message, const void *valu
   simt::machine.current->place = place;
   simt::fault("%s (%p, %s:%u)", message, value, slash ? slash + 1 : source.file, source.line);
 }
-}  // namespace
+} // namespace
 extern "C" void __ubsan_handle_type_mismatch_v1(void *description, void *pointer) {
   report_check(description, "a misaligned access", pointer, __builtin_return_address(0));
 }

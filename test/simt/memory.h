@@ -5,7 +5,7 @@
 namespace simt {
 enum class Place { device, host }; // the card's memory; the host's page-locked memory, which the card reaches too
 
-/* Filled with ones, which are NaNs; between two allocations lie bytes that nobody may touch. Null where there is no more. */
+/* Filled with ones, which are NaNs; around it lie bytes that nobody may touch. Null where there is no more. */
 void *allocate(Place place, size_t bytes);
 /* Whether it was one. Its addresses are not given out again. */
 bool release_memory(Place place, void *pointer);
@@ -20,4 +20,4 @@ bool is_device_address(const void *pointer);
 void check_global(const void *address, size_t bytes, unsigned alignment, const char *verb);
 /* An atomic of the current thread, to global or shared memory. */
 void check_atomic(void *address, unsigned bytes);
-}  // namespace simt
+} // namespace simt

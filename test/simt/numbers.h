@@ -45,8 +45,8 @@ SIMT_INLINE float __high2float(__nv_bfloat162 v) { return v.y; }
 
 // ---- Minimum and maximum: of one type, as CUDA has them ----
 
-#define SIMT_EXTREMES(type)                                                                                            \
-  SIMT_INLINE type min(type a, type b) { return b < a ? b : a; }                                                       \
+#define SIMT_EXTREMES(type)                                      \
+  SIMT_INLINE type min(type a, type b) { return b < a ? b : a; } \
   SIMT_INLINE type max(type a, type b) { return a < b ? b : a; }
 SIMT_EXTREMES(int)
 SIMT_EXTREMES(unsigned)

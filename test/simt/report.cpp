@@ -19,7 +19,8 @@ static std::pair<std::string, uintptr_t> this_module() {
         auto &search = *static_cast<Search *>(data);
         for (int i = 0; i < info->dlpi_phnum; i++) {
           const auto &segment = info->dlpi_phdr[i];
-          if (segment.p_type != PT_LOAD || search.wanted - (info->dlpi_addr + segment.p_vaddr) >= segment.p_memsz) continue;
+          if (segment.p_type != PT_LOAD || search.wanted - (info->dlpi_addr + segment.p_vaddr) >= segment.p_memsz)
+            continue;
           char self[1024] = "";
           if (info->dlpi_name[0] == 0 && readlink("/proc/self/exe", self, sizeof(self) - 1) < 0) self[0] = 0;
           search.path = info->dlpi_name[0] ? info->dlpi_name : self;
@@ -49,9 +50,9 @@ static std::vector<std::string> frames(const void *address) {
 }
 
 std::string line_of(const void *place) {
-  // A return address is behind its call. Lines of the headers that stand for instructions say nothing: their caller's do.
-  static const char *const headers[] = {"instructions.h", "instructions_sm90.h", "wgmma.h", "language.h", "numbers.h",
-                                        "warp.h", "runtime.h"};
+  // A return address is behind its call. Of the headers that stand for instructions the caller's line is wanted.
+  static const char *const headers[] = {
+      "instructions.h", "instructions_sm90.h", "wgmma.h", "language.h", "numbers.h", "warp.h", "runtime.h"};
   const auto lines = frames(static_cast<const char *>(place) - 1);
   for (size_t i = 1; i < lines.size(); i += 2) {
     std::string file = lines[i].substr(lines[i].rfind('/') + 1);
@@ -66,7 +67,8 @@ std::string line_of(const void *place) {
 std::string function_at(const void *address) {
   const auto lines = frames(address);
   if (lines.empty() || lines[0] == "??") return "an unnamed kernel";
-  return lines[0].substr(0, lines[0].find('('));
+  const std::string name = lines[0].substr(0, lines[0].find('(')); // a template's begins with its result
+  return name.rfind("void ", 0) == 0 ? name.substr(5) : name;
 }
 
 static std::string index_text(uint3 index) {
@@ -81,7 +83,7 @@ std::string actor_name(Actor actor) {
   return machine.blocks.size() == 1 ? name : name + " of block " + index_text(thread.block->index);
 }
 
-/* Ends the launch: from a thread by never going on with it, from an engine by an exception that the scheduler catches. */
+/* Ends the launch: from a thread by never going on with it, from an engine by an exception for the scheduler. */
 void fault(const char *format, ...) {
   char message[2048];
   va_list arguments;
@@ -101,4 +103,4 @@ void fault(const char *format, ...) {
   switch_fiber(self->fiber, machine.scheduler);
   __builtin_unreachable();
 }
-}  // namespace simt
+} // namespace simt

@@ -24,7 +24,7 @@ cudaError_t result(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
   return error;
 }
-}  // namespace
+} // namespace
 
 struct simt_event {
   unsigned recorded = 0, done = 0; // how often asked to, and how often it has come to pass
@@ -91,7 +91,7 @@ cudaError_t finish(const std::function<bool()> &done) {
 bool reachable(const void *start, size_t bytes) {
   return !simt::is_device_address(start) || simt::is_allocated(simt::Place::device, start, bytes);
 }
-}  // namespace
+} // namespace
 
 const char *cudaGetErrorString(cudaError_t error) {
   switch (error) {
@@ -108,7 +108,6 @@ const char *cudaGetErrorString(cudaError_t error) {
   }
   return "unrecognized error code";
 }
-const char *cudaGetErrorName(cudaError_t error) { return error == cudaSuccess ? "cudaSuccess" : "cudaError"; }
 cudaError_t cudaPeekAtLastError() { return last_error; }
 cudaError_t cudaGetLastError() {
   const cudaError_t error = last_error;
@@ -177,7 +176,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
   const bool from_pageable = !simt::is_device_address(from) && !simt::is_allocated(simt::Place::host, from, bytes);
   const bool to_pageable = !simt::is_device_address(to) && !simt::is_allocated(simt::Place::host, to, bytes);
   if (from_pageable && !stream_of(stream)->capture) { // staged before the call returns
-    auto staged = std::make_shared<std::vector<char>>(static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
+    auto staged =
+        std::make_shared<std::vector<char>>(static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
     return enqueue(stream, [=] { memcpy(to, staged->data(), bytes); });
   }
   const cudaError_t error = enqueue(stream, [=] { memmove(to, from, bytes); });

@@ -1,8 +1,8 @@
 // scheduler.cpp - runs a launch: block after block (or cluster after cluster), the threads of one by turns.
 //
-// A thread runs until it has to wait for another. Round robin goes on with the one that has waited longest, and lets the
-// asynchronous engines work only when no thread can: what is used too early is not there yet. A random schedule goes on with
-// any, holds whole warps back for a while, and has engines finish in any order.
+// A thread runs until it has to wait for another. Round robin goes on with the one that has waited longest, and lets
+// the asynchronous engines work only when no thread can: what is used too early is not there yet. A random schedule
+// goes on with any, holds whole warps back for a while, and has engines finish in any order.
 #include <link.h>
 #include <sys/mman.h>
 #include <cstdlib>
@@ -277,4 +277,4 @@ void run(const Launch &launch) {
   machine.working = nullptr;
   machine.launch = nullptr;
 }
-}  // namespace simt
+} // namespace simt

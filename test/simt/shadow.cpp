@@ -1,8 +1,8 @@
 // shadow.cpp - shared memory: bounds, and the race detector.
 //
-// Two accesses to a byte, one of them a write, must be ordered by barriers (clock.h), as in FastTrack (Flanagan and Freund
-// 2009). Besides: nothing is read before it is written, or while cp.async copies it; and what ordinary instructions wrote is
-// read by an asynchronous engine only behind the writer's fence_async.
+// Two accesses to a byte, one of them a write, must be ordered by barriers (clock.h), as in FastTrack (Flanagan and
+// Freund 2009). Besides: nothing is read before it is written, or while cp.async copies it; and what ordinary
+// instructions wrote is read by an asynchronous engine only behind the writer's fence_async.
 #include "machine.h"
 
 namespace simt {
@@ -11,9 +11,7 @@ static const size_t near_bytes = 4096; // so far behind the end an access still 
 static int32_t shorten(const void *place) {
   return static_cast<int32_t>(static_cast<const char *>(place) - reinterpret_cast<const char *>(&shorten));
 }
-static std::string line_of(int32_t place) {
-  return simt::line_of(reinterpret_cast<const char *>(&shorten) + place);
-}
+static std::string line_of(int32_t place) { return simt::line_of(reinterpret_cast<const char *>(&shorten) + place); }
 
 const char *shared_place(uint32_t address) {
   static char text[64];
@@ -82,8 +80,10 @@ void Shadow::for_each(uint32_t address, size_t bytes, Change change) {
 void Shadow::check_write(const Cell &cell, uint32_t address, const Moment &by, Manner manner, const char *verb) const {
   if (cell.flags & barrier) fault("an ordinary instruction %s an mbarrier, at %s", verb, shared_place(address));
   if (cell.flags & copying)
-    fault("%s %s, which the cp.async of %s at %s is still copying: its cp_async_wait, or the barrier behind that, is missing", verb, shared_place(address),
-          actor_name(cell.writer).c_str(), line_of(cell.write_place).c_str());
+    fault(
+        "%s %s, which the cp.async of %s at %s is still copying: its cp_async_wait, or the barrier behind that, is "
+        "missing",
+        verb, shared_place(address), actor_name(cell.writer).c_str(), line_of(cell.write_place).c_str());
   if (!(cell.flags & written)) return;
   const bool both_atomic = manner == Manner::atomic && (cell.flags & by_atomic);
   if (!both_atomic && !by.knows(cell.writer, cell.write_time))
@@ -172,4 +172,4 @@ void Shadow::become_barrier(uint32_t address) {
   if (!machine.checked()) return;
   for_each(address, 8, [](Cell &cell, uint32_t) { cell.flags = barrier; });
 }
-}  // namespace simt
+} // namespace simt

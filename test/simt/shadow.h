@@ -1,4 +1,4 @@
-// shadow.h - the shared memory of one block, and what is known of each of its bytes: who wrote it, who has read it since.
+// shadow.h - the shared memory of one block, and of each of its bytes: who wrote it, and who has read it since.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -61,4 +61,4 @@ class Shadow {
 
 /* `dynamic shared memory + 12` or `__shared__ variables + 12`. */
 const char *shared_place(uint32_t address);
-}  // namespace simt
+} // namespace simt

@@ -9,8 +9,8 @@ static CUresult encode(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t ra
                        CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
   const uint32_t element_bytes = type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 ? 2 : 4;
   const bool swizzled = swizzle == CU_TENSOR_MAP_SWIZZLE_128B;
-  if (rank < 2 || rank > 3 || reinterpret_cast<uintptr_t>(map) % 64 != 0 || reinterpret_cast<uintptr_t>(base) % 16 != 0 ||
-      (!swizzled && swizzle != CU_TENSOR_MAP_SWIZZLE_NONE))
+  if (rank < 2 || rank > 3 || reinterpret_cast<uintptr_t>(map) % 64 != 0 ||
+      reinterpret_cast<uintptr_t>(base) % 16 != 0 || (!swizzled && swizzle != CU_TENSOR_MAP_SWIZZLE_NONE))
     return CUDA_ERROR_INVALID_VALUE;
   TensorMap made{};
   made.marked = TensorMap::mark;
@@ -42,7 +42,7 @@ const TensorMap &tensor_map(const CUtensorMap *map, unsigned rank) {
   if (found.rank != rank) fault("a tensor map of rank %u in an instruction of rank %u", found.rank, rank);
   return found;
 }
-}  // namespace simt
+} // namespace simt
 
 cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned, unsigned long long,
                                              cudaDriverEntryPointQueryResult *outcome) {

@@ -19,4 +19,4 @@ static_assert(sizeof(TensorMap) <= sizeof(CUtensorMap));
 const TensorMap &tensor_map(const CUtensorMap *map, unsigned rank);
 /* The address that the 128-byte swizzle puts a byte at: 16-byte chunks change places within 8 rows of 128 bytes. */
 inline uint32_t swizzle(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
-}  // namespace simt
+} // namespace simt

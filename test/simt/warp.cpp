@@ -22,7 +22,8 @@ static void meet(Thread &self, const char *what, unsigned mask, void *record, Pe
   if (found == meetings.size()) {
     const size_t first = static_cast<size_t>(self.warp) * 32;
     for (unsigned lane = 0; lane < 32; lane++)
-      if ((mask >> lane & 1) && (first + lane >= self.block->threads.size() || !self.block->threads[first + lane].running))
+      if ((mask >> lane & 1) &&
+          (first + lane >= self.block->threads.size() || !self.block->threads[first + lane].running))
         fault("%s: lane %u of its mask %08x has left the kernel, or never was", what, lane, mask);
     meetings.push_back({what, mask, 0, {}});
   }
@@ -53,7 +54,8 @@ void sync_warp(unsigned mask) {
 
 uint64_t shuffle(Shuffle kind, unsigned mask, uint64_t bits, int operand, int width) {
   Thread &self = SIMT_ENTER("a shuffle");
-  if (width < 1 || width > 32 || (width & (width - 1)) != 0) fault("a shuffle of width %d: a power of two up to 32", width);
+  if (width < 1 || width > 32 || (width & (width - 1)) != 0)
+    fault("a shuffle of width %d: a power of two up to 32", width);
   struct Record {
     uint64_t bits;
     unsigned source;
@@ -64,9 +66,11 @@ uint64_t shuffle(Shuffle kind, unsigned mask, uint64_t bits, int operand, int wi
                : kind == Shuffle::down ? lane + operand
                                        : lane ^ operand;
   // Outside of the segment (for xor: beyond its end) a lane gets its own value.
-  if (kind == Shuffle::exclusive_or ? source >= start + width : source < start || source >= start + width) source = lane;
+  if (kind == Shuffle::exclusive_or ? source >= start + width : source < start || source >= start + width)
+    source = lane;
   record.source = static_cast<unsigned>(source);
-  if ((mask >> self.lane & 1) && !(mask >> record.source & 1)) fault("a shuffle from lane %u, which is not in the mask %08x", record.source, mask);
+  if ((mask >> self.lane & 1) && !(mask >> record.source & 1))
+    fault("a shuffle from lane %u, which is not in the mask %08x", record.source, mask);
   meet(self, "a shuffle", mask, &record, [&](void *const *records) {
     uint64_t values[32];
     for (unsigned i = 0; i < 32; i++)
@@ -140,8 +144,8 @@ uint64_t atomic(void *address, unsigned bytes, Update update, uint64_t operand, 
 
 // ---- Matrices ----
 
-/* The 8x8 matrices of ldmatrix and stmatrix: row r of matrix m is 16 bytes at what lane 8m + r says; lane l holds the two
- * elements of row l/4 from column 2 (l % 4), transposed of column l/4. */
+/* The 8x8 matrices of ldmatrix and stmatrix: row r of matrix m is 16 bytes at what lane 8m + r says; lane l holds the
+ * two elements of row l/4 from column 2 (l % 4), transposed of column l/4. */
 static void matrices(Thread &self, const char *what, uint32_t *registers, unsigned count, uint32_t row, bool transposed,
                      bool store) {
   struct Record {
@@ -183,9 +187,10 @@ void stmatrix(const uint32_t *registers, unsigned count, uint32_t row, bool tran
   matrices(SIMT_ENTER("stmatrix"), "stmatrix", const_cast<uint32_t *>(registers), count, row, transposed, true);
 }
 
-/* d [16][8] += a [16][K] b [K][8], summed in order of k. `a_at` and `b_at` find an element among the lanes' registers. */
+/* d [16][8] += a [16][K] b [K][8], summed in order of k. `a_at` and `b_at` find elements in the lanes' registers. */
 template <int K, class A, class B>
-static void multiply(Thread &self, const char *what, float *d, const uint32_t *a, uint32_t b0, uint32_t b1, A a_at, B b_at) {
+static void multiply(Thread &self, const char *what, float *d, const uint32_t *a, uint32_t b0, uint32_t b1, A a_at,
+                     B b_at) {
   struct Record {
     float *d;
     const uint32_t *a;
@@ -227,4 +232,4 @@ void mma_tf32(float *d, const uint32_t *a, uint32_t b0, uint32_t b1) {
       [=](int row, int k, auto a_of) { return element(a_of(row % 8 * 4 + k % 4, row / 8 + k / 4 * 2)); },
       [=](int k, int column, auto b_of) { return element(b_of(column * 4 + k % 4, k / 4)); });
 }
-}  // namespace simt
+} // namespace simt

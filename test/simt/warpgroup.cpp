@@ -30,7 +30,8 @@ static void meet(Thread &self, const char *what, void *record, Perform perform) 
 }
 
 void wgmma_fence() {
-  meet(SIMT_ENTER("wgmma_fence"), "wgmma_fence", nullptr, [](Warpgroup &group, Thread *, void **) { group.fenced = true; });
+  meet(SIMT_ENTER("wgmma_fence"), "wgmma_fence", nullptr,
+       [](Warpgroup &group, Thread *, void **) { group.fenced = true; });
 }
 
 void wgmma_commit() {
@@ -95,14 +96,16 @@ static void read_operands(Warpgroup &group, Thread *first, const Multiplication 
     warps[warp] = first + warp * 32;
     if (!issued.a.empty()) continue;
     const Moment moment = least(&warps[warp], 1, group.reads, group.time);
-    for_operand(issued.a_shared, issued.a_transposed, 64, [&](unsigned m, unsigned, uint32_t address, unsigned, unsigned) {
-      if (m / 16 == warp) shared.read(address, 16, moment, Manner::asynchronous, place);
-    });
+    for_operand(issued.a_shared, issued.a_transposed, 64,
+                [&](unsigned m, unsigned, uint32_t address, unsigned, unsigned) {
+                  if (m / 16 == warp) shared.read(address, 16, moment, Manner::asynchronous, place);
+                });
   }
   const Moment moment = least(warps, 4, group.reads, group.time);
-  for_operand(issued.b_shared, issued.b_transposed, issued.n, [&](unsigned, unsigned, uint32_t address, unsigned, unsigned) {
-    shared.read(address, 16, moment, Manner::asynchronous, place);
-  });
+  for_operand(issued.b_shared, issued.b_transposed, issued.n,
+              [&](unsigned, unsigned, uint32_t address, unsigned, unsigned) {
+                shared.read(address, 16, moment, Manner::asynchronous, place);
+              });
 }
 
 /* Row and column of register i of thread t's accumulator. */
@@ -126,7 +129,8 @@ void wgmma(float *d, unsigned n, const uint32_t *a, uint64_t a_shared, uint64_t 
     for (unsigned t = 0; t < 128; t++)
       if (lane(t).a_shared != a_shared || lane(t).b_shared != b_shared || lane(t).accumulate != accumulate)
         fault("wgmma: the threads of the warpgroup disagree on its operands");
-    Multiplication issued{group.committed, n, a_transposed, b_transposed, accumulate, a_shared, b_shared, {}, lane(0).d};
+    Multiplication issued{group.committed, n,        a_transposed, b_transposed, accumulate,
+                          a_shared,        b_shared, {},           lane(0).d};
     if (a) {
       issued.a.resize(64 * 16);
       for (unsigned t = 0; t < 128; t++)
@@ -157,22 +161,25 @@ static void perform(const Multiplication &issued, const Shadow &shared, Accumula
   std::vector<float> a = issued.a, b(static_cast<size_t>(16) * n);
   if (a.empty()) {
     a.resize(64 * 16);
-    for_operand(issued.a_shared, issued.a_transposed, 64, [&](unsigned m, unsigned k, uint32_t address, unsigned step_m, unsigned step_k) {
-      const unsigned char *const memory = shared.at(address, 16, 16);
-      for (unsigned i = 0; i < 8; i++) a[(m + i * step_m) * 16 + k + i * step_k] = element(memory, i);
-    });
+    for_operand(issued.a_shared, issued.a_transposed, 64,
+                [&](unsigned m, unsigned k, uint32_t address, unsigned step_m, unsigned step_k) {
+                  const unsigned char *const memory = shared.at(address, 16, 16);
+                  for (unsigned i = 0; i < 8; i++) a[(m + i * step_m) * 16 + k + i * step_k] = element(memory, i);
+                });
   }
-  for_operand(issued.b_shared, issued.b_transposed, n, [&](unsigned column, unsigned k, uint32_t address, unsigned step_n, unsigned step_k) {
-    const unsigned char *const memory = shared.at(address, 16, 16);
-    for (unsigned i = 0; i < 8; i++) b[(k + i * step_k) * n + column + i * step_n] = element(memory, i);
-  });
+  for_operand(issued.b_shared, issued.b_transposed, n,
+              [&](unsigned column, unsigned k, uint32_t address, unsigned step_n, unsigned step_k) {
+                const unsigned char *const memory = shared.at(address, 16, 16);
+                for (unsigned i = 0; i < 8; i++) b[(k + i * step_k) * n + column + i * step_n] = element(memory, i);
+              });
   std::vector<float> sums(n);
   for (unsigned m = 0; m < 64; m++) {
     std::fill(sums.begin(), sums.end(), 0.0f);
     for (unsigned k = 0; k < 16; k++)
       for (unsigned column = 0; column < n; column++) sums[column] += a[m * 16 + k] * b[k * n + column];
     float *const row = &accumulator.values[static_cast<size_t>(m) * n];
-    for (unsigned column = 0; column < n; column++) row[column] = (issued.accumulate ? row[column] : 0.0f) + sums[column];
+    for (unsigned column = 0; column < n; column++)
+      row[column] = (issued.accumulate ? row[column] : 0.0f) + sums[column];
   }
 }
 
@@ -196,4 +203,4 @@ void wgmma_wait(unsigned pending) {
       for (unsigned t = 0; t < 128; t++) acquire(first[t], group.reads, group.groups[group.committed - pending - 1]);
   });
 }
-}  // namespace simt
+} // namespace simt
