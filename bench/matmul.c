@@ -34,7 +34,7 @@ static const product products[] = {
 /* Where the operands of a product lie, in one way or the other. */
 typedef struct {
   malc_operand left, right;
-  float *gathered, *packed, *result, *scratch;
+  float *packed, *result, *scratch;
   int64_t scratch_stride;
 } memory;
 
@@ -77,18 +77,15 @@ static void multiply_blocks(product sizes, memory at, float *own, bool prepared)
   const int64_t wide = malc_steps_at_once(panels, fitting < 1 ? 1 : fitting) * MALC_STEP;
   const int64_t chunks = (columns + wide - 1) / wide, wanted = (4 * omp_get_num_threads() + chunks - 1) / chunks;
   const int64_t high = malc_least(256, malc_steps((sizes.rows + wanted - 1) / wanted) * MALC_STEP);
-  const bool gathers = chunks > 1 && malc_gains_by_gathering(at.left, inner);
-  malc_operand left = at.left;
-  if (!prepared) malc_pack_bf16(at.packed, at.right, inner, columns);
-  if (gathers) left = malc_gather_left(at.gathered, left, sizes.rows, inner);
-  if (gathers || !prepared) {
+  if (!prepared) {
+    malc_pack_bf16(at.packed, at.right, inner, columns);
 #pragma omp barrier
   }
   malc_begin_blocks();
 #pragma omp for collapse(2) schedule(dynamic, 1)
   for (int64_t j = 0; j < columns; j += wide)
     for (int64_t i = 0; i < sizes.rows; i += high)
-      malc_multiply_bf16(at.result + i * columns + j, columns, malc_operand_from(left, i, 0),
+      malc_multiply_bf16(at.result + i * columns + j, columns, malc_operand_from(at.left, i, 0),
                          malc_least(high, sizes.rows - i), at.packed, inner, j, malc_least(wide, columns - j), own,
                          false);
   malc_end_blocks();
@@ -117,7 +114,6 @@ int main(void) {
     memory wide = {
       .left = operand(sizes.rows, sizes.inner, sizes.left_transposed, false),
       .right = operand(sizes.inner, sizes.columns, sizes.right_transposed, false),
-      .gathered = allocate(malc_gathered_size(sizes.rows, sizes.inner) * number),
       .packed = allocate(malc_packed_size_bf16(sizes.inner, sizes.columns) * number),
       .result = allocate(sizes.rows * sizes.columns * number),
       .scratch = allocate(omp_get_max_threads() * own * number),
@@ -137,7 +133,7 @@ int main(void) {
       printf(" %9.0f", 2e-9 * (double)(sizes.rows * sizes.inner * sizes.columns) / best[way]);
     printf("\n");
     const void *all[] = { wide.left.data, wide.right.data, narrow.left.data, narrow.right.data,
-                          wide.gathered,  wide.packed,     wide.result,      wide.scratch };
+                          wide.packed,    wide.result,     wide.scratch };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free((void *)all[i]);
   }
 }

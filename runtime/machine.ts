@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
+import type { TrainingType } from '../compiler/targets/cpu/kernel-source.ts';
 
 export interface Machine {
   readonly processor: string;
@@ -37,6 +38,17 @@ export function describeMachine(): Machine {
     memory,
     memoryFree: Math.min(freemem(), memory),
   };
+}
+
+/**
+ * What training's products multiply where nobody says it: bfloat16 where the processor is faster with it than with float32, as
+ * templates/cpu/matmul_bf16.h has it: with AMX, and with AVX512-BF16 but on Intel's processors, which have FP16 besides and
+ * do half as much with it as with float32.
+ * @param words names of instruction sets, as Linux gives them
+ */
+export function usualTrainingType(words: readonly string[] = featureWords()): TrainingType {
+  const has = new Set(words);
+  return has.has('amx_bf16') || (has.has('avx512_bf16') && !has.has('avx512_fp16')) ? 'bf16' : 'f32';
 }
 
 function features(): string[] {

@@ -7,6 +7,7 @@ import {
   cutToBf16,
   distance,
   forward,
+  orNothing,
   outputsOf,
   randomCase,
   randomFloats,
@@ -48,6 +49,8 @@ function hold(library: Library, program: Program, index: number, given: Case, ou
   const expected = attend(shape, scaleOf(shape), given);
   const error = distance(output.output, expected.output);
   assert.ok(error < bounds.output, `${where}: output ${error}`);
+  const sumError = distance(Float64Array.from(output.logSumExp, orNothing), expected.logSumExp.map(orNothing));
+  assert.ok(sumError < bounds.logSumExp, `${where}: log-sum-exp ${sumError}`);
   const gradient = backward(library, program, index, given, outputGradient, 2);
   const expectedGradient = attendBackward(shape, scaleOf(shape), given, outputGradient);
   for (const what of ['query', 'key', 'value', 'slopes'] as const) {

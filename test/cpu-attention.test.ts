@@ -7,6 +7,7 @@ import {
   distance,
   forward,
   furtherOf,
+  orNothing,
   outputsOf,
   randomCase,
   randomFloats,
@@ -24,9 +25,6 @@ const { library: native } = built.get('native')!;
 const libraries = [...built].map(([name, { library }]) => [name, library] as const);
 
 const test = suite('cpu attention');
-
-/** The log-sum-exp of a query that sees nothing is -1e30 where it should be infinite. */
-const orNothing = (logSumExp: number) => (logSumExp <= Math.fround(-1e30) ? 0 : logSumExp);
 
 /** Times on both sides of the blocks, and few enough for the path of few rows; fewer where the reference is slow. */
 function timesOf({ dim, dropout }: AttentionShape, build: string): number[] {

@@ -23,6 +23,8 @@ const mathTest = suite('cpu math');
 const ranges: readonly [name: (typeof unary)[number], low: number, high: number, bound: number][] = [
   ['exp', -90, 90, 1e-7],
   ['exp', -1, 1, 1e-7],
+  ['exp2', -125, 127, 1.9e-7],
+  ['exp2', -1, 1, 1.9e-7],
   ['log', 1e-44, 1e-37, 1.2e-7],
   ['log', 1e-3, 3, 1.2e-7],
   ['log', 1, 1e9, 1.2e-7],
@@ -68,6 +70,17 @@ mathTest('special numbers', () => {
     0,
     0,
     1,
+    NaN,
+  ]);
+  assert.equal(of('exp2', 127, 10, 0, -1, -125, -126, -1e30, -Infinity, NaN), [
+    2 ** 127,
+    1024,
+    1,
+    0.5,
+    2 ** -125,
+    0,
+    0,
+    0,
     NaN,
   ]);
   assert.equal(of('log', Infinity, 0, -1, 1, NaN), [Infinity, -Infinity, NaN, 0, NaN]);

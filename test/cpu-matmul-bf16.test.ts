@@ -151,28 +151,6 @@ for (const [name, library] of libraries) {
         }
       }
   });
-
-  test(`gathered rows: ${name}`, () => {
-    const random = randomNumbers(27);
-    for (const layout of ['rows', 'columns', 'neither'] as const)
-      for (const [rows, inner] of [
-        [1, 32],
-        [40, 64],
-        [64, 96],
-      ] as const) {
-        const left = randomOperand(random, rows, inner, layout);
-        const bits = narrowed(left.data);
-        for (const source of sources) {
-          const words = new Uint32Array(Number(library.gathered_size!(rows, inner))).fill(0xabababab);
-          const stride = 2 * Number(library.gather!(words, ...operandArguments(left, source), rows, inner, 2));
-          assert.is(stride % 64, 32, 'an odd number of cache lines');
-          const halves = new Uint16Array(words.buffer);
-          for (let i = 0; i < rows; i++)
-            for (let k = 0; k < inner; k++)
-              assert.is(halves[i * stride + k], bits[i * left.rowStride + k * left.columnStride]);
-        }
-      }
-  });
 }
 
 interface Product {

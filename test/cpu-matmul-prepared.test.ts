@@ -1,4 +1,4 @@
-// Products with prepared weights (templates/cpu/matmul_few.h, matmul_int8.h) for each SIMD width: packed 8-bit numbers one by
+// Products with prepared weights (templates/cpu/matmul_streamed.h, matmul_int8.h) for each SIMD width: packed 8-bit numbers one by
 // one, products against float64 sums of the numbers that the packed forms stand for.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';

@@ -2,6 +2,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UserError } from '../compiler/diagnostic.ts';
+import { usualTrainingType } from '../runtime/machine.ts';
 import { deriveSettings, type GivenSettings } from '../runtime/train/derive.ts';
 import { bigramModel, settings as saved } from './fixtures/bigram-run.ts';
 
@@ -28,7 +29,7 @@ test('with nothing given, everything is derived, and marked so', () => {
     beta2: 0.95,
     seed: 1337,
     'validation-share': 0.1,
-    dtype: 'f32',
+    dtype: usualTrainingType(),
   });
   assert.equal([...automatic].sort(), Object.keys(settings).sort());
 });
@@ -60,6 +61,14 @@ test('what does not fit the model or another setting is refused by its option', 
       (error: Error) => error instanceof UserError && expected.test(error.message),
     );
   }
+});
+
+test('bfloat16 where the processor is the faster with it, else float32', () => {
+  assert.is(usualTrainingType(['avx512f', 'avx512_bf16', 'avx512_fp16', 'amx_bf16']), 'bf16');
+  assert.is(usualTrainingType(['avx512f', 'avx512_bf16', 'avx512_fp16']), 'f32');
+  assert.is(usualTrainingType(['avx512f', 'avx512_bf16']), 'bf16');
+  assert.is(usualTrainingType(['avx2', 'fma']), 'f32');
+  assert.is(usualTrainingType(['asimd']), 'f32');
 });
 
 test.run();

@@ -12,6 +12,7 @@ import type { Model } from '../compiler/check/model.ts';
 import { compile } from '../compiler/index.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { parse } from '../compiler/syntax/parse.ts';
+import { type ProductType, productTypes } from '../compiler/targets/cpu/kernel-source.ts';
 import { findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import { randomModel } from './random-models.ts';
 
@@ -35,10 +36,13 @@ const models: readonly (readonly [string, Model])[] = [
   ...fc.sample(randomModel, { seed: 4, numRuns: 6 }).map((model, n) => [`random ${n}`, model] as const),
 ];
 
-for (const [name, model] of models)
-  test(`${name}: as a person would write it`, () => {
-    const lines = compile(model).files['model.c']!.split('\n');
-    const long = lines.filter(line => line.length > 120);
+const programs = models.flatMap(([name, model]) => productTypes.map(dtype => [name, model, dtype] as const));
+
+for (const [name, model, dtype] of programs)
+  test(`${name}, ${dtype}: as a person would write it`, () => {
+    const { files } = compile(model, { dtype });
+    const lines = files['model.c']!.split('\n');
+    const long = Object.values(files).flatMap(text => text.split('\n').filter(line => line.length > 120));
     assert.is(long.join('\n'), '', 'no line over 120 columns');
     assert.not(
       lines.some(line => /\s$/.test(line)),
@@ -88,30 +92,24 @@ test('an activated gate that backward computes again has a name of its own', () 
   assert.ok(products.length > 0 && products.every(line => line.includes('ssm_scan')));
 });
 
-async function compileWith(name: string, model: Model, flags: readonly string[]): Promise<void> {
+async function compileWith(name: string, model: Model, dtype: ProductType, flags: readonly string[]): Promise<void> {
   const home = join(folder, name);
   mkdirSync(home);
-  for (const [file, text] of Object.entries(compile(model).files)) writeFileSync(join(home, file), text);
+  for (const [file, text] of Object.entries(compile(model, { dtype }).files)) writeFileSync(join(home, file), text);
   const words = [...flags, '-std=gnu11', '-Wall', '-Wextra', '-Werror', `-I${home}`, join(home, 'model.c'), '-lm'];
   await promisify(execFile)(compiler.command, [...compiler.leadingArguments, ...words]);
 }
 
 test('no warnings', async () => {
-  for (const [name, model] of models.slice(0, 5))
-    await compileWith(name, model, [
-      '-fsyntax-only',
-      '-Wshadow',
-      '-Wstrict-prototypes',
-      '-Wvla',
-      '-Wundef',
-      '-fopenmp',
-    ]);
+  const strict = ['-Wshadow', '-Wstrict-prototypes', '-Wvla', '-Wundef'];
+  for (const [name, model, dtype] of programs.slice(0, 5 * productTypes.length))
+    await compileWith(`${name}-${dtype}`, model, dtype, ['-fsyntax-only', '-fopenmp', ...strict]);
 });
 
 test('a compiler without OpenMP builds the whole program', async () => {
   const linked = ['-O0', '-fPIC', '-shared', '-Wno-unknown-pragmas', '-o', join(folder, 'plain.so')];
   const complete = process.platform === 'linux' ? ['-Wl,--no-undefined'] : [];
-  await compileWith('plain', models[0]![1], [...linked, ...complete]);
+  await compileWith('plain', models[0]![1], 'f32', [...linked, ...complete]);
 });
 
 test.run();

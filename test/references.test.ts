@@ -32,8 +32,9 @@ for (const [name, count] of Object.entries(gradients)) {
   });
 }
 
-// Not the sigmoid routers of deepseek-v3: rounded operands turn a choice between two experts that are nearly alike.
-for (const name of ['gemma2', 'mamba', 'mixtral', 'deepseek-v2'])
+// Of the routers those that no rounding turns on any path: in mixtral with AMX, and in deepseek-v3 without, a choice between
+// two experts that are nearly alike goes the other way.
+for (const name of ['gemma2', 'mamba', 'deepseek-v2'])
   test(`${name} computes nearly the same with products of bfloat16`, async () => {
     const report = await verifyFolder(join(references, name), 'bf16', warning => assert.unreachable(warning));
     assert.ok(report.pass, JSON.stringify(report));

@@ -218,7 +218,7 @@ for (const [what, damage, resume, generate] of damages) {
   test(`a run with ${what} is refused, and stays as it is`, async () => {
     damage(copyOfRun());
     await refused('train', { resume: true, output: 'copy' }, UserError, resume);
-    await refused('generate', { checkpoint: 'copy', prompt: 'the' }, UserError, generate);
+    await refused('generate', { checkpoint: 'copy', prompt: ['the'] }, UserError, generate);
   });
 }
 
@@ -249,7 +249,7 @@ test('without a C compiler every command that needs one says so', async () => {
     const says = /^malc needs a C compiler and found none that works[\s\S]*To install one: /;
     await refused('train', train, MachineError, says);
     await refused('compile', { file: 'small.mal', output: 'new' }, MachineError, says);
-    await refused('generate', { checkpoint: 'run', prompt: 'the' }, MachineError, says);
+    await refused('generate', { checkpoint: 'run', prompt: ['the'] }, MachineError, says);
   } finally {
     Object.assign(process.env, { PATH, CC: CC ?? '' });
   }

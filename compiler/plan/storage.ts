@@ -59,7 +59,9 @@ const able: ReadonlySet<string> = new Set(['matmul', 'row', 'attention', 'attent
 /** What one function would gain by, and what it cannot store otherwise than as float32. */
 function candidates(graph: Graph, { kernels }: Schedule) {
   const [gains, refuses] = [new Set<Node>(), streamOf(graph)];
-  const add = (set: Set<Node>, nodes: readonly Node[]) => nodes.forEach(node => set.add(node));
+  const add = (set: Set<Node>, nodes: readonly Node[]) => {
+    for (const node of nodes) set.add(node);
+  };
   for (const kernel of kernels) {
     if (!able.has(kernel.kind)) add(refuses, [...kernel.inputs, ...kernel.outputs]);
     for (const node of kernel.members) {

@@ -73,7 +73,12 @@ export const bench: Command = {
       describe: 'decode: tokens after it',
       whenAbsent: `${usual.tokens}, or what room is left`,
     },
-    dtype: { type: 'string', choices: productTypes, describe: 'What products multiply', whenAbsent: 'f32' },
+    dtype: {
+      type: 'string',
+      choices: productTypes,
+      describe: 'What products multiply',
+      whenAbsent: 'as training, f32 for decode',
+    },
     autotune: { type: 'boolean', describe: `kernels, step: ${autotuneOption.describe}` },
     compare: {
       type: 'boolean',
@@ -205,8 +210,9 @@ function requireRoom(model: Model, positions: number, options: string): void {
 }
 
 /** The type of a program that trains; one for inference alone is refused. */
-function trainingType(args: Arguments, what: BenchName): TrainingType {
-  const dtype = (args.dtype as ProductType | undefined) ?? 'f32';
+async function trainingType(args: Arguments, what: BenchName): Promise<TrainingType> {
+  const { usualTrainingType } = await import('../machine.ts');
+  const dtype = (args.dtype as ProductType | undefined) ?? usualTrainingType();
   if (args.autotune) requireTunable(dtype);
   if (dtype === 'int8') throw new UsageError(`bench ${what} trains, and int8 is for inference alone; it is for decode`);
   return dtype;
@@ -216,7 +222,7 @@ async function prepareKernels(args: Arguments): Promise<Measure> {
   const model = await readNamed(args.model as string, args.name as string | undefined);
   const batch = (args['batch-size'] as number | undefined) ?? 1;
   const time = (args['seq-len'] as number | undefined) ?? Math.min(usual.sequence, model.max_seq_len);
-  const dtype = trainingType(args, 'kernels');
+  const dtype = await trainingType(args, 'kernels');
   requireRoom(model, time, '--seq-len');
   return async (compiler, common) => {
     const { benchKernels } = await import('../bench/kernels.ts');
@@ -254,7 +260,7 @@ async function prepareKernels(args: Arguments): Promise<Measure> {
 async function prepareSteps(args: Arguments): Promise<Measure> {
   const configurations: StepConfiguration[] = [];
   const models = new Map<string, Model>();
-  const dtype = trainingType(args, 'step');
+  const dtype = await trainingType(args, 'step');
   for (const text of (args.config as string[] | undefined) ?? usualConfigurations)
     configurations.push(await readConfiguration(text, models));
   return async (compiler, common) => {

@@ -29,7 +29,7 @@ const settingOptions: Readonly<Record<SettingName | 'epochs', Option>> = {
   beta2: advanced('shareBelowOne', 'Decay of AdamW’s second moment', '0.95'),
   seed: advanced('countOrNone', 'Seed of the first weights and of the text’s order', '1337'),
   'validation-share': advanced('shareBelowOne', 'Share of the text held out, 0 for none', '0.1'),
-  dtype: { type: 'string', choices: trainingTypes, describe: 'What products multiply', whenAbsent: 'f32' },
+  dtype: { type: 'string', choices: trainingTypes, describe: 'What products multiply', whenAbsent: 'the faster' },
 };
 
 function setting(

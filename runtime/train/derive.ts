@@ -1,6 +1,7 @@
 // Settings that the user left out: taken from the run that is resumed, or derived from the model and the text.
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import { usualTrainingType } from '../machine.ts';
 import type { Settings } from './settings.ts';
 
 export type SettingName = keyof Settings;
@@ -68,7 +69,7 @@ export function deriveSettings(
     beta2: choose('beta2', () => 0.95),
     seed: choose('seed', () => 1337),
     'validation-share': choose('validation-share', () => VALIDATION_SHARE),
-    dtype: choose('dtype', () => 'f32'),
+    dtype: choose('dtype', usualTrainingType),
   };
   if (settings.warmup > steps) throw new UserError(`--warmup is ${settings.warmup} steps; the run has ${steps}`);
   return { settings, automatic };

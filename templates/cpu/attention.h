@@ -18,7 +18,7 @@
  * columns, of floats: products write a few rows more than there are. */
 #ifndef MALC_ATTENTION_H
 #define MALC_ATTENTION_H
-#include "matmul.h"
+#include "matmul_few.h"
 
 #if defined(MALC_MATMUL_BF16_H) && MALC_BF16_PATH != MALC_WIDENED
 #define MALC_ATTENTION_BLOCKS 1
@@ -67,11 +67,7 @@ typedef struct {
 /* Blocks of queries in one task, of `all` blocks of each of `heads` key heads: `most`, or so few that every thread has
  * several tasks. */
 MALC_INLINE int64_t malc_blocks_at_once(int64_t all, int64_t heads, int64_t most) {
-#ifdef _OPENMP
   const int64_t wanted = 4 * omp_get_num_threads(), even = all * heads / wanted;
-#else
-  const int64_t even = all * heads;
-#endif
   return malc_least(even > 1 ? even : 1, most);
 }
 

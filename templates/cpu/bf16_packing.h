@@ -29,6 +29,10 @@ typedef struct {
 /* Two bfloat16 numbers, the first in the lower half, in memory that is otherwise used as floats. */
 typedef uint32_t malc_pair __attribute__((may_alias));
 
+/* Words beside a vector of floats. */
+typedef uint32_t malc_words __attribute__((vector_size(4 * MALC_WIDTH)));
+typedef uint32_t malc_unaligned_words __attribute__((vector_size(4 * MALC_WIDTH), aligned(4), may_alias));
+
 MALC_INLINE int64_t malc_steps(int64_t inner) { return (inner + MALC_STEP - 1) / MALC_STEP; }
 
 /* The inner dimension goes by in parts of about the same size, each of `most` steps or less. */
@@ -86,10 +90,10 @@ MALC_INLINE void malc_transpose_words(__m512i rows[MALC_LANES]) {
   }
 }
 
-/* A tile's rows, `row` words apart. */
-MALC_INLINE void malc_store_tile(malc_pair *to, int64_t row, __m512i rows[MALC_LANES], bool transposed) {
+/* A tile's rows. */
+MALC_INLINE void malc_store_tile(malc_pair *to, __m512i rows[MALC_LANES], bool transposed) {
   if (transposed) malc_transpose_words(rows);
-  MALC_UNROLL for (int i = 0; i < MALC_LANES; i++) _mm512_storeu_si512(to + i * row, rows[i]);
+  MALC_UNROLL for (int i = 0; i < MALC_LANES; i++) _mm512_storeu_si512(to + i * MALC_LANES, rows[i]);
 }
 
 /* Numbers [i, i + 32) of an operand's data. */
@@ -101,24 +105,22 @@ MALC_INLINE __m512i malc_load_numbers(const void *data, int64_t i, bool narrow) 
 
 /* A whole step of a source whose lanes lie `stride` apart, each contiguous along the inner dimension. `transposed`:
  * pair by pair, as the right operand's tiles are. */
-MALC_INLINE void malc_pack_deep(malc_pair *to, int64_t row, const void *data, int64_t stride, bool narrow,
-                                bool transposed) {
+MALC_INLINE void malc_pack_deep(malc_pair *to, const void *data, int64_t stride, bool narrow, bool transposed) {
   for (int64_t lane = 0; lane < MALC_STEP; lane += MALC_LANES) {
     __m512i rows[MALC_LANES];
     MALC_UNROLL for (int i = 0; i < MALC_LANES; i++) rows[i] = malc_load_numbers(data, (lane + i) * stride, narrow);
-    malc_store_tile(to + lane * row, row, rows, transposed);
+    malc_store_tile(to + lane * MALC_LANES, rows, transposed);
   }
 }
 
 /* A whole step of a source whose rows along the inner dimension lie `stride` apart, each holding its lanes
  * contiguously. `transposed`: lane by lane, as the left operand's tiles are. */
-MALC_INLINE void malc_pack_wide(malc_pair *to, int64_t row, const void *data, int64_t stride, bool narrow,
-                                bool transposed) {
+MALC_INLINE void malc_pack_wide(malc_pair *to, const void *data, int64_t stride, bool narrow, bool transposed) {
   typedef uint32_t words __attribute__((vector_size(64)));
   const words lane = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
   const words first = lane * 0x10001u + 0x200000u; /* 0, 32, 1, 33 ... in 16 bits each: lanes of two rows in turn */
   const words second = first + 0x100010u;
-  malc_pair *below = to + MALC_LANES * row;
+  malc_pair *below = to + MALC_TILE_PAIRS;
   __m512i upper[MALC_LANES], lower[MALC_LANES];
   MALC_UNROLL for (int i = 0; i < MALC_LANES; i++) {
     const __m512i even = malc_load_numbers(data, 2 * i * stride, narrow);
@@ -126,55 +128,51 @@ MALC_INLINE void malc_pack_wide(malc_pair *to, int64_t row, const void *data, in
     upper[i] = _mm512_permutex2var_epi16(even, (__m512i)first, odd);
     lower[i] = _mm512_permutex2var_epi16(even, (__m512i)second, odd);
     if (transposed) continue;
-    _mm512_storeu_si512(to + i * row, upper[i]);
-    _mm512_storeu_si512(below + i * row, lower[i]);
+    _mm512_storeu_si512(to + i * MALC_LANES, upper[i]);
+    _mm512_storeu_si512(below + i * MALC_LANES, lower[i]);
   }
   if (!transposed) return;
-  malc_store_tile(to, row, upper, true);
-  malc_store_tile(below, row, lower, true);
+  malc_store_tile(to, upper, true);
+  malc_store_tile(below, lower, true);
 }
 
 #else
 
 /* The same in plain C: from word to word of a tile, before it is transposed, numbers are `next` apart and a word's
  * two `apart`. */
-MALC_INLINE void malc_pack_plain(malc_pair *to, int64_t row, const void *data, int64_t stride, int64_t next,
-                                 int64_t apart, int64_t tile, bool narrow, bool transposed) {
+MALC_INLINE void malc_pack_plain(malc_pair *to, const void *data, int64_t stride, int64_t next, int64_t apart,
+                                 int64_t tile, bool narrow, bool transposed) {
   malc_pair words[MALC_TILE_PAIRS];
-  for (int half = 0; half < 2; half++, to += MALC_LANES * row) {
+  for (int half = 0; half < 2; half++, to += MALC_TILE_PAIRS) {
     malc_pair *rows = transposed ? words : to;
     for (int i = 0; i < MALC_LANES; i++)
       for (int n = 0; n < MALC_LANES; n++) {
         const int64_t place = half * tile + i * stride + n * next;
-        rows[i * (transposed ? MALC_LANES : row) + n] =
+        rows[i * MALC_LANES + n] =
             malc_number(data, place, narrow) | (uint32_t)malc_number(data, place + apart, narrow) << 16;
       }
-    if (transposed) malc_transpose((float *)to, row, (const float *)words, MALC_LANES, MALC_LANES, MALC_LANES);
+    if (transposed) malc_transpose((float *)to, MALC_LANES, (const float *)words, MALC_LANES, MALC_LANES, MALC_LANES);
   }
 }
-MALC_INLINE void malc_pack_deep(malc_pair *to, int64_t row, const void *data, int64_t stride, bool narrow,
-                                bool transposed) {
-  malc_pack_plain(to, row, data, stride, 2, 1, MALC_LANES * stride, narrow, transposed);
+MALC_INLINE void malc_pack_deep(malc_pair *to, const void *data, int64_t stride, bool narrow, bool transposed) {
+  malc_pack_plain(to, data, stride, 2, 1, MALC_LANES * stride, narrow, transposed);
 }
-MALC_INLINE void malc_pack_wide(malc_pair *to, int64_t row, const void *data, int64_t stride, bool narrow,
-                                bool transposed) {
-  malc_pack_plain(to, row, data, 2 * stride, 1, stride, MALC_LANES, narrow, transposed);
+MALC_INLINE void malc_pack_wide(malc_pair *to, const void *data, int64_t stride, bool narrow, bool transposed) {
+  malc_pack_plain(to, data, 2 * stride, 1, stride, MALC_LANES, narrow, transposed);
 }
 #endif
 
 /* `narrow` is a compile-time number, as packing a whole step has no time for questions. */
-MALC_INLINE void malc_pack_whole(malc_pair *to, int64_t row, malc_operand from, bool narrow, bool by_lane) {
-  if (from.column_stride == 1 && by_lane) malc_pack_deep(to, row, from.data, from.row_stride, narrow, false);
-  else if (from.column_stride == 1) malc_pack_deep(to, row, from.data, from.row_stride, narrow, true);
-  else if (by_lane) malc_pack_wide(to, row, from.data, from.column_stride, narrow, true);
-  else malc_pack_wide(to, row, from.data, from.column_stride, narrow, false);
+MALC_INLINE void malc_pack_whole(malc_pair *to, malc_operand from, bool narrow, bool by_lane) {
+  if (from.column_stride == 1 && by_lane) malc_pack_deep(to, from.data, from.row_stride, narrow, false);
+  else if (from.column_stride == 1) malc_pack_deep(to, from.data, from.row_stride, narrow, true);
+  else if (by_lane) malc_pack_wide(to, from.data, from.column_stride, narrow, true);
+  else malc_pack_wide(to, from.data, from.column_stride, narrow, false);
 }
 
-/* One step of from[lane][inner], as tiles whose rows are `row` words apart, MALC_LANES where they are packed. Zeros
- * follow the first `lanes` lanes and the first `depth` of the inner dimension, and not a byte beyond those is read.
- * by_lane: as the left operand's tiles are. */
-MALC_SEPARATE void malc_pack_step(malc_pair *to, int64_t row, malc_operand from, int64_t lanes, int64_t depth,
-                                  bool by_lane) {
+/* One step of from[lane][inner]. Zeros follow the first `lanes` lanes and the first `depth` of the inner dimension, and
+ * not a byte beyond those is read. by_lane: as the left operand's tiles are. */
+MALC_SEPARATE void malc_pack_step(malc_pair *to, malc_operand from, int64_t lanes, int64_t depth, bool by_lane) {
   malc_bf16 whole[MALC_STEP * MALC_STEP] __attribute__((aligned(64)));
   if (lanes < MALC_STEP || depth < MALC_STEP || (from.row_stride != 1 && from.column_stride != 1)) {
     const bool wide = from.row_stride == 1;
@@ -191,8 +189,8 @@ MALC_SEPARATE void malc_pack_step(malc_pair *to, int64_t row, malc_operand from,
     }
     from = (malc_operand){ whole, wide ? 1 : MALC_STEP, wide ? MALC_STEP : 1, true };
   }
-  if (from.narrow) malc_pack_whole(to, row, from, true, by_lane);
-  else malc_pack_whole(to, row, from, false, by_lane);
+  if (from.narrow) malc_pack_whole(to, from, true, by_lane);
+  else malc_pack_whole(to, from, false, by_lane);
 }
 
 /* ---- Strips and panels ---- */
@@ -200,7 +198,7 @@ MALC_SEPARATE void malc_pack_step(malc_pair *to, int64_t row, malc_operand from,
 /* All steps of a strip or of a panel, or a run of them: from[lane][inner]. */
 MALC_STATIC void malc_pack_steps(malc_pair *to, malc_operand from, int64_t lanes, int64_t depth, bool by_lane) {
   for (int64_t k = 0; k < depth; k += MALC_STEP, to += MALC_STEP_PAIRS)
-    malc_pack_step(to, MALC_LANES, malc_operand_from(from, 0, k), lanes, depth - k, by_lane);
+    malc_pack_step(to, malc_operand_from(from, 0, k), lanes, depth - k, by_lane);
 }
 
 /* Floats, each with room for two numbers, of a packed right operand of [inner][columns]. */
@@ -233,29 +231,5 @@ MALC_STATIC void malc_pack_bf16(float *packed, malc_operand right, int64_t inner
   for (int64_t column = 0; column < columns; column += MALC_STEP)
     for (int64_t begin = 0; begin < inner; begin += DEEP)
       malc_pack_panel_bf16(packed, right, inner, columns, column, begin, malc_least(inner, begin + DEEP));
-}
-
-/* ---- Rows of the left operand ---- */
-
-/* Numbers from row to row of malc_gather_left's: an odd number of cache lines, as an even one would bring the rows
- * of a tile into the same few sets of the first cache. */
-MALC_INLINE int64_t malc_gathered_stride(int64_t inner) { return (malc_steps(inner) | 1) * MALC_STEP; }
-
-/* Floats, each with room for two numbers, of a gathered left operand of [rows][inner]. */
-MALC_INLINE int64_t malc_gathered_size(int64_t rows, int64_t inner) {
-  return malc_steps(rows) * MALC_STEP * malc_gathered_stride(inner) / 2;
-}
-
-/* A left operand of [rows][inner] as bfloat16 numbers in contiguous rows, from which tiles are loaded in place. `to`
- * has malc_gathered_size floats and starts on a cache line; the inner dimension is a multiple of MALC_STEP. Threads
- * share the work, as in malc_pack_bf16. */
-MALC_STATIC malc_operand malc_gather_left(float *to, malc_operand left, int64_t rows, int64_t inner) {
-  const int64_t stride = malc_gathered_stride(inner), words = stride / 2;
-#pragma omp for collapse(2) schedule(dynamic, 16) nowait
-  for (int64_t k = 0; k < inner; k += MALC_STEP)
-    for (int64_t i = 0; i < rows; i += MALC_STEP)
-      malc_pack_step((malc_pair *)to + i * words + k / 2, words, malc_operand_from(left, i, k), rows - i, inner - k,
-                     true);
-  return (malc_operand){ to, stride, 1, true };
 }
 #endif

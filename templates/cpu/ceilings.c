@@ -1,9 +1,9 @@
 /* ceilings.c - what this machine can do at most: multiply-adds in registers, and memory read, copied and changed in
  * place, on all threads.
  *
- * Built by the same compiler with the same flags as generated programs, and measured in the same run: a kernel's time is
- * held against these. Each is the best of the samples that fit in some time, as nothing makes a machine faster than it is;
- * they are taken by the same threads, which the system needs a while to spread over the cores. */
+ * Built by the same compiler with the same flags as generated programs, and measured in the same run: a kernel's time
+ * is held against these. Each is the best of the samples that fit in some time, as nothing makes a machine faster than
+ * it is; they are taken by the same threads, which the system needs a while to spread over the cores. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,12 +1,13 @@
 /* malc.h - the C interface of a generated model library.
  *
  * A library holds one architecture: its parameters, gradients, optimizer state and activations live in one arena that
- * malc_create allocates; nothing is allocated afterwards. Every function that can fail returns 0 or one of the codes below
- * and leaves a sentence in malc_message. No function exits the process or prints. A model is used by one thread at a time.
+ * malc_create allocates; nothing is allocated afterwards. Every function that can fail returns 0 or one of the codes
+ * below and leaves a sentence in malc_message. No function exits the process or prints. A model is used by one thread
+ * at a time.
  *
- * Tokens, labels and roles are int32, row-major [batch][time]; labels are already shifted (labels[b][t] is the token that
- * position t must predict) and -1 marks a position that is not scored. Roles, of the messages that tokens belong to, may
- * be null, which is role 0 everywhere; only a model with role embeddings takes others. */
+ * Tokens, labels and roles are int32, row-major [batch][time]; labels are already shifted (labels[b][t] is the token
+ * that position t must predict) and -1 marks a position that is not scored. Roles, of the messages that tokens belong
+ * to, may be null, which is role 0 everywhere; only a model with role embeddings takes others. */
 #ifndef MALC_H
 #define MALC_H
 #include <stdint.h>
@@ -76,11 +77,11 @@ int malc_refresh(malc_model *model);
 /* Random initial weights, the same for the same seed on every machine; moments are cleared. */
 int malc_initialize(malc_model *model, uint64_t seed);
 
-/* One optimizer step over micro_batches x batch sequences, given one after the other. The loss is the mean over all scored
- * positions of the whole step, so micro-batching does not change the mathematics; only a router's loss, which is not a mean
- * over positions, is averaged over micro-batches. What is dropped depends on the seed, on update->update and on each
- * sequence's place in the step. With update null the gradients are
- * computed and left in place, and no weight moves; nor does one where the gradient's norm is not finite. */
+/* One optimizer step over micro_batches x batch sequences, given one after the other. The loss is the mean over all
+ * scored positions of the whole step, so micro-batching does not change the mathematics; only a router's loss, which is
+ * not a mean over positions, is averaged over micro-batches. What is dropped depends on the seed, on update->update and
+ * on each sequence's place in the step. With update null the gradients are computed and left in place, and no weight
+ * moves; nor does one where the gradient's norm is not finite. */
 int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles,
               int64_t micro_batches, int64_t batch, int64_t time, const malc_adamw *update, malc_result *result);
 
@@ -92,18 +93,20 @@ int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *label
 int malc_forward(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time,
                  float *logits);
 
-/* Appends the first counts[b] of the `time` tokens of each sequence b, all where counts is null, to its key-value cache at
- * position starts[b] and returns the logits that follow the last of them: [batch][vocabulary]. Tokens beyond a count are
- * not read. A sequence with a count of 0, or beyond `batch`, stays as it is; those of a count of 0 get zeros for logits.
- * A start of 0 begins a new text, whatever the other sequences do; any other goes on where the text's last call ended, or
- * before: only a model with a recurrent state, which remembers no earlier position, cannot go back. The work is that of
- * the tokens that there are: a long prompt may go in beside single tokens. A refused call has done nothing. */
+/* Appends the first counts[b] of the `time` tokens of each sequence b, all where counts is null, to its key-value
+ * cache at position starts[b] and returns the logits that follow the last of them: [batch][vocabulary]. Tokens
+ * beyond a count are not read. A sequence with a count of 0, or beyond `batch`, stays as it is; those of a count of
+ * 0 get zeros for logits. A start of 0 begins a new text, whatever the other sequences do; any other goes on where
+ * the text's last call ended, or before: only a model with a recurrent state, which remembers no earlier position,
+ * cannot go back. The work is that of the tokens that there are: a long prompt may go in beside single tokens. A
+ * refused call has done nothing. */
 int malc_decode(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time,
                 const int32_t *starts, const int32_t *counts, float *logits);
 
 /* The profile of a program that was compiled with one: seconds and calls of each launch of each function, as
- * "FUNCTION/KERNEL", since the model was created or the profile reset. A step clears gradients, prepares each micro-batch,
- * takes the norm and updates the weights besides: "step/...". Without a profile the count is 0, and no clock is read. */
+ * "FUNCTION/KERNEL", since the model was created or the profile reset. A step clears gradients, prepares each
+ * micro-batch, takes the norm and updates the weights besides: "step/...". Without a profile the count is 0, and no
+ * clock is read. */
 int32_t malc_profile_count(void);
 /* Null where there is no such launch. */
 const char *malc_profile_name(int32_t launch);

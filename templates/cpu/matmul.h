@@ -39,16 +39,16 @@ enum {
   MALC_TILE_VECTORS = 2,
   MALC_TILE_COLUMNS = MALC_TILE_VECTORS * MALC_WIDTH,
   MALC_STRIP = (MALC_TILE_ROWS + 3) / 4 * 4, /* strips are written four rows at a time */
-  MALC_FEW_TILE = 4, /* rows at once in the product of few rows */
+  MALC_FEW_TILE = 4, /* rows at once in products of few rows */
 };
 
 /* These do not depend on the machine, so that memory can be planned without knowing it. */
 #define MALC_PANEL 32      /* packed operands are padded to a multiple of this many columns */
 #define MALC_STRIP_MOST 12 /* no machine's MALC_STRIP is more */
-#define MALC_ROWS 96       /* a multiple of every MALC_TILE_ROWS: rows of a block where both operands are packed at once */
+#define MALC_ROWS 96       /* a multiple of every MALC_TILE_ROWS: rows at once where strips of them are kept */
 #define MALC_DEPTH 384     /* most of the inner dimension at once: a strip and a panel stay in the first two caches */
 #define MALC_SCRATCH 49152 /* floats of thread-private scratch: strips of MALC_ROWS x MALC_DEPTH, with their padding */
-#define MALC_FEW_ROWS 8    /* up to here, malc_multiply_few is the faster one */
+#define MALC_FEW_ROWS 8    /* up to here, the products of matmul_few.h are the faster ones */
 
 /* Element (i, j) is data[i * row_stride + j * column_stride]; one of the strides should be 1. */
 typedef struct {
@@ -122,7 +122,8 @@ enum { MALC_SQUARE = 16 };
 
 /* to[j][i] = from[i][j] for 4 * `quads` rows, at most MALC_SQUARE, of MALC_SQUARE columns: quads of four rows each are
  * transposed, and then the quads themselves. */
-MALC_INLINE void malc_transpose_square(float *to, int64_t to_stride, const float *from, int64_t from_stride, int quads) {
+MALC_INLINE void malc_transpose_square(float *to, int64_t to_stride, const float *from, int64_t from_stride,
+                                       int quads) {
   const __mmask16 lanes = (__mmask16)((1u << 4 * quads) - 1);
   __m512 quad[4][4]; /* lane l of quad[q][n] is column 4 l + n of the rows from 4 q on */
   MALC_UNROLL for (int q = 0; q < 4; q++) {
@@ -158,8 +159,9 @@ MALC_SEPARATE void malc_transpose(float *to, int64_t to_stride, const float *fro
   for (; rows - done >= MALC_TILE_ROWS; done += malc_least(rows - done, MALC_SQUARE) / 4 * 4)
     for (int64_t j = 0; j < squares; j += MALC_SQUARE) {
       const float *source = from + done * from_stride + j;
-      if (rows - done >= MALC_SQUARE) malc_transpose_square(to + j * to_stride + done, to_stride, source, from_stride, 4);
-      else malc_transpose_square(to + j * to_stride + done, to_stride, source, from_stride, 3);
+      float *target = to + j * to_stride + done;
+      if (rows - done >= MALC_SQUARE) malc_transpose_square(target, to_stride, source, from_stride, 4);
+      else malc_transpose_square(target, to_stride, source, from_stride, 3);
     }
   for (int64_t i = 0; i < done; i++)
     for (int64_t j = squares; j < columns; j++) to[j * to_stride + i] = from[i * from_stride + j];
@@ -214,8 +216,8 @@ MALC_STATIC void malc_pack_alone(float *packed, malc_matrix right, int64_t inner
 
 /* ---- The product ---- */
 
-/* Memory that is fetched into the cache while a tile is computed: a line each step of the inner dimension, `step` floats
- * from the one before. */
+/* Memory that is fetched into the cache while a tile is computed: a line each step of the inner dimension, `step`
+ * floats from the one before. */
 typedef struct {
   const float *from;
   int64_t step;
@@ -285,7 +287,8 @@ MALC_STATIC void malc_multiply_edge(float *tile, int64_t tile_stride, int64_t ro
   const size_t row = (size_t)columns * sizeof *tile;
   if (accumulate)
     for (int64_t i = 0; i < rows; i++) memcpy(whole + i * MALC_TILE_COLUMNS, tile + i * tile_stride, row);
-  malc_kernel_of(rows)(whole, MALC_TILE_COLUMNS, strip, panel, panel_stride, depth, accumulate, (malc_ahead){ strip, 0 });
+  const malc_ahead nothing = { strip, 0 };
+  malc_kernel_of(rows)(whole, MALC_TILE_COLUMNS, strip, panel, panel_stride, depth, accumulate, nothing);
   for (int64_t i = 0; i < rows; i++) memcpy(tile + i * tile_stride, whole + i * MALC_TILE_COLUMNS, row);
 }
 
@@ -311,7 +314,7 @@ MALC_STATIC void malc_multiply_strip(float *tile, int64_t tile_stride, const flo
   const float *panel = right.data;
   for (int64_t j = 0, n = 0; j < columns; j += MALC_TILE_COLUMNS, n++, panel += right.panel_stride) {
     malc_ahead ahead = { strip, 0 };
-    if (next.row_stride == 1 && n == 0) /* the last row's line: the first row's is that of the strip before, or this one */
+    if (next.row_stride == 1 && n == 0) /* the last row's line: the first row's is an earlier one, or the same */
       ahead = (malc_ahead){ next.data + MALC_TILE_ROWS - 1, next.column_stride };
     else if (next.row_stride != 1 && n < MALC_TILE_ROWS)
       ahead = (malc_ahead){ next.data + n * next.row_stride, next.column_stride };
@@ -323,8 +326,8 @@ MALC_STATIC void malc_multiply_strip(float *tile, int64_t tile_stride, const flo
   }
 }
 
-/* One step of a product's inner dimension, `depth` long: strips of the left operand, one after the other. `scratch` takes
- * one strip. */
+/* One step of a product's inner dimension, `depth` long: strips of the left operand, one after the other. `scratch`
+ * takes one strip. */
 MALC_STATIC void malc_multiply_depth(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
                                      malc_panels right, int64_t depth, int64_t columns, float *scratch,
                                      bool accumulate) {
@@ -351,7 +354,8 @@ MALC_SEPARATE void malc_multiply_panels(float *tile, int64_t tile_stride, malc_m
   for (int64_t begin = 0; begin < inner; begin += most, accumulate = true) {
     const malc_matrix from = { left.data + begin * left.column_stride, left.row_stride, left.column_stride };
     const malc_panels by = { right.data + begin * right.row_stride, right.row_stride, right.panel_stride };
-    malc_multiply_depth(tile, tile_stride, from, rows, by, malc_least(most, inner - begin), columns, scratch, accumulate);
+    const int64_t depth = malc_least(most, inner - begin);
+    malc_multiply_depth(tile, tile_stride, from, rows, by, depth, columns, scratch, accumulate);
   }
 }
 
@@ -379,133 +383,13 @@ MALC_SEPARATE void malc_multiply_packing(float *tile, int64_t tile_stride, malc_
   }
 }
 
-/* The same, for callers that have more rows than MALC_ROWS. */
-MALC_STATIC void malc_multiply_tall(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_panels right,
-                                    int64_t inner, int64_t columns, float *scratch, bool accumulate) {
-  malc_multiply_panels(tile, tile_stride, left, rows, right, inner, columns, scratch, accumulate);
-}
-
 /* tile[rows][columns] = left[rows][inner] x right[inner][column .. column + columns), the right operand packed.
- * `column` is a multiple of MALC_PANEL, rows <= MALC_ROWS and inner >= 1; `scratch` holds MALC_SCRATCH floats of this
- * thread's own. */
+ * `column` is a multiple of MALC_PANEL and inner >= 1; `scratch` holds MALC_SCRATCH floats of this thread's own. */
 MALC_STATIC void malc_multiply(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, const float *packed,
                                int64_t inner, int64_t column, int64_t columns, float *scratch) {
   const malc_panels right = malc_packed_panels(packed, inner, column);
   malc_multiply_panels(tile, tile_stride, left, rows, right, inner, columns, scratch, false);
 }
-
-/* ---- Few rows: nothing is packed, since nothing would be read twice ---- */
-
-/* Any rows and columns, any strides: what the vector code below leaves over. */
-MALC_SEPARATE void malc_few_plain(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_matrix right,
-                                  int64_t inner, int64_t columns, bool accumulate) {
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = 0; j < columns; j++) {
-      float sum = accumulate ? tile[i * tile_stride + j] : 0.0f;
-      const float *from = left.data + i * left.row_stride, *by = right.data + j * right.column_stride;
-      for (int64_t k = 0; k < inner; k++) sum += from[k * left.column_stride] * by[k * right.row_stride];
-      tile[i * tile_stride + j] = sum;
-    }
-}
-
-/* Four columns of a right operand whose columns are contiguous, as the left operand's rows are: inner products, the
- * vectors' lanes along the inner dimension. `rows` is a compile-time number. */
-MALC_INLINE void malc_few_products(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
-                                   int64_t inner, bool accumulate) {
-  malc_vector sum[MALC_FEW_TILE][4] = { 0 };
-  int64_t k = 0;
-  for (; k + MALC_WIDTH <= inner; k += MALC_WIDTH)
-    MALC_UNROLL for (int i = 0; i < rows; i++) {
-      const malc_vector from = *(const malc_unaligned *)(left.data + i * left.row_stride + k);
-      MALC_UNROLL for (int j = 0; j < 4; j++)
-        sum[i][j] += from * *(const malc_unaligned *)(right.data + j * right.column_stride + k);
-    }
-  MALC_UNROLL for (int i = 0; i < rows; i++) {
-    malc_quad quads[4];
-    MALC_UNROLL for (int j = 0; j < 4; j++) { /* each vector's quarters added up ... */
-      const union { malc_vector vector; malc_quad quads[MALC_WIDTH / 4]; } parts = { .vector = sum[i][j] };
-      quads[j] = parts.quads[0];
-      MALC_UNROLL for (int n = 1; n < MALC_WIDTH / 4; n++) quads[j] += parts.quads[n];
-    }
-    malc_transpose_quads(quads); /* ... then the four partial sums of four columns at once */
-    malc_quad total = (quads[0] + quads[1]) + (quads[2] + quads[3]);
-    malc_unaligned_quad *to = (malc_unaligned_quad *)(tile + i * tile_stride);
-    if (accumulate) total += *to;
-    *to = total;
-  }
-  if (k == inner) return;
-  left.data += k;
-  right.data += k;
-  malc_few_plain(tile, tile_stride, left, rows, right, inner - k, 4, true);
-}
-
-/* `vectors` vectors of columns of a right operand whose rows are contiguous; compile-time numbers, as `rows` is. */
-MALC_INLINE void malc_few_columns(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
-                                  int64_t inner, int vectors, bool accumulate) {
-  malc_vector sum[MALC_FEW_TILE][4];
-  MALC_UNROLL for (int i = 0; i < rows; i++)
-    MALC_UNROLL for (int j = 0; j < vectors; j++)
-      if (accumulate) sum[i][j] = *(const malc_unaligned *)(tile + i * tile_stride + j * MALC_WIDTH);
-      else sum[i][j] = (malc_vector){ 0 };
-  for (int64_t k = 0; k < inner; k++)
-    MALC_UNROLL for (int j = 0; j < vectors; j++) {
-      const malc_vector by = *(const malc_unaligned *)(right.data + k * right.row_stride + j * MALC_WIDTH);
-      MALC_UNROLL for (int i = 0; i < rows; i++)
-        sum[i][j] += left.data[i * left.row_stride + k * left.column_stride] * by;
-    }
-  MALC_UNROLL for (int i = 0; i < rows; i++)
-    MALC_UNROLL for (int j = 0; j < vectors; j++)
-      *(malc_unaligned *)(tile + i * tile_stride + j * MALC_WIDTH) = sum[i][j];
-}
-
-/* MALC_FEW_TILE rows or fewer, a compile-time number, and any columns. */
-MALC_INLINE void malc_few_tile(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
-                               int64_t inner, int64_t columns, bool accumulate) {
-  int64_t j = 0;
-  malc_matrix from = right;
-  if (right.row_stride == 1 && left.column_stride == 1)
-    for (; j + 4 <= columns; j += 4, from.data += 4 * right.column_stride)
-      malc_few_products(tile + j, tile_stride, left, rows, from, inner, accumulate);
-  else if (right.column_stride == 1) {
-    for (; j + 4 * MALC_WIDTH <= columns; j += 4 * MALC_WIDTH, from.data += 4 * MALC_WIDTH)
-      malc_few_columns(tile + j, tile_stride, left, rows, from, inner, 4, accumulate);
-    for (; j + MALC_WIDTH <= columns; j += MALC_WIDTH, from.data += MALC_WIDTH)
-      malc_few_columns(tile + j, tile_stride, left, rows, from, inner, 1, accumulate);
-  }
-  malc_few_plain(tile + j, tile_stride, left, rows, from, inner, columns - j, accumulate);
-}
-
-MALC_SEPARATE void malc_few_blocks(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_matrix right,
-                                 int64_t inner, int64_t columns, bool accumulate) {
-  for (int64_t i = 0; i < rows; i += MALC_FEW_TILE) {
-    float *to = tile + i * tile_stride;
-    const malc_matrix from = { left.data + i * left.row_stride, left.row_stride, left.column_stride };
-    switch (malc_least(MALC_FEW_TILE, rows - i)) {
-      case 1: malc_few_tile(to, tile_stride, from, 1, right, inner, columns, accumulate); break;
-      case 2: malc_few_tile(to, tile_stride, from, 2, right, inner, columns, accumulate); break;
-      case 3: malc_few_tile(to, tile_stride, from, 3, right, inner, columns, accumulate); break;
-      default: malc_few_tile(to, tile_stride, from, 4, right, inner, columns, accumulate);
-    }
-  }
-}
-
-/* malc_multiply for rows <= MALC_FEW_ROWS, as in decoding: the right operand is read in place, once for each
- * MALC_FEW_TILE rows. Fast where its rows are contiguous, or its columns and the left operand's rows. */
-MALC_STATIC void malc_multiply_few(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_matrix right,
-                                   int64_t inner, int64_t column, int64_t columns) {
-  right.data += column * right.column_stride;
-  malc_few_blocks(tile, tile_stride, left, rows, right, inner, columns, false);
-}
-
-/* The same, added to what the tile holds. */
-MALC_STATIC void malc_multiply_few_add(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
-                                       malc_matrix right, int64_t inner, int64_t column, int64_t columns) {
-  right.data += column * right.column_stride;
-  malc_few_blocks(tile, tile_stride, left, rows, right, inner, columns, true);
-}
-
-/* Whether threads are worth waking, which takes some microseconds: for so many runs of a loop, each of some operations. */
-MALC_INLINE bool malc_is_worth(int64_t runs, int64_t operations) { return runs > 1 && runs * operations >= 4096; }
 
 /* This thread's number in the parallel region around it. */
 MALC_INLINE int64_t malc_thread(void) { return omp_get_thread_num(); }

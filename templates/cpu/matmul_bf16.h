@@ -38,14 +38,13 @@
 
 /* to[steps * MALC_STEP][MALC_TILE_COLUMNS] = a panel's columns from `column` on. */
 MALC_STATIC void malc_widen_panel(float *to, const malc_pair *panel, int64_t column, int64_t steps) {
-  typedef uint32_t words __attribute__((vector_size(4 * MALC_WIDTH), aligned(4), may_alias));
   for (int64_t step = 0; step < steps; step++, panel += MALC_STEP_PAIRS)
     for (int pair = 0; pair < MALC_LANES; pair++, to += 2 * MALC_TILE_COLUMNS)
       MALC_UNROLL for (int first = 0; first < MALC_TILE_COLUMNS; first += MALC_WIDTH) {
         const int64_t lane = column + first, from = lane / MALC_LANES * MALC_TILE_PAIRS + lane % MALC_LANES;
-        const words pairs = *(const words *)(panel + pair * MALC_LANES + from);
-        *(words *)(to + first) = pairs << 16;
-        *(words *)(to + MALC_TILE_COLUMNS + first) = pairs & 0xffff0000u;
+        const malc_words pairs = *(const malc_unaligned_words *)(panel + pair * MALC_LANES + from);
+        *(malc_unaligned_words *)(to + first) = pairs << 16;
+        *(malc_unaligned_words *)(to + MALC_TILE_COLUMNS + first) = pairs & 0xffff0000u;
       }
 }
 
@@ -107,8 +106,8 @@ MALC_SEPARATE void malc_multiply_widened(float *tile, int64_t tile_stride, malc_
 
 /* ---- The product ---- */
 
-/* Rows that a task multiplies and finishes at once, so that they are still in the cache: a block, or enough that widening
- * the panels again for each of them costs little. */
+/* Rows that a task multiplies and finishes at once, so that they are still in the cache: a block, or enough that
+ * widening the panels again for each of them costs little. */
 #if MALC_BF16_PATH == MALC_WIDENED
 #define MALC_BLOCK_ROWS MALC_ROWS
 #else
@@ -140,9 +139,10 @@ MALC_STATIC void malc_end_blocks(void) {
 #endif
 }
 
-/* Divides a product of a packed right operand into tasks: as many columns, a multiple of `step` and `most` at most, as fill
- * half of the second cache with the panels of a part of the inner dimension; so few rows that every thread gets several
- * tasks, in whole blocks. The panels are read again for each task of rows, the left operand for each task of columns. */
+/* Divides a product of a packed right operand into tasks: as many columns, a multiple of `step` and `most` at most, as
+ * fill half of the second cache with the panels of a part of the inner dimension; so few rows that every thread gets
+ * several tasks, in whole blocks. The panels are read again for each task of rows, the left operand for each task of
+ * columns. */
 MALC_STATIC malc_task malc_divide_blocks(int64_t rows, int64_t columns, int64_t step, int64_t inner, int64_t most) {
   enum { PANELS = 1 << 19, PART = 2048, MOST_ROWS = 256, TASKS = 4 }; /* numbers of panels; of the inner dimension */
   const int64_t fit = PANELS / malc_least(PART, inner), bound = malc_least(most, fit) / step * step;
@@ -150,13 +150,6 @@ MALC_STATIC malc_task malc_divide_blocks(int64_t rows, int64_t columns, int64_t 
   const int64_t runs = (columns + step - 1) / step, width = (runs + chunks - 1) / chunks * step;
   const int64_t wanted = (TASKS * omp_get_num_threads() + chunks - 1) / chunks, even = (rows + wanted - 1) / wanted;
   return (malc_task){ malc_least(malc_steps(even) * MALC_STEP, MOST_ROWS), width };
-}
-
-/* Whether products whose tasks read the same rows of a left operand several times gain by malc_gather_left: AMX loads
- * tiles from bfloat16 numbers in contiguous rows, everything else is packed again by each task. */
-MALC_INLINE bool malc_gains_by_gathering(malc_operand left, int64_t inner) {
-  const bool packs = !left.narrow || left.column_stride != 1;
-  return MALC_BF16_PATH == MALC_TILES && malc_has_blocks() && packs && inner % MALC_STEP == 0;
 }
 
 /* tile[rows][columns] = left[rows][inner] x right[inner][column .. column + columns), the right operand packed; with

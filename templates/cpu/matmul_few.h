@@ -1,111 +1,118 @@
-/* matmul_few.h - products of few rows with packed right operands, as in decoding.
+/* matmul_few.h - the float32 product of few rows, as in decoding: nothing is packed, since nothing would be read twice.
  *
- * The weights stream past once, panel by panel in the order of memory, and the time is the memory's: what few rows read
- * is the packed form of bf16_packing.h, half the bytes of float32. The left operand stays float32, unrounded: rounding it
- * would save nothing here. Every element is one chain of multiply-adds in the order of the inner dimension, whatever the
- * number of threads and the columns of a task. */
+ * The right operand is read where it lies, once for each MALC_FEW_TILE rows. Where its rows are contiguous, vectors
+ * take their columns; where its columns and the left operand's rows are, vectors go along the inner dimension.
+ * Everything else takes plain loops. No result depends on the number of threads, as tasks of columns are whole
+ * panels. */
 #ifndef MALC_MATMUL_FEW_H
 #define MALC_MATMUL_FEW_H
-#include "bf16_packing.h"
+#include "matmul.h"
 
-/* Words beside a vector of floats. */
-typedef uint32_t malc_words __attribute__((vector_size(4 * MALC_WIDTH)));
-typedef uint32_t malc_unaligned_words __attribute__((vector_size(4 * MALC_WIDTH), aligned(4), may_alias));
-
-/* Two functions for each form: one copies up to MALC_FEW_TILE rows of a left operand, `given` of the inner dimension, as the
- * other wants them, as if zeros followed up to `depth`, a multiple of the rows that lie together in a panel. The other
- * multiplies them by that part of a panel and adds the columns from `column` on, MALC_TILE_COLUMNS of them, to the tile. */
-typedef void malc_few_copy(float *to, malc_matrix left, int64_t rows, int64_t given, int64_t depth);
-typedef void malc_few_kernel(float *tile, int64_t tile_stride, const float *left, int64_t rows, const malc_pair *panel,
-                             int64_t column, int64_t depth);
-
-/* to[rows][depth] = the first `given` of the inner dimension of left[rows][inner], and zeros. */
-MALC_STATIC void malc_few_left(float *to, malc_matrix left, int64_t rows, int64_t given, int64_t depth) {
-  for (int64_t i = 0; i < rows; i++, to += depth) {
-    const float *from = left.data + i * left.row_stride;
-    for (int64_t k = 0; k < given; k++) to[k] = from[k * left.column_stride];
-    for (int64_t k = given; k < depth; k++) to[k] = 0.0f;
-  }
-}
-
-enum { MALC_FEW_DEPTH = 8192 }; /* of the inner dimension at once: all of it, most often */
-
-/* tile[rows][columns] = left[rows][inner] x right[inner][columns], the right operand in panels of MALC_PANEL columns, of
- * which `multiple` rows, as `words` words, lie together. Each panel is read once for MALC_FEW_TILE rows. */
-MALC_INLINE void malc_multiply_streamed(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
-                                        const malc_pair *panels, int64_t multiple, int64_t words, int64_t inner,
-                                        int64_t columns, float *scratch, malc_few_copy *copy,
-                                        malc_few_kernel *kernel) {
-  const int64_t panel_words = (inner + multiple - 1) / multiple * words;
-  for (int64_t i = 0; i < rows; i++) memset(tile + i * tile_stride, 0, (size_t)columns * sizeof *tile);
-  for (int64_t k = 0; k < inner; k += MALC_FEW_DEPTH)
-    for (int64_t i = 0; i < rows; i += MALC_FEW_TILE) {
-      const int64_t given = malc_least(MALC_FEW_DEPTH, inner - k), depth = (given + multiple - 1) / multiple * multiple;
-      const int64_t height = malc_least(MALC_FEW_TILE, rows - i);
-      const malc_matrix part = { left.data + i * left.row_stride + k * left.column_stride, left.row_stride,
-                                 left.column_stride };
-      copy(scratch, part, height, given, depth);
-      for (int64_t j = 0; j < columns; j += MALC_TILE_COLUMNS) {
-        const malc_pair *panel = panels + j / MALC_PANEL * panel_words + k / multiple * words;
-        const int64_t width = malc_least(MALC_TILE_COLUMNS, columns - j);
-        float *to = tile + i * tile_stride + j;
-        if (width == MALC_TILE_COLUMNS) {
-          kernel(to, tile_stride, scratch, height, panel, j % MALC_PANEL, depth);
-          continue;
-        }
-        float whole[MALC_FEW_TILE * MALC_TILE_COLUMNS] = { 0 };
-        malc_copy_block(whole, MALC_TILE_COLUMNS, to, tile_stride, height, width);
-        kernel(whole, MALC_TILE_COLUMNS, scratch, height, panel, j % MALC_PANEL, depth);
-        malc_copy_block(to, tile_stride, whole, MALC_TILE_COLUMNS, height, width);
-      }
+/* Any rows and columns, any strides: what the vector code below leaves over. */
+MALC_SEPARATE void malc_few_plain(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_matrix right,
+                                  int64_t inner, int64_t columns, bool accumulate) {
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t j = 0; j < columns; j++) {
+      float sum = accumulate ? tile[i * tile_stride + j] : 0.0f;
+      const float *from = left.data + i * left.row_stride, *by = right.data + j * right.column_stride;
+      for (int64_t k = 0; k < inner; k++) sum += from[k * left.column_stride] * by[k * right.row_stride];
+      tile[i * tile_stride + j] = sum;
     }
 }
 
-/* So many words ahead memory is asked for: the processor alone, busy with widening, does not look far enough. */
-enum { MALC_FEW_AHEAD = 1024 };
+/* Four columns of a right operand whose columns are contiguous, as the left operand's rows are: inner products, the
+ * vectors' lanes along the inner dimension. `rows` is a compile-time number. */
+MALC_INLINE void malc_few_products(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
+                                   int64_t inner, bool accumulate) {
+  malc_vector sum[MALC_FEW_TILE][4] = { 0 };
+  int64_t k = 0;
+  for (; k + MALC_WIDTH <= inner; k += MALC_WIDTH)
+    MALC_UNROLL for (int i = 0; i < rows; i++) {
+      const malc_vector from = *(const malc_unaligned *)(left.data + i * left.row_stride + k);
+      MALC_UNROLL for (int j = 0; j < 4; j++)
+        sum[i][j] += from * *(const malc_unaligned *)(right.data + j * right.column_stride + k);
+    }
+  MALC_UNROLL for (int i = 0; i < rows; i++) {
+    malc_quad quads[4];
+    MALC_UNROLL for (int j = 0; j < 4; j++) { /* each vector's quarters added up ... */
+      const union { malc_vector vector; malc_quad quads[MALC_WIDTH / 4]; } parts = { .vector = sum[i][j] };
+      quads[j] = parts.quads[0];
+      MALC_UNROLL for (int n = 1; n < MALC_WIDTH / 4; n++) quads[j] += parts.quads[n];
+    }
+    malc_transpose_quads(quads); /* ... then the four partial sums of four columns at once */
+    malc_quad total = (quads[0] + quads[1]) + (quads[2] + quads[3]);
+    malc_unaligned_quad *to = (malc_unaligned_quad *)(tile + i * tile_stride);
+    if (accumulate) total += *to;
+    *to = total;
+  }
+  if (k == inner) return;
+  left.data += k;
+  right.data += k;
+  malc_few_plain(tile, tile_stride, left, rows, right, inner - k, 4, true);
+}
 
-/* `rows` is known when this is compiled: the sums stay in registers. */
-MALC_INLINE void malc_few_pairs(float *tile, int64_t tile_stride, const float *left, int rows, const malc_pair *panel,
-                                int64_t column, int64_t depth) {
-  malc_vector sum[MALC_FEW_TILE][MALC_TILE_VECTORS];
+/* `vectors` vectors of columns of a right operand whose rows are contiguous; compile-time numbers, as `rows` is. */
+MALC_INLINE void malc_few_columns(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
+                                  int64_t inner, int vectors, bool accumulate) {
+  malc_vector sum[MALC_FEW_TILE][4];
   MALC_UNROLL for (int i = 0; i < rows; i++)
-    MALC_UNROLL for (int j = 0; j < MALC_TILE_VECTORS; j++)
-      sum[i][j] = *(const malc_unaligned *)(tile + i * tile_stride + j * MALC_WIDTH);
-  for (int64_t k = 0; k < depth; k += MALC_STEP, panel += MALC_STEP_PAIRS)
-    for (int pair = 0; pair < MALC_LANES; pair++)
-      MALC_UNROLL for (int j = 0; j < MALC_TILE_VECTORS; j++) {
-        const int64_t lane = column + j * MALC_WIDTH, from = lane / MALC_LANES * MALC_TILE_PAIRS + lane % MALC_LANES;
-        const malc_pair *words = panel + from + pair * MALC_LANES;
-        const malc_words pairs = *(const malc_unaligned_words *)words;
-        const malc_vector even = (malc_vector)(pairs << 16), odd = (malc_vector)(pairs & 0xffff0000u);
-        __builtin_prefetch(words + MALC_FEW_AHEAD);
-        MALC_UNROLL for (int i = 0; i < rows; i++) {
-          const float *by = left + i * depth + k + 2 * pair;
-          sum[i][j] += by[0] * even;
-          sum[i][j] += by[1] * odd;
-        }
-      }
+    MALC_UNROLL for (int j = 0; j < vectors; j++)
+      if (accumulate) sum[i][j] = *(const malc_unaligned *)(tile + i * tile_stride + j * MALC_WIDTH);
+      else sum[i][j] = (malc_vector){ 0 };
+  for (int64_t k = 0; k < inner; k++)
+    MALC_UNROLL for (int j = 0; j < vectors; j++) {
+      const malc_vector by = *(const malc_unaligned *)(right.data + k * right.row_stride + j * MALC_WIDTH);
+      MALC_UNROLL for (int i = 0; i < rows; i++)
+        sum[i][j] += left.data[i * left.row_stride + k * left.column_stride] * by;
+    }
   MALC_UNROLL for (int i = 0; i < rows; i++)
-    MALC_UNROLL for (int j = 0; j < MALC_TILE_VECTORS; j++)
+    MALC_UNROLL for (int j = 0; j < vectors; j++)
       *(malc_unaligned *)(tile + i * tile_stride + j * MALC_WIDTH) = sum[i][j];
 }
 
-MALC_SEPARATE void malc_few_kernel_bf16(float *tile, int64_t tile_stride, const float *left, int64_t rows,
-                                        const malc_pair *panel, int64_t column, int64_t depth) {
-  switch (rows) {
-    case 1: malc_few_pairs(tile, tile_stride, left, 1, panel, column, depth); break;
-    case 2: malc_few_pairs(tile, tile_stride, left, 2, panel, column, depth); break;
-    case 3: malc_few_pairs(tile, tile_stride, left, 3, panel, column, depth); break;
-    default: malc_few_pairs(tile, tile_stride, left, 4, panel, column, depth);
+/* MALC_FEW_TILE rows or fewer, a compile-time number, and any columns. */
+MALC_INLINE void malc_few_tile(float *tile, int64_t tile_stride, malc_matrix left, int rows, malc_matrix right,
+                               int64_t inner, int64_t columns, bool accumulate) {
+  int64_t j = 0;
+  malc_matrix from = right;
+  if (right.row_stride == 1 && left.column_stride == 1)
+    for (; j + 4 <= columns; j += 4, from.data += 4 * right.column_stride)
+      malc_few_products(tile + j, tile_stride, left, rows, from, inner, accumulate);
+  else if (right.column_stride == 1) {
+    for (; j + 4 * MALC_WIDTH <= columns; j += 4 * MALC_WIDTH, from.data += 4 * MALC_WIDTH)
+      malc_few_columns(tile + j, tile_stride, left, rows, from, inner, 4, accumulate);
+    for (; j + MALC_WIDTH <= columns; j += MALC_WIDTH, from.data += MALC_WIDTH)
+      malc_few_columns(tile + j, tile_stride, left, rows, from, inner, 1, accumulate);
+  }
+  malc_few_plain(tile + j, tile_stride, left, rows, from, inner, columns - j, accumulate);
+}
+
+MALC_SEPARATE void malc_few_blocks(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_matrix right,
+                                 int64_t inner, int64_t columns, bool accumulate) {
+  for (int64_t i = 0; i < rows; i += MALC_FEW_TILE) {
+    float *to = tile + i * tile_stride;
+    const malc_matrix from = { left.data + i * left.row_stride, left.row_stride, left.column_stride };
+    switch (malc_least(MALC_FEW_TILE, rows - i)) {
+      case 1: malc_few_tile(to, tile_stride, from, 1, right, inner, columns, accumulate); break;
+      case 2: malc_few_tile(to, tile_stride, from, 2, right, inner, columns, accumulate); break;
+      case 3: malc_few_tile(to, tile_stride, from, 3, right, inner, columns, accumulate); break;
+      default: malc_few_tile(to, tile_stride, from, 4, right, inner, columns, accumulate);
+    }
   }
 }
 
-/* malc_multiply_bf16 for rows <= MALC_FEW_ROWS, the left operand unrounded. */
-MALC_STATIC void malc_multiply_few_bf16(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
-                                        const float *packed, int64_t inner, int64_t column, int64_t columns,
-                                        float *scratch) {
-  const malc_pair *panels = (const malc_pair *)packed + column / MALC_STEP * malc_steps(inner) * MALC_STEP_PAIRS;
-  malc_multiply_streamed(tile, tile_stride, left, rows, panels, MALC_STEP, MALC_STEP_PAIRS, inner, columns,
-                         scratch, malc_few_left, malc_few_kernel_bf16);
+/* malc_multiply for rows <= MALC_FEW_ROWS, as in decoding: the right operand is read in place, once for each
+ * MALC_FEW_TILE rows. Fast where its rows are contiguous, or its columns and the left operand's rows. */
+MALC_STATIC void malc_multiply_few(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows, malc_matrix right,
+                                   int64_t inner, int64_t column, int64_t columns) {
+  right.data += column * right.column_stride;
+  malc_few_blocks(tile, tile_stride, left, rows, right, inner, columns, false);
+}
+
+/* The same, added to what the tile holds. */
+MALC_STATIC void malc_multiply_few_add(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
+                                       malc_matrix right, int64_t inner, int64_t column, int64_t columns) {
+  right.data += column * right.column_stride;
+  malc_few_blocks(tile, tile_stride, left, rows, right, inner, columns, true);
 }
 #endif

@@ -1,22 +1,22 @@
 /* matmul_int8.h - products with right operands of 8-bit numbers, for inference: a quarter of float32's bytes.
  *
- * A weight is number x scale: the scale belongs to a column and to a group of MALC_GROUP rows along the inner dimension,
- * and is its largest magnitude over 127; numbers are rounded to the nearest (symmetric quantization by groups, as in
- * Dettmers and Zettlemoyer, The case for 4-bit precision, 2023). Groups of 64 cost 1/16 of the memory. Panels are of 32
- * columns; each group of one holds its 32 scales, then words of four rows' numbers of a column, 32 columns to a row of
- * words: 128 is added to them, as VPDPBUSD wants one operand without signs. Rows that fill up the last group, and columns
- * that fill up the last panel, are zeros.
+ * A weight is number x scale: the scale belongs to a column and to a group of MALC_GROUP rows along the inner
+ * dimension, and is its largest magnitude over 127; numbers are rounded to the nearest (symmetric quantization by
+ * groups, as in Dettmers and Zettlemoyer, The case for 4-bit precision, 2023). Groups of 64 cost 1/16 of the memory.
+ * Panels are of 32 columns; each group of one holds its 32 scales, then words of four rows' numbers of a column, 32
+ * columns to a row of words: 128 is added to them, as VPDPBUSD wants one operand without signs. Rows that fill up the
+ * last group, and columns that fill up the last panel, are zeros.
  *
- * Few rows stream the panels past. Their left operand becomes numbers of 8 bits too, group by group of each row, so that a
- * group's sum is one of integers: exact, by AVX512-VNNI as by float32 vectors. For many rows a block of a panel is widened
- * to float32, and a left operand of float32 multiplied by it. No result depends on the number of threads. */
+ * Few rows stream the panels past. Their left operand becomes numbers of 8 bits too, group by group of each row, so
+ * that a group's sum is one of integers: exact, by AVX512-VNNI as by float32 vectors. For many rows a block of a panel
+ * is widened to float32, and a left operand of float32 multiplied by it. No result depends on the number of threads. */
 #ifndef MALC_MATMUL_INT8_H
 #define MALC_MATMUL_INT8_H
 #include <math.h>
 #ifdef __AVX512VNNI__
 #include <immintrin.h>
 #endif
-#include "matmul_few.h"
+#include "matmul_streamed.h"
 
 enum {
   MALC_GROUP = 64,                                            /* rows that share scales */
@@ -54,8 +54,8 @@ MALC_STATIC void malc_pack_group(float *scale, int8_t numbers[MALC_GROUP], const
 
 /* Packs inner rows [begin, end) of the panel that starts at `column` of a right operand whose columns are contiguous;
  * `begin` is a multiple of MALC_GROUP. */
-MALC_SEPARATE void malc_pack_panel_int8(float *packed, malc_matrix right, int64_t inner, int64_t columns, int64_t column,
-                                        int64_t begin, int64_t end) {
+MALC_SEPARATE void malc_pack_panel_int8(float *packed, malc_matrix right, int64_t inner, int64_t columns,
+                                        int64_t column, int64_t begin, int64_t end) {
   float *group = packed + (column / MALC_PANEL * malc_groups(inner) + begin / MALC_GROUP) * MALC_GROUP_WORDS;
   for (int64_t k = begin; k < end; k += MALC_GROUP, group += MALC_GROUP_WORDS)
     for (int64_t lane = 0; lane < MALC_PANEL; lane++) {
@@ -209,8 +209,8 @@ MALC_STATIC void malc_widen_groups(float *to, const malc_pair *group, int64_t co
       }
 }
 
-/* tile[rows][columns] = left[rows][inner] x right[inner][column .. column + columns), the right operand packed. `column`
- * is a multiple of MALC_PANEL and inner >= 1; `scratch` holds MALC_SCRATCH floats of this thread's own. */
+/* tile[rows][columns] = left[rows][inner] x right[inner][column .. column + columns), the right operand packed.
+ * `column` is a multiple of MALC_PANEL and inner >= 1; `scratch` holds MALC_SCRATCH floats of this thread's own. */
 MALC_SEPARATE void malc_multiply_int8(float *tile, int64_t tile_stride, malc_matrix left, int64_t rows,
                                       const float *packed, int64_t inner, int64_t column, int64_t columns,
                                       float *scratch) {

@@ -5,7 +5,8 @@
 #include <stdint.h>
 
 /* Philox4x32-10 (Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011). */
-static inline __attribute__((always_inline, unused)) void malc_philox(uint32_t counter[4], uint32_t key0, uint32_t key1) {
+static inline __attribute__((always_inline, unused)) void malc_philox(uint32_t counter[4], uint32_t key0,
+                                                                      uint32_t key1) {
   for (int round = 0; round < 10; round++, key0 += 0x9E3779B9u, key1 += 0xBB67AE85u) {
     const uint64_t a = (uint64_t)0xD2511F53u * counter[0], b = (uint64_t)0xCD9E8D57u * counter[2];
     counter[0] = (uint32_t)(b >> 32) ^ counter[1] ^ key0;

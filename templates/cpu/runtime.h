@@ -12,21 +12,26 @@
 #include "matmul.h"
 #include "random.h"
 
-/* Divides a product whose tasks pack both operands among the threads: at most `most` in a task, its columns a multiple of
- * `step`. A task's cost, for each step of the inner dimension, is counted in multiply-adds: its own, and what packing an
- * element takes. Threads wait for the last task to end: about a quarter of one. */
-static inline __attribute__((unused)) malc_task malc_divide(int64_t rows, int64_t columns, int64_t step, malc_task most) {
+/* Whether a loop of so many runs, each of some operations, is worth waking threads, which takes some microseconds. */
+MALC_INLINE bool malc_is_worth(int64_t runs, int64_t operations) { return runs > 1 && runs * operations >= 4096; }
+
+/* Divides a product whose tasks pack both operands among the threads: at most `most` in a task, its columns a multiple
+ * of `step`. A task's cost, for each step of the inner dimension, is counted in multiply-adds: its own, and what
+ * packing an element takes. Threads wait for the last task to end: about a quarter of one. */
+MALC_STATIC malc_task malc_divide(int64_t rows, int64_t columns, int64_t step, malc_task most) {
   enum { PACK_LEFT = 16, PACK_RIGHT = 32, ROUNDS = 4 };
   const int64_t threads = omp_get_num_threads(), runs = (columns + step - 1) / step;
-  const int64_t fewest_rows = (rows + most.rows - 1) / most.rows, fewest_columns = (columns + most.columns - 1) / most.columns;
+  const int64_t fewest_rows = (rows + most.rows - 1) / most.rows;
+  const int64_t fewest_columns = (columns + most.columns - 1) / most.columns;
   malc_task best = most;
   double least = INFINITY;
   for (int64_t across = fewest_columns; across <= malc_least(runs, fewest_columns + ROUNDS * threads); across++) {
     const int64_t width = (runs + across - 1) / across * step, chunks = (columns + width - 1) / width;
     if (malc_least(width, columns) > most.columns) continue;
     for (int64_t round = 1; round <= ROUNDS; round++) {
-      const int64_t wanted = (round * threads + chunks - 1) / chunks, down = wanted > fewest_rows ? wanted : fewest_rows;
-      const int64_t even = (rows + down - 1) / down, height = (even + MALC_TILE_ROWS - 1) / MALC_TILE_ROWS * MALC_TILE_ROWS;
+      const int64_t wanted = (round * threads + chunks - 1) / chunks;
+      const int64_t down = wanted > fewest_rows ? wanted : fewest_rows, even = (rows + down - 1) / down;
+      const int64_t height = (even + MALC_TILE_ROWS - 1) / MALC_TILE_ROWS * MALC_TILE_ROWS;
       const int64_t tasks = chunks * ((rows + height - 1) / height);
       const double task = (double)(height * width + PACK_LEFT * height + PACK_RIGHT * width);
       const double time = ((double)((tasks + threads - 1) / threads) + (threads > 1 ? 0.25 : 0)) * task;
@@ -38,17 +43,17 @@ static inline __attribute__((unused)) malc_task malc_divide(int64_t rows, int64_
   return best;
 }
 
-/* Rows for one task of a product that has `chunks` tasks for each block of rows: few enough that every thread gets several
- * tasks, so that none waits long for the last one, and a multiple of MALC_TILE_ROWS. */
-static inline __attribute__((unused)) int64_t malc_task_rows(int64_t rows, int64_t chunks) {
+/* Rows for one task of a product that has `chunks` tasks for each block of rows: few enough that every thread gets
+ * several tasks, so that none waits long for the last one, and a multiple of MALC_TILE_ROWS. */
+MALC_STATIC int64_t malc_task_rows(int64_t rows, int64_t chunks) {
   const int64_t wanted = (4 * omp_get_num_threads() + chunks - 1) / chunks;
   const int64_t even = (rows + wanted - 1) / wanted;
   const int64_t whole = (even + MALC_TILE_ROWS - 1) / MALC_TILE_ROWS * MALC_TILE_ROWS;
   return malc_least(whole, MALC_ROWS);
 }
 
-/* Adds up `number` tensors of `count` elements, which lie one after the other in `parts`, in that order. Opens a parallel
- * region. */
+/* Adds up `number` tensors of `count` elements, which lie one after the other in `parts`, in that order. Opens a
+ * parallel region. */
 MALC_STATIC void malc_add_parts(float *sum, const float *parts, int64_t count, int64_t number, bool accumulate) {
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < count; i++) {
@@ -66,9 +71,9 @@ MALC_INLINE void malc_copy_lanes(float *to, const float *from, int64_t width, in
 
 /* ---- Numbers too small to be normal ---- */
 
-/* They count as zero while a call runs, in all of its threads. Arithmetic takes a hundred times as long for them, and what
- * shrinks by a factor at every step ends there and stays: nine tenths of the smallest number is, rounded, the smallest. So
- * do the moments of an embedding whose token is not seen any more. */
+/* They count as zero while a call runs, in all of its threads. Arithmetic takes a hundred times as long for them, and
+ * what shrinks by a factor at every step ends there and stays: nine tenths of the smallest number is, rounded, the
+ * smallest. So do the moments of an embedding whose token is not seen any more. */
 #if defined(__SSE__)
 MALC_INLINE uint64_t malc_control(void) { return __builtin_ia32_stmxcsr(); }
 MALC_INLINE void malc_set_control(const uint64_t *control) { __builtin_ia32_ldmxcsr((uint32_t)*control); }
@@ -96,8 +101,8 @@ MALC_STATIC uint64_t malc_enter(int32_t threads) {
   return before;
 }
 
-/* A call: from here to the end of the function, however it is left. The calling thread, which is the caller's, then counts
- * as it did before. */
+/* A call: from here to the end of the function, however it is left. The calling thread, which is the caller's, then
+ * counts as it did before. */
 #define MALC_CALL(threads) \
   const uint64_t malc_before __attribute__((cleanup(malc_set_control), unused)) = malc_enter(threads)
 

@@ -1,4 +1,4 @@
-/* tune.c - times one product of float32 under a given schedule: what `--autotune` holds candidates against each other by.
+/* tune.c - times one product of float32 under a given schedule, so that `--autotune` can compare candidates.
  *
  * Built by the same compiler with the same flags as generated programs, of the same headers, and divided, packed and
  * multiplied as they do it. */

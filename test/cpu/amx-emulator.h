@@ -1,8 +1,10 @@
-/* amx-emulator.h - AMX's tiles in plain C, for machines without them: the intrinsics that templates/cpu/bf16_tiles.h uses.
+/* amx-emulator.h - AMX's tiles in plain C, for machines without them: the intrinsics that templates/cpu/bf16_tiles.h
+ * uses.
  *
- * Operations follow the pseudocode of Intel's Software Developer's Manual, volume 2: TDPBF16PS adds up the first and the
- * second numbers of pairs apart, starting from zero, then both to the sum; it rounds each time to the nearest even and
- * takes and leaves no denormals. A tile that is used without a configuration ends the process, as it does in hardware. */
+ * Operations follow the pseudocode of Intel's Software Developer's Manual, volume 2: TDPBF16PS adds up the first and
+ * the second numbers of pairs apart, starting from zero, then both to the sum; it rounds each time to the nearest even
+ * and takes and leaves no denormals. A tile that is used without a configuration ends the process, as it does in
+ * hardware. */
 #ifndef AMX_EMULATOR_H
 #define AMX_EMULATOR_H
 #include <stdbool.h>

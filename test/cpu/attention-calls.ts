@@ -90,6 +90,9 @@ export function forward(library: Library, program: Program, index: number, given
   return { output: loaded(output), logSumExp };
 }
 
+/** The log-sum-exp of a query that sees nothing is -1e30 where it should be infinite. */
+export const orNothing = (logSumExp: number) => (logSumExp <= Math.fround(-1e30) ? 0 : logSumExp);
+
 /** @param outputGradient of the output [batch][time][heads][valueDim] */
 export function backward(
   library: Library,

@@ -19,10 +19,6 @@ const prototypes: Readonly<Record<string, string>> = {
   pack_left:
     'void pack_left(uint32_t *words, const void *left, int64_t row_stride, int64_t column_stride, int narrow, ' +
     'int64_t rows, int64_t inner)',
-  gather:
-    'int64_t gather(uint32_t *words, const void *left, int64_t row_stride, int64_t column_stride, int narrow, ' +
-    'int64_t rows, int64_t inner, int threads)',
-  gathered_size: 'int64_t gathered_size(int64_t rows, int64_t inner)',
   narrow: 'void narrow(uint16_t *to, const float *from, int64_t count)',
   widen: 'void widen(float *to, const uint16_t *from, int64_t count)',
   multiply:

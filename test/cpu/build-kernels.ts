@@ -18,6 +18,7 @@ import { loadLibrary, type NativeFunction } from '../../runtime/ffi.ts';
 
 export const unary = [
   'exp',
+  'exp2',
   'log',
   'log1p',
   'tanh',

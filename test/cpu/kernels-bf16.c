@@ -47,15 +47,6 @@ void pack_left(uint32_t *words, const void *left, int64_t row_stride, int64_t co
   malc_pack_steps(words, operand(left, row_stride, column_stride, is_narrow), rows, inner, true);
 }
 
-/* The words that malc_gather_left makes of a left operand; returns those of a row. */
-int64_t gather(uint32_t *words, const void *left, int64_t row_stride, int64_t column_stride, int is_narrow,
-               int64_t rows, int64_t inner, int threads) {
-#pragma omp parallel num_threads(threads)
-  malc_gather_left((float *)words, operand(left, row_stride, column_stride, is_narrow), rows, inner);
-  return malc_gathered_stride(inner) / 2;
-}
-int64_t gathered_size(int64_t rows, int64_t inner) { return malc_gathered_size(rows, inner); }
-
 /* Memory that ends where a page begins that must not be touched. */
 typedef struct {
   char *pages;

@@ -1,4 +1,4 @@
-/* Opens templates/cpu/matmul_few.h and matmul_int8.h to test/cpu-matmul-prepared.test.ts. */
+/* Opens templates/cpu/matmul_streamed.h and matmul_int8.h to test/cpu-matmul-prepared.test.ts. */
 #include <stdlib.h>
 #include "matmul_bf16.h"
 #include "matmul_int8.h"

@@ -37,7 +37,8 @@ const gap = 16;
 const growths = { fixed: '', per_sequence: 'batch', per_position: 'time', per_token: 'batch*time' } as const;
 const regions = [...Object.keys(growths), 'workspace', 'scratch'] as (keyof typeof growths | 'workspace' | 'scratch')[];
 
-const headers = ['malc_math.h', 'random.h', 'matmul.h', 'runtime.h', 'sequences.h', 'grouped.h', 'attention.h'];
+const products = ['matmul.h', 'matmul_few.h', 'grouped.h', 'attention.h'];
+const headers = ['malc_math.h', 'random.h', 'runtime.h', 'sequences.h', ...products];
 
 /** What every wrapper is given: its memory, and where each buffer lies in it, counted in floats. */
 const runStructure = `typedef struct {

@@ -1,5 +1,6 @@
-/* A program of its own around a generated model, to be run under the sanitizers: trains, evaluates and decodes at odd
- * sizes with one, two and three threads, which must give the same bits. It prints nothing but what is wrong. */
+/* A program of its own around a generated model, to be run under the sanitizers: trains (where TRAINS is 1), evaluates
+ * and decodes at odd sizes with one, two and three threads, which must give the same bits. It prints nothing but what
+ * is wrong. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,33 @@ static int64_t parameter_floats(int32_t index) {
   return count;
 }
 
+/* Decodes texts of different lengths, and then all texts evenly, from their first position until the cache is full. */
+static void decode(malc_model *model, const int32_t *tokens, int64_t vocabulary, float *logits, record *kept) {
+  static const int32_t uneven[][BATCH] = { { 10, 4, TIME }, { 3, 0, 1 }, { 0, 9, 0 }, { 1, 1, 1 }, { 0, 0, 2 } };
+  int32_t starts[BATCH] = { 0 };
+  for (size_t n = 0; n < sizeof uneven / sizeof *uneven; n++) {
+    const int32_t *counts = uneven[n];
+    int64_t time = 0;
+    for (int b = 0; b < BATCH; b++) time = counts[b] > time ? counts[b] : time;
+    expect(malc_decode(model, tokens, NULL, BATCH, time, starts, counts, logits) == MALC_OK, "uneven decode", model);
+    keep(kept, logits, BATCH * vocabulary);
+    for (int b = 0; b < BATCH; b++) starts[b] += counts[b];
+  }
+  /* The first two alone; the third text stays as it is. */
+  expect(malc_decode(model, tokens, NULL, 2, 2, starts, NULL, logits) == MALC_OK, "decode of two", model);
+  keep(kept, logits, 2 * vocabulary);
+
+  memset(starts, 0, sizeof starts);
+  for (int32_t time = 10; starts[0] + time <= CONTEXT; time = time == 10 ? 3 : 1) {
+    expect(malc_decode(model, tokens, NULL, BATCH, time, starts, NULL, logits) == MALC_OK, "decode", model);
+    keep(kept, logits, BATCH * vocabulary);
+    for (int b = 0; b < BATCH; b++) starts[b] += time;
+  }
+  expect(malc_decode(model, tokens, NULL, BATCH, 1, starts, NULL, logits) == MALC_BAD_ARGUMENT, "full cache", model);
+  const int32_t none[BATCH] = { 0 };
+  expect(malc_decode(model, tokens, NULL, BATCH, 1, none, none, logits) == MALC_BAD_ARGUMENT, "no tokens", model);
+}
+
 static record run(int32_t threads, int32_t training) {
   const int32_t vocabulary = (int32_t)malc_parameter_dimension(0, 0);
   int32_t tokens[2 * MOST], labels[2 * MOST];
@@ -65,18 +93,22 @@ static record run(int32_t threads, int32_t training) {
     expect(malc_step(model, tokens + 1, labels + 1, NULL, 1, 1, 5, &update, &result) == MALC_OK, "small step", model);
     keep_result(&kept, result);
   } else {
-    expect(malc_step(model, tokens, labels, NULL, 1, 1, 1, &update, &result) == MALC_BAD_ARGUMENT, "no training", model);
+    const int code = malc_step(model, tokens, labels, NULL, 1, 1, 1, &update, &result);
+    expect(code == MALC_BAD_ARGUMENT, "no training", model);
   }
 
   expect(malc_evaluate(model, tokens, labels, NULL, 2, 13, &result) == MALC_OK, "evaluate", model);
   keep_result(&kept, result);
   expect(malc_forward(model, tokens, NULL, BATCH, TIME, logits) == MALC_OK, "forward", model);
   keep(&kept, logits, (int64_t)MOST * vocabulary);
-  for (int64_t start = 0, time = 10; start + time <= CONTEXT; start += time, time = time == 10 ? 3 : 1) {
-    expect(malc_decode(model, tokens, NULL, BATCH, time, start, logits) == MALC_OK, "decode", model);
-    keep(&kept, logits, (int64_t)BATCH * vocabulary);
-  }
-  expect(malc_decode(model, tokens, NULL, BATCH, 1, CONTEXT, logits) == MALC_BAD_ARGUMENT, "full cache", model);
+  decode(model, tokens, vocabulary, logits, &kept);
+
+  /* Weights that were written from outside, and what is made of them. */
+  float *weights = malc_parameter_address(model, 0, MALC_DATA);
+  for (int64_t i = 0; i < parameter_floats(0); i++) weights[i] *= 2;
+  expect(malc_refresh(model) == MALC_OK, "refresh", model);
+  expect(malc_forward(model, tokens, NULL, 1, 7, logits) == MALC_OK, "forward again", model);
+  keep(&kept, logits, (int64_t)7 * vocabulary);
   tokens[0] = vocabulary;
   expect(malc_forward(model, tokens, NULL, 1, 1, logits) == MALC_BAD_ARGUMENT, "a token too large", model);
 
@@ -88,11 +120,12 @@ static record run(int32_t threads, int32_t training) {
 }
 
 int main(void) {
-  for (int32_t training = 0; training < 2; training++) {
+  for (int32_t training = 0; training <= TRAINS; training++) {
     const record one = run(1, training);
     for (int32_t threads = 2; threads <= 3; threads++) {
       const record more = run(threads, training);
-      const bool same = more.count == one.count && memcmp(more.values, one.values, (size_t)one.count * sizeof(float)) == 0;
+      const size_t bytes = (size_t)one.count * sizeof(float);
+      const bool same = more.count == one.count && memcmp(more.values, one.values, bytes) == 0;
       if (!same) printf("%d threads give other bits than one\n", (int)threads);
       free(more.values);
       if (!same) return 1;

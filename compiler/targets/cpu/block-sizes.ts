@@ -53,12 +53,12 @@ export function attentionGradientRoom(headDim: number, valueDim: number, drops: 
 
 /**
  * Floats that hold a packed right operand of bfloat16 numbers: `each` for every row, and `padding` besides, which fills
- * the last tile. malc_packed_size_bf16 of templates/cpu/matmul_bf16.h is never more.
+ * the last tile. malc_packed_size_bf16 of templates/cpu/bf16_packing.h is never more.
  */
 export function packedBf16(columns: number): { readonly each: number; readonly padding: number } {
   const each = (Math.ceil(columns / panelColumns) * panelColumns) / 2;
   return { each, padding: (tileDepth - 1) * each };
 }
 
-/** Rows of the right operand in a tile: MALC_STEP of templates/cpu/matmul_bf16.h. */
+/** Rows of the right operand in a tile: MALC_STEP of templates/cpu/bf16_packing.h. */
 const tileDepth = 32;

@@ -1,0 +1,211 @@
+// What the program's templates are told of the model: its sizes, its stages, their parameters, and what layers keep.
+import type { Cache } from '../../build/decoding.ts';
+import type { Parameter } from '../../build/parameters.ts';
+import type { Program } from '../../build/program.ts';
+import type { BlockStage, JoinStage, Stage } from '../../build/stage.ts';
+import type { Dimension } from '../../graph/dimension.ts';
+import { storedExtent } from '../../plan/storage.ts';
+import { shortName } from './functions.ts';
+import { countText } from './index-text.ts';
+import { elementType } from './kernel-source.ts';
+import { countsOf, countsText, type Lowered } from './memory-needs.ts';
+import { formName, type Prepared, type PreparedWeights, ways } from './prepared.ts';
+import { floatLiteral } from './scalar.ts';
+
+/** Tells a parameter from those of other stages; what a stage borrows bears its owner's name. */
+export function parameterKey({ embedding, head }: Program, stage: Stage, name: string): string {
+  const isShared = [...embedding.parameters, ...head.parameters].some(parameter => parameter.name === name);
+  return isShared ? name : `${stage.name}: ${name}`;
+}
+
+/**
+ * @param prepared the forms in which products read parameters
+ * @param stored the parameters whose gradients a step's first micro-batch stores; like the forms, by parameterKey
+ */
+export function modelFields(
+  program: Program,
+  lowered: Lowered,
+  prepared: PreparedWeights,
+  stored: ReadonlySet<string>,
+) {
+  const { model, embedding, blocks, head, modules } = program;
+  const known: Known = {
+    lowered,
+    preparedOf: (stage, name) => prepared.get(parameterKey(program, stage, name)),
+    isStored: (stage, name) => stored.has(parameterKey(program, stage, name)),
+  };
+  const first = fieldsOf(embedding, [], 'The embedding of tokens and positions.', '1', known);
+  const outer = fieldsOf(head, embedding.parameters, 'The output norm and the language-model head.', '1', known);
+  const shared = [...embedding.parameters, ...head.parameters];
+  const title = (name: string) => `${name} of a module that predicts a token further ahead.`;
+  const moduleFields = modules && {
+    depth: model.mtp!.depth,
+    weight: floatLiteral(model.mtp!.weight / model.mtp!.depth),
+    block: blocks[model.layers.at(-1)!]!.name,
+    join: fieldsOf(modules.join, shared, title('What makes the input'), 'MODULES', known),
+    head: fieldsOf(modules.head, shared, title('The head'), 'MODULES', known),
+  };
+  const kinds = [...model.layers, ...Array.from({ length: model.mtp?.depth ?? 0 }, () => model.layers.at(-1)!)];
+  const own = (kind: number) => blocks[kind]!.parameters.length;
+  const perLayer = kinds.map(own).reduce((a, b) => a + b, 0);
+  const perModule = moduleFields ? moduleFields.join.own_count + moduleFields.head.own_count : 0;
+  return {
+    name: model.name.replace(/[^A-Za-z0-9_.-]/g, '_'),
+    description: model.description === '' ? [] : model.description.replaceAll('*/', '* /').split('\n'),
+    layer_count: model.layers.length,
+    module_count: model.mtp?.depth ?? 0,
+    hidden: model.hidden_size,
+    vocabulary: model.vocab_size,
+    max_positions: Math.min(model.max_seq_len, model.embeddings.learned_positions ?? model.max_seq_len),
+    parameter_count: first.own_count + perLayer + perModule * (model.mtp?.depth ?? 0) + outer.own_count,
+    embedding: first,
+    head: outer,
+    modules: moduleFields,
+    layer_kinds: inRowsOf(32, kinds).map(row => row.join(', ')),
+    stages: [
+      first,
+      ...blocks.map((block, n) => fieldsOf(block, [], blockTitle(model.blocks[n]!), 'BLOCKS', known)),
+      ...(moduleFields ? [moduleFields.join, moduleFields.head] : []),
+      outer,
+    ],
+    has_states: blocks.some(block => block.caches.some(cache => cache.isState)),
+    has_roles: model.embeddings.role_embeddings !== null,
+    roles: model.embeddings.role_embeddings ?? 1,
+    kinds: blocks.map(block => ({
+      name: block.name,
+      count: block.parameters.length,
+      saved: savedFields(block, lowered),
+      caches: cacheFields(block),
+      states: block.caches.filter(cache => cache.isState).map(cache => cache.name),
+      clears: block.caches.filter(cache => cache.isState).map(stateFields),
+    })),
+    shared: embedding.forward.outputs
+      .filter(output => output.name.startsWith('rotary_'))
+      .map(({ name, node }) => ({
+        name,
+        shape: shapeText(node.dimensions),
+        size: countText(node.dimensions).replace('time', 'positions'),
+      })),
+  };
+}
+
+/** @param shared parameters of other stages, which this one may read too: a tied head multiplies by the embedding */
+function fieldsOf(
+  stage: Stage,
+  shared: readonly Parameter[],
+  title: string,
+  instances: string,
+  { lowered, preparedOf, isStored }: Known,
+) {
+  const isOwn = (parameter: Parameter) => !shared.some(other => other.name === parameter.name);
+  const own = stage.parameters.filter(isOwn);
+  const borrowed = stage.parameters.filter(parameter => !isOwn(parameter));
+  const block = 'forward' in stage && 'backward' in stage ? (stage as JoinStage) : null;
+  const keeps = block !== null && stage.name !== 'embedding';
+  const fields = (parameter: Parameter) => ({
+    ...parameterFields(stage, parameter, preparedOf(stage, parameter.name)),
+    cleared: !isStored(stage, parameter.name),
+  });
+  const from = ({ name }: Parameter) => (name.startsWith('model.embed') ? 'embedding' : 'head');
+  return {
+    name: stage.name,
+    title,
+    instances,
+    // Its own ones are the leading pointers of its struct, and their forms follow.
+    own: own.map(fields),
+    own_count: own.length,
+    borrowed: borrowed.map(parameter => ({ ...fields(parameter), from: from(parameter) })),
+    cycles: own.flatMap(parameter => cycleFields(stage, parameter)),
+    has_saved: keeps,
+    saved: keeps ? savedFields(block, lowered) : [],
+    caches: 'caches' in stage ? cacheFields(stage as BlockStage) : [],
+    has_caches: 'caches' in stage,
+  };
+}
+
+const blockTitle = ({ name, origin }: { name: string; origin: string }) =>
+  `A block${name === '' ? '' : ` "${name}"`}${origin === '' ? '' : `, ${origin}`}.`;
+
+const shapeText = (dims: readonly Dimension[]) =>
+  dims.map(dim => (dim.size === null ? dim.name : `${dim.name} ${dim.size}`)).join('][');
+
+function parameterFields(
+  { name: stage }: Stage,
+  { name, shape, initial, balance_rate }: Parameter,
+  prepared: Prepared | undefined,
+) {
+  const identifier = shortName(name);
+  const needs = ways.map(way => prepared?.needs[way] ?? 'never');
+  const values = initial.kind === 'cycle' ? initial.values : [];
+  return {
+    name,
+    identifier,
+    rank: shape.length,
+    shape: [...shape, 1, 1].slice(0, 3).join(', '),
+    shape_text: shape.join(']['),
+    deviation: floatLiteral(initial.kind === 'normal' ? initial.deviation : 0),
+    count: values.length,
+    values:
+      values.length === 0
+        ? 'NULL'
+        : values.length === 1
+          ? `(const float[]){ ${floatLiteral(values[0]!)} }`
+          : `${stage}_${shortName(name)}_start`,
+    rate: floatLiteral(balance_rate ?? -1),
+    rows: prepared?.rows ?? 0,
+    needs: needs.map(need => need.toUpperCase()).join(', '),
+    forms: ways.filter((_, n) => needs[n] !== 'never').map(way => ({ identifier: formName(identifier, way), way })),
+  };
+}
+
+/** The initial values of a parameter that has several, in rows. */
+function cycleFields({ name: stage }: Stage, { name, initial }: Parameter) {
+  if (initial.kind !== 'cycle' || initial.values.length < 2) return [];
+  return [
+    {
+      identifier: `${stage}_${shortName(name)}`,
+      rows: inRowsOf(8, initial.values.map(floatLiteral)).map(row => row.join(', ')),
+    },
+  ];
+}
+
+/** What is known of the program's functions once they are emitted. */
+interface Known {
+  readonly lowered: Lowered;
+  /** The forms in which products read a parameter of a stage. */
+  readonly preparedOf: (stage: Stage, name: string) => Prepared | undefined;
+  /** Whether a step's first micro-batch stores a parameter's gradient, so that it need not be cleared before. */
+  readonly isStored: (stage: Stage, name: string) => boolean;
+}
+
+function savedFields(block: JoinStage, lowered: Lowered) {
+  const { graph, storage } = lowered.get(block.forward.name)!;
+  return graph.outputs
+    .filter(output => output.name.startsWith('saved.'))
+    .map(({ name, node }) => {
+      const type = elementType(node, storage(node));
+      const { runtime, count } = storedExtent(node, storage(node));
+      return {
+        identifier: name.slice('saved.'.length),
+        type,
+        cast: type === 'float' ? '' : `(${type} *)`,
+        shape_text: shapeText(node.dimensions),
+        size: countsText(countsOf([{ runtime, count }], 'tokens')),
+      };
+    });
+}
+
+const cacheFields = ({ caches }: Pick<BlockStage, 'caches'>) =>
+  caches.flatMap(({ name, dimensions, isState }) =>
+    (isState ? [name, `next_${name}`] : [name]).map(identifier => ({
+      identifier,
+      shape_text: shapeText(dimensions),
+      size: countText(dimensions),
+    })),
+  );
+
+/** A state, and how large that of one text is. */
+const stateFields = ({ name, dimensions }: Cache) => ({ identifier: name, size: countText(dimensions.slice(1)) });
+
+const inRowsOf = <T>(width: number, items: readonly T[]): T[][] =>
+  items.length <= width ? [[...items]] : [items.slice(0, width), ...inRowsOf(width, items.slice(width))];
