@@ -47,7 +47,7 @@ typedef struct {
 int32_t malc_abi(void);
 const char *malc_architecture(void); /* the model's name */
 
-/* Exact bytes that malc_create will allocate; -1 for options that it refuses. */
+/* Bytes of the arena, which malc_create allocates in whole pages of 2 MiB; -1 for options that it refuses. */
 int64_t malc_bytes(const malc_options *options);
 int malc_create(const malc_options *options, malc_model **model);
 void malc_destroy(malc_model *model);
