@@ -2,6 +2,8 @@
 import { buildProgram, graphsOf, type Program, trainingFunctions } from './build/program.ts';
 import type { Model } from './check/model.ts';
 import { formulaLibrary } from './check/standard-library.ts';
+import { UserError } from './diagnostic.ts';
+import type { KernelReport } from './emission/kernel-library.ts';
 import type { Graph } from './graph/graph.ts';
 import { printGraph } from './graph/print.ts';
 import { verify } from './graph/verify.ts';
@@ -11,12 +13,16 @@ import type { Schedule } from './kernels/kernel.ts';
 import { compose } from './passes/compose.ts';
 import { type LoweredFunction, planMemory } from './plan/plan.ts';
 import { chooseStorage, type Scheduled, type Storage, storedAsFloat } from './plan/storage.ts';
-import type { KernelReport } from './targets/cpu/functions.ts';
 import { emitCpu, type ProgramLaunch } from './targets/cpu/index.ts';
 import type { ProductType } from './targets/cpu/kernel-source.ts';
 import { chooseSchedule, type ProductShape, type ScheduleOf, shapeKey } from './targets/cpu/schedule.ts';
+import { emitCuda } from './targets/cuda/index.ts';
+import type { CudaProductType } from './targets/cuda/kernel-source.ts';
+import type { Target } from './targets/names.ts';
 
 export interface CompileOptions {
+  /** What the program runs on. Default cpu. */
+  readonly target?: Target;
   /** False for a kernel for each operation: slower, the same result within rounding. */
   readonly fuse?: boolean;
   /** What products multiply: float32 numbers, or these rounded to bfloat16, with float32 sums. Default f32. */
@@ -32,7 +38,7 @@ export interface CompileOptions {
 }
 
 export interface Compiled {
-  /** Source files to be written side by side; `model.c` is compiled. */
+  /** Source files to be written side by side; `model.c`, or `model.cu`, is compiled. */
   readonly files: Readonly<Record<string, string>>;
   readonly plan: PlanSummary;
   /** Every distinct kernel, in the order of the source. */
@@ -54,7 +60,7 @@ export interface PlanSummary {
   }[];
 }
 
-/** Compiles a model to C. */
+/** Compiles a model to C, or to CUDA C++. */
 export function compile(model: Model, options: CompileOptions = {}): Compiled {
   const stage = <T>(name: string, run: () => T, print: (value: T) => string): T => {
     const before = performance.now();
@@ -95,11 +101,11 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     products.set(shapeKey(shape), shape);
     return (options.scheduleOf ?? chooseSchedule)(shape);
   };
-  const source = stage(
-    'source',
-    () => emitCpu(program, byName, { dtype, profile: options.profile ?? false, scheduleOf }),
-    value => value.files['model.c']!,
-  );
+  const emit = () => {
+    if (options.target === 'cuda') return emitCuda(program, byName, cudaType(options));
+    return emitCpu(program, byName, { dtype, profile: options.profile ?? false, scheduleOf });
+  };
+  const source = stage('source', emit, ({ files }) => files['model.c'] ?? files['model.cu']!);
   const functions = source.functions.map(({ name, launches }) => ({
     name,
     launches,
@@ -112,6 +118,14 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     launches: source.launches,
     products: [...products.values()],
   };
+}
+
+/** What products multiply on CUDA, where these options are for it. */
+function cudaType({ dtype = 'f32', profile, scheduleOf }: CompileOptions): CudaProductType {
+  if (dtype === 'int8') throw new UserError('the target cuda has no weights of 8 bits yet; use --dtype bf16');
+  if (profile || scheduleOf)
+    throw new UserError('the target cuda takes no profile and no schedules of its products yet');
+  return dtype;
 }
 
 /** How the functions of training store values, by name. */

@@ -1,10 +1,12 @@
-// From a Model to a library that can be opened: compile, then the machine's C compiler, unless the cache has it.
+// From a Model to a library that can be opened: compile, then the machine's C compiler, or NVIDIA's, unless the cache has it.
 import type { Model } from '../compiler/check/model.ts';
 import { compile } from '../compiler/index.ts';
 import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
 import type { ScheduleOf } from '../compiler/targets/cpu/schedule.ts';
 import { type Compiler, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
-import { buildCached, type CachedBuild } from './cache.ts';
+import type { CudaProductType } from '../compiler/targets/cuda/kernel-source.ts';
+import { buildCudaLibrary, findCudaCompiler } from '../compiler/targets/cuda/toolchain.ts';
+import { buildCached, buildCachedBy, type CachedBuild } from './cache.ts';
 
 export interface Build extends CachedBuild {
   /** Wall time of it all. */
@@ -26,4 +28,22 @@ export async function buildModel(
   const { files } = compile(model, { dtype, ...(tune && { scheduleOf: await tune(compiler) }) });
   const build = await buildCached(files, compiler);
   return { ...build, seconds: (performance.now() - started) / 1000 };
+}
+
+/**
+ * Builds a model's library for CUDA.
+ *
+ * @throws MachineError where there is no nvcc or the cache cannot be written; UserError where the target cannot compile
+ * the model yet.
+ */
+export async function buildCudaModel(model: Model, dtype: CudaProductType): Promise<CachedBuild> {
+  const { files } = compile(model, { target: 'cuda', dtype });
+  return buildCuda(files);
+}
+
+/** The library of model.cu and its headers. */
+export async function buildCuda(files: Readonly<Record<string, string>>): Promise<CachedBuild> {
+  const compiler = await findCudaCompiler();
+  const build = (folder: string, output: string) => buildCudaLibrary(folder, compiler, output);
+  return buildCachedBy(files, { ...compiler, build });
 }

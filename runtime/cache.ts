@@ -25,13 +25,22 @@ export function cacheFolder(): string {
   return process.env.MALC_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'malc');
 }
 
+/** A compiler: what its output depends on, and how a folder of sources becomes a library. */
+export interface Builder extends Pick<Compiler, 'command' | 'leadingArguments' | 'version' | 'flags'> {
+  build(folder: string, output: string): Promise<string>;
+}
+
+/** The library of model.c and its headers. */
+export const buildCached = (files: Readonly<Record<string, string>>, compiler: Compiler): Promise<CachedBuild> =>
+  buildCachedBy(files, { ...compiler, build: (folder, output) => buildLibrary(folder, compiler, output) });
+
 /**
- * The library of `files` (model.c and its headers by name), built unless it is there. Processes that build the same files
+ * The library of `files` (a source and its headers by name), built unless it is there. Processes that build the same files
  * at once each build and one wins; none sees half a library.
  *
  * @throws MachineError where the cache folder cannot be written, or its disk is full.
  */
-export async function buildCached(files: Readonly<Record<string, string>>, compiler: Compiler): Promise<CachedBuild> {
+export async function buildCachedBy(files: Readonly<Record<string, string>>, compiler: Builder): Promise<CachedBuild> {
   const folder = join(cacheFolder(), contentKey(files, compiler));
   const result = { libraryPath: join(folder, LIBRARY), sourceFolder: folder };
   if (existsSync(result.libraryPath)) return { ...result, cached: true };
@@ -59,9 +68,9 @@ export async function buildCached(files: Readonly<Record<string, string>>, compi
 }
 
 /** A build that fails keeps its folder, for the message points into it; save where a full disk is all there is to say. */
-async function buildOrTellFull(folder: string, compiler: Compiler): Promise<void> {
+async function buildOrTellFull(folder: string, compiler: Builder): Promise<void> {
   try {
-    await buildLibrary(folder, compiler, join(folder, LIBRARY));
+    await compiler.build(folder, join(folder, LIBRARY));
   } catch (error) {
     const full = [cacheFolder(), tmpdir()].find(isFull);
     if (full === undefined) throw error;
@@ -79,7 +88,7 @@ function isFull(folder: string): boolean {
 }
 
 /** Everything that decides what the library's code is; -march=native makes the processor a part of it. */
-function contentKey(files: Readonly<Record<string, string>>, compiler: Compiler): string {
+function contentKey(files: Readonly<Record<string, string>>, compiler: Builder): string {
   const hash = createHash('sha256');
   const parts = Object.keys(files)
     .sort()

@@ -15,6 +15,7 @@ import { describeMemory } from './show/quantities.ts';
 const ABI = 3;
 const OK = 0;
 const NO_MEMORY = 1;
+const DEVICE = 3;
 const DATA = 0;
 const GRADIENT = 1;
 const FIRST_MOMENT = 2;
@@ -94,7 +95,10 @@ export type NativeFloats = Omit<
   'set' | 'fill' | 'copyWithin' | 'reverse' | 'sort' | 'subarray'
 >;
 
-/** A parameter by its Hugging Face name. The arrays are the native memory itself, and change as it does. */
+/**
+ * A parameter by its Hugging Face name. The arrays are the native memory itself, and change as it does; those of a device
+ * with memory of its own are copies, as it was when the property was read.
+ */
 export interface NativeParameter {
   readonly name: string;
   readonly shape: readonly number[];
@@ -212,6 +216,7 @@ export class NativeModel {
           'Use a smaller batch size, a shorter sequence length or a smaller model.',
       );
     }
+    if (code === DEVICE) throw new MachineError(native.malc_message(null));
     if (code !== OK || created[0] === null) throw new Error(`malc_create: ${native.malc_message(null)}`);
     return new NativeModel(native, created[0], options, bytes);
   }
@@ -231,9 +236,9 @@ export class NativeModel {
   }
 
   #describeParameters(): readonly WritableParameter[] {
-    const pointer = this.#open();
+    this.#open();
     this.#parameters ??= Array.from({ length: this.#native.malc_parameter_count() }, (_, index) =>
-      describeParameter(this.#native, pointer, index),
+      describeParameter(this.#native, () => this.#open(), index),
     );
     return this.#parameters;
   }
@@ -352,27 +357,39 @@ export class NativeModel {
   }
 }
 
-function describeParameter(native: Functions, model: Pointer, index: number): WritableParameter {
+function describeParameter(native: Functions, open: () => Pointer, index: number): WritableParameter {
   const shape = Array.from({ length: native.malc_parameter_rank(index) }, (_, axis) =>
     Number(native.malc_parameter_dimension(index, axis)),
   );
   const size = shape.reduce((product, dimension) => product * dimension, 1);
-  const view = (what: number): Float32Array | null => {
-    const address: Pointer | null = native.malc_parameter_address(model, index, what);
-    return address ? viewFloats(address, size) : null;
-  };
-  const data = view(DATA);
   const name: string = native.malc_parameter_name(index);
-  if (!data) throw new Error(`parameter ${name} has no memory`);
+  const views: (Float32Array | undefined)[] = [];
+  /** The address is asked for each time: on a device it is then that a copy is brought up to date. */
+  const view = (what: number): Float32Array | null => {
+    const address: Pointer | null = native.malc_parameter_address(open(), index, what);
+    if (!address) return null;
+    views[what] ??= viewFloats(address, size);
+    return views[what];
+  };
   return {
     name,
     shape,
     decays: native.malc_parameter_decays(index) === 1,
     trained: native.malc_parameter_trained(index) === 1,
-    data,
-    gradient: view(GRADIENT),
-    firstMoment: view(FIRST_MOMENT),
-    secondMoment: view(SECOND_MOMENT),
+    get data() {
+      const data = view(DATA);
+      if (!data) throw new Error(`parameter ${name} cannot be read: ${native.malc_message(open())}`);
+      return data;
+    },
+    get gradient() {
+      return view(GRADIENT);
+    },
+    get firstMoment() {
+      return view(FIRST_MOMENT);
+    },
+    get secondMoment() {
+      return view(SECOND_MOMENT);
+    },
   };
 }
 

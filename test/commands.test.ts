@@ -73,11 +73,9 @@ commands('compile --dump prints stages, the unknown one refused by name', async 
 });
 
 commands('compile refuses what is not there yet, and writes nothing', async () => {
-  for (const target of ['cuda', 'metal']) {
-    const { status, stderr } = await run(['compile', 'small.mal', '-o', 'none', '--target', target]);
-    assert.is(status, 1);
-    assert.match(stderr, `error: the target ${target} is planned and not there yet; use --target cpu`);
-  }
+  const metal = await run(['compile', 'small.mal', '-o', 'none', '--target', 'metal']);
+  assert.is(metal.status, 1);
+  assert.match(metal.stderr, 'error: the target metal is planned and not there yet; use --target cpu or cuda');
   const { status, stderr } = await run(['compile', 'no-such.mal', '-o', 'none']);
   assert.is(status, 1);
   assert.match(stderr, 'no-such.mal');

@@ -4,6 +4,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { buildProgram, graphsOf } from '../compiler/build/program.ts';
 import { standardLibrary } from '../compiler/check/standard-library.ts';
+import { KernelLibrary } from '../compiler/emission/kernel-library.ts';
 import { Builder } from '../compiler/graph/builder.ts';
 import { batch, constantCount, dimension, time } from '../compiler/graph/dimension.ts';
 import { type Graph, makeGraph, type Node } from '../compiler/graph/graph.ts';
@@ -14,7 +15,7 @@ import { compose } from '../compiler/passes/compose.ts';
 import { planMemory } from '../compiler/plan/plan.ts';
 import { storedAsFloat } from '../compiler/plan/storage.ts';
 import { multiply, operand } from '../compiler/scalar/expression.ts';
-import { emitFunction, KernelLibrary } from '../compiler/targets/cpu/functions.ts';
+import { emitFunction } from '../compiler/targets/cpu/functions.ts';
 import { randomModel } from './random-models.ts';
 
 fc.configureGlobal({ includeErrorInReport: true });

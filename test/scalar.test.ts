@@ -6,11 +6,11 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { printScalar } from '../compiler/emission/scalar.ts';
 import { differentiate } from '../compiler/scalar/differentiate.ts';
 import { evaluator } from '../compiler/scalar/evaluate.ts';
 import { apply, constant, coordinate, operand, type Scalar, show, substitute } from '../compiler/scalar/expression.ts';
 import type { FunctionName } from '../compiler/scalar/functions.ts';
-import { printScalar } from '../compiler/targets/cpu/scalar.ts';
 import { findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 
 fc.configureGlobal({ includeErrorInReport: true });

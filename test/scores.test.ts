@@ -5,13 +5,13 @@ import * as assert from 'uvu/assert';
 import { maskOf, scoreOf } from '../compiler/build/scores.ts';
 import { Site } from '../compiler/build/site.ts';
 import type { Attention, Model } from '../compiler/check/model.ts';
+import { pairFunctions } from '../compiler/emission/attention-pairs.ts';
 import { Builder } from '../compiler/graph/builder.ts';
 import { type AttentionShape, attention, scoreDerivative } from '../compiler/ops/attention.ts';
 import { evaluator } from '../compiler/scalar/evaluate.ts';
 import { constant, operand, type Scalar } from '../compiler/scalar/expression.ts';
 import { parse } from '../compiler/syntax/parse.ts';
 import type { FormulaDefinition } from '../compiler/syntax/syntax.ts';
-import { pairFunctions } from '../compiler/targets/cpu/attention-pairs.ts';
 import { plainAttention } from './fixtures/plain-attention.ts';
 
 const test = suite('scores');

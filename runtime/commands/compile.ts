@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { type ProductType, productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
+import { type Target, targets } from '../../compiler/targets/names.ts';
 import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { Command } from './command.ts';
 
@@ -19,12 +20,12 @@ const usualTime = 256;
 
 export const compile: Command = {
   name: 'compile',
-  describe: 'Write a model as C source, memory plan and native library',
+  describe: 'Write a model as C or CUDA source, memory plan and native library',
   positionals: [{ name: 'file', describe: 'A .mal file, or the name of a well-known model', required: true }],
   options: {
     name: { type: 'string', describe: 'Which model, where the file has several' },
     output: { type: 'string', alias: 'o', describe: 'The folder to write', whenAbsent: 'build/MODEL' },
-    target: { type: 'string', describe: 'What to compile for', default: 'cpu' },
+    target: { type: 'string', describe: 'What to compile for: cpu, cuda', default: 'cpu' },
     dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'What products multiply' },
     autotune: {
       ...autotuneOption,
@@ -45,7 +46,7 @@ export const compile: Command = {
   ],
   async run(args) {
     const target = args.target as string;
-    if (target !== 'cpu') throw unknownTarget(target);
+    if (!(targets as readonly string[]).includes(target)) throw unknownTarget(target);
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const compiler = await import('../../compiler/index.ts');
     const { findCompiler } = await import('../../compiler/targets/cpu/toolchain.ts');
@@ -53,17 +54,20 @@ export const compile: Command = {
 
     const { model, warnings } = readModel(args.file as string, args.name as string | undefined);
     for (const warning of warnings) console.error(`${warning}\n`);
-    const found = await findCompiler();
+    const onCuda = target === 'cuda';
+    const { buildCuda } = await import('../build.ts');
     let tuned = {};
     if (args.autotune) {
+      if (onCuda) throw new UserError('--autotune measures products of the CPU; leave it out with --target cuda');
       requireTunable(args.dtype as ProductType);
       const { autotune } = await import('../autotune.ts');
       const time = Math.min(usualTime, model.max_seq_len);
       const request = { model, batch: usualBatch, time, threads: availableParallelism(), onStart: tellTuning };
-      tuned = { scheduleOf: await autotune(request, found) };
+      tuned = { scheduleOf: await autotune(request, await findCompiler()) };
     }
     const stages: Stage[] = [];
     const { files, plan } = compiler.compile(model, {
+      target: target as Target,
       fuse: args.fuse as boolean,
       dtype: args.dtype as ProductType,
       ...tuned,
@@ -71,9 +75,10 @@ export const compile: Command = {
     });
     if (args.dump !== undefined) printStages(args.dump as string, stages);
     const started = performance.now();
-    const library = await buildCached(files, found);
+    const library = await (onCuda ? buildCuda(files) : buildCached(files, await findCompiler()));
     if (args.time) {
-      const name = library.cached ? 'cc (built before)' : 'cc';
+      const called = onCuda ? 'nvcc' : 'cc';
+      const name = library.cached ? `${called} (built before)` : called;
       printTimes([...stages, { name, milliseconds: performance.now() - started }]);
     }
     // Everything exists before anything is written: a failed compilation leaves the folder as it was.
@@ -90,9 +95,8 @@ export const compile: Command = {
 
 /** The targets of the design that do not exist yet are refused by name. */
 function unknownTarget(target: string): UserError {
-  const planned = ['cuda', 'metal'].includes(target);
-  const reason = planned ? `the target ${target} is planned and not there yet` : `there is no target ${target}`;
-  return new UserError(`${reason}; use --target cpu`);
+  const reason = target === 'metal' ? 'the target metal is planned and not there yet' : `there is no target ${target}`;
+  return new UserError(`${reason}; use --target ${targets.join(' or ')}`);
 }
 
 /** Prints one stage, or all of them under their names. */

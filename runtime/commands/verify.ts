@@ -1,6 +1,7 @@
 // malc verify: an imported model against what PyTorch computed with it.
 
 import { type TrainingType, trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
+import { type Target, targets } from '../../compiler/targets/names.ts';
 import type { Report } from '../verify/verify.ts';
 import type { Command } from './command.ts';
 
@@ -15,7 +16,7 @@ export const verify: Command = {
     },
   ],
   options: {
-    target: { type: 'string', default: 'cpu', describe: 'What to compile for' },
+    target: { type: 'string', default: 'cpu', choices: targets, describe: 'What to compile for' },
     dtype: { type: 'string', default: 'f32', choices: trainingTypes, describe: 'What products multiply' },
     json: { type: 'boolean', default: false, describe: 'Prints the result as one line of JSON' },
   },
@@ -23,10 +24,10 @@ export const verify: Command = {
 
   async run(args) {
     const { UserError } = await import('../../compiler/diagnostic.ts');
-    if (args.target !== 'cpu') throw new UserError(`--target ${args.target} is not there yet; use --target cpu`);
-    const { verifyFolder } = await import('../verify/verify.ts');
+    const { verifyFolder, verifyTargets } = await import('../verify/verify.ts');
     const dtype = args.dtype as TrainingType;
-    const report = await verifyFolder(args.dir as string, dtype, warning => console.error(`warning: ${warning}`));
+    const warn = (warning: string) => console.error(`warning: ${warning}`);
+    const report = await verifyFolder(args.dir as string, dtype, warn, verifyTargets[args.target as Target]);
     console.log(args.json ? JSON.stringify(report) : await table(report));
     if (!report.pass) throw new UserError(`${report.case} differs from the reference by more than ${dtype} explains`);
   },

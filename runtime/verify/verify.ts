@@ -4,7 +4,8 @@ import { basename, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
-import { buildModel } from '../build.ts';
+import type { Target } from '../../compiler/targets/names.ts';
+import { buildCudaModel, buildModel } from '../build.ts';
 import { generate } from '../generate/generate.ts';
 import { importFolder } from '../hub/import.ts';
 import { type FileTensor, layoutOf } from '../hub/layout.ts';
@@ -40,6 +41,18 @@ export interface Report {
   readonly pass: boolean;
 }
 
+/** What a model is compiled for, and how: resolves to its library. */
+export interface VerifyTarget {
+  readonly name: string;
+  build(model: Model, dtype: TrainingType): Promise<{ readonly libraryPath: string }>;
+}
+
+/** What verification can compile for on this machine, by name. */
+export const verifyTargets: Readonly<Record<Target, VerifyTarget>> = {
+  cpu: { name: 'cpu', build: buildModel },
+  cuda: { name: 'cuda', build: buildCudaModel },
+};
+
 /**
  * Imports a reference folder as a user's model and compares.
  *
@@ -50,6 +63,7 @@ export async function verifyFolder(
   folder: string,
   dtype: TrainingType,
   onWarning: (text: string) => void,
+  target: VerifyTarget = verifyTargets.cpu,
 ): Promise<Report> {
   const reference = openReference(folder);
   try {
@@ -57,7 +71,7 @@ export async function verifyFolder(
     try {
       for (const warning of warnings) onWarning(warning);
       // PyTorch computed its results without dropout.
-      const { libraryPath } = await buildModel(withoutDropout(model), dtype);
+      const { libraryPath } = await target.build(withoutDropout(model), dtype);
       const batches = [reference.batch, ...reference.train.steps.map(step => step.batch)];
       const native = NativeModel.open(libraryPath, {
         maxBatch: Math.max(...batches.map(({ batch }) => batch)),
@@ -70,7 +84,12 @@ export async function verifyFolder(
         tensors.readInto(name => parameters.get(name)!);
         const stored = (name: string) => reference.expected.tensors.has(gradientName(name));
         const layout = layoutOf(architecture, model, stored).filter(({ trained }) => trained);
-        return await compare({ name: basename(resolve(folder)), dtype }, native, layout, reference);
+        return await compare(
+          { name: basename(resolve(folder)), dtype, target: target.name },
+          native,
+          layout,
+          reference,
+        );
       } finally {
         native.close();
       }
@@ -94,7 +113,7 @@ function withoutDropout(model: Model): Model {
 }
 
 async function compare(
-  { name, dtype }: { name: string; dtype: TrainingType },
+  { name, dtype, target }: { name: string; dtype: TrainingType; target: string },
   native: NativeModel,
   layout: readonly FileTensor[],
   reference: Reference,
@@ -111,7 +130,7 @@ async function compare(
   const { loss: lossAfter } = await native.evaluate(batch.tokens, batch.labels, batch);
   return {
     case: name,
-    target: 'cpu',
+    target,
     dtype,
     logits_rel_l2: logitsError,
     loss,

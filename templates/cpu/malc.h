@@ -18,7 +18,8 @@ extern "C" {
 
 #define MALC_ABI 3
 
-enum { MALC_OK = 0, MALC_NO_MEMORY = 1, MALC_BAD_ARGUMENT = 2 };
+/* A device that failed, or that is not there: a model whose kernel failed cannot be used any more. */
+enum { MALC_OK = 0, MALC_NO_MEMORY = 1, MALC_BAD_ARGUMENT = 2, MALC_DEVICE = 3 };
 
 typedef struct malc_model malc_model;
 
@@ -27,7 +28,7 @@ typedef struct {
   int64_t max_time;    /* positions in one call */
   int64_t max_context; /* positions that the key-value cache holds; 0 for no cache */
   int32_t training;    /* 0: no gradients, no optimizer state, no saved activations */
-  int32_t threads;     /* 0: as OpenMP chooses */
+  int32_t threads;     /* of the CPU's kernels; 0: as OpenMP chooses */
   uint64_t seed;       /* of what training drops at random */
 } malc_options;
 
@@ -67,7 +68,8 @@ int32_t malc_parameter_trained(int32_t index);
 
 enum { MALC_DATA = 0, MALC_GRADIENT = 1, MALC_FIRST_MOMENT = 2, MALC_SECOND_MOMENT = 3 };
 /* Address of a parameter's values, gradient or moments; null where the model was not created for training. After values
- * were written there, malc_refresh must be called. */
+ * were written there, malc_refresh must be called, before any other call. Of a device with memory of its own it is a copy on
+ * the host, as the parameter is now: after a call that changes parameters, ask again; null where it could not be read. */
 float *malc_parameter_address(malc_model *model, int32_t index, int32_t what);
 
 /* Some programs keep weights as products read them besides, rounded to bfloat16 or to 8 bits. This makes them anew, of

@@ -62,17 +62,17 @@ export function cutToBf16(numbers: Float32Array): Float32Array {
 }
 
 /** As a program stores what is `own` to a query, or its keys and values. @param numbers that bfloat16 has */
-function stored(program: Program, own: boolean, numbers: Float32Array): Stored {
+export function stored(program: Program, own: boolean, numbers: Float32Array): Stored {
   if (!isNarrow(program, own)) return numbers;
   return Uint16Array.from(new Uint32Array(numbers.slice().buffer), word => word >>> 16);
 }
 
-function loaded(numbers: Stored): Float32Array {
+export function loaded(numbers: Stored): Float32Array {
   if (numbers instanceof Float32Array) return numbers;
   return new Float32Array(Uint32Array.from(numbers, half => half * 65536).buffer);
 }
 
-const notANumber = (program: Program, own: boolean, count: number): Stored =>
+export const notANumber = (program: Program, own: boolean, count: number): Stored =>
   stored(program, own, new Float32Array(count).fill(NaN));
 
 export function forward(library: Library, program: Program, index: number, given: Case, threads: number) {

@@ -148,7 +148,7 @@ export const isNarrow = (program: Program, own: boolean): boolean =>
   program === 'narrow' || (program === 'mixed' && own);
 
 /** The shape as the compiler is asked for it. */
-function compiledShape(shape: AttentionShape): CompiledShape {
+export function compiledShape(shape: AttentionShape): CompiledShape {
   const rule = rules.find(({ rule }) => rule === shape.pair);
   const extras: AttentionExtra[] = [];
   if (shape.sinks) extras.push('sinks');

@@ -4,6 +4,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { KernelLibrary } from '../../compiler/emission/kernel-library.ts';
+import type { Homes } from '../../compiler/emission/places.ts';
 import { product, type Sizes, sizeOf } from '../../compiler/graph/dimension.ts';
 import type { Graph, Node } from '../../compiler/graph/graph.ts';
 import { type Tensor, zeros } from '../../compiler/graph/tensor.ts';
@@ -12,7 +14,7 @@ import { readPackageFile } from '../../compiler/package-files.ts';
 import type { Extent } from '../../compiler/plan/extent.ts';
 import { planMemory } from '../../compiler/plan/plan.ts';
 import { storedAsFloat } from '../../compiler/plan/storage.ts';
-import { emitFunction, type Homes, KernelLibrary } from '../../compiler/targets/cpu/functions.ts';
+import { emitFunction } from '../../compiler/targets/cpu/functions.ts';
 import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { loadLibrary } from '../../runtime/ffi.ts';
 

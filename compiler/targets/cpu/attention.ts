@@ -1,10 +1,17 @@
 // Emits attention, forward and backward, from the frames in templates/cpu.
+import {
+  type PairFunction,
+  type PairFunctions,
+  type PairPlace,
+  pairFunctions,
+} from '../../emission/attention-pairs.ts';
+import { floatLiteral } from '../../emission/scalar.ts';
+import { ownName } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { AttentionKernel } from '../../kernels/kernel.ts';
 import { type AttentionAttributes, type AttentionShape, extraInputs } from '../../ops/attention.ts';
 import type { AttentionGradientAttributes } from '../../ops/attention-gradient.ts';
 import { renderTemplate } from '../../template.ts';
-import { type PairFunction, type PairFunctions, type PairPlace, pairFunctions } from './attention-pairs.ts';
 import {
   type AttentionRoom,
   attentionGradientRoom,
@@ -14,8 +21,6 @@ import {
   wholePanels,
 } from './block-sizes.ts';
 import { type Argument, elementType, type KernelSource, type ProductType, type Surroundings } from './kernel-source.ts';
-import { floatLiteral } from './scalar.ts';
-import { ownName } from './writer.ts';
 
 /** Sizes that a kernel of attention is compiled for. */
 export interface AttentionSizes {

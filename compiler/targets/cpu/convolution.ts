@@ -1,10 +1,11 @@
 // Emits convolutions along time and the gradient of their weights, from the frames in templates/cpu.
+
+import { ownName } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { ProductKernel } from '../../kernels/kernel.ts';
 import type { ConvolutionAttributes } from '../../ops/convolution.ts';
 import { renderTemplate } from '../../template.ts';
 import type { Argument, KernelSource, Surroundings } from './kernel-source.ts';
-import { ownName } from './writer.ts';
 
 /** Channels of one task: some cache lines of each position. */
 const lanes = 64;

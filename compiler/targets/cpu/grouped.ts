@@ -1,5 +1,8 @@
 // Emits products of rows with one of several matrices (grouped, grouped-gradient, contract-each): calls of
 // templates/cpu/grouped.h with the sizes, and the order of the weights, filled in.
+
+import { countText } from '../../emission/index-text.ts';
+import { Names, ownName, Writer } from '../../emission/writer.ts';
 import { type Dimension, product } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { ProductKernel } from '../../kernels/kernel.ts';
@@ -7,9 +10,7 @@ import { eachShape } from '../../ops/contract-each.ts';
 import { type GroupedShape, groupedShape } from '../../ops/grouped.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
 import { blockDepth, blockRows, matmulScratch, panelColumns } from './block-sizes.ts';
-import { countText } from './index-text.ts';
 import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
-import { Names, ownName, Writer } from './writer.ts';
 
 /** The most floats of a matrix that a task packs for itself. */
 const mostPacked = 2 ** 21;

@@ -1,23 +1,19 @@
 // The CPU target: a program as C source, one file for the model beside the headers that it includes.
 import { graphsOf, type Program } from '../../build/program.ts';
-import { type SharedInput, sharedInputs } from '../../build/site.ts';
-import type { BlockStage, HeadStage, JoinStage, Stage } from '../../build/stage.ts';
+import type { Stage } from '../../build/stage.ts';
+import { parameterKey, unusedParameters } from '../../emission/homes.ts';
+import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
+import { functionsInParts, headTokens, type Lowered, needs } from '../../emission/memory-needs.ts';
+import { modelFields } from '../../emission/model-fields.ts';
+import { shortName } from '../../emission/naming.ts';
+import type { Homes } from '../../emission/places.ts';
+import { emitStages } from '../../emission/stages.ts';
 import type { Graph } from '../../graph/graph.ts';
 import { readPackageFile } from '../../package-files.ts';
 import { renderTemplate } from '../../template.ts';
-import {
-  emitFunction,
-  type FunctionSource,
-  type Homes,
-  KernelLibrary,
-  type KernelReport,
-  type LaunchReport,
-  shortName,
-} from './functions.ts';
-import type { ProductType } from './kernel-source.ts';
-import { type Lowered, memoryNeeds } from './memory-needs.ts';
-import { modelFields, parameterKey } from './model-fields.ts';
-import { PreparedWeights } from './prepared.ts';
+import { emitFunction, type FunctionSource } from './functions.ts';
+import { elementType, type ProductType } from './kernel-source.ts';
+import { formName, type Prepared, PreparedWeights, ways } from './prepared.ts';
 import { stepLaunches } from './profile.ts';
 import type { ScheduleOf } from './schedule.ts';
 
@@ -51,7 +47,7 @@ export interface CpuOptions {
  */
 export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions): CpuSource {
   const { dtype, profile, scheduleOf } = options;
-  const { embedding, blocks, head, modules } = program;
+  const { modules } = program;
   const kernels = new KernelLibrary(
     graphsOf(program).map(graph => graph.name),
     profile,
@@ -66,52 +62,27 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
     for (const form of source.prepared) prepared.add(parameterKey(program, stage, form.parameter), form, need);
     return source;
   };
-  const emit = emitter('always');
-  const emitTraining = emitter('training');
-  const reads = (stage: Stage) => `const malc_run *run, const ${stage.name}_parameters *p`;
-  const writes = (stage: Stage) => `${reads(stage)}, const ${stage.name}_parameters *g`;
-
-  const train = (stage: HeadStage) =>
-    emitTraining(stage.train, stage, `${writes(stage)}, const float *x, float *x_gradient`, homes(stage));
-  const backOf = (stage: BlockStage | JoinStage) =>
-    emitTraining(
-      stage.backward,
-      stage,
-      `${writes(stage)}, const ${stage.name}_saved *s, const float *x, const float *y_gradient, float *x_gradient`,
-      homes(stage),
-    );
-  const forthOf = (stage: BlockStage | JoinStage, emit: ReturnType<typeof emitter>) =>
-    emit(stage.forward, stage, `${reads(stage)}, const ${stage.name}_saved *s, const float *x, float *y`, homes(stage));
-  const forward = [
-    emit(embedding.forward, embedding, `${reads(embedding)}, float *y`, homes(embedding)),
-    ...blocks.flatMap(block => [
-      forthOf(block, emit),
-      emit(
-        block.decode,
-        block,
-        `${reads(block)}, const ${block.name}_cache *c, const float *x, float *y`,
-        homes(block),
-      ),
-    ]),
-    emit(head.logits, head, `${reads(head)}, const float *x, float *logits`, homes(head)),
-    emit(head.loss, head, `${reads(head)}, const float *x`, homes(head)),
-  ];
   const trains = dtype !== 'int8';
-  const emitBackward = () => [
-    train(head),
-    ...(modules ? [forthOf(modules.join, emitTraining), train(modules.head), backOf(modules.join)] : []),
-    ...blocks.map(backOf),
-    emitTraining(embedding.backward, embedding, `${writes(embedding)}, const float *y_gradient`, homes(embedding)),
-  ];
-  const backward = trains ? emitBackward() : [];
+  const emitted = emitStages(
+    program,
+    'themselves',
+    { always: emitter('always'), training: emitter('training') },
+    trains,
+  );
+  const { forward, backward } = emitted;
   const functions = [...forward, ...backward];
   const step = stepLaunches(program, kernels);
   const inParts = functionsInParts(program);
   const grouped = kernels.reports.some(({ kind }) => groupedKinds.has(kind));
   const attends = kernels.reports.some(({ kind }) => kind === 'attention' || kind === 'attention-gradient');
   const fields = {
-    // Modules add to gradients that the head would store.
-    ...modelFields(program, lowered, prepared, modules ? new Set() : stored),
+    ...modelFields(program, lowered, {
+      preparedFields: (stage, { name }) =>
+        preparedFields(shortName(name), prepared.get(parameterKey(program, stage, name))),
+      isStored: (stage, name) => !modules && stored.has(parameterKey(program, stage, name)),
+      elementType,
+      literalArray: number => `(const float[]){ ${number} }`,
+    }),
     trains,
     grouped,
     attends,
@@ -120,8 +91,8 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
     prepared: !prepared.isEmpty,
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
-    training: memoryNeeds(functions, lowered, inParts),
-    inference: memoryNeeds(forward, lowered, inParts),
+    training: needs(functions, lowered, inParts),
+    inference: needs(forward, lowered, inParts),
     head_tokens: headTokens(program),
     profile: profile ? { ...step, names: kernels.launches.map(({ name }) => name) } : null,
     launch_count: kernels.launches.length,
@@ -165,41 +136,12 @@ const headersOf: Readonly<Record<ProductType, readonly string[]>> = {
 /** Kernels that call functions of grouped.h. */
 const groupedKinds: ReadonlySet<string> = new Set(['top-k', 'grouped', 'grouped-gradient', 'contract-each']);
 
-/** Where a stage's functions find what a label names (build/stage.ts and build/site.ts list the labels). */
-const homes =
-  (stage: Stage): Homes =>
-  (label, isOutput) => {
-    if (label === 'x') return 'x';
-    if (label === 'y' || label === 'logits') return label;
-    if (label === 'gradient.x') return 'x_gradient';
-    if (label === 'gradient.y') return 'y_gradient';
-    if (isOutput && (label === 'loss' || label === 'auxiliary')) return `run->${label}`;
-    if (label.startsWith('rotary_')) return `run->${label}`;
-    // Of what all stages share, malc_run points at tensors and holds single numbers.
-    if (label in sharedInputs)
-      return `${sharedInputs[label as SharedInput].dimensions.length > 0 ? '' : '&'}run->${label}`;
-    if (label.startsWith('cache.')) return `c->${label.slice('cache.'.length)}`;
-    if (label.startsWith('next.')) return `c->next_${label.slice('next.'.length)}`;
-    if (label.startsWith('saved.')) return `s->${label.slice('saved.'.length)}`;
-    if (label.startsWith('gradient.')) return `g->${shortName(label.slice('gradient.'.length))}`;
-    return stage.parameters.some(parameter => parameter.name === label) ? `p->${shortName(label)}` : null;
+/** The forms of a parameter that products read. */
+function preparedFields(identifier: string, prepared: Prepared | undefined) {
+  const needs = ways.map(way => prepared?.needs[way] ?? 'never');
+  return {
+    rows: prepared?.rows ?? 0,
+    needs: needs.map(need => need.toUpperCase()).join(', '),
+    forms: ways.filter((_, n) => needs[n] !== 'never').map(way => ({ identifier: formName(identifier, way), way })),
   };
-
-/** Names each parameter that a function has by its stage's convention and does not use. */
-function unusedParameters(text: string): string {
-  const head = text.slice(0, text.indexOf('{'));
-  const body = text.slice(head.length);
-  const declared = [...head.matchAll(/\*?(\w+)(?=[,)])/g)].map(match => match[1]!);
-  const unused = declared.filter(name => !new RegExp(`\\b${name}\\b`).test(body));
-  return unused.length === 0 ? text : text.replace('{\n', `{\n  ${unused.map(name => `(void)${name};`).join(' ')}\n`);
 }
-
-/**
- * Positions that the head takes at once: enough that adding to its gradients is little work beside the products, and no
- * more, as it holds the logits of so many.
- */
-const headTokens = ({ model }: Program) => (model.vocab_size > 65536 ? 256 : 512);
-
-/** The functions that are called for a part of the positions at a time. */
-const functionsInParts = ({ head, modules }: Program): ReadonlySet<string> =>
-  new Set([head.loss, head.train, ...(modules ? [modules.head.train] : [])].map(graph => graph.name));

@@ -1,8 +1,6 @@
 // The epilogue of products: what is computed of a row of their tiles, and stored, while the tiles are in cache.
-import { type Dimension, hasDimension, product as productOf, sameDimensions } from '../../graph/dimension.ts';
-import type { Node } from '../../graph/graph.ts';
-import { type MatmulGroup, stored } from '../../kernels/kernel.ts';
-import { columnLoops, Elements } from './elements.ts';
+
+import { Elements } from '../../emission/elements.ts';
 import {
   type Coordinates,
   coordinateName,
@@ -12,9 +10,13 @@ import {
   offsetText,
   sizeText,
   times,
-} from './index-text.ts';
+} from '../../emission/index-text.ts';
+import type { Names, Writer } from '../../emission/writer.ts';
+import { type Dimension, hasDimension, product as productOf, sameDimensions } from '../../graph/dimension.ts';
+import type { Node } from '../../graph/graph.ts';
+import { type MatmulGroup, stored } from '../../kernels/kernel.ts';
 import { assigned, elementType, narrowed, type Surroundings, widened } from './kernel-source.ts';
-import type { Names, Writer } from './writer.ts';
+import { columnLoops } from './loops.ts';
 
 /** Tiles of a group's products that are ready to be finished. */
 export interface FinishedTiles {

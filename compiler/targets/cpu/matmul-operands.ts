@@ -1,15 +1,16 @@
 // Operands of products: how each lies in memory, and in which form products read the right ones. A right operand is read as
 // it lies there, from the form in which its parameter is kept (prepared.ts), or packed by the kernel once for all its tasks.
+
+import { countText, plus, times } from '../../emission/index-text.ts';
+import type { Names, Writer } from '../../emission/writer.ts';
 import { type Dimension, hasDimension, product as productOf } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulGroup, type MatmulKernel, stored } from '../../kernels/kernel.ts';
 import type { ContractAttributes } from '../../ops/contract.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
 import { packedBf16 } from './block-sizes.ts';
-import { countText, plus, times } from './index-text.ts';
 import type { Surroundings } from './kernel-source.ts';
 import { formName, type PreparedForm, preparedForm } from './prepared.ts';
-import type { Names, Writer } from './writer.ts';
 
 export interface RightOperand {
   readonly node: Node;

@@ -1,11 +1,13 @@
 // Emits matmul kernels on top of templates/cpu/matmul.h: tasks of rows and columns, each finished by its epilogue while its
 // tile is in cache. Tasks of float32 products pack what they read; rounded right operands are packed once for all threads.
+
+import { countText, plus, times } from '../../emission/index-text.ts';
+import { Names, ownName, Writer } from '../../emission/writer.ts';
 import { constantCount, type Dimension, product as productOf } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { MatmulGroup, MatmulKernel } from '../../kernels/kernel.ts';
 import { extentOf } from '../../plan/extent.ts';
 import { blockDepth, blockRows, matmulScratch, panelColumns } from './block-sizes.ts';
-import { countText, plus, times } from './index-text.ts';
 import {
   type Argument,
   addsArgument,
@@ -17,7 +19,6 @@ import {
 import { emitEpilogueRow } from './matmul-epilogue.ts';
 import { innerOf, MatmulOperands } from './matmul-operands.ts';
 import { describeSchedule, type ProductSchedule, type ProductShape, packingScratch } from './schedule.ts';
-import { Names, ownName, Writer } from './writer.ts';
 
 /** A task of rounded products with many columns takes about this many. */
 const columnsAtOnce = 256;

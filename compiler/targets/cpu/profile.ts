@@ -2,9 +2,9 @@
 import type { Parameter } from '../../build/parameters.ts';
 import type { Program } from '../../build/program.ts';
 import type { Stage } from '../../build/stage.ts';
+import type { KernelLibrary } from '../../emission/kernel-library.ts';
 import { product } from '../../graph/dimension.ts';
 import type { Work } from '../../plan/work.ts';
-import type { KernelLibrary } from './functions.ts';
 
 /** The numbers of these launches in the profile, by their names. */
 export interface StepLaunches {

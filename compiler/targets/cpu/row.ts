@@ -1,12 +1,7 @@
 // Emits row kernels: norms, losses, sums of gradients and whatever else visits rows. A row's reductions cut its columns
 // into passes; totals over the rows are summed in a fixed number of parts, so that results do not depend on threads.
-import { hasDimension, sameDimensions } from '../../graph/dimension.ts';
-import type { Node } from '../../graph/graph.ts';
-import { isTotal } from '../../kernels/forms.ts';
-import type { RowKernel } from '../../kernels/kernel.ts';
-import type { ReduceAttributes } from '../../ops/reduce.ts';
-import { extentOf } from '../../plan/extent.ts';
-import { columnLoops, Elements } from './elements.ts';
+
+import { Elements } from '../../emission/elements.ts';
 import {
   type Coordinates,
   coordinateName,
@@ -17,7 +12,14 @@ import {
   plus,
   sizeText,
   times,
-} from './index-text.ts';
+} from '../../emission/index-text.ts';
+import { Names, ownName, Writer } from '../../emission/writer.ts';
+import { hasDimension, sameDimensions } from '../../graph/dimension.ts';
+import type { Node } from '../../graph/graph.ts';
+import { isTotal } from '../../kernels/forms.ts';
+import type { RowKernel } from '../../kernels/kernel.ts';
+import type { ReduceAttributes } from '../../ops/reduce.ts';
+import { extentOf } from '../../plan/extent.ts';
 import {
   type Argument,
   addsArgument,
@@ -30,7 +32,7 @@ import {
   sizeArguments,
   widened,
 } from './kernel-source.ts';
-import { Names, ownName, Writer } from './writer.ts';
+import { columnLoops, parallelFor } from './loops.ts';
 
 /** Parts that totals are summed in: fixed, so that the order of addition is. */
 const parts = 32;
@@ -78,7 +80,7 @@ class RowEmitter {
     writer.block(`static void ${ownName}(${parameterList(list, surroundings.storageOf)})`, () => {
       if (total) this.rowsInParts(writer);
       else {
-        writer.parallelFor(countText(kernel.rows), countText(kernel.columns));
+        parallelFor(writer, countText(kernel.rows), countText(kernel.columns));
         writer.loop('row', '0', countText(kernel.rows), () => this.row(writer));
       }
     });
@@ -97,7 +99,7 @@ class RowEmitter {
       writer.line(`float *${name} = workspace${before.map(text => ` + ${times('parts', text)}`).join('')};`);
       before = [...before, countText(node.dimensions)];
     }
-    writer.parallelFor('rows', countText(this.kernel.columns));
+    parallelFor(writer, 'rows', countText(this.kernel.columns));
     writer.loop('part', '0', 'parts', () => {
       for (const node of this.totals) {
         const name = this.names.unique(`${this.named.get(node)}_part`);
@@ -126,7 +128,7 @@ class RowEmitter {
         addParts(this.names.unique(`${name}_total`), 'part', `*${name}`);
         continue;
       }
-      writer.parallelFor(width, 'parts');
+      parallelFor(writer, width, 'parts');
       writer.loop('i', '0', width, () => addParts('sum', `part * ${width} + i`, `${name}[i]`));
     }
   }

@@ -1,11 +1,12 @@
 // Emits the selective scan, forward and backward, from the frames in templates/cpu.
+
+import { ownName } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { ScanKernel } from '../../kernels/kernel.ts';
 import { type ScanAttributes, scanOperands } from '../../ops/scan.ts';
 import type { ScanGradientAttributes } from '../../ops/scan-gradient.ts';
 import { renderTemplate } from '../../template.ts';
 import type { Argument, KernelSource, Surroundings } from './kernel-source.ts';
-import { ownName } from './writer.ts';
 
 /** Channels of one task, a vector lane each: two to eight vectors, which hide one another's latency. */
 const lanes = 32;

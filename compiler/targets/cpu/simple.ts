@@ -1,12 +1,14 @@
 // Emits the kernels that move rows: gather, scatter-add, append and recent; top-k is one node alone like them.
+
+import { countText, times } from '../../emission/index-text.ts';
+import { Names, ownName, Writer } from '../../emission/writer.ts';
 import { product } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { SingleKernel } from '../../kernels/kernel.ts';
-import { countText, times } from './index-text.ts';
 import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
+import { parallelFor } from './loops.ts';
 import { topK } from './top-k.ts';
 import { withinCapacity } from './within-capacity.ts';
-import { Names, ownName, Writer } from './writer.ts';
 
 export function emitSimple(kernel: SingleKernel, surroundings: Surroundings): KernelSource {
   const names = new Names();
@@ -31,7 +33,7 @@ const gather: Emit = (writer, node, name) => {
   const width = countText(table.dimensions.slice(1));
   const list = [...sizeArguments([indices.dimensions]), input(table, from), input(indices, index), output(node, to)];
   writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
-    writer.parallelFor(countText(indices.dimensions), width);
+    parallelFor(writer, countText(indices.dimensions), width);
     writer.line(`for (int64_t row = 0; row < ${countText(indices.dimensions)}; row++)`);
     writer.inner(() =>
       writer.line(
@@ -96,7 +98,7 @@ const recent: Emit = (writer, node) => {
   ];
   writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
     writer.line(`enum { memory = ${memory}, channels = ${channels} };`);
-    writer.parallelFor('sequences', 'memory * channels');
+    parallelFor(writer, 'sequences', 'memory * channels');
     writer.loop('sequence', '0', 'sequences', () => {
       writer.line('const malc_piece own = malc_piece_of(sequence, 0, ends);');
       writer.line('const int64_t fresh = malc_least(own.count, memory), kept = memory - fresh;');

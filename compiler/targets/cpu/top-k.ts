@@ -1,10 +1,12 @@
 // Emits top-k, by groups or over all scores, on top of templates/cpu/grouped.h.
+
+import { countText } from '../../emission/index-text.ts';
+import { ownName } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { TopKAttributes } from '../../ops/top-k.ts';
-import { countText } from './index-text.ts';
 import { parameterList, sizeArguments } from './kernel-source.ts';
+import { parallelFor } from './loops.ts';
 import { type Emit, input, output } from './simple.ts';
-import { ownName } from './writer.ts';
 
 export const topK: Emit = (writer, node, name) => {
   const { chosen, groups, top_groups, group_score } = node.attributes as TopKAttributes;
@@ -14,7 +16,7 @@ export const topK: Emit = (writer, node, name) => {
   const size = candidates / groups;
   const list = [...sizeArguments([scores.dimensions]), input(scores, from), output(node, to)];
   writer.block(`static void ${ownName}(${parameterList(list)})`, () => {
-    writer.parallelFor(countText(scores.dimensions.slice(0, -1)), String(candidates));
+    parallelFor(writer, countText(scores.dimensions.slice(0, -1)), String(candidates));
     writer.loop('row', '0', countText(scores.dimensions.slice(0, -1)), () => {
       writer.line(`const float *row_scores = ${from} + row * ${candidates};`);
       writer.line(`int32_t *row_chosen = ${to} + row * ${chosen.size};`);

@@ -28,6 +28,20 @@ export class Writer {
         this.lines.push(text.startsWith('#') ? part : pad + part);
   }
 
+  /** Words that belong to no longer statement, as many to a line as there is room for. */
+  words(words: readonly string[]): void {
+    const room = widest - this.outer - 2 * this.depth;
+    let rest = '';
+    for (const word of words) {
+      if (rest !== '' && rest.length + 1 + word.length > room) {
+        this.line(rest);
+        rest = '';
+      }
+      rest += `${rest === '' ? '' : ' '}${word}`;
+    }
+    if (rest !== '') this.line(rest);
+  }
+
   /** A block comment of several lines. */
   comment(lines: readonly string[]): void {
     const pad = '  '.repeat(this.depth);
@@ -42,11 +56,6 @@ export class Writer {
     this.line(header === '' ? '{' : `${header} {`);
     this.inner(body);
     this.line('}');
-  }
-
-  /** The pragma of a loop of `count` runs, each of some `work` operations, that threads divide where they are worth waking. */
-  parallelFor(count: string, work: string): void {
-    this.line(`#pragma omp parallel for schedule(static) if (malc_is_worth(${count}, ${work}))`);
   }
 
   /** A loop over [from, to). */

@@ -1,14 +1,12 @@
 // Emits the maps of a kernel for one element: each as a local constant, in the order in which they are needed.
-
-import type { Dimension } from '../../graph/dimension.ts';
-import type { Node } from '../../graph/graph.ts';
-import type { MapAttributes } from '../../ops/map.ts';
-import type { PadAttributes } from '../../ops/pad.ts';
-import { type PairAttributes, type PairSegment, pairSegments } from '../../ops/pair.ts';
-import type { RandomAttributes } from '../../ops/random.ts';
-import type { SliceAttributes } from '../../ops/slice.ts';
+import type { Node } from '../graph/graph.ts';
+import type { MapAttributes } from '../ops/map.ts';
+import type { PadAttributes } from '../ops/pad.ts';
+import type { PairAttributes } from '../ops/pair.ts';
+import type { RandomAttributes } from '../ops/random.ts';
+import type { SliceAttributes } from '../ops/slice.ts';
 import type { Coordinates } from './index-text.ts';
-import { coordinateName, offsetText } from './index-text.ts';
+import { offsetText } from './index-text.ts';
 import { printScalar } from './scalar.ts';
 import type { Writer } from './writer.ts';
 
@@ -21,8 +19,8 @@ export interface ElementOptions {
   readonly nameOf: (node: Node) => string;
   /** What an input as a whole is called. */
   readonly bufferOf: (node: Node) => string;
-  /** In force inside the loop that is being written: how far each pair's partner is. */
-  readonly segment: ReadonlyMap<string, number>;
+  /** In force inside the loop that is being written: how far each pair's partner is, or what its coordinate is. */
+  readonly segment: ReadonlyMap<string, number | string>;
   /** Where a scope around this one computes elements too: its names are not taken again. */
   readonly outer?: Elements;
 }
@@ -124,7 +122,8 @@ export class Elements {
   }
 
   private partnerOf({ dimension }: PairAttributes, at: Coordinates): Coordinates {
-    return moved(at, dimension, this.options.segment.get(dimension) ?? 0);
+    const partner = this.options.segment.get(dimension) ?? 0;
+    return typeof partner === 'string' ? new Map([...at, [dimension, partner]]) : moved(at, dimension, partner);
   }
 }
 
@@ -136,51 +135,3 @@ function moved(at: Coordinates, dimension: string, distance: number, there = dim
 }
 
 const atom = (text: string) => (/^\w+$/.test(text) ? text : `(${text})`);
-
-/**
- * Nested loops over `columns`, the innermost vectorised. Where a node pairs elements along the last dimension, that loop
- * is cut into runs with a fixed distance to the partner.
- * @param pragma the simd pragma of the innermost loop
- */
-export function columnLoops(
-  writer: Writer,
-  columns: readonly Dimension[],
-  bounds: (dim: Dimension, axis: number) => readonly [from: string, to: string],
-  members: Iterable<Node>,
-  pragma: string,
-  body: (at: Map<string, string>, segment: ReadonlyMap<string, number>) => void,
-): void {
-  const pairs = [...members]
-    .filter(node => node.primitive?.name === 'pair')
-    .map(node => node.attributes as PairAttributes);
-  const at = new Map<string, string>();
-  const visit = (axis: number): void => {
-    const dim = columns[axis];
-    if (!dim) {
-      body(at, new Map());
-      return;
-    }
-    const name = coordinateName(dim);
-    at.set(dim.name, name);
-    const [from, to] = bounds(dim, axis);
-    if (axis < columns.length - 1) {
-      writer.loop(name, from, to, () => visit(axis + 1));
-      return;
-    }
-    for (const segment of segmentsOf(pairs, dim)) {
-      const run = segment ?? { from, to, step: 1 };
-      const distances = new Map(segment ? [[dim.name, segment.distance]] : []);
-      writer.line(pragma);
-      writer.loop(name, `${run.from}`, `${run.to}`, () => body(at, distances), run.step);
-    }
-  };
-  visit(0);
-}
-
-function segmentsOf(pairs: readonly PairAttributes[], dim: Dimension): (PairSegment | null)[] {
-  const [first, ...others] = pairs;
-  if (!first) return [null];
-  if (first.dimension !== dim.name || others.some(other => JSON.stringify(other) !== JSON.stringify(first)))
-    throw new Error(`pairs along ${pairs.map(pair => pair.dimension).join(', ')} in one loop over ${dim.name}`);
-  return pairSegments(first, dim.size!);
-}

@@ -1,49 +1,48 @@
-// What the program's templates are told of the model: its sizes, its stages, their parameters, and what layers keep.
-import type { Cache } from '../../build/decoding.ts';
-import type { Parameter } from '../../build/parameters.ts';
-import type { Program } from '../../build/program.ts';
-import type { BlockStage, JoinStage, Stage } from '../../build/stage.ts';
-import type { Dimension } from '../../graph/dimension.ts';
-import { storedExtent } from '../../plan/storage.ts';
-import { shortName } from './functions.ts';
+// What the frames of a program say of its model: sizes, parameters, and what each stage keeps.
+import type { Cache } from '../build/decoding.ts';
+import type { Parameter } from '../build/parameters.ts';
+import type { Program } from '../build/program.ts';
+import type { BlockStage, JoinStage, Stage } from '../build/stage.ts';
+import type { Dimension } from '../graph/dimension.ts';
+import type { Node } from '../graph/graph.ts';
+import { type ElementStorage, storedExtent } from '../plan/storage.ts';
 import { countText } from './index-text.ts';
-import { elementType } from './kernel-source.ts';
-import { countsOf, countsText, type Lowered } from './memory-needs.ts';
-import { formName, type Prepared, type PreparedWeights, ways } from './prepared.ts';
+import { extentText, type Lowered } from './memory-needs.ts';
+import { shortName } from './naming.ts';
 import { floatLiteral } from './scalar.ts';
 
-/** Tells a parameter from those of other stages; what a stage borrows bears its owner's name. */
-export function parameterKey({ embedding, head }: Program, stage: Stage, name: string): string {
-  const isShared = [...embedding.parameters, ...head.parameters].some(parameter => parameter.name === name);
-  return isShared ? name : `${stage.name}: ${name}`;
+/** What differs from target to target. */
+export interface TargetFields {
+  /** The forms in which products read a parameter of a stage. */
+  preparedFields(stage: Stage, parameter: Parameter): object & { readonly forms: readonly object[] };
+  /** Whether a step's first micro-batch stores a parameter's gradient, so that it need not be cleared before. */
+  isStored(stage: Stage, name: string): boolean;
+  /** The type of a value's elements. */
+  elementType(node: Node, storage: ElementStorage): string;
+  /** An array of one number where it is needed; null where the language has none, and such arrays have names. */
+  readonly literalArray: ((number: string) => string) | null;
 }
 
-/**
- * @param prepared the forms in which products read parameters
- * @param stored the parameters whose gradients a step's first micro-batch stores; like the forms, by parameterKey
- */
-export function modelFields(
-  program: Program,
-  lowered: Lowered,
-  prepared: PreparedWeights,
-  stored: ReadonlySet<string>,
-) {
+/** What the frames say of a model: its sizes, its parameters, and what each stage keeps. */
+export function modelFields(program: Program, lowered: Lowered, target: TargetFields) {
   const { model, embedding, blocks, head, modules } = program;
-  const known: Known = {
+  const first = fieldsOf(embedding, [], 'The embedding of tokens and positions.', '1', lowered, target);
+  const outer = fieldsOf(
+    head,
+    embedding.parameters,
+    'The output norm and the language-model head.',
+    '1',
     lowered,
-    preparedOf: (stage, name) => prepared.get(parameterKey(program, stage, name)),
-    isStored: (stage, name) => stored.has(parameterKey(program, stage, name)),
-  };
-  const first = fieldsOf(embedding, [], 'The embedding of tokens and positions.', '1', known);
-  const outer = fieldsOf(head, embedding.parameters, 'The output norm and the language-model head.', '1', known);
+    target,
+  );
   const shared = [...embedding.parameters, ...head.parameters];
   const title = (name: string) => `${name} of a module that predicts a token further ahead.`;
   const moduleFields = modules && {
     depth: model.mtp!.depth,
     weight: floatLiteral(model.mtp!.weight / model.mtp!.depth),
     block: blocks[model.layers.at(-1)!]!.name,
-    join: fieldsOf(modules.join, shared, title('What makes the input'), 'MODULES', known),
-    head: fieldsOf(modules.head, shared, title('The head'), 'MODULES', known),
+    join: fieldsOf(modules.join, shared, title('What makes the input'), 'MODULES', lowered, target),
+    head: fieldsOf(modules.head, shared, title('The head'), 'MODULES', lowered, target),
   };
   const kinds = [...model.layers, ...Array.from({ length: model.mtp?.depth ?? 0 }, () => model.layers.at(-1)!)];
   const own = (kind: number) => blocks[kind]!.parameters.length;
@@ -64,7 +63,7 @@ export function modelFields(
     layer_kinds: inRowsOf(32, kinds).map(row => row.join(', ')),
     stages: [
       first,
-      ...blocks.map((block, n) => fieldsOf(block, [], blockTitle(model.blocks[n]!), 'BLOCKS', known)),
+      ...blocks.map((block, n) => fieldsOf(block, [], blockTitle(model.blocks[n]!), 'BLOCKS', lowered, target)),
       ...(moduleFields ? [moduleFields.join, moduleFields.head] : []),
       outer,
     ],
@@ -74,7 +73,7 @@ export function modelFields(
     kinds: blocks.map(block => ({
       name: block.name,
       count: block.parameters.length,
-      saved: savedFields(block, lowered),
+      saved: savedFields(block, lowered, target),
       caches: cacheFields(block),
       states: block.caches.filter(cache => cache.isState).map(cache => cache.name),
       clears: block.caches.filter(cache => cache.isState).map(stateFields),
@@ -95,7 +94,8 @@ function fieldsOf(
   shared: readonly Parameter[],
   title: string,
   instances: string,
-  { lowered, preparedOf, isStored }: Known,
+  lowered: Lowered,
+  target: TargetFields,
 ) {
   const isOwn = (parameter: Parameter) => !shared.some(other => other.name === parameter.name);
   const own = stage.parameters.filter(isOwn);
@@ -103,8 +103,9 @@ function fieldsOf(
   const block = 'forward' in stage && 'backward' in stage ? (stage as JoinStage) : null;
   const keeps = block !== null && stage.name !== 'embedding';
   const fields = (parameter: Parameter) => ({
-    ...parameterFields(stage, parameter, preparedOf(stage, parameter.name)),
-    cleared: !isStored(stage, parameter.name),
+    ...parameterFields(stage, parameter, target),
+    ...target.preparedFields(stage, parameter),
+    cleared: !target.isStored(stage, parameter.name),
   });
   const from = ({ name }: Parameter) => (name.startsWith('model.embed') ? 'embedding' : 'head');
   return {
@@ -115,9 +116,9 @@ function fieldsOf(
     own: own.map(fields),
     own_count: own.length,
     borrowed: borrowed.map(parameter => ({ ...fields(parameter), from: from(parameter) })),
-    cycles: own.flatMap(parameter => cycleFields(stage, parameter)),
+    cycles: own.flatMap(parameter => cycleFields(stage, parameter, target)),
     has_saved: keeps,
-    saved: keeps ? savedFields(block, lowered) : [],
+    saved: keeps ? savedFields(block, lowered, target) : [],
     caches: 'caches' in stage ? cacheFields(stage as BlockStage) : [],
     has_caches: 'caches' in stage,
   };
@@ -132,14 +133,12 @@ const shapeText = (dims: readonly Dimension[]) =>
 function parameterFields(
   { name: stage }: Stage,
   { name, shape, initial, balance_rate }: Parameter,
-  prepared: Prepared | undefined,
+  { literalArray }: TargetFields,
 ) {
-  const identifier = shortName(name);
-  const needs = ways.map(way => prepared?.needs[way] ?? 'never');
   const values = initial.kind === 'cycle' ? initial.values : [];
   return {
     name,
-    identifier,
+    identifier: shortName(name),
     rank: shape.length,
     shape: [...shape, 1, 1].slice(0, 3).join(', '),
     shape_text: shape.join(']['),
@@ -148,19 +147,16 @@ function parameterFields(
     values:
       values.length === 0
         ? 'NULL'
-        : values.length === 1
-          ? `(const float[]){ ${floatLiteral(values[0]!)} }`
+        : values.length === 1 && literalArray
+          ? literalArray(floatLiteral(values[0]!))
           : `${stage}_${shortName(name)}_start`,
     rate: floatLiteral(balance_rate ?? -1),
-    rows: prepared?.rows ?? 0,
-    needs: needs.map(need => need.toUpperCase()).join(', '),
-    forms: ways.filter((_, n) => needs[n] !== 'never').map(way => ({ identifier: formName(identifier, way), way })),
   };
 }
 
 /** The initial values of a parameter that has several, in rows. */
-function cycleFields({ name: stage }: Stage, { name, initial }: Parameter) {
-  if (initial.kind !== 'cycle' || initial.values.length < 2) return [];
+function cycleFields({ name: stage }: Stage, { name, initial }: Parameter, { literalArray }: TargetFields) {
+  if (initial.kind !== 'cycle' || initial.values.length < (literalArray ? 2 : 1)) return [];
   return [
     {
       identifier: `${stage}_${shortName(name)}`,
@@ -169,28 +165,18 @@ function cycleFields({ name: stage }: Stage, { name, initial }: Parameter) {
   ];
 }
 
-/** What is known of the program's functions once they are emitted. */
-interface Known {
-  readonly lowered: Lowered;
-  /** The forms in which products read a parameter of a stage. */
-  readonly preparedOf: (stage: Stage, name: string) => Prepared | undefined;
-  /** Whether a step's first micro-batch stores a parameter's gradient, so that it need not be cleared before. */
-  readonly isStored: (stage: Stage, name: string) => boolean;
-}
-
-function savedFields(block: JoinStage, lowered: Lowered) {
+function savedFields(block: JoinStage, lowered: Lowered, { elementType }: TargetFields) {
   const { graph, storage } = lowered.get(block.forward.name)!;
   return graph.outputs
     .filter(output => output.name.startsWith('saved.'))
     .map(({ name, node }) => {
       const type = elementType(node, storage(node));
-      const { runtime, count } = storedExtent(node, storage(node));
       return {
         identifier: name.slice('saved.'.length),
         type,
         cast: type === 'float' ? '' : `(${type} *)`,
         shape_text: shapeText(node.dimensions),
-        size: countsText(countsOf([{ runtime, count }], 'tokens')),
+        size: extentText(storedExtent(node, storage(node)), 'tokens'),
       };
     });
 }

@@ -1,7 +1,7 @@
 // What attention asks of a pair of a query and a key, as small C functions: its score, the score's derivatives, whether
 // it is seen, and whether dropout keeps it.
-import { type AttentionShape, dropoutSite, pairCoordinates, scoreDerivative } from '../../ops/attention.ts';
-import { coordinatesOf, operandsOf, type Scalar } from '../../scalar/expression.ts';
+import { type AttentionShape, dropoutSite, pairCoordinates, scoreDerivative } from '../ops/attention.ts';
+import { coordinatesOf, operandsOf, type Scalar } from '../scalar/expression.ts';
 import { floatLiteral, printCondition, printScalar, type Spelling } from './scalar.ts';
 import { Writer } from './writer.ts';
 

@@ -1,5 +1,5 @@
 // Index arithmetic as C text: sizes, offsets and loops over named dimensions.
-import { type Dimension, hasDimension, product } from '../../graph/dimension.ts';
+import { type Dimension, hasDimension, product } from '../graph/dimension.ts';
 
 /** The C text of each dimension's coordinate. */
 export type Coordinates = ReadonlyMap<string, string>;

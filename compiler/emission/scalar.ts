@@ -1,6 +1,6 @@
 // Prints scalar expressions as C: minimal parentheses, float literals, and a local constant for what is used twice.
-import { type Scalar, show } from '../../scalar/expression.ts';
-import type { FunctionName } from '../../scalar/functions.ts';
+import { type Scalar, show } from '../scalar/expression.ts';
+import type { FunctionName } from '../scalar/functions.ts';
 
 /** How the surroundings spell what an expression reads. */
 export interface Spelling {

@@ -1,22 +1,38 @@
-// The memory that the functions of a program need while they run, as numbers and as C text of run-time sizes.
-import type { Extent } from '../../plan/extent.ts';
-import type { LoweredFunction } from '../../plan/plan.ts';
-import type { FunctionSource } from './functions.ts';
+// The memory that a program's functions need while one of them runs, as fields of the frames.
+import type { Program } from '../build/program.ts';
+import type { Extent } from '../plan/extent.ts';
+import type { LoweredFunction } from '../plan/plan.ts';
 import { times } from './index-text.ts';
 
-/** The program's functions with their plans, by name. */
+/** Each of a program's graphs, by name. */
 export type Lowered = ReadonlyMap<string, LoweredFunction>;
 
+/** What a function needs besides its intermediate values. */
+export interface FunctionNeeds {
+  readonly name: string;
+  /** Workspace of each launch that needs one. */
+  readonly workspaces: readonly (readonly Extent[])[];
+  /** The most floats that a launch needs for each thread. */
+  readonly scratch: number;
+}
+
 /**
- * The memory that a set of functions needs while one of them runs.
- * @param inParts the functions that take a part of the positions at a time
+ * Positions that the head takes at once: enough that adding to its gradients is little work beside the products, and no
+ * more, as it holds the logits of so many.
  */
-export function memoryNeeds(functions: readonly FunctionSource[], lowered: Lowered, inParts: ReadonlySet<string>) {
+export const headTokens = ({ model }: Program) => (model.vocab_size > 65536 ? 256 : 512);
+
+/** The functions that are called for a part of the positions at a time. */
+export const functionsInParts = ({ head, modules }: Program): ReadonlySet<string> =>
+  new Set([head.loss, head.train, ...(modules ? [modules.head.train] : [])].map(graph => graph.name));
+
+/** The memory that a set of functions needs while one of them runs. */
+export function needs(functions: readonly FunctionNeeds[], lowered: Lowered, inParts: ReadonlySet<string>) {
   const most = (growth: string, among = functions) =>
     Math.max(0, ...among.map(({ name }) => lowered.get(name)!.plan.totals.get(growth) ?? 0));
   const parts = functions.filter(({ name }) => inParts.has(name));
   const whole = functions.filter(({ name }) => !inParts.has(name));
-  const workspaces = (among: readonly FunctionSource[], tokens: string) =>
+  const workspaces = (among: readonly FunctionNeeds[], tokens: string) =>
     workspaceTexts(
       among.flatMap(source => source.workspaces),
       tokens,
@@ -50,9 +66,9 @@ function workspaceTexts(workspaces: readonly (readonly Extent[])[], tokens: stri
 }
 
 /** Floats for each combination of run-time positions, by what they grow with. */
-export type Counts = ReadonlyMap<string, number>;
+type Counts = ReadonlyMap<string, number>;
 
-export function countsOf(extents: readonly Extent[], tokens: string): Counts {
+function countsOf(extents: readonly Extent[], tokens: string): Counts {
   const counts = new Map<string, number>();
   for (const { runtime, count } of extents) {
     const growth = runtime.join(' * ').replace('batch * time', tokens);
@@ -61,5 +77,8 @@ export function countsOf(extents: readonly Extent[], tokens: string): Counts {
   return counts;
 }
 
-export const countsText = (counts: Counts): string =>
+const countsText = (counts: Counts): string =>
   [...counts].map(([growth, count]) => times(growth === '' ? '1' : growth, String(count))).join(' + ');
+
+/** Floats, or what they take, as C text. */
+export const extentText = (extent: Extent, tokens: string): string => countsText(countsOf([extent], tokens));

@@ -1,0 +1,234 @@
+// Prints the function that finishes elements of a product: the epilogue's maps, and the stores. It finishes four that lie
+// side by side where the last dimension has a multiple of four: reads and writes are then of 16 bytes (8 of bfloat16).
+import { Elements } from '../../emission/elements.ts';
+import { type Coordinates, coordinateName, countText, offsetText, plus, times } from '../../emission/index-text.ts';
+import { Names, Writer } from '../../emission/writer.ts';
+import { type Dimension, hasDimension, sameDimensions } from '../../graph/dimension.ts';
+import type { Node } from '../../graph/graph.ts';
+import type { MapAttributes } from '../../ops/map.ts';
+import { constant, operand, substitute } from '../../scalar/expression.ts';
+import { assigned, narrowed, type Surroundings, widened } from './kernel-source.ts';
+import { partnerOf } from './partner.ts';
+
+/** What is finished: an element's sums, and what is made of them. */
+export interface Finish {
+  readonly rows: readonly Dimension[];
+  readonly columns: readonly Dimension[];
+  /** Which of the sums is a product; null where it counts as zero, as another product's sum has it already. */
+  readonly sums: ReadonlyMap<Node, number | null>;
+  readonly epilogue: readonly Node[];
+  readonly outputs: readonly Node[];
+}
+
+/** C++ names that finishing functions have of their own. */
+export const finishNames: readonly string[] = ['sums', 'partner', 'first', 'n'];
+
+/** How many elements are finished at once: 4 or 1. */
+export const finishedAtOnce = ({ columns }: Pick<Finish, 'columns'>): number =>
+  columns.length > 0 && columns.at(-1)!.size! % 4 === 0 ? 4 : 1;
+
+/**
+ * The body of a finishing function: over `sums`, `row` and `column`, or `first`, the first of four columns.
+ * @param named what inputs, outputs and members are called
+ */
+export function finishText(finish: Finish, named: ReadonlyMap<Node, string>, surroundings: Surroundings): string {
+  return new FinishPrinter(finish, named, surroundings).text();
+}
+
+/** Columns that hold both elements of every pair: no tile may cut them. */
+export function pairedColumns(columns: readonly Dimension[], epilogue: readonly Node[]): number {
+  const partner = partnerOf(epilogue, name => name);
+  const axis = partner ? columns.findIndex(dim => dim.name === partner.dimension) : columns.length;
+  if (axis < 0) throw new Error(`pairs along ${partner!.dimension}, which is no dimension of the columns`);
+  return columns.slice(axis).reduce((product, dim) => product * dim.size!, 1);
+}
+
+class FinishPrinter {
+  private readonly finish: Finish;
+  private readonly named: ReadonlyMap<Node, string>;
+  private readonly surroundings: Surroundings;
+  private readonly names = new Names();
+  private readonly byFour: boolean;
+  /** Where the element at hand is. */
+  private readonly here: Coordinates;
+  /** Where the first of four is: what `here` is without the steps along the last dimension. */
+  private readonly start: Coordinates;
+  /** Statements before and after the loop over four, and the arrays that they fill or empty, by place. */
+  private readonly before: string[] = [];
+  private readonly after: string[] = [];
+  private readonly arrays = new Map<string, string>();
+
+  constructor(finish: Finish, named: ReadonlyMap<Node, string>, surroundings: Surroundings) {
+    this.finish = finish;
+    this.named = named;
+    this.surroundings = surroundings;
+    for (const name of [...finishNames, ...named.values()]) this.names.unique(name);
+    this.byFour = finishedAtOnce(finish) === 4;
+    const { rows, columns } = finish;
+    const place = (dims: readonly Dimension[], alone: string) =>
+      dims.map(dim => [dim.name, dims.length === 1 ? alone : coordinateName(dim)] as const);
+    this.here = new Map([...place(rows, 'row'), ...place(columns, 'column')]);
+    const last = columns.at(-1);
+    const first = columns.length === 1 ? 'first' : `first_${last?.name}`;
+    this.start = this.byFour ? new Map([...this.here, [last!.name, first]]) : this.here;
+  }
+
+  text(): string {
+    const { finish, here, start, byFour } = this;
+    const { epilogue, outputs, originals } = withoutZeros(finish);
+    const inside = new Set(epilogue);
+    const partner = partnerOf(inside, name => here.get(name)!);
+    const body = new Writer();
+    const inline = new Map<Node, string>();
+    const elements = new Elements(body, {
+      inside,
+      read: (node, at) => this.read(node, at),
+      nameOf: computed => {
+        const node = originals.get(computed) ?? computed;
+        const name = this.named.get(node) ?? inline.get(node) ?? this.names.unique(this.surroundings.nameOf(node));
+        if (!this.named.has(node)) inline.set(node, name);
+        return finish.outputs.includes(node) ? `${name}_value` : name;
+      },
+      bufferOf: node => this.named.get(node)!,
+      segment: new Map(partner ? [[partner.dimension, 'partner']] : []),
+    });
+    outputs.forEach((node, n) => {
+      const line = this.store(finish.outputs[n]!, elements.stored(node, here, epilogue));
+      if (line !== null) body.line(line);
+    });
+
+    // Coordinates are declared where something that follows reads them.
+    const first: string[] = [];
+    const uses = (name: string) =>
+      new RegExp(`\\b${name}\\b`).test([...this.before, ...first, body, ...this.after].join('\n'));
+    if (partner && uses('partner')) first.unshift(`const int64_t partner = ${partner.text};`);
+    const last = finish.columns.at(-1)?.name ?? '';
+    if (byFour && uses(here.get(last)!)) first.unshift(`const int64_t ${here.get(last)} = ${start.get(last)} + n;`);
+    const writer = new Writer();
+    const declare = (dims: readonly Dimension[], number: string) =>
+      dims.forEach((dim, axis) => {
+        const name = start.get(dim.name)!;
+        if (dims.length > 1 && uses(name)) writer.line(coordinateText(name, dims, axis, number));
+      });
+    declare(finish.rows, 'row');
+    declare(finish.columns, byFour ? 'first' : 'column');
+    for (const line of this.before) writer.line(line);
+    const inner = () => {
+      for (const line of first) writer.line(line);
+      writer.append(body);
+    };
+    if (byFour && body.toString().trim() !== '') {
+      writer.line('#pragma unroll');
+      writer.block('for (int n = 0; n < 4; n++)', inner);
+    } else if (!byFour) inner();
+    for (const line of this.after) writer.line(line);
+    return writer.toString();
+  }
+
+  /** A sum, or an element in memory. */
+  private read(node: Node, at: Coordinates): string {
+    const { columns, sums } = this.finish;
+    const number = sums.get(node);
+    const isOwn = this.isHere(
+      columns.filter(dim => number !== undefined || hasDimension(node.dimensions, dim.name)),
+      at,
+    );
+    if (typeof number === 'number') {
+      if (isOwn && this.byFour)
+        return this.four(node, `sums ${number}`, to => `sums.four(${to}, ${number}, row, first);`);
+      return `sums(${number}, row, ${isOwn ? 'column' : offsetText(columns, at)})`;
+    }
+    if (isOwn && node.dtype === 'f32' && this.isByFour(node)) {
+      const place = this.place(node, new Map([...at, ...this.ofLast(this.start)]));
+      return this.four(node, place, to => `malc_load_4(${to}, ${place});`);
+    }
+    const element = `${this.named.get(node)}[${this.offset(node.dimensions, at)}]`;
+    return widened(element, node, this.surroundings.storageOf(node));
+  }
+
+  /** Stores an element of an output; null where it is stored with its neighbours as it was loaded. */
+  private store(node: Node, value: string): string | null {
+    const { surroundings } = this;
+    const accumulates = surroundings.accumulates(node);
+    if (!this.isByFour(node)) {
+      const target = `${this.named.get(node)}[${this.offset(node.dimensions, this.here)}]`;
+      return assigned(target, narrowed(value, surroundings.storageOf(node)), node, surroundings);
+    }
+    const place = this.place(node, this.start);
+    const loaded = accumulates ? undefined : [...this.arrays.values()].find(array => value === `${array}[n]`);
+    const array = loaded ?? this.names.unique(`${this.named.get(node)}_four`);
+    this.after.push(`malc_store_4(${place}, ${array});`);
+    if (loaded) return null;
+    const isGradient = surroundings.isGradient(node);
+    this.before.push(`float ${array}[4]${isGradient ? ' = {}' : ''};`);
+    if (accumulates) this.before.push(`${isGradient ? 'if (adds) ' : ''}malc_load_4(${array}, ${place});`);
+    return assigned(`${array}[n]`, value, node, surroundings);
+  }
+
+  /** The n-th of four that are loaded before the loop. */
+  private four(node: Node, place: string, load: (to: string) => string): string {
+    const known = this.arrays.get(place);
+    const array = known ?? this.names.unique(`${this.named.get(node)}_four`);
+    if (!known) {
+      this.arrays.set(place, array);
+      this.before.push(`float ${array}[4];`, load(array));
+    }
+    return `${array}[n]`;
+  }
+
+  /** Whether four neighbours along the last column lie side by side, and aligned. */
+  private isByFour({ dimensions }: Node): boolean {
+    const [own, last] = [dimensions.at(-1), this.finish.columns.at(-1)];
+    return this.byFour && own?.name === last!.name && own.size === last!.size;
+  }
+
+  private isHere(dims: readonly Dimension[], at: Coordinates): boolean {
+    return dims.every(dim => at.get(dim.name) === this.here.get(dim.name));
+  }
+
+  private ofLast(at: Coordinates): [string, string][] {
+    const { name } = this.finish.columns.at(-1)!;
+    return [[name, at.get(name)!]];
+  }
+
+  private place(node: Node, at: Coordinates): string {
+    return `${this.named.get(node)} + ${this.offset(node.dimensions, at)}`;
+  }
+
+  /** An element's offset. Dimensions that a tensor has as the result has them count as one, the row or the column. */
+  private offset(dims: readonly Dimension[], at: Coordinates): string {
+    const { rows, columns } = this.finish;
+    const leads = rows.length > 0 && sameDimensions(dims.slice(0, rows.length), rows) && this.isHere(rows, at);
+    const rest = leads ? dims.slice(rows.length) : dims;
+    const isColumn = columns.length > 0 && sameDimensions(rest, columns);
+    const isStart = this.byFour && columns.every(dim => at.get(dim.name) === this.start.get(dim.name));
+    const number = isStart ? 'first' : this.isHere(columns, at) ? 'column' : null;
+    const column = isColumn && number ? number : offsetText(rest, at);
+    return plus([leads ? times('row', countText(rest)) : '0', column]);
+  }
+}
+
+/** The maps and outputs of a group as they are where some products count as zero, and what they were. */
+function withoutZeros({ sums, epilogue, outputs }: Finish) {
+  const changed = new Map<Node, Node>();
+  const isZero = (node: Node) => sums.get(node) === null;
+  for (const node of epilogue) {
+    const inputs = node.inputs.map(input => changed.get(input) ?? input);
+    if (node.inputs.some(isZero)) {
+      const { expression, dimensions } = node.attributes as MapAttributes;
+      const rest = substitute(expression, index => (isZero(inputs[index]!) ? constant(0) : operand(index)));
+      changed.set(node, { ...node, inputs, attributes: { expression: rest, dimensions } });
+    } else if (inputs.some((input, n) => input !== node.inputs[n])) changed.set(node, { ...node, inputs });
+  }
+  const now = (nodes: readonly Node[]) => nodes.map(node => changed.get(node) ?? node);
+  const originals = new Map([...changed].map(([node, other]) => [other, node]));
+  return { epilogue: now(epilogue), outputs: now(outputs), originals };
+}
+
+/** Declares the coordinate along one of the dimensions that make a row's or a column's number. */
+function coordinateText(name: string, dims: readonly Dimension[], axis: number, number: string): string {
+  const after = dims.slice(axis + 1);
+  const above = after.length === 0 ? number : `malc_quotient(${number}, ${countText(after)})`;
+  const value = axis === 0 ? above : `malc_remainder(${above}, ${countText([dims[axis]!])})`;
+  return `const int64_t ${name} = ${value};`;
+}

@@ -1,0 +1,146 @@
+// Emits the kernels that move rows: gather, scatter-add and append.
+import { countText, times } from '../../emission/index-text.ts';
+import { Names, ownName, Writer } from '../../emission/writer.ts';
+import type { Node } from '../../graph/graph.ts';
+import type { SingleKernel } from '../../kernels/kernel.ts';
+import {
+  type Argument,
+  type KernelSource,
+  type Launch,
+  parameterList,
+  type Surroundings,
+  sizeArguments,
+} from './kernel-source.ts';
+
+/** Threads that move a row. */
+const threads = 128;
+
+interface Site {
+  readonly writer: Writer;
+  readonly node: Node;
+  name(value: Node): string;
+  readonly accumulates: boolean;
+}
+
+type Emitted = Omit<KernelSource, 'text'>;
+
+export function emitSimple(kernel: SingleKernel, surroundings: Surroundings): KernelSource {
+  const names = new Names();
+  const [node] = kernel.members as [Node];
+  const writer = new Writer();
+  writer.comment(surroundings.comment);
+  const name = (value: Node) => names.unique(surroundings.nameOf(value));
+  const emit = emitters[kernel.kind];
+  if (!emit) throw new Error(`there is no kernel for ${kernel.kind}`);
+  const emitted = emit({ writer, node, name, accumulates: surroundings.accumulates(node) });
+  return { text: writer.toString(), ...emitted };
+}
+
+const input = (node: Node, name: string): Argument => ({ kind: 'input', node, name });
+const output = (node: Node, name: string): Argument => ({ kind: 'output', node, name });
+const launch = (grid: string, kernel: string = ownName): Launch => ({
+  kernel,
+  grid,
+  block: String(threads),
+  shared: '0',
+});
+
+const kernelHead = (list: readonly Argument[], name = ownName) =>
+  `static __global__ void ${name}(${parameterList(list)})`;
+
+/** Four floats at a time where a row is made of such. */
+function copyRow(writer: Writer, to: string, from: string, width: string): void {
+  const byFour = Number(width) % 4 === 0;
+  const count = byFour ? String(Number(width) / 4) : width;
+  if (byFour) {
+    writer.line(`const float4 *source = reinterpret_cast<const float4 *>(${from});`);
+    writer.line(`float4 *target = reinterpret_cast<float4 *>(${to});`);
+  } else {
+    writer.line(`const float *source = ${from};`);
+    writer.line(`float *target = ${to};`);
+  }
+  writer.line(`for (int i = threadIdx.x; i < ${count}; i += ${threads}) target[i] = source[i];`);
+}
+
+function gather({ writer, node, name }: Site): Emitted {
+  const [table, indices] = node.inputs as [Node, Node];
+  const [from, index, to] = [name(table), name(indices), name(node)];
+  const width = countText(table.dimensions.slice(1));
+  const list = [...sizeArguments([indices.dimensions]), input(table, from), input(indices, index), output(node, to)];
+  writer.block(kernelHead(list), () => {
+    writer.line('const int64_t row = blockIdx.x;');
+    copyRow(writer, `${to} + ${times('row', width)}`, `${from} + ${index}[row] * (int64_t)${width}`, width);
+  });
+  return { arguments: list, launches: [launch(countText(indices.dimensions))] };
+}
+
+/**
+ * The block of the first update to a row of the table adds all updates to that row, in their order; the other blocks find
+ * that they are not the first.
+ */
+function scatter({ writer, node, name, accumulates }: Site): Emitted {
+  const [indices, updates] = node.inputs as [Node, Node];
+  const [index, from, to] = [name(indices), name(updates), name(node)];
+  const width = countText(node.dimensions.slice(1));
+  const count = countText(indices.dimensions);
+  const list = [...sizeArguments([indices.dimensions]), input(indices, index), input(updates, from), output(node, to)];
+  const rows = countText(node.dimensions.slice(0, 1));
+  if (!accumulates) {
+    writer.block(kernelHead(list), () => {
+      writer.line(`float *row = ${to} + ${times('(int64_t)blockIdx.x', width)};`);
+      writer.line(`for (int i = threadIdx.x; i < ${width}; i += ${threads}) row[i] = 0.0f;`);
+    });
+    writer.line();
+  }
+  const own = accumulates ? ownName : `${ownName}_second`;
+  writer.block(kernelHead(list, own), () => {
+    writer.line(`const int64_t rows = ${count}, own = blockIdx.x;`);
+    writer.line(`const int32_t place = ${index}[own];`);
+    writer.line('const int lane = threadIdx.x % 32;');
+    writer.loop(
+      'first',
+      '0',
+      'own',
+      () => writer.line(`if (__any_sync(0xffffffffu, first + lane < own && ${index}[first + lane] == place)) return;`),
+      32,
+    );
+    writer.line(`float *sum = ${to} + ${times('(int64_t)place', width)};`);
+    writer.loop(
+      'first',
+      'own',
+      'rows',
+      () => {
+        writer.line(`const bool same = first + lane < rows && ${index}[first + lane] == place;`);
+        writer.block('for (unsigned found = __ballot_sync(0xffffffffu, same); found != 0; found &= found - 1)', () => {
+          writer.line(`const float *update = ${from} + ${times('(first + __ffs(found) - 1)', width)};`);
+          writer.line(`for (int i = threadIdx.x; i < ${width}; i += ${threads}) sum[i] += update[i];`);
+        });
+      },
+      32,
+    );
+  });
+  const adding = launch(count, own);
+  return { arguments: list, launches: accumulates ? [adding] : [launch(rows), adding] };
+}
+
+function append({ writer, node, name }: Site): Emitted {
+  const [, fresh, starts, ends] = node.inputs as [Node, Node, Node, Node];
+  const [cache, from] = [name(node), name(fresh)];
+  const width = countText(fresh.dimensions.slice(2));
+  const list = [
+    ...sizeArguments([node.dimensions, fresh.dimensions]),
+    input(fresh, from),
+    input(starts, 'starts'),
+    input(ends, 'ends'),
+    output(node, cache),
+  ];
+  writer.block(kernelHead(list), () => {
+    writer.line('const int64_t token = blockIdx.x, sequence = malc_sequence_of(token, 0, ends);');
+    writer.line('const int64_t place = starts[sequence] + token - malc_piece_of(sequence, 0, ends).first;');
+    const to = `${cache} + (sequence * context + place) * ${width}`;
+    copyRow(writer, to, `${from} + token * ${width}`, width);
+  });
+  return { arguments: list, launches: [launch('batch * time')] };
+}
+
+const emitters: Partial<Record<SingleKernel['kind'], (site: Site) => Emitted>> = { gather, scatter, append };

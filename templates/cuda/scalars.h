@@ -1,0 +1,22 @@
+// scalars.h - the scalar functions of generated kernels, in float32: CUDA's own where they are exact to a few units in the
+// last place, under the names that all targets print.
+#pragma once
+#include <math.h>
+#include "instructions.h"
+
+DEVICE float malc_abs(float x) { return fabsf(x); }
+DEVICE float malc_sqrt(float x) { return sqrtf(x); }
+DEVICE float malc_rsqrt(float x) { return rsqrtf(x); }
+DEVICE float malc_floor(float x) { return floorf(x); }
+/* NaN stays NaN. */
+DEVICE float malc_min(float a, float b) { return a < b || a != a ? a : b; }
+DEVICE float malc_max(float a, float b) { return a > b || a != a ? a : b; }
+DEVICE float malc_exp(float x) { return expf(x); }
+DEVICE float malc_log(float x) { return logf(x); }
+DEVICE float malc_log1p(float x) { return log1pf(x); }
+DEVICE float malc_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+DEVICE float malc_tanh(float x) { return tanhf(x); }
+DEVICE float malc_erf(float x) { return erff(x); }
+DEVICE float malc_sin(float x) { return sinf(x); }
+DEVICE float malc_cos(float x) { return cosf(x); }
+DEVICE float malc_pow(float x, float y) { return powf(x, y); }

@@ -1,0 +1,215 @@
+// Matmul kernels as models have them, for test/cuda-product-kernels.test.ts: each a graph that fuses to one kernel.
+import { Builder } from '../compiler/graph/builder.ts';
+import { batch, type Dimension, dimension, time } from '../compiler/graph/dimension.ts';
+import { type Graph, makeGraph, type Node, type Output } from '../compiler/graph/graph.ts';
+import { multiplyMatrices } from '../compiler/ops/contract.ts';
+import { map } from '../compiler/ops/map.ts';
+import { partners } from '../compiler/ops/pair.ts';
+import { noiseWords, random } from '../compiler/ops/random.ts';
+import {
+  add,
+  apply,
+  constant,
+  coordinate,
+  multiply,
+  operand,
+  type Scalar,
+  select,
+} from '../compiler/scalar/expression.ts';
+
+export interface ProductCase {
+  readonly name: string;
+  readonly graph: Graph;
+  /** Labels of values that a program of bfloat16 products stores as bfloat16. */
+  readonly narrow: readonly string[];
+  /** Sizes of each call. */
+  readonly calls: readonly { readonly batch: number; readonly time: number }[];
+  /** True where the sums must go through the workspace. */
+  readonly later: boolean;
+}
+
+const few = { batch: 2, time: 3 };
+const many = { batch: 3, time: 7 };
+
+/** Builds one case; outputs are named by their labels. */
+function productCase(
+  name: string,
+  build: (make: Maker) => readonly Node[],
+  { narrow = [] as readonly string[], calls = [many] as ProductCase['calls'], later = false } = {},
+): ProductCase {
+  const make = new Maker();
+  const outputs = build(make).map(
+    (node): Output => ({ name: node.label, node, accumulate: node.label.startsWith('gradient.') }),
+  );
+  return { name, graph: makeGraph(name, outputs), narrow, calls, later };
+}
+
+class Maker {
+  readonly builder = new Builder();
+  private readonly inputs = new Map<string, Node>();
+
+  input(label: string, ...dims: Dimension[]): Node {
+    const node = this.inputs.get(label) ?? this.builder.input(label, dims);
+    this.inputs.set(label, node);
+    return node;
+  }
+
+  product(label: string, left: Node, right: Node, dims: readonly Dimension[], exact = false): Node {
+    return this.builder.within(label, '', () => multiplyMatrices(this.builder, left, right, dims, exact));
+  }
+
+  map(label: string, expression: Scalar, dims: readonly Dimension[], ...inputs: Node[]): Node {
+    return this.builder.within(label, '', () => this.builder.apply(map, inputs, { expression, dimensions: dims }));
+  }
+
+  /** x cos + partner sin, by position and place, and by the place alone. */
+  rope(label: string, node: Node, from: number, span: number, interleaved: boolean): Node {
+    const partner = this.builder.within(label, '', () =>
+      partners(this.builder, node, { dimension: 'head_dim', from, span, interleaved }),
+    );
+    const tables = ['cos', 'sin'].map(name => this.input(name, time, node.dimensions.at(-1)!));
+    const turned = add(multiply(operand(0), operand(2)), multiply(operand(1), operand(3)));
+    const expression = add(turned, multiply(coordinate('head_dim'), constant(0.125)));
+    return this.map(label, expression, node.dimensions, node, partner, ...tables);
+  }
+}
+
+const [hidden, heads, keyHeads] = [dimension('hidden', 48), dimension('heads', 4), dimension('key_heads', 2)];
+const tokens = (...dims: Dimension[]) => [batch, time, ...dims];
+const [a, b, c] = [operand(0), operand(1), operand(2)];
+const silu = (x: Scalar) => multiply(x, apply('sigmoid', x));
+
+/** Query and key with rotated pairs, and value: three groups in one launch. */
+const projections = (name: string, size: number, from: number, span: number, interleaved: boolean, later = false) =>
+  productCase(
+    name,
+    make => {
+      const headDim = dimension('head_dim', size);
+      const x = make.input('x', ...tokens(hidden));
+      const of = (label: string, count: Dimension) =>
+        make.product(
+          `${label}_product`,
+          x,
+          make.input(`${label}_weight`, count, headDim, hidden),
+          tokens(count, headDim),
+        );
+      return [
+        make.rope('query', of('query', heads), from, span, interleaved),
+        make.rope('key', of('key', keyHeads), from, span, interleaved),
+        of('value', keyHeads),
+      ];
+    },
+    { narrow: ['query', 'value'], calls: [few, many], later },
+  );
+
+const [wide, vocabulary] = [dimension('wide', 136), dimension('vocabulary', 77)];
+
+export const productCases: readonly ProductCase[] = [
+  projections('heads_of_32', 32, 0, 32, false),
+  projections('heads_of_24_partly_rotated', 24, 4, 16, false),
+  projections('heads_of_16_interleaved', 16, 0, 16, true),
+  projections('heads_of_160', 160, 0, 160, false),
+  projections('heads_of_288', 288, 0, 288, false, true),
+  productCase(
+    'gate_and_up',
+    make => {
+      const x = make.input('x', ...tokens(hidden));
+      const of = (label: string) => make.product(label, x, make.input(`${label}_weight`, wide, hidden), tokens(wide));
+      const [gate, up] = [of('gate'), of('up')];
+      return [gate, up, make.map('gated', multiply(silu(a), b), tokens(wide), gate, up)];
+    },
+    { narrow: ['gate', 'up', 'gated'], calls: [few, many] },
+  ),
+  productCase(
+    'three_beside',
+    make => {
+      const x = make.input('x', ...tokens(hidden));
+      const of = (label: string) => make.product(label, x, make.input(`${label}_weight`, wide, hidden), tokens(wide));
+      return [make.map('y', add(multiply(a, b), c), tokens(wide), of('first'), of('second'), of('third'))];
+    },
+    { calls: [few, many] },
+  ),
+  productCase(
+    'gradient_of_three_inputs',
+    make => {
+      const of = (label: string, count: Dimension) => {
+        const dims = [count, dimension('head_dim', 16)];
+        const gradient = make.input(label, ...tokens(...dims));
+        return make.product(`${label}_input`, gradient, make.input(`${label}_weight`, ...dims, hidden), tokens(hidden));
+      };
+      const above = make.input('above', ...tokens(hidden));
+      const two = make.map('two', add(add(c, a), b), tokens(hidden), of('query', heads), of('key', keyHeads), above);
+      const all = make.map('all', add(a, b), tokens(hidden), two, of('value', keyHeads));
+      return [make.map('y', multiply(a, b), tokens(hidden), all, make.input('scale', hidden))];
+    },
+    { narrow: ['query', 'key'] },
+  ),
+  productCase(
+    'two_lefts_multiplied',
+    make => {
+      const of = (label: string, inner: Dimension) =>
+        make.product(
+          label,
+          make.input(`${label}_x`, ...tokens(inner)),
+          make.input(`${label}_weight`, wide, inner),
+          tokens(wide),
+        );
+      return [make.map('y', multiply(a, b), tokens(wide), of('first', hidden), of('second', dimension('other', 20)))];
+    },
+    { later: true },
+  ),
+  productCase('residual_bias_and_dropout', make => {
+    const x = make.input('x', ...tokens(hidden));
+    const product = make.product('product', x, make.input('weight', wide, hidden), tokens(wide));
+    const noise = make.builder.input('noise', [noiseWords], 'i32');
+    const drawn = make.builder.apply(random, [noise], { dimensions: tokens(wide), site: 3 });
+    const kept = select(apply('less', operand(4), constant(0.25)), constant(0), multiply(add(a, b), constant(4 / 3)));
+    const [bias, residual] = [make.input('bias', wide), make.input('residual', ...tokens(wide))];
+    const label = make.builder.input('label', tokens(), 'i32');
+    const expression = add(add(operand(2), kept), operand(3));
+    return [make.map('y', expression, tokens(wide), product, bias, residual, label, drawn)];
+  }),
+  productCase(
+    'odd_columns',
+    make => [
+      make.product(
+        'logits',
+        make.input('x', ...tokens(hidden)),
+        make.input('weight', vocabulary, hidden),
+        tokens(vocabulary),
+      ),
+    ],
+    { narrow: ['logits'], calls: [few, many] },
+  ),
+  productCase(
+    'gradients_of_odd_columns',
+    make => {
+      const gradient = make.input('logits_gradient', ...tokens(vocabulary));
+      const x = make.input('x', ...tokens(hidden));
+      return [
+        make.product('x_gradient', gradient, make.input('weight', vocabulary, hidden), tokens(hidden)),
+        make.product('gradient.weight', gradient, x, [vocabulary, hidden]),
+      ];
+    },
+    { narrow: ['logits_gradient'], calls: [many, { batch: 2, time: 300 }], later: true },
+  ),
+  productCase(
+    'gradients_of_weights',
+    make => {
+      const y = make.input('y_gradient', ...tokens(wide));
+      const [x, z] = [make.input('x', ...tokens(hidden)), make.input('z', ...tokens(heads, dimension('head_dim', 16)))];
+      const gate = make.product('gate', y, make.input('weight', wide, hidden), tokens(hidden));
+      return [
+        make.product('gradient.first', y, x, [wide, hidden]),
+        make.product('gradient.second', y, z, [wide, heads, dimension('head_dim', 16)]),
+        make.map('gated', multiply(a, b), tokens(hidden), gate, make.input('gate_factor', ...tokens(hidden))),
+      ];
+    },
+    { narrow: ['y_gradient', 'x', 'gated'], calls: [many, { batch: 2, time: 300 }], later: true },
+  ),
+  productCase('exact', make => {
+    const x = make.input('x', ...tokens(hidden));
+    const experts = dimension('experts', 6);
+    return [make.product('scores', x, make.input('router', experts, hidden), tokens(experts), true)];
+  }),
+];

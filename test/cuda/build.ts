@@ -1,0 +1,56 @@
+// Programs for CUDA, compiled for the emulator: libraries that NativeModel opens as it does the CPU's.
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Model } from '../../compiler/check/model.ts';
+import { compile } from '../../compiler/index.ts';
+import type { CudaProductType } from '../../compiler/targets/cuda/kernel-source.ts';
+import { NativeModel } from '../../runtime/native.ts';
+import { buildEmulated, buildEmulator } from '../simt/build.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'malc-cuda-'));
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+
+let emulator: Promise<string> | null = null;
+let programs = 0;
+
+export interface EmulatedOptions {
+  readonly dtype: CudaProductType;
+  readonly fuse?: boolean;
+  /** Whether every access to memory is checked: slower. */
+  readonly checked?: boolean;
+}
+
+/** A folder for a program, which goes with the process. */
+export function programFolder(): string {
+  const path = join(folder, String(programs++));
+  mkdirSync(path);
+  return path;
+}
+
+/** The library of a model's program. */
+export async function buildEmulatedModel(model: Model, { dtype, fuse = true, checked = false }: EmulatedOptions) {
+  emulator ??= buildEmulator(folder);
+  const sources = programFolder();
+  const { files } = compile(model, { target: 'cuda', dtype, fuse, verify: true });
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(sources, name), text);
+  const output = join(sources, 'model.so');
+  const source = { sources: [join(sources, 'model.cu')], include: [sources] };
+  await buildEmulated({ ...source, emulator: await emulator, output, library: true, checked });
+  return output;
+}
+
+/** The same, opened for training with a cache for all positions. */
+export async function openEmulated(
+  model: Model,
+  options: EmulatedOptions,
+  sizes: { readonly batch: number; readonly time: number },
+): Promise<NativeModel> {
+  return NativeModel.open(await buildEmulatedModel(model, options), {
+    maxBatch: sizes.batch,
+    maxTime: sizes.time,
+    maxContext: model.max_seq_len,
+    training: true,
+    seed: 5,
+  });
+}
