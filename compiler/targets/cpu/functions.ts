@@ -2,6 +2,7 @@
 
 import { countText } from '../../emission/index-text.ts';
 import type { KernelLibrary } from '../../emission/kernel-library.ts';
+import { canStore } from '../../emission/kernel-outputs.ts';
 import { kernelName, nameValues } from '../../emission/naming.ts';
 import { declareValues, type Homes, placeValues } from '../../emission/places.ts';
 import { Writer } from '../../emission/writer.ts';
@@ -14,14 +15,7 @@ import { type Work, workOf, workOfCopy } from '../../plan/work.ts';
 import { emitAttention } from './attention.ts';
 import { emitConvolution } from './convolution.ts';
 import { emitGrouped } from './grouped.ts';
-import {
-  type Argument,
-  canStore,
-  elementType,
-  type KernelSource,
-  type ProductType,
-  type Surroundings,
-} from './kernel-source.ts';
+import { type Argument, elementType, type KernelSource, type ProductType, type Surroundings } from './kernel-source.ts';
 import { emitMatmul } from './matmul.ts';
 import { formName, type PreparedForm } from './prepared.ts';
 import { emitRow } from './row.ts';

@@ -2,6 +2,7 @@
 // templates/cpu/grouped.h with the sizes, and the order of the weights, filled in.
 
 import { countText } from '../../emission/index-text.ts';
+import { sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import { type Dimension, product } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
@@ -10,7 +11,7 @@ import { eachShape } from '../../ops/contract-each.ts';
 import { type GroupedShape, groupedShape } from '../../ops/grouped.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
 import { blockDepth, blockRows, matmulScratch, panelColumns } from './block-sizes.ts';
-import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
+import { type Argument, type KernelSource, parameterList, type Surroundings } from './kernel-source.ts';
 
 /** The most floats of a matrix that a task packs for itself. */
 const mostPacked = 2 ** 21;

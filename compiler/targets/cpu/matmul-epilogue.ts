@@ -11,11 +11,12 @@ import {
   sizeText,
   times,
 } from '../../emission/index-text.ts';
+import { assigned } from '../../emission/kernel-outputs.ts';
 import type { Names, Writer } from '../../emission/writer.ts';
 import { type Dimension, hasDimension, product as productOf, sameDimensions } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulGroup, stored } from '../../kernels/kernel.ts';
-import { assigned, elementType, narrowed, type Surroundings, widened } from './kernel-source.ts';
+import { elementType, narrowed, type Surroundings, widened } from './kernel-source.ts';
 import { columnLoops } from './loops.ts';
 
 /** Tiles of a group's products that are ready to be finished. */

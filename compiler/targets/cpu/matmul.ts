@@ -2,20 +2,14 @@
 // tile is in cache. Tasks of float32 products pack what they read; rounded right operands are packed once for all threads.
 
 import { countText, plus, times } from '../../emission/index-text.ts';
+import { addsArgument, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import { constantCount, type Dimension, product as productOf } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { MatmulGroup, MatmulKernel } from '../../kernels/kernel.ts';
 import { extentOf } from '../../plan/extent.ts';
 import { blockDepth, blockRows, matmulScratch, panelColumns } from './block-sizes.ts';
-import {
-  type Argument,
-  addsArgument,
-  type KernelSource,
-  parameterList,
-  type Surroundings,
-  sizeArguments,
-} from './kernel-source.ts';
+import { type Argument, type KernelSource, parameterList, type Surroundings } from './kernel-source.ts';
 import { emitEpilogueRow } from './matmul-epilogue.ts';
 import { innerOf, MatmulOperands } from './matmul-operands.ts';
 import { describeSchedule, type ProductSchedule, type ProductShape, packingScratch } from './schedule.ts';

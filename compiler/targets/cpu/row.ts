@@ -13,6 +13,7 @@ import {
   sizeText,
   times,
 } from '../../emission/index-text.ts';
+import { addsArgument, assigned, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import { hasDimension, sameDimensions } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
@@ -22,14 +23,11 @@ import type { ReduceAttributes } from '../../ops/reduce.ts';
 import { extentOf } from '../../plan/extent.ts';
 import {
   type Argument,
-  addsArgument,
-  assigned,
   elementType,
   type KernelSource,
   narrowed,
   parameterList,
   type Surroundings,
-  sizeArguments,
   widened,
 } from './kernel-source.ts';
 import { columnLoops, parallelFor } from './loops.ts';

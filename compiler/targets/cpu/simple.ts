@@ -1,11 +1,12 @@
 // Emits the kernels that move rows: gather, scatter-add, append and recent; top-k is one node alone like them.
 
 import { countText, times } from '../../emission/index-text.ts';
+import { sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import { product } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { SingleKernel } from '../../kernels/kernel.ts';
-import { type Argument, type KernelSource, parameterList, type Surroundings, sizeArguments } from './kernel-source.ts';
+import { type Argument, type KernelSource, parameterList, type Surroundings } from './kernel-source.ts';
 import { parallelFor } from './loops.ts';
 import { topK } from './top-k.ts';
 import { withinCapacity } from './within-capacity.ts';

@@ -1,10 +1,11 @@
 // Emits top-k, by groups or over all scores, on top of templates/cpu/grouped.h.
 
 import { countText } from '../../emission/index-text.ts';
+import { sizeArguments } from '../../emission/kernel-outputs.ts';
 import { ownName } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { TopKAttributes } from '../../ops/top-k.ts';
-import { parameterList, sizeArguments } from './kernel-source.ts';
+import { parameterList } from './kernel-source.ts';
 import { parallelFor } from './loops.ts';
 import { type Emit, input, output } from './simple.ts';
 

@@ -1,9 +1,10 @@
 // Emits within-capacity: one pass over the choices in the order of the tokens, counting what each expert took.
 
 import { countText } from '../../emission/index-text.ts';
+import { sizeArguments } from '../../emission/kernel-outputs.ts';
 import { ownName } from '../../emission/writer.ts';
 import type { CapacityAttributes } from '../../ops/within-capacity.ts';
-import { parameterList, sizeArguments } from './kernel-source.ts';
+import { parameterList } from './kernel-source.ts';
 import { type Emit, input, output } from './simple.ts';
 
 export const withinCapacity: Emit = (writer, node, name) => {

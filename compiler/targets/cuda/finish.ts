@@ -2,12 +2,13 @@
 // side by side where the last dimension has a multiple of four: reads and writes are then of 16 bytes (8 of bfloat16).
 import { Elements } from '../../emission/elements.ts';
 import { type Coordinates, coordinateName, countText, offsetText, plus, times } from '../../emission/index-text.ts';
+import { assigned } from '../../emission/kernel-outputs.ts';
 import { Names, Writer } from '../../emission/writer.ts';
 import { type Dimension, hasDimension, sameDimensions } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { MapAttributes } from '../../ops/map.ts';
 import { constant, operand, substitute } from '../../scalar/expression.ts';
-import { assigned, narrowed, type Surroundings, widened } from './kernel-source.ts';
+import { narrowed, type Surroundings, widened } from './kernel-source.ts';
 import { partnerOf } from './partner.ts';
 
 /** What is finished: an element's sums, and what is made of them. */

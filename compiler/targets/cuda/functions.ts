@@ -2,6 +2,7 @@
 import { unusedParameters } from '../../emission/homes.ts';
 import { countText } from '../../emission/index-text.ts';
 import type { KernelLibrary } from '../../emission/kernel-library.ts';
+import { canStore } from '../../emission/kernel-outputs.ts';
 import type { FunctionNeeds } from '../../emission/memory-needs.ts';
 import { kernelName, nameValues } from '../../emission/naming.ts';
 import { declareValues, type Homes, placeValues } from '../../emission/places.ts';
@@ -16,7 +17,6 @@ import { emitAttention } from './attention.ts';
 import {
   type Argument,
   type CudaProductType,
-  canStore,
   elementType,
   type KernelSource,
   type Surroundings,

@@ -1,19 +1,12 @@
 // Emits matmul kernels on top of templates/cuda/product*.h: a block computes a tile of a group's products and finishes its
 // elements. Where that cannot be (product-plan.ts), sums go to the workspace, and a second launch finishes them.
 import { countText, plus, times } from '../../emission/index-text.ts';
+import { addsArgument, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { MatmulKernel } from '../../kernels/kernel.ts';
 import { finishedAtOnce, finishNames, finishText } from './finish.ts';
-import {
-  type Argument,
-  addsArgument,
-  type KernelSource,
-  type Launch,
-  parameterList,
-  type Surroundings,
-  sizeArguments,
-} from './kernel-source.ts';
+import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
 import {
   columnCount,
   type GroupPlan,

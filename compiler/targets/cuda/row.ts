@@ -13,6 +13,7 @@ import {
   sizeText,
   times,
 } from '../../emission/index-text.ts';
+import { addsArgument, assigned, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import { constantCount, type Dimension, hasDimension, product, sameDimensions } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
@@ -23,15 +24,12 @@ import { extentOf } from '../../plan/extent.ts';
 import { Columns } from './columns.ts';
 import {
   type Argument,
-  addsArgument,
-  assigned,
   elementType,
   type KernelSource,
   type Launch,
   narrowed,
   parameterList,
   type Surroundings,
-  sizeArguments,
   widened,
 } from './kernel-source.ts';
 

@@ -1,16 +1,10 @@
 // Emits the kernels that move rows: gather, scatter-add and append.
 import { countText, times } from '../../emission/index-text.ts';
+import { sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { SingleKernel } from '../../kernels/kernel.ts';
-import {
-  type Argument,
-  type KernelSource,
-  type Launch,
-  parameterList,
-  type Surroundings,
-  sizeArguments,
-} from './kernel-source.ts';
+import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
 
 /** Threads that move a row. */
 const threads = 128;
