@@ -69,8 +69,8 @@ int32_t malc_parameter_trained(int32_t index);
 enum { MALC_DATA = 0, MALC_GRADIENT = 1, MALC_FIRST_MOMENT = 2, MALC_SECOND_MOMENT = 3 };
 /* Address of a parameter's values, gradient or moments; null where the model was not created for training. After values
  * were written there, malc_refresh must be called, before any other call. Of a device with memory of its own it is a
- * copy on the host, as the parameter is now: after a call that changes parameters, ask again; null where it could not be
- * read. */
+ * copy on the host, as the parameter is now: after a call that changes parameters, ask again; null where it could not
+ * be read. */
 float *malc_parameter_address(malc_model *model, int32_t index, int32_t what);
 
 /* Some programs keep weights as products read them besides, rounded to bfloat16 or to 8 bits. This makes them anew, of
