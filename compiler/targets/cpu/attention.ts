@@ -1,5 +1,14 @@
 // Emits attention, forward and backward, from the frames in templates/cpu.
 import {
+  type AttentionGradientStorage,
+  type AttentionSizes,
+  type AttentionStorage,
+  attentionComment,
+  attentionGradients,
+  attentionResult,
+  attentionSizes,
+} from '../../emission/attention-kernel.ts';
+import {
   type PairFunction,
   type PairFunctions,
   type PairPlace,
@@ -9,8 +18,7 @@ import { floatLiteral } from '../../emission/scalar.ts';
 import { ownName } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { AttentionKernel } from '../../kernels/kernel.ts';
-import { type AttentionAttributes, type AttentionShape, extraInputs } from '../../ops/attention.ts';
-import type { AttentionGradientAttributes } from '../../ops/attention-gradient.ts';
+import { type AttentionShape, extraInputs } from '../../ops/attention.ts';
 import { renderTemplate } from '../../template.ts';
 import {
   type AttentionRoom,
@@ -22,33 +30,12 @@ import {
 } from './block-sizes.ts';
 import { type Argument, elementType, type KernelSource, type ProductType, type Surroundings } from './kernel-source.ts';
 
-/** Sizes that a kernel of attention is compiled for. */
-export interface AttentionSizes {
-  readonly heads: number;
-  readonly kvHeads: number;
-  /** Elements of a query and of a key. */
-  readonly headDim: number;
-  /** Elements of a value vector, used or not. */
-  readonly valueWidth: number;
-}
-
-/** How the vectors that a kernel of attention reads and leaves are stored: the C types of their elements. */
-export type AttentionStorage = Readonly<Record<'query' | 'key' | 'value' | 'output', string>>;
-export type AttentionGradientStorage = Readonly<
-  Record<'query' | 'key' | 'value' | 'output_gradient' | 'query_gradient' | 'key_gradient' | 'value_gradient', string>
->;
-
 /** @throws Error where the kernel is no kernel of attention as `ops/attention.ts` makes them */
 export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Surroundings): KernelSource {
   const [first] = kernel.members as [Node];
   const shape = first.attributes as AttentionShape;
   const [query, key, value] = first.inputs as [Node, Node, Node];
-  const sizes = {
-    heads: query.dimensions[2]!.size!,
-    kvHeads: key.dimensions[2]!.size!,
-    headDim: query.dimensions[3]!.size!,
-    valueWidth: value.dimensions[3]!.size!,
-  };
+  const sizes = attentionSizes(query, key, value);
   const type = (node: Node) => elementType(node, storageOf(node));
   const common = first.inputs.slice(0, kernel.kind === 'attention' ? 3 : 6);
   const extras = extraInputs(first.inputs.slice(common.length), shape.extras);
@@ -57,7 +44,7 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
   const further = [sinks, slopes, noise, training].filter(node => node !== undefined).map(input);
   const operands = { query: type(query), key: type(key), value: type(value) };
   if (kernel.kind === 'attention-gradient') {
-    const gradients = gradientsOf(kernel);
+    const gradients = attentionGradients(kernel);
     const [byQuery, byKey, byValue, bySlope] = gradients as [Node, Node, Node, Node?];
     const storage = {
       ...operands,
@@ -72,7 +59,7 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
       extents: [{ runtime: ['batch', 'time'], count: sizes.kvHeads * sums }],
     };
     return {
-      text: backwardSource(ownName, comment(first), sizes, shape, bySlope !== undefined, dtype, storage),
+      text: backwardSource(ownName, attentionComment(first), sizes, shape, bySlope !== undefined, dtype, storage),
       arguments: [
         ...texts('run->batch', 'run->time'),
         ...[...common.map(input), ...further, ...gradients.map(output)],
@@ -81,9 +68,9 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
       ],
     };
   }
-  const outputs = (['output', 'log_sum_exp'] as const).map(result => memberOf(kernel, result));
+  const outputs = (['output', 'log_sum_exp'] as const).map(result => attentionResult(kernel, result));
   return {
-    text: forwardSource(ownName, comment(first), sizes, shape, dtype, {
+    text: forwardSource(ownName, attentionComment(first), sizes, shape, dtype, {
       ...operands,
       output: outputs[0] ? type(outputs[0]) : 'float',
     }),
@@ -98,15 +85,6 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
       scratch(attentionRoom(sizes.headDim, shape.value_dim)),
     ],
   };
-}
-
-/** Names no values but the kernel's own, so that decoding shares the kernel with training. */
-function comment({ origin, attributes }: Node): string {
-  const { scale, causal, window, score, mask } = attributes as AttentionAttributes;
-  const seen = `${causal ? ', causal' : ''}${window > 0 ? `, window ${window}` : ''}${mask ? ', masked' : ''}`;
-  const scores = `${scale.toPrecision(4)} query keyᵀ`;
-  const weights = `softmax(${score ? `score(${scores})` : scores}${seen})`;
-  return `${origin === '' ? '' : `${origin}: `}output = ${weights} value`;
 }
 
 /**
@@ -297,19 +275,3 @@ const input = (node: Node): Argument => ({ kind: 'input', node, name: node.label
 const nothing: Argument = { kind: 'text', text: 'NULL' };
 const output = (node: Node): Argument => ({ kind: 'output', node, name: node.label });
 const scratch = ({ floats }: AttentionRoom): Argument => ({ kind: 'scratch', floats });
-
-const memberOf = (kernel: AttentionKernel, result: AttentionAttributes['result']): Node | undefined =>
-  kernel.members.find(member => (member.attributes as AttentionAttributes).result === result);
-
-/** The kernel's outputs: of query, key and value all, of the slopes where it is wanted. */
-function gradientsOf(kernel: AttentionKernel): Node[] {
-  const find = (of: AttentionGradientAttributes['of']) =>
-    kernel.members.find(member => (member.attributes as AttentionGradientAttributes).of === of);
-  const needed = (['query', 'key', 'value'] as const).map(of => {
-    const node = find(of);
-    if (!node) throw new Error(`attention's gradient of its ${of} is not wanted; the kernel computes all three`);
-    return node;
-  });
-  const slope = find('slope');
-  return slope ? [...needed, slope] : needed;
-}

@@ -1,5 +1,6 @@
 // The kernels of attention, from the frames in templates/cuda: what a shape is made of becomes a struct, over which
 // attention_f32.h and attention_bf16.h are compiled.
+import type { AttentionGradientStorage, AttentionSizes, AttentionStorage } from '../../emission/attention-kernel.ts';
 import {
   type PairFunction,
   type PairFunctions,
@@ -10,22 +11,6 @@ import { floatLiteral } from '../../emission/scalar.ts';
 import type { AttentionShape } from '../../ops/attention.ts';
 import { renderTemplate } from '../../template.ts';
 import type { CudaProductType, KernelSource, Launch } from './kernel-source.ts';
-
-/** Sizes that a kernel of attention is compiled for. */
-export interface AttentionSizes {
-  readonly heads: number;
-  readonly kvHeads: number;
-  /** Elements of a query and of a key. */
-  readonly headDim: number;
-  /** Elements of a value vector, used or not. */
-  readonly valueWidth: number;
-}
-
-/** How the vectors that a kernel of attention reads and leaves are stored: the C++ types of their elements. */
-export type AttentionStorage = Readonly<Record<'query' | 'key' | 'value' | 'output', string>>;
-export type AttentionGradientStorage = Readonly<
-  Record<'query' | 'key' | 'value' | 'output_gradient' | 'query_gradient' | 'key_gradient' | 'value_gradient', string>
->;
 
 /** A kernel's functions, and how they are launched. */
 export type AttentionSource = Pick<KernelSource, 'text' | 'launches'>;

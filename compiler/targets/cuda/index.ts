@@ -62,7 +62,8 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
     inference: needs(forward, lowered, inParts),
     head_tokens: headTokens(program),
   };
-  const frames = ['cuda/model.cu.hbs', 'cuda/memory.cu.hbs', 'cuda/interface.cu.hbs', 'cpu/profile.c.hbs'];
+  const own = ['model', 'memory', 'interface', 'step', 'decoding'].map(part => `cuda/${part}.cu.hbs`);
+  const frames = [...own, 'cpu/profile.c.hbs'];
   return {
     files: {
       'model.cu': frames.map(frame => renderTemplate(frame, fields)).join(''),
