@@ -122,7 +122,7 @@ export const generate: Command = {
     const beginnings = await beginningsOf(prompts, tokenizer, args);
     const maxTokens = args['max-tokens'] as number;
     const longest = beginnings.reduce((most, { prompt }) => Math.max(most, prompt.length), 0);
-    const { libraryPath } = await buildModel(model, args.dtype as ProductType);
+    const { libraryPath } = await buildModel(model, { dtype: args.dtype as ProductType });
     const native = NativeModel.open(libraryPath, {
       maxBatch: Math.min(args['batch-size'] as number, beginnings.length),
       maxTime: Math.min(PIECE, model.max_seq_len),

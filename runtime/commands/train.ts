@@ -115,7 +115,7 @@ export const train: Command = {
       return await autotune({ model, batch, time, threads, onStart: tellTuning }, compiler);
     };
     if (args.autotune) requireTunable(settings.dtype);
-    const build = await buildModel(model, settings.dtype, args.autotune ? tune : undefined);
+    const build = await buildModel(model, { dtype: settings.dtype, tune: args.autotune ? tune : undefined });
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],
