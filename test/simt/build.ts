@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { packagePath } from '../../compiler/package-files.ts';
+import { buildForDevice, deviceArchitecture } from '../cuda/device.ts';
 
 const run = promisify(execFile);
 const compiler = process.env.CXX?.trim() || 'g++';
@@ -21,8 +22,9 @@ const cuda = [
 /** Every memory access calls the emulator, which then sees races, and accesses out of bounds or to uninitialised memory. */
 const checks = ['-fsanitize=thread,alignment,bounds', '--param', 'tsan-instrument-func-entry-exit=0'];
 
-/** Whether g++ is there and works: what the tests ask first. */
+/** Whether g++ is there and works, or a GPU stands in: what the tests ask first. */
 export async function emulatorAvailable(): Promise<boolean> {
+  if (deviceArchitecture !== null) return true;
   try {
     const { stdout } = await run(compiler, ['-dumpfullversion', '-dumpversion']);
     return process.platform === 'linux' && Number.parseInt(stdout, 10) >= 12;
@@ -31,9 +33,10 @@ export async function emulatorAvailable(): Promise<boolean> {
   }
 }
 
-/** Compiles the emulator itself, once for all programs: `folder`/emulator.o, whose path it resolves to. */
+/** Compiles the emulator itself, once for all programs: `folder`/emulator.o, whose path it resolves to. A GPU needs none. */
 export async function buildEmulator(folder: string): Promise<string> {
   const output = join(folder, 'emulator.o');
+  if (deviceArchitecture !== null) return output;
   await run(compiler, [...language, '-O2', '-c', packagePath('test/simt/emulator.cpp'), '-o', output]);
   return output;
 }
@@ -53,11 +56,13 @@ export interface EmulatedProgram {
 }
 
 /**
- * Compiles and links a CUDA program for the emulator, with all checks unless told otherwise.
+ * Compiles and links a CUDA program for the emulator, with all checks unless told otherwise, or for the GPU that the tests
+ * run on.
  *
  * @throws Error with the compiler's output where it refuses the source or warns of it.
  */
 export async function buildEmulated(program: EmulatedProgram): Promise<void> {
+  if (deviceArchitecture !== null) return buildForDevice(program, deviceArchitecture);
   const object = `${program.output}.o`;
   const include = (program.include ?? []).map(folder => `-I${folder}`);
   const flags = [...language, '-Werror', '-O1', ...cuda, ...include, ...(program.checked === false ? [] : checks)];
