@@ -1,7 +1,12 @@
-// Bundles the command line into one file: dist/malc.js, or the path given. Only koffi stays outside, for it carries native code.
-import { chmodSync, readFileSync } from 'node:fs';
+// Bundles the command line into one file: dist/malc.js, or the path given. With --gpu also what `npm run gpu` runs:
+// dist/gpu.js and the tests of CUDA's kernels. Only koffi stays outside, for it carries native code.
+import { chmodSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
 import { grammar } from 'ohm-js';
+
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { gpu: { type: 'boolean' } } });
+const [outfile = 'dist/malc.js'] = positionals;
 
 /** An import of an external package would run whenever malc starts. koffi is needed only where a model runs. */
 const loadKoffiLate = {
@@ -12,10 +17,7 @@ const loadKoffiLate = {
   },
 };
 
-const outfile = process.argv[2] ?? 'dist/malc.js';
-await build({
-  entryPoints: ['cli.ts'],
-  outfile,
+const common = {
   bundle: true,
   platform: 'node',
   target: 'node20',
@@ -32,5 +34,15 @@ const require = malcRequire;`,
   },
   legalComments: 'none',
   logLevel: 'warning',
-});
+};
+
+await build({ ...common, entryPoints: ['cli.ts'], outfile });
 chmodSync(outfile, 0o755);
+
+if (values.gpu) {
+  await build({ ...common, entryPoints: ['bench/gpu/run.ts'], outfile: 'dist/gpu.js' });
+  // They share most of their code: chunks of it keep the archive small.
+  const tests = readdirSync('test').filter(name => /^cuda-.*\.test\.ts$/.test(name));
+  rmSync('dist/tests', { recursive: true, force: true });
+  await build({ ...common, entryPoints: tests.map(name => `test/${name}`), outdir: 'dist/tests', splitting: true });
+}

@@ -14,8 +14,14 @@ inline void check(cudaError_t error) {
   if (error != cudaSuccess && failure.empty()) failure = cudaGetErrorString(error);
 }
 
-/* The order in which threads run: any number has its own. */
-extern "C" void schedule(uint32_t seed) { simt::schedule(seed); }
+/* The order in which threads run: any number has its own. A GPU's is never the same. */
+extern "C" void schedule(uint32_t seed) {
+#ifdef MALC_SIMT
+  simt::schedule(seed);
+#else
+  (void)seed;
+#endif
+}
 
 /* An array on the device: a copy of the host's, or of bytes that nobody has written. */
 template <class T>

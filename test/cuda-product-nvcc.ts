@@ -3,11 +3,16 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import * as assert from 'uvu/assert';
 import { packagePath } from '../compiler/package-files.ts';
+import { deviceArchitecture } from './cuda/device.ts';
 
 const run = promisify(execFile);
 
-/** The architectures that source is compiled for; none, and a line says so, where there is no nvcc. */
+/**
+ * The architectures that source is compiled for; none, and a line says so, where there is no nvcc. None either where the
+ * tests run on a GPU, whose minutes are for what needs one.
+ */
 export async function architectures(): Promise<readonly string[]> {
+  if (deviceArchitecture !== null) return [];
   try {
     await run('nvcc', ['--version']);
     return ['80', '90a'];

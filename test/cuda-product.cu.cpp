@@ -265,11 +265,15 @@ TEST(banks) {
   check_banks<malc_slice<outer, 256>>(32);
 }
 
+__global__ void places_of_tiles(malc_tiles tiles, malc_place *places) {
+  if (static_cast<int>(threadIdx.x) < tiles.count()) places[threadIdx.x] = tiles.place(threadIdx.x);
+}
 TEST(order_of_tiles) {
   const malc_tiles tiles(19 * 64 - 5, 3 * 64 - 7, 64, 64);
+  const Device<malc_place> places(tiles.count());
+  LAUNCH(places_of_tiles, 1, 64, 0, nullptr, tiles, places);
   std::vector<int> seen(19 * 3);
-  for (int n = 0; n < tiles.count(); n++) {
-    const malc_place at = tiles.place(n);
+  for (const malc_place at : places.read()) {
     seen[at.row / 64 * 3 + at.column / 64]++;
     expect(at.row_end, std::min(at.row + 64, 19 * 64 - 5), "last row");
     expect(at.column_end, std::min(at.column + 64, 3 * 64 - 7), "last column");

@@ -1,0 +1,25 @@
+// CUDA programs of the tests on a real GPU: with MALC_TESTS_ON_DEVICE=sm_90a (an architecture of nvcc's) what they would
+// compile for the emulator is compiled by nvcc, from the same sources. `npm run gpu` runs them so.
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { packagePath } from '../../compiler/package-files.ts';
+import type { EmulatedProgram } from '../../compiler/targets/cuda/emulator.ts';
+
+const run = promisify(execFile);
+
+/** The architecture of the GPU that tests run on; null where they run in the emulator. */
+export const deviceArchitecture: string | null = process.env.MALC_TESTS_ON_DEVICE?.trim() || null;
+
+/**
+ * Compiles and links a CUDA program for the GPU.
+ *
+ * @throws Error with the compiler's output where it refuses the source.
+ */
+export async function buildForDevice(program: Omit<EmulatedProgram, 'checked'>, architecture: string): Promise<void> {
+  const folders = [packagePath('test/simt'), packagePath('templates/cuda'), ...(program.include ?? [])];
+  const kind = program.library ? ['-shared', '-Xcompiler', '-fPIC'] : [];
+  const words = ['-O3', '-std=c++20', `-arch=${architecture}`, '--threads', '0', ...folders.map(path => `-I${path}`)];
+  const sources = program.sources.flatMap(source => ['-x', 'cu', source]);
+  const command = process.env.NVCC?.trim() || 'nvcc';
+  await run(command, [...words, ...kind, ...sources, '-o', program.output], { maxBuffer: 2 ** 26 });
+}
