@@ -17,9 +17,14 @@ const longest = 110;
 /** Of a formula that is longer than these lines, the rest adds nothing that the source does not say. */
 const mostLines = 12;
 
+/** The places in MAL that a kernel came from: `llama.mal:12`. */
+export const originsOf = (kernel: Kernel): string[] => [
+  ...new Set(kernel.members.map(node => node.origin).filter(origin => origin !== '')),
+];
+
 /** Lines for a comment; values are called as `nameOf` says. */
 export function explainKernel(kernel: Kernel, nameOf: (node: Node) => string): string[] {
-  const origins = [...new Set(kernel.members.map(node => node.origin).filter(origin => origin !== ''))];
+  const origins = originsOf(kernel);
   const outputs = [...new Set(kernel.outputs.map(nameOf))];
   const head = listLines([`${outputs.join(', ')}${origins.length > 0 ? `: ${origins.join(', ')}` : ''}`]);
   const explained = [...new Set(kernel.members.flatMap(node => [...node.inputs.filter(isInline), node]))];

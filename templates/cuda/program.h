@@ -1,19 +1,11 @@
-// program.h - what every generated program does besides launching its kernels: errors with their place, copies, random
+// program.h - what every generated program does besides launching its kernels: copies, random
 // initial weights, sums of losses, the gradient's norm and the optimizer.
 #pragma once
+#include "graphs.h"
 #include "launch.h"
 #include "random.h"
 #include "rows.h"
-
-/* The first error of a call, and the launch that it was. */
-struct malc_status {
-  cudaError_t error;
-  const char *place;
-};
-
-inline void malc_note(malc_status *status, cudaError_t error, const char *place) {
-  if (error != cudaSuccess && status->error == cudaSuccess) *status = {error, place};
-}
+#include "status.h"
 
 // ---- Copies ----
 
@@ -68,12 +60,20 @@ struct malc_results {
   int32_t moves;          // 0 where the norm is not finite
 };
 
-/* Adds the losses of a micro-batch's parts, in their order, and its auxiliary loss. */
+/* Adds the losses of a micro-batch's parts, in their order, and its share of the auxiliary loss. */
 static __global__ void malc_add_losses(malc_results *results, const float *losses, int64_t count,
-                                       const float *auxiliary, float share) {
+                                       const float *auxiliary, const float *share) {
   for (int64_t n = 0; n < count; n++) results->loss += losses[n];
-  results->auxiliary += (double)*auxiliary * share;
+  results->auxiliary += (double)*auxiliary * *share;
 }
+
+/* What a step moves the weights by; it is sent with the inputs. */
+struct malc_adamw_terms {
+  float rate, beta1, beta2, epsilon;
+  float keep;                     // 1 - rate * weight decay
+  float correction1, correction2; // 1 / (1 - beta^update)
+  float most;                     // the gradient's norm, clipped; 0 for no limit
+};
 
 enum { MALC_NORM_PART = 1 << 16, MALC_NORM_THREADS = 256 }; // elements that a block sums: fixed, so that the order is
 
@@ -99,13 +99,14 @@ static __global__ void malc_norm_parts(const float *gradients, int64_t count, do
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
 
-/* One block: the norm, and by what the gradient is scaled so that its norm is `most` at most; 0 for no limit. */
-static __global__ void malc_norm(const double *parts, int64_t count, double most, malc_results *results) {
+/* One block: the norm, and by what the gradient is scaled so that it is clipped. */
+static __global__ void malc_norm(const double *parts, int64_t count, const malc_adamw_terms *terms,
+                                 malc_results *results) {
   double sum = 0;
   for (int64_t n = threadIdx.x; n < count; n += MALC_NORM_THREADS) sum += parts[n];
   sum = malc_over_block(sum);
   if (threadIdx.x > 0) return;
-  const double norm = sqrt(sum);
+  const double norm = sqrt(sum), most = terms->most;
   results->norm = norm;
   results->scale = (float)(most > 0 && norm > most ? most / (norm + 1e-6) : 1.0);
   results->moves = isfinite(norm);
@@ -120,17 +121,12 @@ struct malc_task {
   int32_t decays; // whether weight decay applies
 };
 
-struct malc_adamw_terms {
-  float rate, beta1, beta2, epsilon;
-  float keep;                     // 1 - rate * weight decay
-  float correction1, correction2; // 1 / (1 - beta^update)
-};
-
 /* AdamW (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019), in PyTorch's order of operations. A block
  * has a task; each parameter's end is padded to whole fours, whose gradients are zero. */
 static __global__ void malc_adamw_update(const malc_task *tasks, float *weights, const float *gradients, float *first,
-                                         float *second, malc_adamw_terms terms, const malc_results *results) {
+                                         float *second, const malc_adamw_terms *given, const malc_results *results) {
   if (!results->moves) return;
+  const malc_adamw_terms terms = *given;
   const malc_task task = tasks[blockIdx.x];
   const float keep = task.decays ? terms.keep : 1.0f, scale = results->scale;
   for (int i = 4 * threadIdx.x; i < task.count; i += 4 * blockDim.x) {

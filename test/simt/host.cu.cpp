@@ -68,17 +68,98 @@ TEST(graph) {
   cudaStreamDestroy(stream);
 }
 
-TEST(waiting_breaks_a_capture) {
+TEST(graph_of_copies) {
+  Device<float> values(std::vector<float>(32, 0.0f)), others(std::vector<float>(32, 5.0f));
+  float *pinned;
+  check::succeeded(cudaMallocHost(reinterpret_cast<void **>(&pinned), 256), "cudaMallocHost");
   cudaStream_t stream;
   cudaStreamCreate(&stream);
   cudaGraph_t recorded;
+  cudaGraphExec_t executable;
   cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
-  expect(cudaStreamSynchronize(stream), cudaErrorStreamCaptureUnsupported, "synchronising");
-  void *memory;
-  expect(cudaMalloc(&memory, 4), cudaErrorStreamCaptureUnsupported, "allocating");
-  expect(cudaStreamEndCapture(stream, &recorded), cudaErrorStreamCaptureUnsupported, "ending");
-  expect(recorded == nullptr, 1, "graph");
+  cudaMemsetAsync(others, 0, 64, stream);
+  cudaMemcpyAsync(values, pinned, 128, cudaMemcpyHostToDevice, stream);
+  LAUNCH(increment, 1, 32, 0, stream, values, 1.0f);
+  cudaMemcpyAsync(pinned + 32, values, 128, cudaMemcpyDeviceToHost, stream);
+  check::succeeded(cudaStreamEndCapture(stream, &recorded), "cudaStreamEndCapture");
+  check::succeeded(cudaGraphInstantiate(&executable, recorded), "cudaGraphInstantiate");
+  for (int i = 1; i <= 3; i++) { // what is copied is what is there when the graph runs
+    pinned[31] = static_cast<float>(i);
+    check::succeeded(cudaGraphLaunch(executable, stream), "cudaGraphLaunch");
+    cudaStreamSynchronize(stream);
+    expect(pinned[63], i + 1, "copied, incremented and copied back");
+  }
+  expect(others.read()[15], 0, "cleared");
+  expect(others.read()[16], 5, "beyond what is cleared");
+  cudaGraphExecDestroy(executable);
+  cudaGraphDestroy(recorded);
   cudaStreamDestroy(stream);
+}
+
+/* Whether a call is refused while a stream is captured, and spoils the graph. */
+template <class Call>
+static void breaks_a_capture(const char *name, Call call) {
+  cudaStream_t stream;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  cudaGraph_t recorded;
+  check::succeeded(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+  expect(call(stream), cudaErrorStreamCaptureUnsupported, name);
+  expect(cudaStreamEndCapture(stream, &recorded), cudaErrorStreamCaptureUnsupported, std::string(name) + ", ending");
+  expect(recorded == nullptr, 1, std::string(name) + ", graph");
+  cudaStreamDestroy(stream);
+}
+
+TEST(waiting_breaks_a_capture) {
+  Device<float> values(32);
+  static float pageable[32];
+  void *memory;
+  cudaEvent_t event;
+  cudaEventCreate(&event);
+  breaks_a_capture("cudaStreamSynchronize", [](cudaStream_t stream) { return cudaStreamSynchronize(stream); });
+  breaks_a_capture("cudaDeviceSynchronize", [](cudaStream_t) { return cudaDeviceSynchronize(); });
+  breaks_a_capture("cudaStreamQuery", [](cudaStream_t stream) { return cudaStreamQuery(stream); });
+  breaks_a_capture("cudaEventSynchronize", [=](cudaStream_t) { return cudaEventSynchronize(event); });
+  breaks_a_capture("cudaMalloc", [&](cudaStream_t) { return cudaMalloc(&memory, 4); });
+  breaks_a_capture("cudaMallocHost", [&](cudaStream_t) { return cudaMallocHost(&memory, 4); });
+  breaks_a_capture("cudaFree", [&](cudaStream_t) { return cudaFree(values); });
+  breaks_a_capture("cudaMemcpy", [&](cudaStream_t) { return cudaMemcpy(pageable, values, 128, cudaMemcpyDefault); });
+  breaks_a_capture("cudaMemset", [&](cudaStream_t) { return cudaMemset(values, 0, 128); });
+  breaks_a_capture("a launch on the default stream",
+                   [&](cudaStream_t) { return malc_launch(increment, 1, 32, 0, nullptr, values, 1.0f); });
+  breaks_a_capture("a copy to pageable memory", [&](cudaStream_t stream) {
+    return cudaMemcpyAsync(pageable, values, 128, cudaMemcpyDeviceToHost, stream);
+  });
+  breaks_a_capture("a copy from pageable memory", [&](cudaStream_t stream) {
+    return cudaMemcpyAsync(values, pageable, 128, cudaMemcpyHostToDevice, stream);
+  });
+  cudaEventDestroy(event);
+}
+
+TEST(a_fault_in_a_graph) {
+  Device<int> flag(std::vector<int>{1});
+  Device<float> out(std::vector<float>(32, 0.0f));
+  cudaStream_t stream;
+  cudaStreamCreate(&stream);
+  cudaGraph_t recorded;
+  cudaGraphExec_t executable;
+  cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed);
+  LAUNCH(fail_if, 1, 1, 0, stream, flag, out);
+  cudaStreamEndCapture(stream, &recorded);
+  cudaGraphInstantiate(&executable, recorded);
+  expect(cudaGraphLaunch(executable, stream), cudaSuccess, "the launch of the graph");
+  expect(cudaStreamSynchronize(stream), cudaErrorLaunchFailure, "the wait");
+  expect(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), cudaErrorLaunchFailure, "a capture after it");
+  cudaDeviceReset();
+}
+
+TEST(blocking_launches) {
+  Device<int> flag(std::vector<int>{1});
+  Device<float> out(std::vector<float>(32, 0.0f));
+  setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
+  expect(malc_launch(increment, 1, 32, 0, nullptr, out, 1.0f), cudaSuccess, "a launch that is right");
+  expect(malc_launch(fail_if, 1, 1, 0, nullptr, flag, out), cudaErrorLaunchFailure, "one that fails");
+  unsetenv("CUDA_LAUNCH_BLOCKING");
+  cudaDeviceReset();
 }
 
 TEST(errors_stick) {

@@ -1,6 +1,8 @@
 // runtime.cpp - the CUDA runtime: memory, streams, events, graphs. A stream's work is done when something waits for it.
 #include "runtime.h"
 #include <chrono>
+#include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -65,8 +67,16 @@ bool advance() {
   return false;
 }
 
+/* Whether a call that waits, allocates or uses the default stream may be made: not while a stream is captured. */
+bool forbidden() {
+  if (!captured) return false;
+  captured->broken = true;
+  return true;
+}
+
 cudaError_t enqueue(cudaStream_t stream, Work work) {
   simt_stream *const target = stream_of(stream);
+  if (target == streams[0] && forbidden()) return result(cudaErrorStreamCaptureUnsupported);
   if (target->capture)
     target->capture->work.push_back(std::move(work));
   else
@@ -74,11 +84,10 @@ cudaError_t enqueue(cudaStream_t stream, Work work) {
   return result(cudaSuccess);
 }
 
-/* Whether a call that waits or allocates may be made: not while a stream is captured. */
-bool forbidden() {
-  if (!captured) return false;
-  captured->broken = true;
-  return true;
+/* Whether each launch is waited for, as $CUDA_LAUNCH_BLOCKING says. */
+bool launches_block() {
+  const char *const blocking = getenv("CUDA_LAUNCH_BLOCKING");
+  return blocking && strcmp(blocking, "1") == 0;
 }
 
 cudaError_t finish(const std::function<bool()> &done) {
@@ -175,13 +184,17 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
   if (!reachable(to, bytes) || !reachable(from, bytes)) return result(cudaErrorInvalidValue);
   const bool from_pageable = !simt::is_device_address(from) && !simt::is_allocated(simt::Place::host, from, bytes);
   const bool to_pageable = !simt::is_device_address(to) && !simt::is_allocated(simt::Place::host, to, bytes);
-  if (from_pageable && !stream_of(stream)->capture) { // staged before the call returns
+  if ((from_pageable || to_pageable) && stream_of(stream)->capture) { // by the time of the replay it may be gone
+    forbidden();
+    return result(cudaErrorStreamCaptureUnsupported);
+  }
+  if (from_pageable) { // staged before the call returns
     auto staged =
         std::make_shared<std::vector<char>>(static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
     return enqueue(stream, [=] { memcpy(to, staged->data(), bytes); });
   }
   const cudaError_t error = enqueue(stream, [=] { memmove(to, from, bytes); });
-  return error == cudaSuccess && to_pageable && !stream_of(stream)->capture ? cudaStreamSynchronize(stream) : error;
+  return error == cudaSuccess && to_pageable ? cudaStreamSynchronize(stream) : error;
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
   const cudaError_t before = cudaDeviceSynchronize();
@@ -259,6 +272,7 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEven
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (failure.error != cudaSuccess) return result(failure.error);
   if (captured || !stream) return result(cudaErrorStreamCaptureUnsupported); // the default stream cannot be captured
   stream->capture = captured = new simt_graph;
   return result(cudaSuccess);
@@ -278,6 +292,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
   return result(cudaSuccess);
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  if (!executable) return result(cudaErrorInvalidValue);
   return enqueue(stream, [work = executable->work] {
     for (const Work &step : *work)
       if (failure.error == cudaSuccess) step();
@@ -300,8 +315,10 @@ cudaError_t simt::queue(Call *call, const void *kernel, dim3 grid, dim3 block, u
   if (threads == 0 || threads > 1024 || block.z > 64 || blocks == 0 || grid.x > 0x7fffffff || grid.y > 65535 ||
       grid.z > 65535 || shared_bytes > 232448 || cluster == 0 || cluster > 8 || grid.x % cluster != 0)
     return result(cudaErrorInvalidConfiguration);
-  return enqueue(stream, [launch] {
+  const cudaError_t error = enqueue(stream, [launch] {
     run(*launch);
     if (!machine.fault.empty()) failure = {cudaErrorLaunchFailure, machine.fault};
   });
+  if (error != cudaSuccess || stream_of(stream)->capture || !launches_block()) return error;
+  return cudaStreamSynchronize(stream);
 }

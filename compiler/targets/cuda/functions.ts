@@ -8,7 +8,7 @@ import { kernelName, nameValues } from '../../emission/naming.ts';
 import { declareValues, type Homes, placeValues } from '../../emission/places.ts';
 import { ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
-import { explainKernel } from '../../kernels/explain.ts';
+import { explainKernel, originsOf } from '../../kernels/explain.ts';
 import type { Kernel } from '../../kernels/kernel.ts';
 import type { Extent } from '../../plan/extent.ts';
 import type { LoweredFunction } from '../../plan/plan.ts';
@@ -74,9 +74,10 @@ export function emitFunction(
         stored.push(...kernel.outputs.filter(isGradient).map(node => outputNames.get(node)!));
       for (const argument of source.arguments) if (argument.kind === 'workspace') workspaces.push(argument.extents);
       const given = source.arguments.map(argument => argumentText(argument, places)).join(', ');
+      const place = placeText(kernel);
       for (const { kernel: own, grid, block, shared } of source.launches) {
         const launch = `malc_launch(${own}, ${grid}, ${block}, ${shared}, run->queue, ${given})`;
-        body.line(`malc_note(run->status, ${launch}, "${own}");`.replaceAll(ownName, name));
+        body.line(`malc_note(run->status, ${launch}, "${own}${place}");`.replaceAll(ownName, name));
       }
       kernels.launch(graph.name, name, workOf(kernel, surroundings.accumulates, storage));
     }
@@ -91,6 +92,12 @@ export function emitFunction(
     writer.append(body);
   });
   return { name: graph.name, text: writer.toString(), launches, workspaces, scratch: 0, stored };
+}
+
+/** What a failed launch is called by, beside its kernel: the first lines of MAL that the kernel came from. */
+function placeText(kernel: Kernel): string {
+  const origins = originsOf(kernel).slice(0, 2);
+  return origins.length === 0 ? '' : ` (${origins.join(' and ')})`;
 }
 
 function emitKernel(kernel: Kernel, surroundings: Surroundings): KernelSource {
