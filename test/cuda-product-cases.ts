@@ -103,6 +103,7 @@ const projections = (name: string, size: number, from: number, span: number, int
   );
 
 const [wide, vocabulary] = [dimension('wide', 136), dimension('vocabulary', 77)];
+const odd = dimension('odd', 45);
 
 export const productCases: readonly ProductCase[] = [
   projections('heads_of_32', 32, 0, 32, false),
@@ -192,6 +193,19 @@ export const productCases: readonly ProductCase[] = [
       ];
     },
     { narrow: ['logits_gradient'], calls: [many, { batch: 2, time: 300 }], later: true },
+  ),
+  productCase(
+    'weights_of_odd_rows',
+    make => {
+      const [x, gradient] = [make.input('x', ...tokens(odd)), make.input('y_gradient', ...tokens(wide))];
+      const weight = make.input('weight', wide, odd);
+      return [
+        make.product('y', x, weight, tokens(wide)),
+        make.product('x_gradient', gradient, weight, tokens(odd)),
+        make.product('gate', gradient, make.input('gate_weight', hidden, wide), tokens(hidden)),
+      ];
+    },
+    { narrow: ['y_gradient'], calls: [few, many] },
   ),
   productCase(
     'gradients_of_weights',

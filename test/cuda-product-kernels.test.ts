@@ -14,6 +14,7 @@ import { fuse } from '../compiler/kernels/fuse.ts';
 import type { MatmulKernel } from '../compiler/kernels/kernel.ts';
 import type { CudaProductType, KernelSource } from '../compiler/targets/cuda/kernel-source.ts';
 import { emitMatmul } from '../compiler/targets/cuda/matmul.ts';
+import type { WeightCopy } from '../compiler/targets/cuda/weight-copies.ts';
 import { loadLibrary } from '../runtime/ffi.ts';
 import { type ProductCase, productCases } from './cuda-product-cases.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
@@ -41,6 +42,7 @@ function emit(each: ProductCase, dtype: CudaProductType): Emitted {
   assert.is(kernel.kind, 'matmul');
   const isNarrow = (node: Node) => dtype === 'bf16' && each.narrow.includes(node.label);
   const isGradient = (node: Node) => node.label.startsWith('gradient.');
+  const hasCopy = (node: Node) => dtype === 'bf16' && node.primitive === null && node.label.endsWith('weight');
   const names = new Names();
   const named = new Map([...kernel.inputs, ...kernel.outputs, ...kernel.members].map(node => [node, node.label]));
   for (const node of named.keys()) named.set(node, names.unique(node.label));
@@ -50,6 +52,7 @@ function emit(each: ProductCase, dtype: CudaProductType): Emitted {
     isGradient,
     comment: [each.name],
     dtype,
+    hasCopy,
     storageOf: node => (isNarrow(node) ? 'bf16' : 'f32'),
   });
   return { case: each, dtype, name: `${each.name}_${dtype}`, kernel, source, isNarrow };
@@ -59,7 +62,8 @@ function emit(each: ProductCase, dtype: CudaProductType): Emitted {
 function runnerOf({ name, source }: Emitted): string {
   let buffer = 0;
   const list = source.arguments.map(argument => {
-    if (argument.kind === 'input' || argument.kind === 'output') return `device.at(starts[${buffer++}])`;
+    if (argument.kind === 'input' || argument.kind === 'output' || argument.kind === 'copy')
+      return `device.at(starts[${buffer++}])`;
     return argument.kind === 'size' ? argument.name : argument.kind;
   });
   const extents = source.arguments.flatMap(argument => (argument.kind === 'workspace' ? argument.extents : []));
@@ -148,6 +152,14 @@ function inputsOf({ case: { graph }, isNarrow }: Emitted, sizes: Sizes): Map<str
   return new Map(graph.inputs.map(node => [node.label, tensor(node)]));
 }
 
+/** The elements of a weight's copy. */
+function padded(given: Float64Array, { rows, stride }: WeightCopy): Float64Array {
+  const width = given.length / rows;
+  const copy = new Float64Array(rows * stride);
+  for (let row = 0; row < rows; row++) copy.set(given.subarray(row * width, (row + 1) * width), row * stride);
+  return copy;
+}
+
 /** Runs a kernel; resolves to its outputs by label. Outputs begin as ones. */
 function launch(
   each: Emitted,
@@ -156,24 +168,28 @@ function launch(
   sizes: Sizes,
   adds: boolean,
 ) {
-  const nodes = each.source.arguments.flatMap(argument =>
-    argument.kind === 'input' || argument.kind === 'output' ? [argument.node] : [],
-  );
-  const lengths = nodes.map(node => productOf(node.dimensions.map(dim => sizeOf(dim, sizes))));
-  const width = (node: Node) => (each.isNarrow(node) ? 2 : 4);
+  const buffers = each.source.arguments.flatMap(argument => {
+    if (argument.kind !== 'input' && argument.kind !== 'output' && argument.kind !== 'copy') return [];
+    const { node } = argument;
+    const length = productOf(node.dimensions.map(dim => sizeOf(dim, sizes)));
+    const given = inputs.get(node.label)?.data ?? new Float64Array(length).fill(1);
+    if (argument.kind !== 'copy') return [{ node, given, isNarrow: each.isNarrow(node) }];
+    return [{ node, given: padded(given, argument.copy), isNarrow: true }];
+  });
+  const nodes = buffers.map(({ node }) => node);
+  const lengths = buffers.map(({ given }) => given.length);
   const starts = [0];
-  const ends = nodes.map((node, n) => {
-    const end = starts[n]! + lengths[n]! * width(node);
+  const ends = buffers.map(({ given, isNarrow }, n) => {
+    const end = starts[n]! + given.length * (isNarrow ? 2 : 4);
     starts.push(Math.ceil(end / 64) * 64 + 64);
     return end;
   });
   const memory = new Uint8Array(starts.at(-1)!);
-  nodes.forEach((node, n) => {
-    const given = inputs.get(node.label)?.data ?? new Float64Array(lengths[n]!).fill(1);
+  buffers.forEach(({ node, given, isNarrow }, n) => {
     if (node.dtype === 'i32') new Int32Array(memory.buffer, starts[n], lengths[n]).set(given);
-    else if (!each.isNarrow(node)) new Float32Array(memory.buffer, starts[n], lengths[n]).set(given);
+    else if (!isNarrow) new Float32Array(memory.buffer, starts[n], lengths[n]).set(given);
     else {
-      const bits = new Uint32Array(Float32Array.from(given).buffer);
+      const bits = new Uint32Array(Float32Array.from(given, rounded).buffer);
       new Uint16Array(memory.buffer, starts[n], lengths[n]).set(bits.map(word => word >>> 16));
     }
   });

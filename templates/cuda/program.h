@@ -114,12 +114,41 @@ static __global__ void malc_norm(const double *parts, int64_t count, const malc_
 
 // ---- The optimizer ----
 
-/* A piece of one parameter: of all weights, moments and gradients alike. */
+/* A piece of one parameter: of all weights, moments and gradients alike, and of the copy that products read. */
 struct malc_task {
   int64_t offset;
   int32_t count;
-  int32_t decays; // whether weight decay applies
+  int32_t decays;          // whether weight decay applies
+  __nv_bfloat16 *copy;     // of the whole parameter; NULL where there is none
+  int64_t first;           // the piece's first element, of the parameter's
+  int32_t columns, stride; // elements of a row, and from row to row of the copy
 };
+
+/* Writes four weights from the task's i-th on, a multiple of four, to the copy. A row whose elements fill whole pieces of
+ * 16 bytes is not padded: then the copy lies as the parameter does, which ends with such a piece. */
+static DEVICE void malc_copy_weights(const malc_task &task, int i, const float (&weights)[4]) {
+  if (task.columns == task.stride) {
+    malc_store_4(task.copy + task.first + i, weights);
+    return;
+  }
+#pragma unroll
+  for (int n = 0; n < 4; n++) {
+    if (i + n >= task.count) break;
+    const int64_t at = task.first + i + n;
+    task.copy[at / task.columns * task.stride + at % task.columns] = __float2bfloat16_rn(weights[n]);
+  }
+}
+
+/* Makes the copies of weights that something else than AdamW changed; a block has a task. */
+static __global__ void malc_make_copies(const malc_task *tasks, const float *weights) {
+  const malc_task task = tasks[blockIdx.x];
+  if (!task.copy) return;
+  for (int i = 4 * threadIdx.x; i < task.count; i += 4 * blockDim.x) {
+    float weight[4];
+    malc_load_4(weight, weights + task.offset + i);
+    malc_copy_weights(task, i, weight);
+  }
+}
 
 /* AdamW (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019), in PyTorch's order of operations. A block
  * has a task; each parameter's end is padded to whole fours, whose gradients are zero. */
@@ -145,6 +174,7 @@ static __global__ void malc_adamw_update(const malc_task *tasks, float *weights,
       weight[n] = weight[n] * keep - terms.rate * terms.correction1 * mean[n] / denominator;
     }
     malc_store_4(weights + at, weight);
+    if (task.copy) malc_copy_weights(task, i, weight);
     malc_store_4(first + at, mean);
     malc_store_4(second + at, square);
   }

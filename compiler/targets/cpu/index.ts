@@ -7,13 +7,14 @@ import { functionsInParts, headTokens, type Lowered, needs } from '../../emissio
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
 import type { Homes } from '../../emission/places.ts';
+import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
 import { emitStages } from '../../emission/stages.ts';
 import type { Graph } from '../../graph/graph.ts';
 import { readPackageFile } from '../../package-files.ts';
 import { renderTemplate } from '../../template.ts';
 import { emitFunction, type FunctionSource } from './functions.ts';
 import { elementType, type ProductType } from './kernel-source.ts';
-import { formName, type Prepared, PreparedWeights, ways } from './prepared.ts';
+import { formName, type Way, ways } from './prepared.ts';
 import { stepLaunches } from './profile.ts';
 import type { ScheduleOf } from './schedule.ts';
 
@@ -52,7 +53,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
     graphsOf(program).map(graph => graph.name),
     profile,
   );
-  const prepared = new PreparedWeights();
+  const prepared = new PreparedWeights(ways);
   const stored = new Set<string>();
   const emitter = (need: 'always' | 'training') => (graph: Graph, stage: Stage, parameters: string, homes: Homes) => {
     const isParameter = (label: string) => stage.parameters.some(({ name }) => name === label);
@@ -88,7 +89,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
     attends,
     bf16: dtype === 'bf16',
     int8: dtype === 'int8',
-    prepared: !prepared.isEmpty,
+    prepared: prepared.isEmpty ? null : preparedForms,
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     training: needs(functions, lowered, inParts),
@@ -136,12 +137,25 @@ const headersOf: Readonly<Record<ProductType, readonly string[]>> = {
 /** Kernels that call functions of grouped.h. */
 const groupedKinds: ReadonlySet<string> = new Set(['top-k', 'grouped', 'grouped-gradient', 'contract-each']);
 
+/** What the program says of all forms. */
+const preparedForms = {
+  type: 'float',
+  ways: ways.length,
+  in_panels: true,
+  about: [
+    'A matrix that products read is kept packed besides: `rows` are those of the matrix, 0 where there is no other form,',
+    'and `needs` says when there is one for sums over its columns (forward), and one for sums over its rows (backward).',
+  ],
+};
+
 /** The forms of a parameter that products read. */
-function preparedFields(identifier: string, prepared: Prepared | undefined) {
+function preparedFields(identifier: string, prepared: Prepared<Way> | undefined) {
   const needs = ways.map(way => prepared?.needs[way] ?? 'never');
   return {
     rows: prepared?.rows ?? 0,
     needs: needs.map(need => need.toUpperCase()).join(', '),
-    forms: ways.filter((_, n) => needs[n] !== 'never').map(way => ({ identifier: formName(identifier, way), way })),
+    forms: ways
+      .filter((_, n) => needs[n] !== 'never')
+      .map(way => ({ identifier: formName(identifier, way), about: `packed for products, ${way}` })),
   };
 }

@@ -1,5 +1,4 @@
-// Prepared weights: parameters in the forms in which products read them, kept beside the float32 values and made again
-// whenever those change. Which forms a program needs is known once all its functions are emitted.
+// The forms of parameters that products read: packed for sums over the columns of a matrix, and for sums over its rows.
 import { type Dimension, product } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 
@@ -39,36 +38,3 @@ export function preparedForm(
 
 /** What the struct of parameters calls a form. */
 export const formName = (parameter: string, way: Way): string => `${parameter}_${way}`;
-
-/** When a form exists. */
-export type Need = 'never' | 'always' | 'training';
-
-export interface Prepared {
-  readonly rows: number;
-  readonly needs: Readonly<Record<Way, Need>>;
-}
-
-/** The forms that functions read, by the names of parameters that tell them apart. */
-export class PreparedWeights {
-  private readonly byName = new Map<string, Prepared>();
-
-  /**
-   * @param name tells the parameter from those of other stages
-   * @param need `training` where only training runs the function
-   */
-  add(name: string, { way, rows }: PreparedForm, need: 'always' | 'training'): void {
-    const known = this.byName.get(name) ?? { rows, needs: { forward: 'never', backward: 'never' } };
-    if (known.rows !== rows) throw new Error(`${name} is read as ${rows} rows and as ${known.rows}`);
-    const before = known.needs[way];
-    this.byName.set(name, { rows, needs: { ...known.needs, [way]: before === 'always' ? before : need } });
-  }
-
-  /** Undefined where products read it in no form. */
-  get(name: string): Prepared | undefined {
-    return this.byName.get(name);
-  }
-
-  get isEmpty(): boolean {
-    return this.byName.size === 0;
-  }
-}

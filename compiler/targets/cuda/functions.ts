@@ -24,6 +24,7 @@ import {
 import { emitMatmul } from './matmul.ts';
 import { emitRow } from './row.ts';
 import { emitSimple } from './simple.ts';
+import { copyName, type WeightCopy } from './weight-copies.ts';
 
 export interface FunctionSource extends FunctionNeeds {
   readonly text: string;
@@ -31,12 +32,17 @@ export interface FunctionSource extends FunctionNeeds {
   readonly launches: readonly string[];
   /** Names of outputs that are added to their buffers, and stored there instead where the call says so. */
   readonly stored: readonly string[];
+  /** Parameters of which its products read copies. */
+  readonly copies: readonly WeightCopy[];
 }
 
 /** Sizes that the text of a launch may name. */
 const sizes = ['batch', 'time', 'sequences', 'context'] as const;
 
-/** Emits one function of a stage. */
+/**
+ * Emits one function of a stage.
+ * @param isParameter true for inputs of which programs of bfloat16 products keep copies
+ */
 export function emitFunction(
   { graph, schedule, plan, storage }: LoweredFunction,
   stage: string,
@@ -44,6 +50,7 @@ export function emitFunction(
   homes: Homes,
   kernels: KernelLibrary,
   dtype: CudaProductType,
+  isParameter: (label: string) => boolean,
 ): FunctionSource {
   const values = placeValues(graph, homes);
   const { places, outputNames, isGradient } = values;
@@ -51,6 +58,7 @@ export function emitFunction(
   const launches: string[] = [];
   const workspaces: (readonly Extent[])[] = [];
   const stored: string[] = [];
+  const copies: WeightCopy[] = [];
   writer.block(`static void ${graph.name}(${parameters})`, () => {
     declareValues(writer, values, plan, parameters, node => elementType(node, storage(node)));
     const body = writer.inside();
@@ -63,6 +71,7 @@ export function emitFunction(
         isGradient,
         comment: explainKernel(kernel, nameOf),
         dtype,
+        hasCopy: node => dtype === 'bf16' && node.primitive === null && isParameter(node.label),
         storageOf: storage,
       };
       const source = emitKernel(kernel, surroundings);
@@ -72,14 +81,21 @@ export function emitFunction(
       launches.push(name);
       if (canStore.has(kernel.kind))
         stored.push(...kernel.outputs.filter(isGradient).map(node => outputNames.get(node)!));
-      for (const argument of source.arguments) if (argument.kind === 'workspace') workspaces.push(argument.extents);
+      const copied = new Set<Node>();
+      for (const argument of source.arguments) {
+        if (argument.kind === 'workspace') workspaces.push(argument.extents);
+        if (argument.kind !== 'copy') continue;
+        copies.push(argument.copy);
+        copied.add(argument.node);
+      }
       const given = source.arguments.map(argument => argumentText(argument, places)).join(', ');
       const place = placeText(kernel);
       for (const { kernel: own, grid, block, shared } of source.launches) {
         const launch = `malc_launch(${own}, ${grid}, ${block}, ${shared}, run->queue, ${given})`;
         body.line(`malc_note(run->status, ${launch}, "${own}${place}");`.replaceAll(ownName, name));
       }
-      kernels.launch(graph.name, name, workOf(kernel, surroundings.accumulates, storage));
+      const readAs = (node: Node) => (copied.has(node) ? 'bf16' : storage(node));
+      kernels.launch(graph.name, name, workOf(kernel, surroundings.accumulates, readAs));
     }
     for (const { from, to, accumulate } of values.copies) {
       const copy = `malc_copy(${to}, ${places.get(from)}, ${countText(from.dimensions)}, ${accumulate}, run->queue)`;
@@ -91,7 +107,7 @@ export function emitFunction(
     if (used.length > 0) writer.line(`const int64_t ${used.map(name => `${name} = run->${name}`).join(', ')};`);
     writer.append(body);
   });
-  return { name: graph.name, text: writer.toString(), launches, workspaces, scratch: 0, stored };
+  return { name: graph.name, text: writer.toString(), launches, workspaces, scratch: 0, stored, copies };
 }
 
 /** What a failed launch is called by, beside its kernel: the first lines of MAL that the kernel came from. */
@@ -125,6 +141,8 @@ function argumentText(argument: Argument, places: ReadonlyMap<Node, string>): st
     case 'input':
     case 'output':
       return places.get(argument.node)!;
+    case 'copy':
+      return copyName(places.get(argument.node)!);
     case 'adds':
       return 'run->adds';
     case 'workspace':

@@ -4,12 +4,15 @@ import { parameterKey, unusedParameters } from '../../emission/homes.ts';
 import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
 import { functionsInParts, headTokens, type Lowered, needs } from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
+import { shortName } from '../../emission/naming.ts';
+import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
 import { type EmitFunction, emitStages } from '../../emission/stages.ts';
 import { readPackageFile } from '../../package-files.ts';
 import { renderTemplate } from '../../template.ts';
 import { emitFunction, type FunctionSource } from './functions.ts';
 import { type CudaProductType, elementType } from './kernel-source.ts';
 import { refuseMissing } from './refusal.ts';
+import { copyName, ways } from './weight-copies.ts';
 
 export interface CudaSource {
   /** File names and texts, to be written side by side; `model.cu` is compiled. */
@@ -31,12 +34,18 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
   refuseMissing(program, lowered);
   const kernels = new KernelLibrary(graphsOf(program).map(graph => graph.name));
   const stored = new Set<string>();
-  const emit: EmitFunction<FunctionSource> = (graph, stage, parameters, homes) => {
-    const source = emitFunction(lowered.get(graph.name)!, stage.name, parameters, homes, kernels, dtype);
-    for (const label of source.stored) stored.add(parameterKey(program, stage, label.slice('gradient.'.length)));
-    return source;
-  };
-  const { forward, backward } = emitStages(program, 'pointers', { always: emit, training: emit }, true);
+  const copies = new PreparedWeights(ways);
+  const emitter =
+    (need: 'always' | 'training'): EmitFunction<FunctionSource> =>
+    (graph, stage, parameters, homes) => {
+      const isParameter = (label: string) => stage.parameters.some(({ name }) => name === label);
+      const source = emitFunction(lowered.get(graph.name)!, stage.name, parameters, homes, kernels, dtype, isParameter);
+      for (const label of source.stored) stored.add(parameterKey(program, stage, label.slice('gradient.'.length)));
+      for (const copy of source.copies) copies.add(parameterKey(program, stage, copy.parameter), copy, need);
+      return source;
+    };
+  const emit = { always: emitter('always'), training: emitter('training') };
+  const { forward, backward } = emitStages(program, 'pointers', emit, true);
   const functions = [...forward, ...backward];
   // Logits are handed to the host in parts besides.
   const inParts = new Set([...functionsInParts(program), program.head.logits.name]);
@@ -46,13 +55,13 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
     .flatMap(header => header.included);
   const fields = {
     ...modelFields(program, lowered, {
-      preparedFields: () => ({ forms: [] }),
+      preparedFields: (stage, { name }) => copyFields(shortName(name), copies.get(parameterKey(program, stage, name))),
       isStored: (stage, name) => stored.has(parameterKey(program, stage, name)),
       elementType,
       literalArray: null,
     }),
     trains: true,
-    prepared: false,
+    prepared: copies.isEmpty ? null : allCopies,
     profile: null,
     headers,
     draws: functions.some(({ text }) => text.includes('noise_of(')),
@@ -77,6 +86,24 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
       part: inParts.has(launch.function) ? headTokens(program) : null,
     })),
   };
+}
+
+/** What the program says of all copies of weights. */
+const allCopies = {
+  type: '__nv_bfloat16',
+  ways: ways.length,
+  in_panels: false,
+  about: [
+    'A matrix that products read has a copy in bfloat16: `rows` are those of the matrix, 0 where there is none, and `needs`',
+    'says when there is one.',
+  ],
+};
+
+/** The copy of a parameter that products read, where they do. */
+function copyFields(identifier: string, prepared: Prepared<'copy'> | undefined) {
+  const { rows, needs } = prepared ?? { rows: 0, needs: { copy: 'never' } };
+  const forms = prepared ? [{ identifier: copyName(identifier), about: 'in bfloat16' }] : [];
+  return { rows, needs: needs.copy.toUpperCase(), forms };
 }
 
 /** Headers of every program. */

@@ -3,11 +3,14 @@ import type { KernelSurroundings } from '../../emission/kernel-outputs.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { Extent } from '../../plan/extent.ts';
 import { type ElementStorage, type Storage, storedAsFloat } from '../../plan/storage.ts';
+import type { WeightCopy } from './weight-copies.ts';
 
 export type Argument =
   | { readonly kind: 'size'; readonly name: string }
   | { readonly kind: 'input'; readonly node: Node; readonly name: string }
   | { readonly kind: 'output'; readonly node: Node; readonly name: string }
+  /** A parameter's copy in bfloat16. */
+  | { readonly kind: 'copy'; readonly node: Node; readonly name: string; readonly copy: WeightCopy }
   /** Memory that is the kernel's own while it runs: the sum of these extents, in floats. */
   | { readonly kind: 'workspace'; readonly extents: readonly Extent[] }
   /** Whether gradients are added to what their buffers hold, or stored: a call's first micro-batch stores them. */
@@ -43,6 +46,8 @@ export type CudaProductType = (typeof cudaProductTypes)[number];
 /** What an emitter needs to know about the function that a kernel belongs to. */
 export interface Surroundings extends KernelSurroundings {
   dtype: CudaProductType;
+  /** True for a parameter of a program of bfloat16 products, of which these read a copy. */
+  hasCopy(node: Node): boolean;
 }
 
 /** The C++ type of a tensor's elements. */
@@ -69,6 +74,8 @@ function declaration(argument: Argument, storageOf: Storage): string {
       return `const ${elementType(argument.node, storageOf(argument.node))} *__restrict__ ${argument.name}`;
     case 'output':
       return `${elementType(argument.node, storageOf(argument.node))} *__restrict__ ${argument.name}`;
+    case 'copy':
+      return `const __nv_bfloat16 *__restrict__ ${argument.name}`;
     case 'adds':
       return 'bool adds';
     case 'workspace':

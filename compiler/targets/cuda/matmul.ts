@@ -4,7 +4,7 @@ import { countText, plus, times } from '../../emission/index-text.ts';
 import { addsArgument, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
-import type { MatmulKernel } from '../../kernels/kernel.ts';
+import { type MatmulKernel, stored } from '../../kernels/kernel.ts';
 import { finishedAtOnce, finishNames, finishText } from './finish.ts';
 import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
 import {
@@ -17,6 +17,7 @@ import {
   workspaceOf,
 } from './product-plan.ts';
 import { copyingThreads, isSmall, roundingThreads, tileType } from './product-tiles.ts';
+import { copyName } from './weight-copies.ts';
 
 /** Threads of a block of the second launch. */
 const secondThreads = 256;
@@ -28,6 +29,8 @@ export function emitMatmul(kernel: MatmulKernel, surroundings: Surroundings): Ke
 class MatmulEmitter {
   private readonly surroundings: Surroundings;
   private readonly named = new Map<Node, string>();
+  /** What the copies of weights are called. */
+  private readonly copies = new Map<Node, string>();
   private readonly plans: readonly GroupPlan[];
   private readonly threads: number;
   private readonly parameters: readonly Argument[];
@@ -43,17 +46,40 @@ class MatmulEmitter {
       this.named.set(node, names.unique(surroundings.nameOf(node)));
     this.plans = kernel.groups.map(group => planGroup(group, surroundings));
     this.threads = this.products.every(isCopied) ? copyingThreads : roundingThreads;
+    for (const operand of this.operands) {
+      const { node, copy } = operand;
+      if (copy && !this.copies.has(node)) this.copies.set(node, names.unique(copyName(this.named.get(node)!)));
+    }
     const extents = this.plans.map(workspaceOf).filter(extent => extent !== null);
     this.parameters = [
       ...sizeArguments([
         ...kernel.groups.flatMap(group => [group.rows, group.columns]),
         ...kernel.inputs.map(node => node.dimensions),
       ]),
-      ...kernel.inputs.map(node => ({ kind: 'input' as const, node, name: this.named.get(node)! })),
+      ...this.inputs(kernel),
       ...kernel.outputs.map(node => ({ kind: 'output' as const, node, name: this.named.get(node)! })),
       ...addsArgument(kernel.outputs, surroundings),
       ...(extents.length > 0 ? [{ kind: 'workspace' as const, extents }] : []),
     ];
+  }
+
+  /** What the kernel reads: copies of weights, and all else as it is. */
+  private inputs({ inputs, groups }: MatmulKernel): Argument[] {
+    const copies = new Map(this.operands.flatMap(({ node, copy }) => (copy ? [[node, copy] as const] : [])));
+    const readAsIs = new Set([
+      ...this.operands.flatMap(({ node, copy }) => (copy ? [] : [node])),
+      ...groups.flatMap(({ epilogue }) => epilogue.flatMap(node => node.inputs.flatMap(stored))),
+    ]);
+    return inputs.flatMap((node): Argument[] => {
+      const copy = copies.get(node);
+      const own = { kind: 'input', node, name: this.named.get(node)! } as const;
+      if (!copy) return [own];
+      return [{ kind: 'copy', node, name: this.copies.get(node)!, copy }, ...(readAsIs.has(node) ? [own] : [])];
+    });
+  }
+
+  private get operands(): Operand[] {
+    return this.products.flatMap(({ left, right }) => [left, right]);
   }
 
   private get products(): Product[] {
@@ -117,11 +143,11 @@ class MatmulEmitter {
   }
 
   /**
-   * Threads of a block, and where all tiles are small, blocks of a multiprocessor: left alone, ptxas would save registers
+   * Threads of a block, and blocks of a multiprocessor: two where all tiles are small. Left alone, ptxas would save registers
    * for more of them at the price of spills.
    */
   private bounds(): string {
-    return `${this.threads}${this.plans.every(({ tiling }) => isSmall(tiling.shape)) ? ', 2' : ''}`;
+    return `${this.threads}, ${this.plans.every(({ tiling }) => isSmall(tiling.shape)) ? 2 : 1}`;
   }
 
   /** The function that finishes an element of a group. */
@@ -252,14 +278,19 @@ class MatmulEmitter {
    */
   private declareOperand(writer: Writer, name: string, operands: readonly Operand[], parts: number): void {
     const [{ storage, run, aligned, stride }] = operands as [Operand];
-    const data = Array.from({ length: parts }, (_, n) => this.named.get((operands[n] ?? operands.at(-1)!).node)!);
+    const data = Array.from({ length: parts }, (_, n) => this.nameOf(operands[n] ?? operands.at(-1)!));
     const type = storage === 'bf16' ? '__nv_bfloat16' : 'float';
     const shape = [type, `malc_side::${run}`, aligned, ...(parts > 1 ? [parts] : [])].join(', ');
     writer.line(`const malc_operand<${shape}> ${name}{{${data.join(', ')}}, ${stride}};`);
   }
 
+  /** What is read of an operand. */
+  private nameOf({ node, copy }: Operand): string {
+    return (copy ? this.copies : this.named).get(node)!;
+  }
+
   private formula({ node, left, right, inner }: Product): string {
-    const [product, a, b] = [node, left.node, right.node].map(each => this.named.get(each)!);
+    const [product, a, b] = [this.named.get(node)!, this.nameOf(left), this.nameOf(right)];
     return `${product} = ${a} x ${b}, summed over ${inner.map(dim => dim.name).join(', ')}`;
   }
 }
@@ -285,6 +316,7 @@ function parameterName(argument: Argument): string {
     case 'size':
     case 'input':
     case 'output':
+    case 'copy':
       return argument.name;
     case 'text':
       throw new Error('products have no arguments of their own');

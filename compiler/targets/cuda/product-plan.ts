@@ -12,14 +12,17 @@ import { operandsOf, type Scalar } from '../../scalar/expression.ts';
 import { pairedColumns } from './finish.ts';
 import type { Surroundings } from './kernel-source.ts';
 import { chooseTiling, type ProductKind, type Tiling } from './product-tiles.ts';
+import { type WeightCopy, weightCopy } from './weight-copies.ts';
 
 /** An operand as the device code takes it: its outer positions are the left's rows or the right's columns. */
 export interface Operand {
   readonly node: Node;
   readonly storage: ElementStorage;
+  /** The copy that is read where it is a weight of bfloat16 products; null where the tensor itself is. */
+  readonly copy: WeightCopy | null;
   /** Which positions lie side by side. */
   readonly run: 'inner' | 'outer';
-  /** C++ text: elements from run to run, which are as long. */
+  /** C++ text: elements from run to run. */
   readonly stride: string;
   /** The largest power of two up to 8 that divides it. */
   readonly aligned: number;
@@ -104,33 +107,30 @@ export function workspaceOf({ way, group, products, tiling }: GroupPlan): Extent
   return { runtime, count: products.length * tiling.parts * count };
 }
 
-function productOf(node: Node, group: MatmulGroup, { dtype, storageOf }: Surroundings): Product {
+function productOf(node: Node, group: MatmulGroup, { dtype, storageOf, hasCopy }: Surroundings): Product {
   const [left, right] = node.inputs as [Node, Node];
   const inner = left.dimensions.filter(dim => hasDimension(right.dimensions, dim.name));
   const { exact = false } = node.attributes as ContractAttributes;
-  const operand = (tensor: Node, outer: readonly Dimension[]) => operandOf(tensor, storageOf(tensor), outer, inner);
-  return {
-    node,
-    left: operand(left, group.rows),
-    right: operand(right, group.columns),
-    inner,
-    kind: exact || dtype === 'f32' ? 'f32' : 'bf16',
+  const kind = exact || dtype === 'f32' ? 'f32' : 'bf16';
+  const operand = (tensor: Node, outer: readonly Dimension[]): Operand => {
+    const { run, along } = sidesOf(tensor, outer, inner);
+    if (kind === 'bf16' && hasCopy(tensor)) {
+      const copy = weightCopy(tensor, along);
+      return { node: tensor, storage: 'bf16', copy, run, stride: String(copy.stride), aligned: 8 };
+    }
+    const aligned = [8, 4, 2].find(count => constantCount(along) % count === 0) ?? 1;
+    return { node: tensor, storage: storageOf(tensor), copy: null, run, stride: countText(along), aligned };
   };
+  return { node, left: operand(left, group.rows), right: operand(right, group.columns), inner, kind };
 }
 
-function operandOf(
-  node: Node,
-  storage: ElementStorage,
-  outer: readonly Dimension[],
-  inner: readonly Dimension[],
-): Operand {
+/** Which positions of an operand lie side by side, and their dimensions. */
+function sidesOf(node: Node, outer: readonly Dimension[], inner: readonly Dimension[]) {
   const order = (dims: readonly Dimension[]) => dims.map(dim => dim.name).join();
   const isInner = order(node.dimensions) === order([...outer, ...inner]);
   if (!isInner && order(node.dimensions) !== order([...inner, ...outer]))
     throw new Error(`matmul: [${order(node.dimensions)}] is not a matrix of [${order(outer)}] by [${order(inner)}]`);
-  const along = isInner ? inner : outer;
-  const aligned = [8, 4, 2].find(count => constantCount(along) % count === 0) ?? 1;
-  return { node, storage, run: isInner ? 'inner' : 'outer', stride: countText(along), aligned };
+  return isInner ? ({ run: 'inner', along: inner } as const) : ({ run: 'outer', along: outer } as const);
 }
 
 /** Whether a tile can have these products side by side: they share the left operand, and read the right ones alike. */
@@ -145,7 +145,7 @@ function areBeside(products: readonly Product[]): boolean {
   return products.length <= 4 && others.every(isAlike);
 }
 
-/** Whether decoding can stream a product's weights past few rows. Only training, whose rows are many, stores bfloat16. */
+/** Whether decoding can stream a product's weights past few rows. Only training, whose rows are many, has those in bfloat16. */
 const isStreamed = ({ left, right }: Product): boolean =>
   left.run === 'inner' && right.run === 'inner' && left.storage === 'f32';
 
