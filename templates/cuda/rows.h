@@ -55,3 +55,10 @@ __host__ __device__ inline int64_t malc_parts(int64_t rows) {
   const int64_t most = 256;
   return rows < most ? rows : most;
 }
+
+/* The sum of `count` numbers that lie `stride` apart, in their order. */
+DEVICE float malc_sum_of_parts(const float *parts, int64_t count, int64_t stride) {
+  float sum = 0.0f;
+  for (int64_t part = 0; part < count; part++) sum += parts[part * stride];
+  return sum;
+}

@@ -14,6 +14,7 @@ import type { Extent } from '../../plan/extent.ts';
 import type { LoweredFunction } from '../../plan/plan.ts';
 import { workOf, workOfCopy } from '../../plan/work.ts';
 import { emitAttention } from './attention.ts';
+import { emitConvolution } from './convolution.ts';
 import {
   type Argument,
   type CudaProductType,
@@ -23,6 +24,7 @@ import {
 } from './kernel-source.ts';
 import { emitMatmul } from './matmul.ts';
 import { emitRow } from './row.ts';
+import { emitScan } from './scan.ts';
 import { emitSimple } from './simple.ts';
 import { copyName, type WeightCopy } from './weight-copies.ts';
 
@@ -125,9 +127,16 @@ function emitKernel(kernel: Kernel, surroundings: Surroundings): KernelSource {
     case 'attention':
     case 'attention-gradient':
       return emitAttention(kernel, surroundings);
+    case 'scan':
+    case 'scan-gradient':
+      return emitScan(kernel, surroundings);
+    case 'convolution':
+    case 'convolution-gradient':
+      return emitConvolution(kernel, surroundings);
     case 'gather':
     case 'scatter':
     case 'append':
+    case 'recent':
       return emitSimple(kernel, surroundings);
     default:
       throw new Error(`there is no kernel for ${kernel.kind}`);

@@ -121,6 +121,10 @@ const headersOf: readonly {
   { kind: 'attention', dtypes: ['bf16'], included: ['attention_bf16_forward.h'] },
   { kind: 'attention-gradient', dtypes: ['f32', 'bf16'], included: ['attention_f32_backward.h'] },
   { kind: 'attention-gradient', dtypes: ['bf16'], included: ['attention_bf16_backward.h'] },
+  { kind: 'scan', dtypes: ['f32', 'bf16'], included: ['scan_forward.h'] },
+  { kind: 'scan-gradient', dtypes: ['f32', 'bf16'], included: ['scan_backward.h'] },
+  // Where there is one, there is its gradient.
+  { kind: 'convolution', dtypes: ['f32', 'bf16'], included: ['convolution.h'] },
 ];
 
 /** These headers of templates/cuda and all that they include, by name. */

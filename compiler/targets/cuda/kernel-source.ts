@@ -18,6 +18,9 @@ export type Argument =
   /** An expression of the call (over `run->...`), and the parameter that takes it. */
   | { readonly kind: 'text'; readonly text: string; readonly declaration: string };
 
+/** What a call leaves out. */
+export const absent = (declaration: string): Argument => ({ kind: 'text', text: 'nullptr', declaration });
+
 /** One launch: C++ expressions over the names of the kernel's `size` arguments, which are int64_t. */
 export interface Launch {
   /** A __global__ function of the text: @NAME@, or @NAME@_second for a second stage. */

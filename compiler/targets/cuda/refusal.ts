@@ -5,11 +5,6 @@ import type { Lowered } from '../../emission/memory-needs.ts';
 import type { Kernel } from '../../kernels/kernel.ts';
 
 const missing: Partial<Record<Kernel['kind'], string>> = {
-  scan: 'a selective scan (a state space)',
-  'scan-gradient': 'a selective scan (a state space)',
-  convolution: 'a convolution',
-  'convolution-gradient': 'a convolution',
-  recent: 'a convolution',
   'top-k': 'a mixture of experts',
   'within-capacity': 'a mixture of experts',
   grouped: 'a mixture of experts',

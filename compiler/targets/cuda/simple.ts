@@ -1,4 +1,4 @@
-// Emits the kernels that move rows: gather, scatter-add and append.
+// Emits the kernels that move rows: gather, scatter-add, append and recent.
 import { countText, times } from '../../emission/index-text.ts';
 import { sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
@@ -137,4 +137,23 @@ function append({ writer, node, name }: Site): Emitted {
   return { arguments: list, launches: [launch('batch * time')] };
 }
 
-const emitters: Partial<Record<SingleKernel['kind'], (site: Site) => Emitted>> = { gather, scatter, append };
+function recent({ writer, node }: Site): Emitted {
+  const [x, state, ends] = node.inputs as [Node, Node, Node];
+  const [memory, channels] = state.dimensions.slice(1).map(dim => String(dim.size)) as [string, string];
+  const list = [
+    ...sizeArguments([state.dimensions]),
+    ...[input(x, 'x'), input(state, 'state'), input(ends, 'ends')],
+    output(node, 'next'),
+  ];
+  writer.block(kernelHead(list), () => {
+    writer.line(`const int64_t place = blockIdx.x, sequence = place / ${memory};`);
+    writer.line('const malc_piece own = malc_piece_of(sequence, 0, ends);');
+    writer.line(`const int64_t from = place % ${memory} + own.count - ${memory}; // below 0: in what came before`);
+    const kept = `state + (sequence + 1) * ${times(memory, channels)}`;
+    writer.line(`const float *row = (from < 0 ? ${kept} : x + own.first * ${channels}) + from * ${channels};`);
+    copyRow(writer, `next + place * ${channels}`, 'row', channels);
+  });
+  return { arguments: list, launches: [launch(`sequences * ${memory}`)] };
+}
+
+const emitters: Partial<Record<SingleKernel['kind'], (site: Site) => Emitted>> = { gather, scatter, append, recent };
