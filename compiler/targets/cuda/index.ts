@@ -56,7 +56,7 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
   const fields = {
     ...modelFields(program, lowered, {
       preparedFields: (stage, { name }) => copyFields(shortName(name), copies.get(parameterKey(program, stage, name))),
-      isStored: (stage, name) => stored.has(parameterKey(program, stage, name)),
+      isStored: (stage, name) => !program.modules && stored.has(parameterKey(program, stage, name)),
       elementType,
       literalArray: null,
     }),
@@ -71,7 +71,8 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
     inference: needs(forward, lowered, inParts),
     head_tokens: headTokens(program),
   };
-  const own = ['model', 'memory', 'interface', 'step', 'decoding'].map(part => `cuda/${part}.cu.hbs`);
+  const furtherAhead = program.modules ? ['modules'] : [];
+  const own = ['model', 'memory', ...furtherAhead, 'interface', 'step', 'decoding'].map(part => `cuda/${part}.cu.hbs`);
   const frames = [...own, 'cpu/profile.c.hbs'];
   return {
     files: {

@@ -13,10 +13,9 @@ const missing: Partial<Record<Kernel['kind'], string>> = {
 };
 
 /** @throws UserError where the program needs what is not there. */
-export function refuseMissing({ model, modules }: Program, lowered: Lowered): void {
+export function refuseMissing({ model }: Program, lowered: Lowered): void {
   const kinds = [...lowered.values()].flatMap(({ schedule }) => schedule.kernels.map(({ kind }) => kind));
   const names = kinds.flatMap(kind => missing[kind] ?? []);
-  if (modules) names.push('prediction of further tokens (mtp)');
   if (names.length === 0) return;
   const all = [...new Set(names)].join(', and ');
   throw new UserError(`${model.name} needs ${all}, which the target cuda does not have yet; use --target cpu`);
