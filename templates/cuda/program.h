@@ -145,7 +145,7 @@ static DEVICE void malc_copy_weights(const malc_task &task, int i, const float (
 }
 
 /* Makes the copies of weights that something else than AdamW changed; a block has a task. */
-static __global__ void malc_make_copies(const malc_task *tasks, const float *weights) {
+[[maybe_unused]] static __global__ void malc_make_copies(const malc_task *tasks, const float *weights) {
   const malc_task task = tasks[blockIdx.x];
   if (!task.copy) return;
   for (int i = 4 * threadIdx.x; i < task.count; i += 4 * blockDim.x) {
