@@ -36,8 +36,8 @@ static __global__ void malc_normal(float *values, int64_t count, float deviation
   malc_philox(bits, (uint32_t)seed, (uint32_t)(seed >> 32));
   for (int n = 0; n < 4 && quad * 4 + n < count; n++) {
     const double radius = sqrt(-2.0 * log((bits[n & 2] + 1.0) / 4294967296.0));
-    const double angle = 6.283185307179586 * bits[n | 1] / 4294967296.0;
-    values[quad * 4 + n] = (float)(deviation * radius * (n & 1 ? sin(angle) : cos(angle)));
+    const double half_turns = bits[n | 1] / 2147483648.0;
+    values[quad * 4 + n] = (float)(deviation * radius * (n & 1 ? sinpi(half_turns) : cospi(half_turns)));
   }
 }
 
@@ -140,7 +140,7 @@ static DEVICE void malc_copy_weights(const malc_task &task, int i, const float (
 }
 
 /* Makes the copies of weights that something else than AdamW changed; a block has a task. */
-static __global__ void malc_make_copies(const malc_task *tasks, const float *weights) {
+[[maybe_unused]] static __global__ void malc_make_copies(const malc_task *tasks, const float *weights) {
   const malc_task task = tasks[blockIdx.x];
   if (!task.copy) return;
   for (int i = 4 * threadIdx.x; i < task.count; i += 4 * blockDim.x) {

@@ -17,6 +17,11 @@ DEVICE float malc_log1p(float x) { return log1pf(x); }
 DEVICE float malc_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 DEVICE float malc_tanh(float x) { return tanhf(x); }
 DEVICE float malc_erf(float x) { return erff(x); }
-DEVICE float malc_sin(float x) { return sinf(x); }
-DEVICE float malc_cos(float x) { return cosf(x); }
+/* An angle in half turns, less whole turns. These go in float64: sinf's own way needs local memory for large angles. */
+DEVICE float malc_half_turns(float x) {
+  const double turns = x * 0.3183098861837907; // 1 / pi
+  return static_cast<float>(turns - 2.0 * rint(0.5 * turns));
+}
+DEVICE float malc_sin(float x) { return sinpif(malc_half_turns(x)); }
+DEVICE float malc_cos(float x) { return cospif(malc_half_turns(x)); }
 DEVICE float malc_pow(float x, float y) { return powf(x, y); }

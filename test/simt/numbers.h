@@ -66,6 +66,12 @@ SIMT_INLINE float __expf(float x) { return expf(x); }
 SIMT_INLINE float __exp2f(float x) { return exp2f(x); }
 SIMT_INLINE float __logf(float x) { return logf(x); }
 SIMT_INLINE float __log2f(float x) { return log2f(x); }
+#if !__GLIBC_PREREQ(2, 41) // newer ones have these
+SIMT_INLINE double sinpi(double x) { return sin(3.141592653589793 * x); }
+SIMT_INLINE double cospi(double x) { return cos(3.141592653589793 * x); }
+SIMT_INLINE float sinpif(float x) { return static_cast<float>(sinpi(x)); }
+SIMT_INLINE float cospif(float x) { return static_cast<float>(cospi(x)); }
+#endif
 SIMT_INLINE float __sinf(float x) { return sinf(x); }
 SIMT_INLINE float __cosf(float x) { return cosf(x); }
 SIMT_INLINE float __powf(float x, float y) { return powf(x, y); }

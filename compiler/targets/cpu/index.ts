@@ -90,6 +90,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
     bf16: dtype === 'bf16',
     int8: dtype === 'int8',
     prepared: prepared.isEmpty ? null : preparedForms,
+    in_panels: !prepared.isEmpty,
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     training: needs(functions, lowered, inParts),
@@ -141,7 +142,6 @@ const groupedKinds: ReadonlySet<string> = new Set(['top-k', 'grouped', 'grouped-
 const preparedForms = {
   type: 'float',
   ways: ways.length,
-  in_panels: true,
   about: [
     'A matrix that products read is kept packed besides: `rows` are those of the matrix, 0 where there is no other form,',
     'and `needs` says when there is one for sums over its columns (forward), and one for sums over its rows (backward).',

@@ -62,6 +62,7 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
     }),
     trains: true,
     prepared: copies.isEmpty ? null : allCopies,
+    in_panels: false,
     profile: null,
     headers,
     draws: functions.some(({ text }) => text.includes('noise_of(')),
@@ -93,7 +94,6 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
 const allCopies = {
   type: '__nv_bfloat16',
   ways: ways.length,
-  in_panels: false,
   about: [
     'A matrix that products read has a copy in bfloat16: `rows` are those of the matrix, 0 where there is none, and `needs`',
     'says when there is one.',
