@@ -8,13 +8,13 @@ import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
 import type { Homes } from '../../emission/places.ts';
 import { emitStages } from '../../emission/stages.ts';
+import { stepLaunches } from '../../emission/step-launches.ts';
 import type { Graph } from '../../graph/graph.ts';
 import { readPackageFile } from '../../package-files.ts';
 import { renderTemplate } from '../../template.ts';
 import { emitFunction, type FunctionSource } from './functions.ts';
 import { elementType, type ProductType } from './kernel-source.ts';
 import { formName, type Prepared, PreparedWeights, ways } from './prepared.ts';
-import { stepLaunches } from './profile.ts';
 import type { ScheduleOf } from './schedule.ts';
 
 export interface CpuSource {
