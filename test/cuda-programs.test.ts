@@ -11,6 +11,7 @@ import { UserError } from '../compiler/diagnostic.ts';
 import { compile } from '../compiler/index.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { parse } from '../compiler/syntax/parse.ts';
+import { chooseSchedule } from '../compiler/targets/cpu/schedule.ts';
 import { buildCudaLibrary, findCudaCompiler } from '../compiler/targets/cuda/toolchain.ts';
 import { NativeModel } from '../runtime/native.ts';
 import { verifyFolder } from '../runtime/verify/verify.ts';
@@ -48,7 +49,7 @@ test('what has no kernel yet is refused by name', () => {
   const hybrid = 'a convolution, and a selective scan (a state space), which the target cuda does not have yet';
   assert.match(refusalOf(example('04-hybrid'))!, hybrid);
   assert.throws(() => compile(able[0]!, { target: 'cuda', dtype: 'int8' }), /no weights of 8 bits yet/);
-  assert.throws(() => compile(able[0]!, { target: 'cuda', profile: true }), /takes no profile/);
+  assert.throws(() => compile(able[0]!, { target: 'cuda', scheduleOf: chooseSchedule }), /takes no schedules/);
 });
 
 const nvcc = await findCudaCompiler().catch(() => null);

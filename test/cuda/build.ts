@@ -17,6 +17,10 @@ let programs = 0;
 export interface EmulatedOptions {
   readonly dtype: CudaProductType;
   readonly fuse?: boolean;
+  /** Whether the program takes the time of its launches. */
+  readonly profile?: boolean;
+  /** Changes model.cu: plants a fault. */
+  readonly change?: (source: string) => string;
   /** Whether every access to memory is checked: slower. */
   readonly checked?: boolean;
 }
@@ -28,12 +32,16 @@ export function programFolder(): string {
   return path;
 }
 
+const same = (source: string) => source;
+
 /** The library of a model's program. */
-export async function buildEmulatedModel(model: Model, { dtype, fuse = true, checked = false }: EmulatedOptions) {
+export async function buildEmulatedModel(model: Model, options: EmulatedOptions) {
+  const { dtype, fuse = true, checked = false, profile = false, change = same } = options;
   emulator ??= buildEmulator(folder);
   const sources = programFolder();
-  const { files } = compile(model, { target: 'cuda', dtype, fuse, verify: true });
-  for (const [name, text] of Object.entries(files)) writeFileSync(join(sources, name), text);
+  const { files } = compile(model, { target: 'cuda', dtype, fuse, profile, verify: true });
+  for (const [name, text] of Object.entries(files))
+    writeFileSync(join(sources, name), name === 'model.cu' ? change(text) : text);
   const output = join(sources, 'model.so');
   const units = Object.keys(files).filter(name => name.endsWith('.cu'));
   const source = { sources: units.map(name => join(sources, name)), include: [sources] };

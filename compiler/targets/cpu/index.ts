@@ -9,13 +9,13 @@ import { shortName } from '../../emission/naming.ts';
 import type { Homes } from '../../emission/places.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
 import { emitStages } from '../../emission/stages.ts';
+import { stepLaunches } from '../../emission/step-launches.ts';
 import type { Graph } from '../../graph/graph.ts';
 import { readPackageFile } from '../../package-files.ts';
 import { renderTemplate } from '../../template.ts';
 import { emitFunction, type FunctionSource } from './functions.ts';
 import { elementType, type ProductType } from './kernel-source.ts';
 import { formName, type Way, ways } from './prepared.ts';
-import { stepLaunches } from './profile.ts';
 import type { ScheduleOf } from './schedule.ts';
 
 export interface CpuSource {

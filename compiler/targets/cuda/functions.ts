@@ -12,7 +12,7 @@ import { explainKernel, originsOf } from '../../kernels/explain.ts';
 import type { Kernel } from '../../kernels/kernel.ts';
 import type { Extent } from '../../plan/extent.ts';
 import type { LoweredFunction } from '../../plan/plan.ts';
-import { workOf, workOfCopy } from '../../plan/work.ts';
+import { type Work, workOf, workOfCopy } from '../../plan/work.ts';
 import { emitAttention } from './attention.ts';
 import { emitConvolution } from './convolution.ts';
 import {
@@ -64,6 +64,12 @@ export function emitFunction(
   writer.block(`static void ${graph.name}(${parameters})`, () => {
     declareValues(writer, values, plan, parameters, node => elementType(node, storage(node)));
     const body = writer.inside();
+    /** Says whose the time since the last lap is. */
+    const lap = (kernel: string, work: Work) => {
+      const number = kernels.launch(graph.name, kernel, work);
+      if (kernels.profile) body.line(`malc_lap(run->watch, ${number});`);
+    };
+    if (kernels.profile) body.line('malc_start(run->watch);');
     for (const kernel of schedule.kernels) {
       const names = nameValues(kernel, outputNames);
       const nameOf = (node: Node) => names.get(node)!;
@@ -97,12 +103,12 @@ export function emitFunction(
         body.line(`malc_note(run->status, ${launch}, "${own}${place}");`.replaceAll(ownName, name));
       }
       const readAs = (node: Node) => (copied.has(node) ? 'bf16' : storage(node));
-      kernels.launch(graph.name, name, workOf(kernel, surroundings.accumulates, readAs));
+      lap(name, workOf(kernel, surroundings.accumulates, readAs));
     }
     for (const { from, to, accumulate } of values.copies) {
       const copy = `malc_copy(${to}, ${places.get(from)}, ${countText(from.dimensions)}, ${accumulate}, run->queue)`;
       body.line(`malc_note(run->status, ${copy}, "${graph.name}");`);
-      kernels.launch(graph.name, 'copies', workOfCopy(from, accumulate));
+      lap('copies', workOfCopy(from, accumulate));
     }
     // The names of sizes, beside the run's own members.
     const used = sizes.filter(name => new RegExp(`(?<!->)\\b${name}\\b`).test(body.toString()));

@@ -7,6 +7,7 @@ import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
 import { type EmitFunction, emitStages } from '../../emission/stages.ts';
+import { stepLaunches } from '../../emission/step-launches.ts';
 import { readPackageFile } from '../../package-files.ts';
 import { renderTemplate } from '../../template.ts';
 import { emitFunction, type FunctionSource } from './functions.ts';
@@ -25,14 +26,24 @@ export interface CudaSource {
   })[];
 }
 
+export interface CudaOptions {
+  /** What products multiply. */
+  readonly dtype: CudaProductType;
+  /** Whether the program takes the time of its launches, which are then queued one by one. */
+  readonly profile: boolean;
+}
+
 /**
  * Emits the program.
  * @param lowered each of the program's graphs, by name
  * @throws UserError where the program needs a kernel that is not there yet.
  */
-export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductType): CudaSource {
+export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }: CudaOptions): CudaSource {
   refuseMissing(program, lowered);
-  const kernels = new KernelLibrary(graphsOf(program).map(graph => graph.name));
+  const kernels = new KernelLibrary(
+    graphsOf(program).map(graph => graph.name),
+    profile,
+  );
   const stored = new Set<string>();
   const copies = new PreparedWeights(ways);
   const emitter =
@@ -47,6 +58,7 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
   const emit = { always: emitter('always'), training: emitter('training') };
   const { forward, backward } = emitStages(program, 'pointers', emit, true);
   const functions = [...forward, ...backward];
+  const step = stepLaunches(program, kernels);
   // Logits are handed to the host in parts besides.
   const inParts = new Set([...functionsInParts(program), program.head.logits.name]);
   const kinds = new Set<string>(kernels.reports.map(({ kind }) => kind));
@@ -63,7 +75,8 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
     trains: true,
     prepared: copies.isEmpty ? null : allCopies,
     in_panels: false,
-    profile: null,
+    profile: profile ? { ...step, names: kernels.launches.map(({ name }) => name) } : null,
+    launch_count: kernels.launches.length,
     headers,
     draws: functions.some(({ text }) => text.includes('noise_of(')),
     kernels: kernels.toString(),
@@ -79,7 +92,7 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
     files: {
       'model.cu': frames.map(frame => renderTemplate(frame, fields)).join(''),
       'malc.h': readPackageFile('templates/cpu/malc.h'),
-      ...withIncluded([...always, ...headers]),
+      ...withIncluded([...always, ...(profile ? ['profile.h'] : []), ...headers]),
     },
     functions,
     kernels: kernels.reports,

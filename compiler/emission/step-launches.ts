@@ -1,21 +1,21 @@
 // What a step does besides calling the functions of its stages, as launches with their work: the last lines of a profile.
-import type { Parameter } from '../../build/parameters.ts';
-import type { Program } from '../../build/program.ts';
-import type { Stage } from '../../build/stage.ts';
-import type { KernelLibrary } from '../../emission/kernel-library.ts';
-import { product } from '../../graph/dimension.ts';
-import type { Work } from '../../plan/work.ts';
+import type { Parameter } from '../build/parameters.ts';
+import type { Program } from '../build/program.ts';
+import type { Stage } from '../build/stage.ts';
+import { product } from '../graph/dimension.ts';
+import type { Work } from '../plan/work.ts';
+import type { KernelLibrary } from './kernel-library.ts';
 
 /** The numbers of these launches in the profile, by their names. */
 export interface StepLaunches {
   readonly clear_gradients: number;
-  /** Checks what the caller gave and sets the call's sizes. */
+  /** Checks what the caller gave and sets the call's sizes; on a device, the copy of the inputs. */
   readonly prepare: number;
   readonly gradient_norm: number;
   readonly update: number;
 }
 
-/** Operations of AdamW for one weight: malc_adamw_update of templates/cpu/runtime.h, what is the same for all left out. */
+/** Operations of AdamW for one weight: malc_adamw_update of templates/cpu/runtime.h and templates/cuda/program.h, what is the same for all left out. */
 const updateOperations = 15;
 
 /** Notes the launches of the function `step`. */

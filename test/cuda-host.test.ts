@@ -1,0 +1,193 @@
+// The host side of programs for CUDA, run by the emulator: graphs that are replayed change nothing, whatever sizes and
+// numbers follow each other; profiles; what a kernel's failure says.
+import { copyFileSync } from 'node:fs';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { check } from '../compiler/check/index.ts';
+import { compile } from '../compiler/index.ts';
+import { parse } from '../compiler/syntax/parse.ts';
+import { NativeModel } from '../runtime/native.ts';
+import { buildEmulatedModel, type EmulatedOptions } from './cuda/build.ts';
+import { batchOf } from './held-against-oracle.ts';
+import { emulatorAvailable } from './simt/build.ts';
+
+const test = suite('cuda host');
+
+const model = check(
+  parse(
+    `attention attn { num_heads: 2 position_encoding: rope { theta: 10000 } }
+ffn mlp { hidden_dim: 12 activation: swiglu }
+block layer { attention: attn ffn: mlp norm: rmsnorm { eps: 1e-5 } norm_position: pre dropout: 0.1 }
+model tiny {
+  vocab_size: 40 max_seq_len: 16 hidden_size: 8 num_layers: 2 block: layer
+  embeddings { tie_weights: true }
+}`,
+    'tiny.mal',
+  ).syntax,
+).model!;
+const sizes = { maxBatch: 3, maxTime: 12, maxContext: 16, training: true, seed: 5 };
+const adamw = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 0.5 };
+
+/** Opened so that its launches are queued one by one. */
+function openBlocking(library: string): NativeModel {
+  process.env.CUDA_LAUNCH_BLOCKING = '1';
+  try {
+    return NativeModel.open(library, sizes);
+  } finally {
+    delete process.env.CUDA_LAUNCH_BLOCKING;
+  }
+}
+
+/** Two models of the same weights: one that replays graphs, one that launches its kernels one by one. */
+async function openBoth(options: Partial<EmulatedOptions> = {}) {
+  const library = await buildEmulatedModel(model, { dtype: 'f32', ...options });
+  const both = [NativeModel.open(library, sizes), openBlocking(library)] as const;
+  for (const native of both) await native.initialize(3);
+  return both;
+}
+
+/** One step, of numbers that this update alone has. */
+async function step(native: NativeModel, update: number, microBatches: number, batch: number, time: number) {
+  const { tokens, labels } = batchOf(model, microBatches * batch, time, update);
+  const numbers = { ...adamw, learningRate: 0.01 * update, clipNorm: update % 2 ? 0.5 : 0, update };
+  return native.step(tokens, labels, { microBatches, batch, time, update: numbers });
+}
+
+if (await emulatorAvailable()) {
+  test('steps, evaluations and decoding that are replayed are those launched one by one, to the bit', async () => {
+    const both = await openBoth();
+    const [replayed, launched] = both;
+    const same = async <Result>(call: (native: NativeModel) => Promise<Result>, name: string) => {
+      const [actual, expected] = [await call(replayed), await call(launched)];
+      assert.equal(actual, expected, name);
+      return actual;
+    };
+    let update = 0;
+    const losses = new Set<number>();
+    // The same size again and again, one or three micro-batches, then more sizes than graphs are kept of.
+    const shapes = [
+      [1, 2, 5],
+      [1, 2, 5],
+      [3, 2, 5],
+      [1, 2, 5],
+      [3, 2, 5],
+      [2, 3, 12],
+    ];
+    const many = Array.from({ length: 18 }, (_, n) => [1, 1 + (n % 3), 1 + (n % 12)]);
+    for (const [microBatches, batch, time] of [...shapes, ...many, ...shapes]) {
+      update++;
+      const { loss } = await same(
+        native => step(native, update, microBatches!, batch!, time!),
+        `update ${update}: ${microBatches} x ${batch} x ${time}`,
+      );
+      losses.add(loss);
+    }
+    assert.is(losses.size, update, 'no step is another again');
+    for (const [n, { name, data, secondMoment }] of replayed.parameters.entries()) {
+      assert.equal(data.slice(), launched.parameters[n]!.data.slice(), name);
+      assert.equal(secondMoment!.slice(), launched.parameters[n]!.secondMoment!.slice(), `moment of ${name}`);
+    }
+
+    const { tokens, labels } = batchOf(model, 3, 12, 70);
+    for (const [batch, time] of [
+      [3, 12],
+      [1, 7],
+      [3, 12],
+      [2, 7],
+    ]) {
+      const count = batch! * time!;
+      await same(
+        native => native.evaluate(tokens.slice(0, count), labels.slice(0, count), { batch: batch!, time: time! }),
+        `evaluation of ${batch} x ${time}`,
+      );
+    }
+
+    // Prompts of three lengths, then a token at a time; the second text pauses now and then.
+    const starts = Int32Array.of(0, 0, 0);
+    for (let call = 0; call < 10; call++) {
+      const counts = call === 0 ? Int32Array.of(5, 2, 3) : Int32Array.of(1, call % 3 === 0 ? 0 : 1, 1);
+      const time = call === 0 ? 5 : 1;
+      const given = batchOf(model, 3, time, 100 + call).tokens;
+      await same(native => native.decode(given, { batch: 3, time, starts, counts }), `decoding, call ${call}`);
+      counts.forEach((count, text) => {
+        starts[text]! += count;
+      });
+    }
+    for (const native of both) native.close();
+  });
+
+  test('gradients with no update are those of one step, stored anew by the next', async () => {
+    const both = await openBoth();
+    const { tokens, labels } = batchOf(model, 4, 6, 9);
+    const gradients = [];
+    for (const native of both)
+      for (const microBatches of [2, 2]) {
+        await native.step(tokens, labels, { microBatches, batch: 2, time: 6, update: null });
+        gradients.push(native.parameters.map(({ gradient }) => gradient!.slice()));
+      }
+    for (const other of gradients.slice(1)) assert.equal(other, gradients[0]);
+    for (const native of both) native.close();
+  });
+
+  test('a profile has the calls of each launch, and takes their time', async () => {
+    const library = await buildEmulatedModel(model, { dtype: 'f32', profile: true });
+    const plain = await openBoth();
+    const native = NativeModel.open(library, sizes);
+    await native.initialize(3);
+    assert.ok(native.profile().every(({ calls, seconds }) => calls === 0 && seconds === 0));
+    const { launches } = compile(model, { target: 'cuda', profile: true });
+    for (let update = 1; update <= 2; update++) {
+      native.resetProfile();
+      assert.equal(await step(native, update, 3, 2, 5), await step(plain[0], update, 3, 2, 5));
+      const profile = native.profile();
+      assert.equal(
+        profile.map(({ name }) => name),
+        launches.map(({ name }) => name),
+      );
+      const calls = Object.fromEntries(profile.map(launch => [launch.name, launch.calls]));
+      assert.is(calls['step/clear_gradients'], 1);
+      assert.is(calls['step/prepare'], 3);
+      assert.is(calls['step/gradient_norm'], 1);
+      assert.is(calls['step/update'], 1);
+      for (const { name, function: of, count } of launches) {
+        const runs = /^block_(forward|backward)/.test(of) ? 6 : /^(embedding|head_train)/.test(of) ? 3 : 0;
+        if (of !== 'step') assert.is(calls[name], runs * count, name);
+      }
+      for (const { name, calls, seconds } of profile) assert.is(seconds > 0, calls > 0, name);
+    }
+    for (const each of [native, ...plain]) each.close();
+  });
+
+  test('a failed kernel is named with its line of MAL where launches block; else the call is, and how to learn more', async () => {
+    const reads = 'block_attention_norm(int64_t batch, int64_t time, const float *__restrict__ x,';
+    const change = (source: string) => {
+      const at = source.indexOf('\n', source.indexOf('{', source.indexOf(reads))) + 1;
+      assert.ok(at > 1000, 'the kernel is there');
+      return `${source.slice(0, at)}  if (x[1 << 20] > 3.0f) return;\n${source.slice(at)}`;
+    };
+    const library = await buildEmulatedModel(model, { dtype: 'f32', checked: true, change });
+    const failure = async (native: NativeModel): Promise<string> => {
+      try {
+        await native.evaluate(Int32Array.of(1), Int32Array.of(2), { batch: 1, time: 1 });
+      } catch (error) {
+        return (error as Error).message;
+      }
+      return 'nothing failed';
+    };
+    // After a failure the device of a library is lost: each failure has a library of its own.
+    const other = `${library}.other.so`;
+    copyFileSync(library, other);
+    const [replays, launches] = [NativeModel.open(library, sizes), openBlocking(other)];
+    const late = await failure(replays);
+    assert.match(late, /^malc_evaluate: malc_evaluate: .*out of bounds: reads 4 bytes/);
+    assert.match(late, /; CUDA_LAUNCH_BLOCKING=1 in the environment names the kernel that failed$/);
+    process.env.CUDA_LAUNCH_BLOCKING = '1';
+    const named = await failure(launches);
+    delete process.env.CUDA_LAUNCH_BLOCKING;
+    assert.match(named, /^malc_evaluate: block_attention_norm \(tiny\.mal:\d+\): .*out of bounds: reads 4 bytes/);
+    assert.not.match(named, 'CUDA_LAUNCH_BLOCKING');
+    for (const native of [replays, launches]) native.close();
+  });
+} else console.log('no g++ that the emulator can use: the host side of programs for CUDA is not run');
+
+test.run();
