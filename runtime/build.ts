@@ -1,11 +1,12 @@
 // From a Model to a library that can be opened: compile, then the compiler of the target, unless the cache has it.
-import { createHash } from 'node:crypto';
+import { existsSync, readdirSync } from 'node:fs';
+import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Model } from '../compiler/check/model.ts';
 import { compile } from '../compiler/index.ts';
 import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
 import type { ScheduleOf } from '../compiler/targets/cpu/schedule.ts';
-import { type Compiler, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
+import { buildLibrary, type Compiler, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import {
   buildEmulated,
   buildEmulator,
@@ -15,7 +16,8 @@ import {
 } from '../compiler/targets/cuda/emulator.ts';
 import { buildCudaLibrary, findCudaCompiler } from '../compiler/targets/cuda/toolchain.ts';
 import { compiledFor, type RunTarget } from '../compiler/targets/names.ts';
-import { buildCached, buildCachedBy, type CachedBuild } from './cache.ts';
+import { type Builder, buildCachedBy, type CachedBuild, cacheFolder } from './cache.ts';
+import { contentHash } from './train/settings.ts';
 
 export interface Build extends CachedBuild {
   /** Wall time of it all. */
@@ -49,44 +51,46 @@ export async function buildModel(model: Model, options: BuildOptions = {}): Prom
 }
 
 /** The library of a program's files. @throws MachineError as buildModel does. */
-export function buildFiles(target: RunTarget, files: Readonly<Record<string, string>>): Promise<CachedBuild> {
-  return builders[target](files);
+export async function buildFiles(target: RunTarget, files: Readonly<Record<string, string>>): Promise<CachedBuild> {
+  return buildCachedBy(files, await findBuilder(target));
 }
 
-const builders: Readonly<Record<RunTarget, (files: Readonly<Record<string, string>>) => Promise<CachedBuild>>> = {
-  cpu: async files => buildCached(files, await findCompiler()),
-  cuda: buildCuda,
-  'cuda-simt': buildForEmulator,
+/** The compiler of a target. @throws MachineError where it is not there. */
+export function findBuilder(target: RunTarget): Promise<Builder> {
+  return builders[target]();
+}
+
+const builders: Readonly<Record<RunTarget, () => Promise<Builder>>> = {
+  async cpu() {
+    const compiler = await findCompiler();
+    return { ...compiler, build: (folder, output) => buildLibrary(folder, compiler, output) };
+  },
+  async cuda() {
+    const compiler = await findCudaCompiler();
+    return { ...compiler, build: (folder, output) => buildCudaLibrary(folder, compiler, output) };
+  },
+  // Without the check of every access to memory, which is for tests.
+  async 'cuda-simt'() {
+    const compiler = await findEmulatorCompiler();
+    const hash = contentHash(JSON.stringify([emulatorSources(), compiler]));
+    const build = async (folder: string, output: string) => {
+      const units = readdirSync(folder).filter(name => name.endsWith('.cu'));
+      const emulator = await emulatorObject(compiler, hash);
+      const sources = units.map(name => join(folder, name));
+      await buildEmulated(compiler, { sources, include: [folder], emulator, output, library: true, checked: false });
+      return '';
+    };
+    return { ...compiler, version: `g++ ${compiler.version}, emulator ${hash}`, build };
+  },
 };
 
-async function buildCuda(files: Readonly<Record<string, string>>): Promise<CachedBuild> {
-  const compiler = await findCudaCompiler();
-  const build = (folder: string, output: string) => buildCudaLibrary(folder, compiler, output);
-  return buildCachedBy(files, { ...compiler, build });
-}
-
-/** Without the check of every access to memory, which is for tests. */
-async function buildForEmulator(files: Readonly<Record<string, string>>): Promise<CachedBuild> {
-  const compiler = await findEmulatorCompiler();
-  const own = emulatorSources();
-  const hash = createHash('sha256').update(JSON.stringify(own)).digest('hex');
-  return buildCachedBy(files, {
-    ...compiler,
-    version: `${compiler.version}, emulator ${hash}`,
-    build: async (folder, output) =>
-      buildEmulated(compiler, {
-        sources: Object.keys(files).flatMap(name => (name.endsWith('.cu') ? join(folder, name) : [])),
-        include: [folder],
-        emulator: await emulatorObject(compiler, own),
-        output,
-        library: true,
-        checked: false,
-      }),
-  });
-}
-
-/** The emulator itself, compiled. */
-async function emulatorObject(compiler: EmulatorCompiler, own: Readonly<Record<string, string>>): Promise<string> {
-  const build = (_folder: string, output: string) => buildEmulator(compiler, output);
-  return (await buildCachedBy(own, { ...compiler, product: 'emulator.o', build })).libraryPath;
+/** The emulator itself, compiled, in the cache beside the programs. */
+async function emulatorObject(compiler: EmulatorCompiler, hash: string): Promise<string> {
+  const object = join(cacheFolder(), `emulator-${hash}.o`);
+  if (existsSync(object)) return object;
+  const temporary = `${object}.${process.pid}.tmp`;
+  await mkdir(cacheFolder(), { recursive: true });
+  await buildEmulator(compiler, temporary);
+  await rename(temporary, object);
+  return object;
 }

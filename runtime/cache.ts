@@ -8,7 +8,7 @@ import { MachineError } from '../compiler/diagnostic.ts';
 import { buildLibrary, type Compiler } from '../compiler/targets/cpu/toolchain.ts';
 
 export interface CachedBuild {
-  /** The shared library, or what else its builder makes. */
+  /** The shared library. */
   readonly libraryPath: string;
   /** The folder that holds the library and its sources. */
   readonly sourceFolder: string;
@@ -27,9 +27,7 @@ export function cacheFolder(): string {
 
 /** A compiler: what its output depends on, and how a folder of sources becomes a library. */
 export interface Builder extends Pick<Compiler, 'command' | 'leadingArguments' | 'version' | 'flags'> {
-  /** What its output is called. */
-  readonly product?: string;
-  build(folder: string, output: string): Promise<unknown>;
+  build(folder: string, output: string): Promise<string>;
 }
 
 /** The library of model.c and its headers. */
@@ -44,8 +42,7 @@ export const buildCached = (files: Readonly<Record<string, string>>, compiler: C
  */
 export async function buildCachedBy(files: Readonly<Record<string, string>>, compiler: Builder): Promise<CachedBuild> {
   const folder = join(cacheFolder(), contentKey(files, compiler));
-  const product = compiler.product ?? LIBRARY;
-  const result = { libraryPath: join(folder, product), sourceFolder: folder };
+  const result = { libraryPath: join(folder, LIBRARY), sourceFolder: folder };
   if (existsSync(result.libraryPath)) return { ...result, cached: true };
   const temporary = `${folder}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`;
   // Ctrl-C leaves while the compiler works.
@@ -56,7 +53,7 @@ export async function buildCachedBy(files: Readonly<Record<string, string>>, com
       await mkdir(temporary, { recursive: true });
       for (const [name, text] of Object.entries(files)) await writeFile(join(temporary, name), text);
     });
-    await buildOrTellFull(temporary, compiler, product);
+    await buildOrTellFull(temporary, compiler);
     await writing(temporary, async () => {
       // A process that was quicker has put the same library there.
       await rename(temporary, folder).catch(error => {
@@ -71,9 +68,9 @@ export async function buildCachedBy(files: Readonly<Record<string, string>>, com
 }
 
 /** A build that fails keeps its folder, for the message points into it; save where a full disk is all there is to say. */
-async function buildOrTellFull(folder: string, compiler: Builder, product: string): Promise<void> {
+async function buildOrTellFull(folder: string, compiler: Builder): Promise<void> {
   try {
-    await compiler.build(folder, join(folder, product));
+    await compiler.build(folder, join(folder, LIBRARY));
   } catch (error) {
     const full = [cacheFolder(), tmpdir()].find(isFull);
     if (full === undefined) throw error;

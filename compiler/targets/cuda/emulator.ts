@@ -2,10 +2,10 @@
 // unchanged, into libraries and programs that run on the CPU.
 import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { MachineError } from '../../diagnostic.ts';
 import { packagePath } from '../../package-files.ts';
+import { inParallel } from '../in-parallel.ts';
 
 export interface EmulatorCompiler {
   readonly command: string;
@@ -26,6 +26,7 @@ const cuda = [
   '-Wno-unknown-pragmas', // #pragma unroll
   '-Wno-psabi', // tensor maps as parameters are aligned to 128 bytes
   '-fno-threadsafe-statics',
+  '-fno-gnu-unique', // variables of inline functions are each library's own, not the process's
 ];
 /** Every memory access calls the emulator, which then sees races, and accesses out of bounds or to uninitialised memory. */
 const checks = ['-fsanitize=thread,alignment,bounds', '--param', 'tsan-instrument-func-entry-exit=0'];
@@ -95,13 +96,9 @@ export async function buildEmulated({ command, flags }: EmulatorCompiler, progra
   const { sources, output } = program;
   const headers = [...(program.include ?? []), folder(), packagePath('templates/cuda')].map(path => `-I${path}`);
   const words = [...flags, ...headers, ...(program.checked ? checks : [])];
-  const objects = sources.map((_, number) => `${output}.${number}.o`);
-  const waiting = [...sources.keys()];
-  const work = async () => {
-    for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
-      await compile(command, [...words, '-c', sources[next]!, '-o', objects[next]!]);
-  };
-  await Promise.all(Array.from({ length: Math.min(availableParallelism(), sources.length) }, work));
+  const units = sources.map((source, number) => ({ source, object: `${output}.${number}.o` }));
+  await inParallel(units, ({ source, object }) => compile(command, [...words, '-c', source, '-o', object]));
+  const objects = units.map(({ object }) => object);
   // The emulator comes first: of functions that both have, such as those of std::string, its own must be taken, which
   // tell nothing of their accesses. GCC's library for -fsanitize=thread is not linked: the emulator stands in for it.
   const kind = program.library ? ['-shared'] : [];
