@@ -6,7 +6,7 @@ import type { ScheduleOf } from '../compiler/targets/cpu/schedule.ts';
 import { type Compiler, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import type { CudaProductType } from '../compiler/targets/cuda/kernel-source.ts';
 import { buildCudaLibrary, findCudaCompiler } from '../compiler/targets/cuda/toolchain.ts';
-import { buildCached, buildCachedBy, type CachedBuild } from './cache.ts';
+import { buildCached, buildCachedBy, type CachedBuild, cachedUnit } from './cache.ts';
 
 export interface Build extends CachedBuild {
   /** Wall time of it all. */
@@ -41,9 +41,13 @@ export async function buildCudaModel(model: Model, dtype: CudaProductType): Prom
   return buildCuda(files);
 }
 
-/** The library of model.cu and its headers. */
-export async function buildCuda(files: Readonly<Record<string, string>>): Promise<CachedBuild> {
-  const compiler = await findCudaCompiler();
-  const build = (folder: string, output: string) => buildCudaLibrary(folder, compiler, output);
+/**
+ * The library of translation units for CUDA and their headers.
+ * @param architectures what it is for, as in `sm_80,sm_90a`; both of these where nothing is said
+ * @throws UserError for an architecture that nvcc does not know or that is too old.
+ */
+export async function buildCuda(files: Readonly<Record<string, string>>, architectures?: string): Promise<CachedBuild> {
+  const compiler = await findCudaCompiler(architectures);
+  const build = (folder: string, output: string) => buildCudaLibrary(folder, compiler, output, cachedUnit);
   return buildCachedBy(files, { ...compiler, build });
 }

@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { packagePath } from '../../compiler/package-files.ts';
+import { inParallel } from '../../compiler/targets/cuda/in-parallel.ts';
 
 const run = promisify(execFile);
 const compiler = process.env.CXX?.trim() || 'g++';
@@ -17,6 +18,7 @@ const cuda = [
   '-Wno-unknown-pragmas', // #pragma unroll
   '-Wno-psabi', // tensor maps as parameters are aligned to 128 bytes
   '-fno-threadsafe-statics',
+  '-fno-gnu-unique', // variables of inline functions are each library's own, not the process's
 ];
 /** Every memory access calls the emulator, which then sees races, and accesses out of bounds or to uninitialised memory. */
 const checks = ['-fsanitize=thread,alignment,bounds', '--param', 'tsan-instrument-func-entry-exit=0'];
@@ -58,15 +60,11 @@ export interface EmulatedProgram {
  * @throws Error with the compiler's output where it refuses the source or warns of it.
  */
 export async function buildEmulated(program: EmulatedProgram): Promise<void> {
-  const object = `${program.output}.o`;
   const include = (program.include ?? []).map(folder => `-I${folder}`);
   const flags = [...language, '-Werror', '-O1', ...cuda, ...include, ...(program.checked === false ? [] : checks)];
-  const objects: string[] = [];
-  for (const [number, source] of program.sources.entries()) {
-    const output = program.sources.length === 1 ? object : `${object}.${number}`;
-    await run(compiler, [...flags, '-c', source, '-o', output]);
-    objects.push(output);
-  }
+  const units = program.sources.map((source, number) => ({ source, object: `${program.output}.${number}.o` }));
+  await inParallel(units, ({ source, object }) => run(compiler, [...flags, '-c', source, '-o', object]));
+  const objects = units.map(({ object }) => object);
   // The emulator comes first: of functions that both have, such as those of std::string, its own must be taken, which
   // tell nothing of their accesses. GCC's library for -fsanitize=thread is not linked: the emulator stands in for it.
   const kind = program.library ? ['-shared'] : [];

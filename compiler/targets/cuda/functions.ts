@@ -1,4 +1,5 @@
-// Emits a graph as one C++ function that queues its kernels in order, and the kernels, each distinct one once.
+// Emits a graph as one C++ function that queues its kernels in order, and the kernels with their launchers, each distinct
+// one once.
 import { unusedParameters } from '../../emission/homes.ts';
 import { countText } from '../../emission/index-text.ts';
 import type { KernelLibrary } from '../../emission/kernel-library.ts';
@@ -6,7 +7,7 @@ import { canStore } from '../../emission/kernel-outputs.ts';
 import type { FunctionNeeds } from '../../emission/memory-needs.ts';
 import { kernelName, nameValues } from '../../emission/naming.ts';
 import { declareValues, type Homes, placeValues } from '../../emission/places.ts';
-import { ownName, Writer } from '../../emission/writer.ts';
+import { Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import { explainKernel } from '../../kernels/explain.ts';
 import type { Kernel } from '../../kernels/kernel.ts';
@@ -21,6 +22,7 @@ import {
   type KernelSource,
   type Surroundings,
 } from './kernel-source.ts';
+import { emitLauncher, launcherName } from './launcher.ts';
 import { emitMatmul } from './matmul.ts';
 import { emitRow } from './row.ts';
 import { emitSimple } from './simple.ts';
@@ -32,9 +34,6 @@ export interface FunctionSource extends FunctionNeeds {
   /** Names of outputs that are added to their buffers, and stored there instead where the call says so. */
   readonly stored: readonly string[];
 }
-
-/** Sizes that the text of a launch may name. */
-const sizes = ['batch', 'time', 'sequences', 'context'] as const;
 
 /** Emits one function of a stage. */
 export function emitFunction(
@@ -53,7 +52,6 @@ export function emitFunction(
   const stored: string[] = [];
   writer.block(`static void ${graph.name}(${parameters})`, () => {
     declareValues(writer, values, plan, parameters, node => elementType(node, storage(node)));
-    const body = writer.inside();
     for (const kernel of schedule.kernels) {
       const names = nameValues(kernel, outputNames);
       const nameOf = (node: Node) => names.get(node)!;
@@ -66,29 +64,24 @@ export function emitFunction(
         storageOf: storage,
       };
       const source = emitKernel(kernel, surroundings);
-      const text = withUnused(source.text);
+      const launcher = emitLauncher(source, storage);
+      const text = `${withUnused(source.text)}\n${launcher.text}`;
       const wanted = `${stage}_${kernelName(kernel, outputNames)}`;
-      const name = kernels.add({ text }, wanted, kernel.kind, surroundings.comment);
+      const name = kernels.add({ ...launcher, text }, wanted, kernel.kind, surroundings.comment);
       launches.push(name);
       if (canStore.has(kernel.kind))
         stored.push(...kernel.outputs.filter(isGradient).map(node => outputNames.get(node)!));
       for (const argument of source.arguments) if (argument.kind === 'workspace') workspaces.push(argument.extents);
-      const given = source.arguments.map(argument => argumentText(argument, places)).join(', ');
-      for (const { kernel: own, grid, block, shared } of source.launches) {
-        const launch = `malc_launch(${own}, ${grid}, ${block}, ${shared}, run->queue, ${given})`;
-        body.line(`malc_note(run->status, ${launch}, "${own}");`.replaceAll(ownName, name));
-      }
+      const given = ['run->queue', ...source.arguments.map(argument => argumentText(argument, places))].join(', ');
+      writer.line(`malc_note(run->status, ${launcherName(name)}(${given}), "${name}");`);
       kernels.launch(graph.name, name, workOf(kernel, surroundings.accumulates, storage));
     }
     for (const { from, to, accumulate } of values.copies) {
-      const copy = `malc_copy(${to}, ${places.get(from)}, ${countText(from.dimensions)}, ${accumulate}, run->queue)`;
-      body.line(`malc_note(run->status, ${copy}, "${graph.name}");`);
+      const count = countText(from.dimensions).replace(/\b(batch|time|sequences|context)\b/g, 'run->$1');
+      const copy = `malc_copy(${to}, ${places.get(from)}, ${count}, ${accumulate}, run->queue)`;
+      writer.line(`malc_note(run->status, ${copy}, "${graph.name}");`);
       kernels.launch(graph.name, 'copies', workOfCopy(from, accumulate));
     }
-    // The names of sizes, beside the run's own members.
-    const used = sizes.filter(name => new RegExp(`(?<!->)\\b${name}\\b`).test(body.toString()));
-    if (used.length > 0) writer.line(`const int64_t ${used.map(name => `${name} = run->${name}`).join(', ')};`);
-    writer.append(body);
   });
   return { name: graph.name, text: writer.toString(), launches, workspaces, scratch: 0, stored };
 }
