@@ -16,7 +16,7 @@ import {
 } from '../compiler/targets/cuda/emulator.ts';
 import { buildCudaLibrary, findCudaCompiler } from '../compiler/targets/cuda/toolchain.ts';
 import { compiledFor, type RunTarget } from '../compiler/targets/names.ts';
-import { type Builder, buildCachedBy, type CachedBuild, cacheFolder } from './cache.ts';
+import { type Builder, buildCachedBy, type CachedBuild, cachedUnit, cacheFolder } from './cache.ts';
 import { contentHash } from './train/settings.ts';
 
 export interface Build extends CachedBuild {
@@ -50,24 +50,32 @@ export async function buildModel(model: Model, options: BuildOptions = {}): Prom
   return { ...build, seconds: (performance.now() - started) / 1000 };
 }
 
-/** The library of a program's files. @throws MachineError as buildModel does. */
-export async function buildFiles(target: RunTarget, files: Readonly<Record<string, string>>): Promise<CachedBuild> {
-  return buildCachedBy(files, await findBuilder(target));
+/**
+ * The library of a program's files.
+ * @param architectures of the target cuda, as in `sm_80,sm_90a`; both of these where nothing is said
+ * @throws MachineError as buildModel does; UserError for an architecture that nvcc does not know or that is too old.
+ */
+export async function buildFiles(
+  target: RunTarget,
+  files: Readonly<Record<string, string>>,
+  architectures?: string,
+): Promise<CachedBuild> {
+  return buildCachedBy(files, await findBuilder(target, architectures));
 }
 
-/** The compiler of a target. @throws MachineError where it is not there. */
-export function findBuilder(target: RunTarget): Promise<Builder> {
-  return builders[target]();
+/** The compiler of a target. @throws as buildFiles does. */
+export function findBuilder(target: RunTarget, architectures?: string): Promise<Builder> {
+  return builders[target](architectures);
 }
 
-const builders: Readonly<Record<RunTarget, () => Promise<Builder>>> = {
+const builders: Readonly<Record<RunTarget, (architectures?: string) => Promise<Builder>>> = {
   async cpu() {
     const compiler = await findCompiler();
     return { ...compiler, build: (folder, output) => buildLibrary(folder, compiler, output) };
   },
-  async cuda() {
-    const compiler = await findCudaCompiler();
-    return { ...compiler, build: (folder, output) => buildCudaLibrary(folder, compiler, output) };
+  async cuda(architectures) {
+    const compiler = await findCudaCompiler(architectures);
+    return { ...compiler, build: (folder, output) => buildCudaLibrary(folder, compiler, output, cachedUnit) };
   },
   // Without the check of every access to memory, which is for tests.
   async 'cuda-simt'() {

@@ -76,6 +76,9 @@ commands('compile refuses what is not there yet, and writes nothing', async () =
   const metal = await run(['compile', 'small.mal', '-o', 'none', '--target', 'metal']);
   assert.is(metal.status, 1);
   assert.match(metal.stderr, 'error: the target metal is planned and not there yet; use --target cpu or cuda');
+  const cpu = await run(['compile', 'small.mal', '-o', 'none', '--arch', 'sm_80']);
+  assert.is(cpu.status, 1);
+  assert.match(cpu.stderr, 'error: --arch names GPUs, and is for --target cuda; leave it out with --target cpu');
   const { status, stderr } = await run(['compile', 'no-such.mal', '-o', 'none']);
   assert.is(status, 1);
   assert.match(stderr, 'no-such.mal');

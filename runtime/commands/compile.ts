@@ -26,6 +26,11 @@ export const compile: Command = {
     name: { type: 'string', describe: 'Which model, where the file has several' },
     output: { type: 'string', alias: 'o', describe: 'The folder to write', whenAbsent: 'build/MODEL' },
     target: { type: 'string', describe: 'What to compile for: cpu, cuda', default: 'cpu' },
+    arch: {
+      type: 'string',
+      describe: 'The GPU architectures that --target cuda compiles for, as in sm_80,sm_90a',
+      whenAbsent: 'sm_80,sm_90a',
+    },
     dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'What products multiply' },
     autotune: {
       ...autotuneOption,
@@ -55,6 +60,9 @@ export const compile: Command = {
     const { model, warnings } = readModel(args.file as string, args.name as string | undefined);
     for (const warning of warnings) console.error(`${warning}\n`);
     const onCuda = target === 'cuda';
+    const architectures = args.arch as string | undefined;
+    if (architectures !== undefined && !onCuda)
+      throw new UserError('--arch names GPUs, and is for --target cuda; leave it out with --target cpu');
     let tuned = {};
     if (args.autotune) {
       if (onCuda) throw new UserError('--autotune measures products of the CPU; leave it out with --target cuda');
@@ -74,7 +82,8 @@ export const compile: Command = {
     });
     if (args.dump !== undefined) printStages(args.dump as string, stages);
     const started = performance.now();
-    const library = await buildFiles(target as Target, files);
+    const library = await buildFiles(target as Target, files, architectures);
+    if (library.warnings !== '') console.error(`${library.warnings}\n`);
     if (args.time) {
       const called = onCuda ? 'nvcc' : 'cc';
       const name = library.cached ? `${called} (built before)` : called;

@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { MachineError } from '../../diagnostic.ts';
 import { packagePath } from '../../package-files.ts';
-import { inParallel } from '../in-parallel.ts';
+import { inParallel } from './in-parallel.ts';
 
 export interface EmulatorCompiler {
   readonly command: string;

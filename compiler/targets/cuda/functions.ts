@@ -1,4 +1,5 @@
-// Emits a graph as one C++ function that queues its kernels in order, and the kernels, each distinct one once.
+// Emits a graph as one C++ function that queues its kernels in order, and the kernels with their launchers, each distinct
+// one once.
 import { unusedParameters } from '../../emission/homes.ts';
 import { countText } from '../../emission/index-text.ts';
 import type { KernelLibrary } from '../../emission/kernel-library.ts';
@@ -6,7 +7,7 @@ import { canStore } from '../../emission/kernel-outputs.ts';
 import type { FunctionNeeds } from '../../emission/memory-needs.ts';
 import { kernelName, nameValues } from '../../emission/naming.ts';
 import { declareValues, type Homes, placeValues } from '../../emission/places.ts';
-import { ownName, Writer } from '../../emission/writer.ts';
+import { Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import { explainKernel, originsOf } from '../../kernels/explain.ts';
 import type { Kernel } from '../../kernels/kernel.ts';
@@ -22,6 +23,7 @@ import {
   type KernelSource,
   type Surroundings,
 } from './kernel-source.ts';
+import { emitLauncher, launcherName } from './launcher.ts';
 import { emitMatmul } from './matmul.ts';
 import { emitRow } from './row.ts';
 import { emitScan } from './scan.ts';
@@ -37,9 +39,6 @@ export interface FunctionSource extends FunctionNeeds {
   /** Parameters of which its products read copies. */
   readonly copies: readonly WeightCopy[];
 }
-
-/** Sizes that the text of a launch may name. */
-const sizes = ['batch', 'time', 'sequences', 'context'] as const;
 
 /**
  * Emits one function of a stage.
@@ -63,13 +62,12 @@ export function emitFunction(
   const copies: WeightCopy[] = [];
   writer.block(`static void ${graph.name}(${parameters})`, () => {
     declareValues(writer, values, plan, parameters, node => elementType(node, storage(node)));
-    const body = writer.inside();
     /** Says whose the time since the last lap is. */
     const lap = (kernel: string, work: Work) => {
       const number = kernels.launch(graph.name, kernel, work);
-      if (kernels.profile) body.line(`malc_lap(run->watch, ${number});`);
+      if (kernels.profile) writer.line(`malc_lap(run->watch, ${number});`);
     };
-    if (kernels.profile) body.line('malc_start(run->watch);');
+    if (kernels.profile) writer.line('malc_start(run->watch);');
     for (const kernel of schedule.kernels) {
       const names = nameValues(kernel, outputNames);
       const nameOf = (node: Node) => names.get(node)!;
@@ -83,9 +81,10 @@ export function emitFunction(
         storageOf: storage,
       };
       const source = emitKernel(kernel, surroundings);
-      const text = withUnused(source.text);
+      const launcher = emitLauncher(source, storage);
+      const text = `${withUnused(source.text)}\n${launcher.text}`;
       const wanted = `${stage}_${kernelName(kernel, outputNames)}`;
-      const name = kernels.add({ text }, wanted, kernel.kind, surroundings.comment);
+      const name = kernels.add({ ...launcher, text }, wanted, kernel.kind, surroundings.comment);
       launches.push(name);
       if (canStore.has(kernel.kind))
         stored.push(...kernel.outputs.filter(isGradient).map(node => outputNames.get(node)!));
@@ -96,24 +95,17 @@ export function emitFunction(
         copies.push(argument.copy);
         copied.add(argument.node);
       }
-      const given = source.arguments.map(argument => argumentText(argument, places)).join(', ');
-      const place = placeText(kernel);
-      for (const { kernel: own, grid, block, shared } of source.launches) {
-        const launch = `malc_launch(${own}, ${grid}, ${block}, ${shared}, run->queue, ${given})`;
-        body.line(`malc_note(run->status, ${launch}, "${own}${place}");`.replaceAll(ownName, name));
-      }
+      const given = ['run->queue', ...source.arguments.map(argument => argumentText(argument, places))].join(', ');
+      writer.line(`malc_note(run->status, ${launcherName(name)}(${given}), "${name}${placeText(kernel)}");`);
       const readAs = (node: Node) => (copied.has(node) ? 'bf16' : storage(node));
       lap(name, workOf(kernel, surroundings.accumulates, readAs));
     }
     for (const { from, to, accumulate } of values.copies) {
-      const copy = `malc_copy(${to}, ${places.get(from)}, ${countText(from.dimensions)}, ${accumulate}, run->queue)`;
-      body.line(`malc_note(run->status, ${copy}, "${graph.name}");`);
+      const count = countText(from.dimensions).replace(/\b(batch|time|sequences|context)\b/g, 'run->$1');
+      const copy = `malc_copy(${to}, ${places.get(from)}, ${count}, ${accumulate}, run->queue)`;
+      writer.line(`malc_note(run->status, ${copy}, "${graph.name}");`);
       lap('copies', workOfCopy(from, accumulate));
     }
-    // The names of sizes, beside the run's own members.
-    const used = sizes.filter(name => new RegExp(`(?<!->)\\b${name}\\b`).test(body.toString()));
-    if (used.length > 0) writer.line(`const int64_t ${used.map(name => `${name} = run->${name}`).join(', ')};`);
-    writer.append(body);
   });
   return { name: graph.name, text: writer.toString(), launches, workspaces, scratch: 0, stored, copies };
 }

@@ -1,4 +1,5 @@
-// The CUDA target: a program as CUDA C++ source, one file for the model beside the headers that it includes.
+// The CUDA target: a program as CUDA C++ source: model.cu for the host, a file for each group of kernels, and the headers
+// that they include.
 import { graphsOf, type Program } from '../../build/program.ts';
 import { parameterKey, unusedParameters } from '../../emission/homes.ts';
 import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
@@ -11,12 +12,14 @@ import { stepLaunches } from '../../emission/step-launches.ts';
 import { readPackageFile } from '../../package-files.ts';
 import { renderTemplate } from '../../template.ts';
 import { emitFunction, type FunctionSource } from './functions.ts';
+import { allIncludedBy } from './included.ts';
 import { type CudaProductType, elementType } from './kernel-source.ts';
 import { refuseMissing } from './refusal.ts';
+import { emitUnits } from './units.ts';
 import { copyName, ways } from './weight-copies.ts';
 
 export interface CudaSource {
-  /** File names and texts, to be written side by side; `model.cu` is compiled. */
+  /** File names and texts, to be written side by side; each `.cu` is a translation unit. */
   readonly files: Readonly<Record<string, string>>;
   readonly functions: readonly FunctionSource[];
   readonly kernels: readonly KernelReport[];
@@ -61,10 +64,11 @@ export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }:
   const step = stepLaunches(program, kernels);
   // Logits are handed to the host in parts besides.
   const inParts = new Set([...functionsInParts(program), program.head.logits.name]);
-  const kinds = new Set<string>(kernels.reports.map(({ kind }) => kind));
-  const headers = headersOf
-    .filter(({ kind, dtypes }) => kinds.has(kind) && dtypes.includes(dtype))
-    .flatMap(header => header.included);
+  const units = emitUnits(kernels.reports, kind =>
+    headersOf
+      .filter(header => header.kind === kind && header.dtypes.includes(dtype))
+      .flatMap(header => header.included),
+  );
   const fields = {
     ...modelFields(program, lowered, {
       preparedFields: (stage, { name }) => copyFields(shortName(name), copies.get(parameterKey(program, stage, name))),
@@ -77,9 +81,7 @@ export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }:
     in_panels: false,
     profile: profile ? { ...step, names: kernels.launches.map(({ name }) => name) } : null,
     launch_count: kernels.launches.length,
-    headers,
     draws: functions.some(({ text }) => text.includes('noise_of(')),
-    kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     training: needs(functions, lowered, inParts),
     inference: needs(forward, lowered, inParts),
@@ -88,12 +90,14 @@ export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }:
   const furtherAhead = program.modules ? ['modules'] : [];
   const own = ['model', 'memory', ...furtherAhead, 'interface', 'step', 'decoding'].map(part => `cuda/${part}.cu.hbs`);
   const frames = [...own, 'cpu/profile.c.hbs'];
+  const files: Record<string, string> = {
+    'model.cu': frames.map(frame => renderTemplate(frame, fields)).join(''),
+    ...units,
+    'malc.h': readPackageFile('templates/cpu/malc.h'),
+  };
+  const read = (name: string) => files[name] ?? readPackageFile(`templates/cuda/${name}`);
   return {
-    files: {
-      'model.cu': frames.map(frame => renderTemplate(frame, fields)).join(''),
-      'malc.h': readPackageFile('templates/cpu/malc.h'),
-      ...withIncluded([...always, ...(profile ? ['profile.h'] : []), ...headers]),
-    },
+    files: { ...files, ...Object.fromEntries(allIncludedBy(Object.values(files).join('\n'), read)) },
     functions,
     kernels: kernels.reports,
     launches: kernels.launches.map(launch => ({
@@ -120,9 +124,6 @@ function copyFields(identifier: string, prepared: Prepared<'copy'> | undefined) 
   return { rows, needs: needs.copy.toUpperCase(), forms };
 }
 
-/** Headers of every program. */
-const always = ['program.h', 'scalars.h', 'sequences.h'];
-
 /** Headers of templates/cuda that kernels of a kind need. */
 const headersOf: readonly {
   readonly kind: string;
@@ -140,17 +141,3 @@ const headersOf: readonly {
   // Where there is one, there is its gradient.
   { kind: 'convolution', dtypes: ['f32', 'bf16'], included: ['convolution.h'] },
 ];
-
-/** These files of templates/cuda and all that they include, by name. */
-export function withIncluded(names: readonly string[]): Record<string, string> {
-  const files: Record<string, string> = {};
-  const add = (name: string): void => {
-    // What the emulator has in place of CUDA's own is no part of a program.
-    if (name in files || name === 'simt.h') return;
-    const text = readPackageFile(`templates/cuda/${name}`);
-    files[name] = text;
-    for (const [, included] of text.matchAll(/^#include "([^"]+)"$/gm)) add(included!);
-  };
-  names.forEach(add);
-  return files;
-}
