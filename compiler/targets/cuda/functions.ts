@@ -14,6 +14,7 @@ import type { Extent } from '../../plan/extent.ts';
 import type { LoweredFunction } from '../../plan/plan.ts';
 import { workOf, workOfCopy } from '../../plan/work.ts';
 import { emitAttention } from './attention.ts';
+import { emitGrouped } from './grouped.ts';
 import {
   type Argument,
   type CudaProductType,
@@ -70,7 +71,7 @@ export function emitFunction(
       const wanted = `${stage}_${kernelName(kernel, outputNames)}`;
       const name = kernels.add({ text }, wanted, kernel.kind, surroundings.comment);
       launches.push(name);
-      if (canStore.has(kernel.kind))
+      if (canStore.has(kernel.kind) || kernel.kind === 'grouped-gradient')
         stored.push(...kernel.outputs.filter(isGradient).map(node => outputNames.get(node)!));
       for (const argument of source.arguments) if (argument.kind === 'workspace') workspaces.push(argument.extents);
       const given = source.arguments.map(argument => argumentText(argument, places)).join(', ');
@@ -105,7 +106,13 @@ function emitKernel(kernel: Kernel, surroundings: Surroundings): KernelSource {
     case 'gather':
     case 'scatter':
     case 'append':
+    case 'top-k':
+    case 'within-capacity':
       return emitSimple(kernel, surroundings);
+    case 'grouped':
+    case 'grouped-gradient':
+    case 'contract-each':
+      return emitGrouped(kernel, surroundings);
     default:
       throw new Error(`there is no kernel for ${kernel.kind}`);
   }

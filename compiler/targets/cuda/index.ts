@@ -41,9 +41,8 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
   // Logits are handed to the host in parts besides.
   const inParts = new Set([...functionsInParts(program), program.head.logits.name]);
   const kinds = new Set<string>(kernels.reports.map(({ kind }) => kind));
-  const headers = headersOf
-    .filter(({ kind, dtypes }) => kinds.has(kind) && dtypes.includes(dtype))
-    .flatMap(header => header.included);
+  const needed = headersOf.filter(({ kind, dtypes }) => kinds.has(kind) && dtypes.includes(dtype));
+  const headers = [...new Set(needed.flatMap(({ included }) => included))];
   const fields = {
     ...modelFields(program, lowered, {
       preparedFields: () => ({ forms: [] }),
@@ -90,6 +89,12 @@ const headersOf: readonly {
 }[] = [
   { kind: 'matmul', dtypes: ['f32', 'bf16'], included: ['product_f32.h'] },
   { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h'] },
+  { kind: 'top-k', dtypes: ['f32', 'bf16'], included: ['top_k.h'] },
+  { kind: 'within-capacity', dtypes: ['f32', 'bf16'], included: ['slots.h'] },
+  ...['grouped', 'contract-each'].flatMap(kind => [
+    { kind, dtypes: ['f32', 'bf16'] as const, included: ['product_f32.h', 'grouped.h'] },
+    { kind, dtypes: ['bf16'] as const, included: ['product_bf16.h'] },
+  ]),
   { kind: 'attention', dtypes: ['f32', 'bf16'], included: ['attention_f32_forward.h'] },
   { kind: 'attention', dtypes: ['bf16'], included: ['attention_bf16_forward.h'] },
   { kind: 'attention-gradient', dtypes: ['f32', 'bf16'], included: ['attention_f32_backward.h'] },

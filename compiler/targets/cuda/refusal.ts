@@ -10,11 +10,6 @@ const missing: Partial<Record<Kernel['kind'], string>> = {
   convolution: 'a convolution',
   'convolution-gradient': 'a convolution',
   recent: 'a convolution',
-  'top-k': 'a mixture of experts',
-  'within-capacity': 'a mixture of experts',
-  grouped: 'a mixture of experts',
-  'grouped-gradient': 'a mixture of experts',
-  'contract-each': 'a product for each head',
 };
 
 /** @throws UserError where the program needs what is not there. */

@@ -1,10 +1,11 @@
-// Emits the kernels that move rows: gather, scatter-add and append.
+// Emits the kernels that move rows: gather, scatter-add and append; top-k and within-capacity are one node alone like them.
 import { countText, times } from '../../emission/index-text.ts';
 import { sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { SingleKernel } from '../../kernels/kernel.ts';
 import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
+import { topK, withinCapacity } from './slots.ts';
 
 /** Threads that move a row. */
 const threads = 128;
@@ -137,4 +138,10 @@ function append({ writer, node, name }: Site): Emitted {
   return { arguments: list, launches: [launch('batch * time')] };
 }
 
-const emitters: Partial<Record<SingleKernel['kind'], (site: Site) => Emitted>> = { gather, scatter, append };
+const emitters: Partial<Record<SingleKernel['kind'], (site: Site) => Emitted>> = {
+  gather,
+  scatter,
+  append,
+  'top-k': topK,
+  'within-capacity': withinCapacity,
+};
