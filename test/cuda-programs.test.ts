@@ -7,7 +7,6 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { check } from '../compiler/check/index.ts';
 import type { Model } from '../compiler/check/model.ts';
-import { UserError } from '../compiler/diagnostic.ts';
 import { compile } from '../compiler/index.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { parse } from '../compiler/syntax/parse.ts';
@@ -24,32 +23,16 @@ import { emulatorAvailable } from './simt/build.ts';
 fc.configureGlobal({ includeErrorInReport: true });
 const test = suite('cuda programs');
 
-function refusalOf(model: Model): string | null {
-  try {
-    compile(model, { target: 'cuda' });
-    return null;
-  } catch (error) {
-    if (error instanceof UserError) return error.message;
-    throw error;
-  }
-}
-
-const models = fc.sample(randomModel, { seed: 20, numRuns: 100 });
-const able = models.filter(model => refusalOf(model) === null);
+const models = fc.sample(randomModel, { seed: 20, numRuns: 20 });
 
 function example(file: string): Model {
   const path = `mal/examples/${file}.mal`;
   return check(parse(readFileSync(packagePath(path), 'utf8'), path).syntax).model!;
 }
 
-test('what has no kernel yet is refused by name', () => {
-  const experts = refusalOf(example('03-experts'))!;
-  for (const name of ['a mixture of experts', 'a product for each head', 'prediction of further tokens (mtp)'])
-    assert.match(experts, name);
-  const hybrid = 'a convolution, and a selective scan (a state space), which the target cuda does not have yet';
-  assert.match(refusalOf(example('04-hybrid'))!, hybrid);
-  assert.throws(() => compile(able[0]!, { target: 'cuda', dtype: 'int8' }), /no weights of 8 bits yet/);
-  assert.throws(() => compile(able[0]!, { target: 'cuda', scheduleOf: chooseSchedule }), /takes no schedules/);
+test('what it does not have yet is refused by name', () => {
+  assert.throws(() => compile(models[0]!, { target: 'cuda', dtype: 'int8' }), /no weights of 8 bits yet/);
+  assert.throws(() => compile(models[0]!, { target: 'cuda', scheduleOf: chooseSchedule }), /takes no schedules/);
 });
 
 const nvcc = await findCudaCompiler().catch(() => null);
@@ -99,13 +82,13 @@ if (await emulatorAvailable()) {
     [9, false],
   ] as const)
     test(`random model ${n}${fuse ? '' : ', without fusion'}: logits, loss, gradients, causality, decoding`, async () => {
-      const native = await openEmulated(able[n]!, { dtype: 'f32', fuse }, { batch: 2, time: 7 });
-      await hold(native, able[n]!, 2, 7, n + 1);
+      const native = await openEmulated(models[n]!, { dtype: 'f32', fuse }, { batch: 2, time: 7 });
+      await hold(native, models[n]!, 2, 7, n + 1);
       native.close();
     });
 
   test("a run's initial weights are the CPU's, and so, rounding aside, are its clipped steps", async () => {
-    const model = able.find(({ blocks }) => blocks.every(block => block.dropout === 0))!;
+    const model = models.find(({ blocks }) => blocks.every(block => block.dropout === 0))!;
     const sizes = { batch: 4, time: 6 };
     const cpu = await open(model, { fuse: true }, sizes);
     const cuda = await openEmulated(model, { dtype: 'f32' }, sizes);

@@ -16,6 +16,7 @@ import type { LoweredFunction } from '../../plan/plan.ts';
 import { type Work, workOf, workOfCopy } from '../../plan/work.ts';
 import { emitAttention } from './attention.ts';
 import { emitConvolution } from './convolution.ts';
+import { emitGrouped } from './grouped.ts';
 import {
   type Argument,
   type CudaProductType,
@@ -86,7 +87,7 @@ export function emitFunction(
       const wanted = `${stage}_${kernelName(kernel, outputNames)}`;
       const name = kernels.add({ ...launcher, text }, wanted, kernel.kind, surroundings.comment);
       launches.push(name);
-      if (canStore.has(kernel.kind))
+      if (canStore.has(kernel.kind) || kernel.kind === 'grouped-gradient')
         stored.push(...kernel.outputs.filter(isGradient).map(node => outputNames.get(node)!));
       const copied = new Set<Node>();
       for (const argument of source.arguments) {
@@ -135,9 +136,13 @@ function emitKernel(kernel: Kernel, surroundings: Surroundings): KernelSource {
     case 'scatter':
     case 'append':
     case 'recent':
+    case 'top-k':
+    case 'within-capacity':
       return emitSimple(kernel, surroundings);
-    default:
-      throw new Error(`there is no kernel for ${kernel.kind}`);
+    case 'grouped':
+    case 'grouped-gradient':
+    case 'contract-each':
+      return emitGrouped(kernel, surroundings);
   }
 }
 

@@ -14,7 +14,6 @@ import { renderTemplate } from '../../template.ts';
 import { emitFunction, type FunctionSource } from './functions.ts';
 import { allIncludedBy } from './included.ts';
 import { type CudaProductType, elementType } from './kernel-source.ts';
-import { refuseMissing } from './refusal.ts';
 import { emitUnits } from './units.ts';
 import { copyName, ways } from './weight-copies.ts';
 
@@ -39,10 +38,8 @@ export interface CudaOptions {
 /**
  * Emits the program.
  * @param lowered each of the program's graphs, by name
- * @throws UserError where the program needs a kernel that is not there yet.
  */
 export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }: CudaOptions): CudaSource {
-  refuseMissing(program, lowered);
   const kernels = new KernelLibrary(
     graphsOf(program).map(graph => graph.name),
     profile,
@@ -132,6 +129,12 @@ const headersOf: readonly {
 }[] = [
   { kind: 'matmul', dtypes: ['f32', 'bf16'], included: ['product_f32.h'] },
   { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h'] },
+  { kind: 'top-k', dtypes: ['f32', 'bf16'], included: ['top_k.h'] },
+  { kind: 'within-capacity', dtypes: ['f32', 'bf16'], included: ['slots.h'] },
+  ...['grouped', 'contract-each'].flatMap(kind => [
+    { kind, dtypes: ['f32', 'bf16'] as const, included: ['product_f32.h', 'grouped.h'] },
+    { kind, dtypes: ['bf16'] as const, included: ['product_bf16.h'] },
+  ]),
   { kind: 'attention', dtypes: ['f32', 'bf16'], included: ['attention_f32_forward.h'] },
   { kind: 'attention', dtypes: ['bf16'], included: ['attention_bf16_forward.h'] },
   { kind: 'attention-gradient', dtypes: ['f32', 'bf16'], included: ['attention_f32_backward.h'] },

@@ -59,7 +59,7 @@ export interface Tiling {
 }
 
 /** What a call is assumed to have: a training step's tokens. */
-const assumedTokens = 8192;
+export const assumedTokens = 8192;
 /** An H200's, or about an A100's: what is best for one is good for the other. */
 const multiprocessors = 132;
 const mostParts = 16;

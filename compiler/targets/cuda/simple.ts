@@ -1,10 +1,12 @@
-// Emits the kernels that move rows: gather, scatter-add, append and recent.
+// Emits the kernels that move rows: gather, scatter-add, append and recent; top-k and within-capacity are one node alone
+// like them.
 import { countText, times } from '../../emission/index-text.ts';
 import { sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { SingleKernel } from '../../kernels/kernel.ts';
 import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
+import { topK, withinCapacity } from './slots.ts';
 
 /** Threads that move a row. */
 const threads = 128;
@@ -156,4 +158,11 @@ function recent({ writer, node }: Site): Emitted {
   return { arguments: list, launches: [launch(`sequences * ${memory}`)] };
 }
 
-const emitters: Partial<Record<SingleKernel['kind'], (site: Site) => Emitted>> = { gather, scatter, append, recent };
+const emitters: Partial<Record<SingleKernel['kind'], (site: Site) => Emitted>> = {
+  gather,
+  scatter,
+  append,
+  recent,
+  'top-k': topK,
+  'within-capacity': withinCapacity,
+};
