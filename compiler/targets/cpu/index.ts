@@ -53,9 +53,12 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
     profile,
   );
   const prepared = new PreparedWeights();
+  const inParts = functionsInParts(program);
   const stored = new Set<string>();
   const emitter = (need: 'always' | 'training') => (graph: Graph, stage: Stage, parameters: string, homes: Homes) => {
-    const isParameter = (label: string) => stage.parameters.some(({ name }) => name === label);
+    // A form that a step reads once is not worth its memory: the launch packs what it reads.
+    const isReadAgain = need === 'always' || inParts.has(graph.name);
+    const isParameter = (label: string) => isReadAgain && stage.parameters.some(({ name }) => name === label);
     const own = lowered.get(graph.name)!;
     const source = emitFunction(own, stage.name, parameters, homes, kernels, dtype, isParameter, scheduleOf);
     for (const label of source.stored) stored.add(parameterKey(program, stage, label.slice('gradient.'.length)));
@@ -72,7 +75,6 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
   const { forward, backward } = emitted;
   const functions = [...forward, ...backward];
   const step = stepLaunches(program, kernels);
-  const inParts = functionsInParts(program);
   const grouped = kernels.reports.some(({ kind }) => groupedKinds.has(kind));
   const attends = kernels.reports.some(({ kind }) => kind === 'attention' || kind === 'attention-gradient');
   const fields = {
