@@ -69,7 +69,7 @@ interface Sample {
 export async function benchKernels(request: KernelsRequest, compiler: Compiler): Promise<KernelsResult> {
   const { model, batch, time, dtype, threads } = request;
   const tuned = request.tunes
-    ? { scheduleOf: await autotune({ model, batch, time, threads, onStart: tellTuning }, compiler) }
+    ? { scheduleOf: await autotune({ model, dtype, batch, time, threads, onStart: tellTuning }, compiler) }
     : {};
   const { files, launches } = compile(model, { dtype, profile: true, ...tuned });
   const { libraryPath } = await buildCached(files, compiler);

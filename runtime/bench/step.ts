@@ -62,7 +62,7 @@ export async function benchSteps(request: StepsRequest, compiler: Compiler): Pro
       const { model, batch, time } = configuration;
       const key = request.tunes ? configuration : model;
       const tuned = request.tunes
-        ? { scheduleOf: await autotune({ model, batch, time, threads, onStart: tellTuning }, compiler) }
+        ? { scheduleOf: await autotune({ model, dtype, batch, time, threads, onStart: tellTuning }, compiler) }
         : {};
       const built =
         libraries.get(key) ??

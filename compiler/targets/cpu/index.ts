@@ -37,7 +37,7 @@ export interface CpuOptions {
   readonly dtype: ProductType;
   /** Whether the program takes the time of its launches. */
   readonly profile: boolean;
-  /** How products of float32 are divided into tasks. */
+  /** How products are divided into tasks. */
   readonly scheduleOf: ScheduleOf;
 }
 
@@ -129,7 +129,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
 }
 
 /** Headers that products of other numbers than float32 need. */
-const headersOf: Readonly<Record<ProductType, readonly string[]>> = {
+export const headersOf: Readonly<Record<ProductType, readonly string[]>> = {
   f32: [],
   bf16: ['matmul_bf16.h', 'bf16_packing.h', 'bf16_pairs.h', 'bf16_tiles.h', 'matmul_streamed.h'],
   int8: ['bf16_packing.h', 'matmul_streamed.h', 'matmul_int8.h'],
