@@ -29,7 +29,7 @@ export interface CompileOptions {
   readonly dtype?: ProductType;
   /** Makes a program that takes the time of each launch: malc_profile_* of malc.h. */
   readonly profile?: boolean;
-  /** How products of float32 are divided into tasks; the cost model's choice where it is not given. */
+  /** How products are divided into tasks; the cost model's choice where it is not given. */
   readonly scheduleOf?: ScheduleOf;
   /** Checks every graph against the rules of graph/verify.ts. */
   readonly verify?: boolean;
@@ -45,7 +45,7 @@ export interface Compiled {
   readonly kernels: readonly KernelReport[];
   /** Every launch and its work, in the order of the profile. */
   readonly launches: readonly ProgramLaunch[];
-  /** Every distinct shape of its float32 products. */
+  /** Every distinct shape of its products that a schedule divides. */
   readonly products: readonly ProductShape[];
 }
 

@@ -1,10 +1,10 @@
 // `--autotune` of the commands that build programs: the option, and what it says. runtime/autotune.ts does the work.
 import { UserError } from '../compiler/diagnostic.ts';
-import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
+import type { ProductType, TrainingType } from '../compiler/targets/cpu/kernel-source.ts';
 
 export const autotuneOption = {
   type: 'boolean',
-  describe: 'Measure once how this machine divides the float32 products best, and keep it',
+  describe: 'Measure once how this machine divides products best, and keep it',
   default: false,
 } as const;
 
@@ -13,9 +13,10 @@ export const tellTuning = (products: number): void =>
   console.error(`tuning ${products} ${products === 1 ? 'product' : 'products'} ...`);
 
 /** @throws UserError where there would be nothing to tune */
-export function requireTunable(dtype: ProductType): void {
-  if (dtype !== 'f32')
+export function requireTunable(dtype: ProductType): asserts dtype is TrainingType {
+  if (dtype === 'int8')
     throw new UserError(
-      `--autotune divides products of float32, and those of --dtype ${dtype} have one way; leave it out`,
+      '--autotune divides the products of many rows, as training has them; those of --dtype int8 stream weights past few ' +
+        'rows, and have one way; leave it out',
     );
 }

@@ -1,4 +1,4 @@
-// `--autotune`: the schedules of a model's float32 products, measured on this machine. The cost model's best few are held
+// `--autotune`: the schedules of a model's products, measured on this machine. The cost model's best few are held
 // against each other once for each shape; what wins is kept beside the tuner's library in the cache, which a change of
 // templates, compiler, flags or processor replaces.
 import { createHash } from 'node:crypto';
@@ -9,6 +9,8 @@ import { MachineError } from '../compiler/diagnostic.ts';
 import { compile } from '../compiler/index.ts';
 import { readPackageFile } from '../compiler/package-files.ts';
 import { amount } from '../compiler/plan/work.ts';
+import { headersOf } from '../compiler/targets/cpu/index.ts';
+import type { TrainingType } from '../compiler/targets/cpu/kernel-source.ts';
 import {
   type ProductSchedule,
   type ProductShape,
@@ -25,6 +27,8 @@ import { callAsync, loadLibrary, type NativeFunction } from './ffi.ts';
 /** What a run is tuned for. */
 export interface TuningRequest {
   readonly model: Model;
+  /** What its products multiply. */
+  readonly dtype: TrainingType;
   readonly batch: number;
   readonly time: number;
   readonly threads: number;
@@ -35,32 +39,36 @@ export interface TuningRequest {
 const PROTOTYPES = {
   malc_tune:
     'double malc_tune(int64_t rows, int64_t inner, int64_t columns, int32_t left_transposed, ' +
-    'int32_t right_transposed, int32_t tiles, int64_t step, int64_t task_rows, int64_t task_columns, int64_t depth, ' +
-    'int32_t threads, double seconds)',
+    'int32_t right_transposed, int32_t numbers, int32_t tiles, int64_t step, int64_t task_rows, ' +
+    'int64_t task_columns, int64_t depth, int32_t threads, double seconds)',
 };
 
-/** How many of the cost model's schedules are measured, by turns, in how many rounds of so many seconds. */
+/** FLOATS, ROUNDED and NARROW of templates/cpu/tune.c. */
+const numbersOf = ({ rounds }: ProductShape): number => (rounds === null ? 0 : rounds === 'f32' ? 1 : 2);
+
+/** How many of the most promising schedules are measured, by turns, in how many rounds of so many seconds. */
 const CANDIDATES = 4;
 const ROUNDS = 3;
 const SECONDS = 0.03;
-/** The cost model's choice stands unless another takes less than this share of its time: less is noise. */
+/** The first stands unless another takes less than this share of its time: less is noise. */
 const CLEARLY = 0.97;
 
 /**
- * The fastest schedule of each float32 product of a model, at the run's batch and length.
+ * The fastest schedule of each product of a model, at the run's batch and length.
  *
  * @throws MachineError where there is no memory for a product, or the cache cannot be written.
  */
 export async function autotune(request: TuningRequest, compiler: Compiler): Promise<ScheduleOf> {
   const { batch, time, threads } = request;
-  const headers = ['runtime.h', 'matmul.h', 'random.h'].map(name => [name, readPackageFile(`templates/cpu/${name}`)]);
+  const names = ['runtime.h', 'matmul.h', 'random.h', ...headersOf.bf16];
+  const headers = names.map(name => [name, readPackageFile(`templates/cpu/${name}`)]);
   const source = readPackageFile('templates/cpu/tune.c');
   const { libraryPath, sourceFolder } = await buildCached(
     { 'model.c': source, ...Object.fromEntries(headers) },
     compiler,
   );
   const sizes = { batch, time };
-  const products = compile(request.model).products.filter(({ rows, inner }) =>
+  const products = compile(request.model, { dtype: request.dtype }).products.filter(({ rows, inner }) =>
     [...rows.runtime, ...inner.runtime].every(name => name in sizes),
   );
   const fixed = products.map(shape => ({ shape, sized: sizedShape(shape, sizes) }));
@@ -101,7 +109,7 @@ async function fastest(shape: ProductShape, threads: number, measure: NativeFunc
   const best = candidates.map(() => Infinity);
   for (let round = 0; round < ROUNDS; round++)
     for (const [n, schedule] of candidates.entries()) {
-      const layout = [Number(leftTransposed), Number(rightTransposed), tiles, step];
+      const layout = [Number(leftTransposed), Number(rightTransposed), numbersOf(shape), tiles, step];
       const bounds = [schedule.rows, schedule.columns, schedule.depth, threads, SECONDS];
       const took = Number(await callAsync(measure, rows.count, inner.count, columns, ...layout, ...bounds));
       if (took < 0) throw new MachineError(`there is no memory to tune a product of ${shapeKey(shape)}`);

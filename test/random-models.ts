@@ -1,4 +1,4 @@
-// Random small architectures for property tests: every choice that changes the graph.
+// Random small architectures for property tests: every choice that changes the graph; and wide ones, for programs of bfloat16.
 import fc from 'fast-check';
 import type {
   Attention,
@@ -272,3 +272,42 @@ export const randomModel: fc.Arbitrary<Model> = fc
       formulas: [],
     };
   });
+
+/** The same attention with all its widths so many times as large. */
+function widerAttention(attention: Attention, times: number): Attention {
+  const { position_encoding: position, latent } = attention;
+  return {
+    ...attention,
+    head_dim: times * attention.head_dim,
+    value_head_dim: times * attention.value_head_dim,
+    latent: latent && {
+      ...latent,
+      query_dim: latent.query_dim && times * latent.query_dim,
+      key_value_dim: times * latent.key_value_dim,
+      nope_head_dim: times * latent.nope_head_dim,
+    },
+    scale: null,
+    qk_norm: null,
+    position_encoding: position.kind === 'rope' ? { ...position, dims: times * position.dims } : position,
+  };
+}
+
+/**
+ * Models of up to two layers whose rows are wide enough to be stored as bfloat16 (plan/storage.ts), and in which rounding is
+ * not amplified beyond any tolerance: no choice of experts that it may turn, a residual, no norms or factors that make
+ * scores steep.
+ */
+export const wideModel: fc.Arbitrary<Model> = randomModel.map(model => ({
+  ...model,
+  name: 'wide',
+  hidden_size: 4 * Math.min(12, model.hidden_size),
+  embeddings: { ...model.embeddings, scale: null },
+  blocks: model.blocks.map(block => ({
+    ...block,
+    attention: block.attention && widerAttention(block.attention, 4),
+    ffn: block.ffn && { ...block.ffn, hidden_dim: 32 + block.ffn.hidden_dim, moe: null },
+    residual: true,
+  })),
+  layers: model.layers.slice(0, 2),
+  mtp: null,
+}));

@@ -1,4 +1,4 @@
-// Schedules of float32 products: they fit the caches and the scratch that is planned for them, and what is tuned is kept.
+// Schedules of products: they fit the caches and the scratch that is planned for them, and what is tuned is kept.
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +7,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { readModel } from '../compiler/check/read-model.ts';
 import { compile } from '../compiler/index.ts';
+import { trainingTypes } from '../compiler/targets/cpu/kernel-source.ts';
 import {
   chooseSchedule,
   type ProductShape,
@@ -38,6 +39,7 @@ const shape: fc.Arbitrary<ProductShape> = fc.record({
   tiles: fc.integer({ min: 0, max: 3 }),
   leftTransposed: fc.boolean(),
   rightTransposed: fc.boolean(),
+  rounds: fc.constant(null),
 });
 
 test('every schedule fits the second cache and is made of whole tiles, steps and lines', () => {
@@ -59,8 +61,22 @@ test('every schedule fits the second cache and is made of whole tiles, steps and
   );
 });
 
+test('bounds of bfloat16 products are blocks of rows and whole steps', () => {
+  fc.assert(
+    fc.property(shape, fc.constantFrom('f32' as const, 'bf16' as const), (shape, rounds) => {
+      const ranked = rankSchedules({ ...shape, rounds });
+      assert.is(new Set(ranked.map(schedule => JSON.stringify(schedule))).size, ranked.length);
+      for (const { rows, columns } of ranked) {
+        assert.is(rows % 32, 0);
+        assert.ok(columns === shape.columns || columns % shape.step === 0, `${columns} columns`);
+      }
+    }),
+    { seed: 5 },
+  );
+});
+
 test('many columns and a deep inner dimension divide, small products stay whole', () => {
-  const base = { step: 32, tiles: 0, leftTransposed: false, rightTransposed: true };
+  const base = { step: 32, tiles: 0, leftTransposed: false, rightTransposed: true, rounds: null };
   const fixed = (count: number) => ({ runtime: [], count });
   const large = chooseSchedule({ ...base, rows: fixed(2048), inner: fixed(2048), columns: 2048 });
   assert.ok(large.columns >= 256 && large.columns < 2048 && large.depth < 2048, JSON.stringify(large));
@@ -89,48 +105,49 @@ async function stepOf(libraryPath: string) {
   }
 }
 
-test('a schedule does not change a bit of a step', async () => {
-  const other = compile(model, { scheduleOf: shape => rankSchedules(shape).at(-1)! });
-  const kinds = new Set(compile(model).products.map(shapeKey));
-  assert.ok(kinds.size > 3, `${kinds.size} products`);
-  const usual = await buildModel(model);
-  const unusual = await buildModel(model, { tune: async () => shape => rankSchedules(shape).at(-1)! });
-  assert.is.not(usual.libraryPath, unusual.libraryPath);
-  assert.ok(other.files['model.c'] !== compile(model).files['model.c']);
-  assert.equal(await stepOf(unusual.libraryPath), await stepOf(usual.libraryPath));
-});
+for (const dtype of trainingTypes)
+  test(`a schedule does not change a bit of a step in ${dtype}`, async () => {
+    const kinds = new Set(compile(model, { dtype }).products.map(shapeKey));
+    assert.ok(kinds.size > 3, `${kinds.size} products`);
+    const usual = await buildModel(model, { dtype });
+    const unusual = await buildModel(model, { dtype, tune: async () => shape => rankSchedules(shape).at(-1)! });
+    assert.is.not(usual.libraryPath, unusual.libraryPath);
+    assert.equal(await stepOf(unusual.libraryPath), await stepOf(usual.libraryPath));
+  });
 
-test('what was tuned is kept, and not measured again', async () => {
-  const before = process.env.MALC_CACHE;
-  const folder = mkdtempSync(join(tmpdir(), 'malc-tuned-'));
-  process.env.MALC_CACHE = folder;
-  try {
-    const compiler = await findCompiler();
-    const started: number[] = [];
-    const request = {
-      model,
-      batch: 1,
-      time: 8,
-      threads: 1,
-      onStart: (products: number) => void started.push(products),
-    };
-    const first = await autotune(request, compiler);
-    const second = await autotune(request, compiler);
-    assert.is(started.length, 1);
-    const [library] = readdirSync(folder);
-    const files = readdirSync(join(folder, library!)).filter(name => name.startsWith('schedule-'));
-    assert.is(files.length, started[0]);
-    for (const shape of compile(model).products) assert.equal(second(shape), first(shape));
-  } finally {
-    if (before === undefined) delete process.env.MALC_CACHE;
-    else process.env.MALC_CACHE = before;
-    rmSync(folder, { recursive: true, force: true });
-  }
-});
+for (const dtype of trainingTypes)
+  test(`what was tuned in ${dtype} is kept, and not measured again`, async () => {
+    const before = process.env.MALC_CACHE;
+    const folder = mkdtempSync(join(tmpdir(), 'malc-tuned-'));
+    process.env.MALC_CACHE = folder;
+    try {
+      const compiler = await findCompiler();
+      const started: number[] = [];
+      const request = {
+        model,
+        dtype,
+        batch: 1,
+        time: 8,
+        threads: 1,
+        onStart: (products: number) => void started.push(products),
+      };
+      const first = await autotune(request, compiler);
+      const second = await autotune(request, compiler);
+      assert.is(started.length, 1);
+      const [library] = readdirSync(folder);
+      const files = readdirSync(join(folder, library!)).filter(name => name.startsWith('schedule-'));
+      assert.is(files.length, started[0]);
+      for (const shape of compile(model, { dtype }).products) assert.equal(second(shape), first(shape));
+    } finally {
+      if (before === undefined) delete process.env.MALC_CACHE;
+      else process.env.MALC_CACHE = before;
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
 
 test('products that cannot be tuned are refused', () => {
-  requireTunable('f32');
-  assert.throws(() => requireTunable('bf16'), /--autotune divides products of float32, and those of --dtype bf16/);
+  for (const dtype of trainingTypes) requireTunable(dtype);
+  assert.throws(() => requireTunable('int8'), /those of --dtype int8 stream weights past few rows, and have one way/);
 });
 
 test.run();

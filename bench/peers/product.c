@@ -42,7 +42,7 @@ void product_bf16(float *result, const malc_bf16 *left, int64_t left_row, int64_
 #pragma omp barrier
     }
     malc_begin_blocks();
-    const malc_task task = malc_divide_blocks(rows, columns, MALC_PANEL, inner, columns);
+    const malc_task task = malc_divide_blocks(rows, columns, MALC_PANEL, inner, (malc_task){ 256, columns });
 #pragma omp for collapse(2) schedule(dynamic, 1) nowait
     for (int64_t j = 0; j < columns; j += task.columns)
       for (int64_t i = 0; i < rows; i += task.rows)

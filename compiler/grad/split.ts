@@ -70,8 +70,9 @@ export function splitStage({ name, builder, results, wanted, further, accumulate
 }
 
 /**
- * Kept maps that cost less to compute again than to keep: all that they read is kept anyway, and only maps and reductions
- * read them, which have it at hand. A row's statistic is small and stays.
+ * Kept maps that cost less to compute again than to keep: all that they read is kept anyway, and only maps, reductions and
+ * products read them. Maps and reductions have what they read at hand; for products the map is computed beside the
+ * gradient of what it reads, which visits that anyway (kernels/fuse.ts). A row's statistic is small and stays.
  */
 function recomputable(whole: Graph, kept: ReadonlyMap<Node, string>, isBackward: ReadonlySet<Node>): Node[] {
   const readers = consumers(whole);
@@ -80,9 +81,11 @@ function recomputable(whole: Graph, kept: ReadonlyMap<Node, string>, isBackward:
       node.primitive?.name === 'map' &&
       node.inputs.every(input => input.primitive === null || kept.has(input)) &&
       node.inputs.some(input => input.dimensions.length >= node.dimensions.length) &&
-      readers.get(node)!.every(reader => !isBackward.has(reader) || reader.primitive!.kernel === 'row'),
+      readers.get(node)!.every(reader => !isBackward.has(reader) || computesFrom(reader)),
   );
 }
+
+const computesFrom = ({ primitive }: Node): boolean => primitive!.kernel === 'row' || primitive!.kernel === 'matmul';
 
 /** Gradients as outputs of a graph, called `gradient.<label>`. */
 export const gradientsAsOutputs = (gradients: ReadonlyMap<Node, Node>, accumulated: ReadonlySet<Node>): Output[] =>

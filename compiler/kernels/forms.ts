@@ -67,12 +67,14 @@ export const isTotal = (node: Node, rows: readonly Dimension[]): boolean =>
 
 /**
  * The independent groups of a matmul kernel with these members, or null where they cannot be one: every map must have the
- * dimensions of the products that it finishes, and no product may read a member.
+ * dimensions of the products that it finishes, and no product may read a member. A map of other values belongs to maps
+ * that read it or what it reads.
  */
 export function matmulForm(members: readonly Node[]): Omit<MatmulGroup, 'outputs'>[] | null {
   const inside = new Set(members);
   const groups: { products: Node[]; epilogue: Node[] }[] = [];
   const groupOf = new Map<Node, (typeof groups)[number]>();
+  const besides: Node[] = [];
   for (const node of members) {
     if (node.primitive?.name === 'contract') {
       if (node.inputs.some(input => inside.has(input))) return null;
@@ -82,9 +84,13 @@ export function matmulForm(members: readonly Node[]): Omit<MatmulGroup, 'outputs
       continue;
     }
     if (isReduce(node)) return null;
-    const joined = new Set(node.inputs.filter(input => inside.has(input)).map(input => groupOf.get(input)!));
+    const joined = new Set(node.inputs.flatMap(input => groupOf.get(input) ?? []));
     const [first, ...others] = joined;
-    if (!first || !sameDimensions(node.dimensions, first.products[0]!.dimensions)) return null;
+    if (!first) {
+      besides.push(node);
+      continue;
+    }
+    if (!sameDimensions(node.dimensions, first.products[0]!.dimensions)) return null;
     for (const other of others) {
       if (!sameDimensions(other.products[0]!.dimensions, node.dimensions)) return null;
       first.products.push(...other.products);
@@ -95,6 +101,17 @@ export function matmulForm(members: readonly Node[]): Omit<MatmulGroup, 'outputs
     first.epilogue.push(node);
     groupOf.set(node, first);
   }
+  for (const node of besides) {
+    const isNear = (other: Node) =>
+      [node, ...node.inputs].some(value => other.inputs.includes(value)) || node.inputs.includes(other);
+    const near = groups.find(({ epilogue }) => epilogue.some(isNear));
+    if (!near || !sameDimensions(node.dimensions, near.products[0]!.dimensions)) return null;
+    near.epilogue.push(node);
+    groupOf.set(node, near);
+  }
+  const isElsewhere = (input: Node, group: object) => inside.has(input) && groupOf.get(input) !== group;
+  for (const group of groups)
+    if (group.epilogue.some(node => node.inputs.some(input => isElsewhere(input, group)))) return null;
   const formed: Omit<MatmulGroup, 'outputs'>[] = [];
   for (const { products, epilogue } of groups) {
     const splits = products.map(rowsAndColumns);

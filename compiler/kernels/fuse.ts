@@ -20,9 +20,11 @@ export function fuse(graph: Graph, options: FuseOptions): Schedule {
   mergeSiblings(graph, partition, 'scan-gradient');
   if (options.fuse) {
     mergeEpilogues(graph, partition);
+    mergeBesideEpilogues(graph, partition);
     mergeRows(graph, partition);
     mergeRowSiblings(graph, partition);
     mergeMatmulSiblings(graph, partition);
+    mergeEnds(graph, partition);
   }
   return { kernels: partition.order().map(group => describe(graph, group)) };
 }
@@ -51,6 +53,17 @@ function mergeEpilogues(graph: Graph, partition: Partition): void {
   }
 }
 
+/** Maps that an epilogue reads, or that read what it reads, are computed in it. */
+function mergeBesideEpilogues(graph: Graph, partition: Partition): void {
+  const readers = consumers(graph);
+  for (const node of graph.nodes) {
+    if (node.primitive?.name !== 'map' || !partition.holds(node, 'row')) continue;
+    const near = [node, ...node.inputs].flatMap(value => readers.get(value)!);
+    const finishes = (other: Node) => other.primitive!.name === 'map' && partition.holds(other, 'matmul');
+    near.filter(finishes).some(other => partition.merge([node, other]));
+  }
+}
+
 /** Maps and reductions join the kernels that make what they read. */
 function mergeRows(graph: Graph, partition: Partition): void {
   for (const node of graph.nodes) {
@@ -74,6 +87,20 @@ function mergeMatmulSiblings(graph: Graph, partition: Partition): void {
   for (const node of graph.nodes) {
     const products = readers.get(node)!.filter(reader => reader.primitive?.name === 'contract');
     for (const product of products.slice(1)) partition.merge([products[0]!, product]);
+  }
+}
+
+/** What no other kernel reads, as the gradients of weights, is computed in the next launch of its kind. */
+function mergeEnds(graph: Graph, partition: Partition): void {
+  const readers = consumers(graph);
+  for (const [end] of partition.order() as [Node][]) {
+    const kernel = ['matmul', 'row'].find(kind => partition.holds(end, kind));
+    const group = partition.groupWith(end);
+    const isEnd = group.every(node => readers.get(node)!.every(reader => group.includes(reader)));
+    if (!kernel || !isEnd) continue;
+    const order = partition.order();
+    const later = order.slice(order.findIndex(nodes => nodes.includes(end)) + 1);
+    later.some(([node]) => partition.holds(node!, kernel) && partition.merge([end, node!]));
   }
 }
 
@@ -110,6 +137,11 @@ class Partition {
     if (!group) return false;
     const isMatmul = group.some(member => member.primitive!.kernel === 'matmul');
     return kernel === 'matmul' ? isMatmul : !isMatmul && group.every(member => member.primitive!.kernel === kernel);
+  }
+
+  /** The nodes that are one kernel with this one. */
+  groupWith(node: Node): readonly Node[] {
+    return this.groupOf.get(node)!;
   }
 
   /** Merges the nodes' groups if that is legal; says whether it did. */

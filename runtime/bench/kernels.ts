@@ -81,7 +81,7 @@ interface Sample {
 export async function benchKernels(request: KernelsRequest, place: Place): Promise<KernelsResult> {
   const { model, batch, time, dtype, threads } = request;
   const tuned = request.tunes
-    ? { scheduleOf: await autotune({ model, batch, time, threads, onStart: tellTuning }, await findCompiler()) }
+    ? { scheduleOf: await autotune({ model, dtype, batch, time, threads, onStart: tellTuning }, await findCompiler()) }
     : {};
   const target = compiledFor(place.target);
   const { files, launches, kernels } = compile(model, { target, dtype, profile: true, ...tuned });

@@ -66,10 +66,11 @@ export const compile: Command = {
     let tuned = {};
     if (args.autotune) {
       if (onCuda) throw new UserError('--autotune measures products of the CPU; leave it out with --target cuda');
-      requireTunable(args.dtype as ProductType);
+      const dtype = args.dtype as ProductType;
+      requireTunable(dtype);
       const { autotune } = await import('../autotune.ts');
       const time = Math.min(usualTime, model.max_seq_len);
-      const request = { model, batch: usualBatch, time, threads: availableParallelism(), onStart: tellTuning };
+      const request = { model, dtype, batch: usualBatch, time, threads: availableParallelism(), onStart: tellTuning };
       tuned = { scheduleOf: await autotune(request, await findCompiler()) };
     }
     const stages: Stage[] = [];

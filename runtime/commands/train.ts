@@ -121,7 +121,7 @@ export const train: Command = {
       const { autotune } = await import('../autotune.ts');
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
-      return await autotune({ model, batch, time, threads, onStart: tellTuning }, compiler);
+      return await autotune({ model, dtype: settings.dtype, batch, time, threads, onStart: tellTuning }, compiler);
     };
     if (args.autotune) requireTunable(settings.dtype);
     const build = await buildModel(model, { target, dtype: settings.dtype, tune: args.autotune ? tune : undefined });

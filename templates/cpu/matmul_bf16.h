@@ -139,17 +139,17 @@ MALC_STATIC void malc_end_blocks(void) {
 #endif
 }
 
-/* Divides a product of a packed right operand into tasks: as many columns, a multiple of `step` and `most` at most, as
+/* Divides a product of a packed right operand into tasks of `most` at most: as many columns, a multiple of `step`, as
  * fill half of the second cache with the panels of a part of the inner dimension; so few rows that every thread gets
  * several tasks, in whole blocks. The panels are read again for each task of rows, the left operand for each task of
  * columns. */
-MALC_STATIC malc_task malc_divide_blocks(int64_t rows, int64_t columns, int64_t step, int64_t inner, int64_t most) {
-  enum { PANELS = 1 << 19, PART = 2048, MOST_ROWS = 256, TASKS = 4 }; /* numbers of panels; of the inner dimension */
-  const int64_t fit = PANELS / malc_least(PART, inner), bound = malc_least(most, fit) / step * step;
+MALC_STATIC malc_task malc_divide_blocks(int64_t rows, int64_t columns, int64_t step, int64_t inner, malc_task most) {
+  enum { PANELS = 1 << 19, PART = 2048, TASKS = 4 }; /* numbers of panels; of the inner dimension */
+  const int64_t fit = PANELS / malc_least(PART, inner), bound = malc_least(most.columns, fit) / step * step;
   const int64_t chunks = (columns + (bound > 0 ? bound : step) - 1) / (bound > 0 ? bound : step);
   const int64_t runs = (columns + step - 1) / step, width = (runs + chunks - 1) / chunks * step;
   const int64_t wanted = (TASKS * omp_get_num_threads() + chunks - 1) / chunks, even = (rows + wanted - 1) / wanted;
-  return (malc_task){ malc_least(malc_steps(even) * MALC_STEP, MOST_ROWS), width };
+  return (malc_task){ malc_least(malc_steps(even) * MALC_STEP, most.rows), width };
 }
 
 /* tile[rows][columns] = left[rows][inner] x right[inner][column .. column + columns), the right operand packed; with

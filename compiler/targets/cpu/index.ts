@@ -38,7 +38,7 @@ export interface CpuOptions {
   readonly dtype: ProductType;
   /** Whether the program takes the time of its launches. */
   readonly profile: boolean;
-  /** How products of float32 are divided into tasks. */
+  /** How products are divided into tasks. */
   readonly scheduleOf: ScheduleOf;
 }
 
@@ -54,9 +54,12 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
     profile,
   );
   const prepared = new PreparedWeights(ways);
+  const inParts = functionsInParts(program);
   const stored = new Set<string>();
   const emitter = (need: 'always' | 'training') => (graph: Graph, stage: Stage, parameters: string, homes: Homes) => {
-    const isParameter = (label: string) => stage.parameters.some(({ name }) => name === label);
+    // A form that a step reads once is not worth its memory: the launch packs what it reads.
+    const isReadAgain = need === 'always' || inParts.has(graph.name);
+    const isParameter = (label: string) => isReadAgain && stage.parameters.some(({ name }) => name === label);
     const own = lowered.get(graph.name)!;
     const source = emitFunction(own, stage.name, parameters, homes, kernels, dtype, isParameter, scheduleOf);
     for (const label of source.stored) stored.add(parameterKey(program, stage, label.slice('gradient.'.length)));
@@ -73,7 +76,6 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
   const { forward, backward } = emitted;
   const functions = [...forward, ...backward];
   const step = stepLaunches(program, kernels);
-  const inParts = functionsInParts(program);
   const grouped = kernels.reports.some(({ kind }) => groupedKinds.has(kind));
   const attends = kernels.reports.some(({ kind }) => kind === 'attention' || kind === 'attention-gradient');
   const fields = {
@@ -129,7 +131,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
 }
 
 /** Headers that products of other numbers than float32 need. */
-const headersOf: Readonly<Record<ProductType, readonly string[]>> = {
+export const headersOf: Readonly<Record<ProductType, readonly string[]>> = {
   f32: [],
   bf16: ['matmul_bf16.h', 'bf16_packing.h', 'bf16_pairs.h', 'bf16_tiles.h', 'matmul_streamed.h'],
   int8: ['bf16_packing.h', 'matmul_streamed.h', 'matmul_int8.h'],

@@ -42,7 +42,7 @@ export interface Surroundings extends KernelSurroundings {
   dtype: ProductType;
   /** True for a parameter, which is kept as products read it. */
   isParameter(node: Node): boolean;
-  /** How products of float32 are divided into tasks. */
+  /** How products are divided into tasks. */
   scheduleOf: ScheduleOf;
 }
 

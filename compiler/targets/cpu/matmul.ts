@@ -16,8 +16,6 @@ import { describeSchedule, type ProductSchedule, type ProductShape, packingScrat
 
 /** A task of rounded products with many columns takes about this many. */
 const columnsAtOnce = 256;
-/** One of bfloat16 products takes as many as malc_divide_blocks says, and never more. */
-const columnsOfBlocks = 1024;
 /**
  * Of few rows a task takes fewer: they stream weights past, and every thread must have its share of them. Beside weights of
  * 8 bits each task rounds its rows, so that it takes twice as many.
@@ -119,10 +117,10 @@ class MatmulEmitter {
     return counts.size === 1 && this.kernel.groups[0]!.rows.some(dim => dim.size === null) ? count! : null;
   }
 
-  /** The bounds of a group's tasks. Rounded products have one for all, as they wait for packed operands alone. */
+  /** The bounds of a group's tasks. Those of products of which some are rounded are fixed: they wait for packed operands. */
   private scheduleOf(group: MatmulGroup): ProductSchedule {
-    if (this.isBlocked(group)) return { rows: blockRows, columns: chunkOf(group, columnsOfBlocks), depth: blockDepth };
-    if (this.isRounded(group)) return { rows: blockRows, columns: chunkOf(group), depth: blockDepth };
+    if (this.isRounded(group) && !this.isBlocked(group))
+      return { rows: blockRows, columns: chunkOf(group), depth: blockDepth };
     return this.surroundings.scheduleOf(this.shapeOf(group));
   }
 
@@ -147,6 +145,7 @@ class MatmulEmitter {
       tiles: this.isDirect(group) ? 0 : group.products.length,
       leftTransposed: isTransposed(left, group.rows),
       rightTransposed: isTransposed(right, innerOf(node)),
+      rounds: this.isBlocked(group) ? this.surroundings.storageOf(left) : null,
     };
   }
 
@@ -159,8 +158,13 @@ class MatmulEmitter {
   }
 
   private scratchOf(group: MatmulGroup): number {
-    const { rows, columns } = this.scheduleOf(group);
-    return this.tilesAt(group) + (this.isDirect(group) ? 0 : group.products.length * rows * columns);
+    const { columns } = this.scheduleOf(group);
+    return this.tilesAt(group) + (this.isDirect(group) ? 0 : group.products.length * this.tileRows(group) * columns);
+  }
+
+  /** Rows of a tile: of bfloat16 products those that are finished at once, else all of a task. */
+  private tileRows(group: MatmulGroup): number {
+    return this.isBlocked(group) ? blockRows : this.scheduleOf(group).rows;
   }
 
   private group(writer: Writer, group: MatmulGroup, few: boolean): void {
@@ -185,7 +189,7 @@ class MatmulEmitter {
     } else {
       const places = `${rows}, ${columns}, ${columnStep(group)}`;
       const divided = isBlocked
-        ? `malc_divide_blocks(${places}, ${countText(innerOf(group.products[0]!))}, ${width})`
+        ? `malc_divide_blocks(${places}, ${countText(innerOf(group.products[0]!))}, (malc_task){ ${schedule.rows}, ${width} })`
         : `malc_divide(${places}, (malc_task){ ${schedule.rows}, ${schedule.columns} })`;
       const ofFew = `(malc_task){ ${rows}, ${chunkOf(group, columnsOfFew)} }`;
       if (!isBlocked) writer.comment([describeSchedule(schedule)]);
@@ -233,7 +237,7 @@ class MatmulEmitter {
       task.group.products.forEach((node, n) => {
         const name = task.names.unique(`${this.named.get(node)}_tile`);
         tiles.set(node, name);
-        writer.line(`float *${name} = own + ${tilesAt + n * task.schedule.rows * task.width};`);
+        writer.line(`float *${name} = own + ${tilesAt + n * this.tileRows(task.group) * task.width};`);
         this.multiply(writer, { ...task, top: from, rows: count }, node, name, String(task.width), false);
       });
       writer.loop('r', from, plus([from, count]), () =>

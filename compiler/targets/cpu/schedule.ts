@@ -1,6 +1,8 @@
-// How products of float32 are divided into tasks: a schedule is data, chosen by a model of what a task costs. Threads and
-// rows are known when the program runs: malc_divide of templates/cpu/runtime.h then divides evenly within these bounds.
+// How products of float32 and of bfloat16 are divided into tasks: a schedule is data, chosen by a model of what a task costs.
+// Threads and rows are known when the program runs: malc_divide of templates/cpu/runtime.h, malc_divide_blocks of
+// matmul_bf16.h for products of bfloat16, then divide evenly within these bounds.
 import type { Extent } from '../../plan/extent.ts';
+import type { ElementStorage } from '../../plan/storage.ts';
 import { panelColumns } from './block-sizes.ts';
 
 /** What bounds a task of a product, whose result no schedule changes: every element is one chain of multiply-adds. */
@@ -9,7 +11,7 @@ export interface ProductSchedule {
   readonly rows: number;
   /** Most columns. */
   readonly columns: number;
-  /** Most of the inner dimension at once: a multiple of 16. */
+  /** Most of the inner dimension at once: a multiple of 16; 0 for products of bfloat16, which take all of it. */
   readonly depth: number;
 }
 
@@ -25,6 +27,8 @@ export interface ProductShape {
   /** True where an operand lies with its columns contiguous. */
   readonly leftTransposed: boolean;
   readonly rightTransposed: boolean;
+  /** Of a product of bfloat16, how its rows lie in memory; null where it is of float32. */
+  readonly rounds: ElementStorage | null;
 }
 
 /** A core's own caches, in bytes. */
@@ -57,8 +61,29 @@ const visit = 16;
 
 const padded = (columns: number) => Math.ceil(columns / panelColumns) * panelColumns;
 
-/** The schedules that fit the caches, the one with the least cost for each multiply-add first. */
-export function rankSchedules(shape: ProductShape, caches: Caches = usualCaches): ProductSchedule[] {
+/** Bounds of bfloat16 products' tasks, the usual ones first. Columns of more panels than the cache holds are never taken. */
+const blockRowCounts = [256, 512, 128];
+const blockColumnCounts = [1024, 256];
+
+/** The schedules that fit the caches, the most promising first. */
+export const rankSchedules = (shape: ProductShape, caches: Caches = usualCaches): ProductSchedule[] =>
+  shape.rounds === null ? rankPacking(shape, caches) : rankBlocks(shape);
+
+/** Of products whose right operand is packed beforehand. */
+function rankBlocks({ columns, step }: ProductShape): ProductSchedule[] {
+  const distinct = new Map<string, ProductSchedule>();
+  for (const rows of blockRowCounts)
+    for (const width of blockColumnCounts) {
+      // Few columns more are no task of their own.
+      const atOnce = columns <= 1.5 * width ? columns : Math.max(step, Math.floor(width / step) * step);
+      const schedule = { rows, columns: Math.min(columns, atOnce), depth: 0 };
+      distinct.set(describeSchedule(schedule), schedule);
+    }
+  return [...distinct.values()];
+}
+
+/** Of products whose tasks pack what they read, the one with the least cost for each multiply-add first. */
+function rankPacking(shape: ProductShape, caches: Caches): ProductSchedule[] {
   const { columns, inner, step, tiles } = shape;
   const longest = inner.runtime.length > 0 ? Infinity : Math.ceil(inner.count / 16) * 16;
   const distinct = new Map<string, ProductSchedule>();
@@ -97,8 +122,10 @@ export const describeSchedule = ({ rows, columns, depth }: ProductSchedule): str
   `tasks of at most ${rows} rows and ${columns} columns, ${depth} of the inner dimension at a time`;
 
 /** The same text for the same shape. */
-export function shapeKey({ rows, columns, inner, step, tiles, leftTransposed, rightTransposed }: ProductShape): string {
+export function shapeKey(shape: ProductShape): string {
+  const { rows, columns, inner, step, tiles, leftTransposed, rightTransposed, rounds } = shape;
   const extent = ({ runtime, count }: Extent) => [...runtime, count].join('*');
   const layout = `${leftTransposed ? 't' : 'n'}${rightTransposed ? 't' : 'n'}`;
-  return [extent(rows), extent(inner), columns, layout, `step ${step}`, `tiles ${tiles}`].join(' ');
+  const numbers = rounds === null ? 'f32' : `bf16 of ${rounds}`;
+  return [extent(rows), extent(inner), columns, layout, `step ${step}`, `tiles ${tiles}`, numbers].join(' ');
 }
