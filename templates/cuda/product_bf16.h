@@ -53,7 +53,10 @@ struct malc_feed {
       for (int k = 0; k < 8; k += step) {
         const bool valid = at_outer + (along ? 0 : k) < outer_end && at_inner + (along ? k : 0) < inner_end;
         if constexpr (asynchronous) {
-          cp_async<step * 2>(shared_address(slice) + Slice::offset(run, piece) + k * 2, from + k, valid);
+          // A run may end within a piece: what pads it is not summed, and columns beyond a tile's are not finished.
+          const int left = along ? min(step, inner_end - at_inner - k) : step;
+          cp_async_part<step * 2>(shared_address(slice) + Slice::offset(run, piece) + k * 2, from + k,
+                                  valid ? left * 2 : 0);
         } else {
           constexpr int together = step * sizeof(T) > 16 ? 16 / sizeof(T) : step; // a load has at most 16 bytes
 #pragma unroll
