@@ -47,6 +47,14 @@ test('what has no kernel yet is refused by name', () => {
     assert.match(experts, name);
   const hybrid = 'a convolution, and a selective scan (a state space), which the target cuda does not have yet';
   assert.match(refusalOf(example('04-hybrid'))!, hybrid);
+  const { syntax } = parse(
+    `model wide {
+      vocab_size: 64  max_seq_len: 64  hidden_size: 1032  num_layers: 1
+      block { attention { num_heads: 1 }  ffn { hidden_dim: 64 } }
+    }`,
+    'wide.mal',
+  );
+  assert.match(refusalOf(check(syntax).model!)!, 'wide needs attention heads of more than 1024 elements, which');
   assert.throws(() => compile(able[0]!, { target: 'cuda', dtype: 'int8' }), /no weights of 8 bits yet/);
   assert.throws(() => compile(able[0]!, { target: 'cuda', profile: true }), /takes no profile/);
 });

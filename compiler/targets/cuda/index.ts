@@ -2,7 +2,7 @@
 import { graphsOf, type Program } from '../../build/program.ts';
 import { parameterKey, unusedParameters } from '../../emission/homes.ts';
 import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
-import { functionsInParts, headTokens, type Lowered, needs } from '../../emission/memory-needs.ts';
+import { functionsInParts, headTokensOnDevice, type Lowered, needs } from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
@@ -70,7 +70,7 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     training: needs(functions, lowered, inParts),
     inference: needs(forward, lowered, inParts),
-    head_tokens: headTokens(program),
+    head_tokens: headTokensOnDevice(program),
   };
   const own = ['model', 'memory', 'interface', 'step', 'decoding'].map(part => `cuda/${part}.cu.hbs`);
   const frames = [...own, 'cpu/profile.c.hbs'];
@@ -84,7 +84,7 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
     kernels: kernels.reports,
     launches: kernels.launches.map(launch => ({
       ...launch,
-      part: inParts.has(launch.function) ? headTokens(program) : null,
+      part: inParts.has(launch.function) ? headTokensOnDevice(program) : null,
     })),
   };
 }
