@@ -243,7 +243,7 @@ if (await emulatorAvailable()) {
     });
 } else console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
 
-for (const architecture of (await architectures()).slice(-1))
+for (const architecture of await architectures())
   test(`nvcc compiles all kernels for sm_${architecture} without a warning or a spill`, async () => {
     const kernels = await registersOf(source, architecture);
     assert.is(kernels.length, all.flatMap(each => each.source.launches).length);

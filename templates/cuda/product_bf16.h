@@ -141,6 +141,8 @@ struct malc_tile_bf16 {
       }
       cp_async_commit();
     }
+    // Where there are few slices, and a constant number, nvcc would unroll them all and spill what it then hoists.
+#pragma unroll 1
     for (int slice = 0; slice < slices; slice++) {
       // One barrier a slice: it has come for all threads, and all are done with the one whose place the next takes.
       cp_async_wait<Stages - 2>();
