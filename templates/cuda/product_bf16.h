@@ -133,7 +133,8 @@ struct malc_tile_bf16 {
       left_feed.end(stage);
       right_feed.end(stage + LeftFeed::Slice::bytes);
     };
-#pragma unroll
+    // Neither loop over slices is unrolled: what nvcc would hoist from several copies would not fit into registers.
+#pragma unroll 1
     for (int slice = 0; slice < Stages - 1; slice++) {
       if (slice < slices) {
         begin(slice);
@@ -141,7 +142,6 @@ struct malc_tile_bf16 {
       }
       cp_async_commit();
     }
-    // Where there are few slices, and a constant number, nvcc would unroll them all and spill what it then hoists.
 #pragma unroll 1
     for (int slice = 0; slice < slices; slice++) {
       // One barrier a slice: it has come for all threads, and all are done with the one whose place the next takes.
