@@ -146,6 +146,20 @@ export const productCases: readonly ProductCase[] = [
     { narrow: ['query', 'key'] },
   ),
   productCase(
+    // Few slices, a constant number of them: the loop over these must not be unrolled.
+    'gradient_of_three_narrow_inputs',
+    make => {
+      const [inner, outer] = [dimension('inner', 128), dimension('outer', 128)];
+      const of = (label: string) =>
+        make.product(label, make.input(`${label}_x`, ...tokens(inner)), make.input(`${label}_weight`, inner, outer), [
+          ...tokens(outer),
+        ]);
+      const two = make.map('two', add(a, b), tokens(outer), of('query'), of('key'));
+      return [make.map('y', add(a, b), tokens(outer), two, of('value'))];
+    },
+    { narrow: ['query_x', 'key_x', 'value_x'] },
+  ),
+  productCase(
     'two_lefts_multiplied',
     make => {
       const of = (label: string, inner: Dimension) =>

@@ -7,6 +7,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { check } from '../compiler/check/index.ts';
 import type { Model } from '../compiler/check/model.ts';
+import { UserError } from '../compiler/diagnostic.ts';
 import { compile } from '../compiler/index.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { parse } from '../compiler/syntax/parse.ts';
@@ -30,7 +31,22 @@ function example(file: string): Model {
   return check(parse(readFileSync(packagePath(path), 'utf8'), path).syntax).model!;
 }
 
-test('what it does not have yet is refused by name', () => {
+function parsed(text: string): Model {
+  return check(parse(text, 'wide.mal').syntax).model!;
+}
+
+test('what it does not have is refused by name', () => {
+  const wide = (block: string) =>
+    parsed(`model wide { vocab_size: 64  max_seq_len: 64  hidden_size: 1032  num_layers: 1  block { ${block} } }`);
+  const refuses = (block: string, message: string) =>
+    assert.throws(
+      () => compile(wide(block), { target: 'cuda' }),
+      (error: unknown) => error instanceof UserError && error.message.startsWith(message),
+    );
+  const ffn = 'ffn { hidden_dim: 64 }';
+  refuses(`attention { num_heads: 1 } ${ffn}`, 'wide needs attention heads of more than 1024 elements, which');
+  const experts = 'ffn { hidden_dim: 8  moe { experts: 4097  top_k: 2 } }';
+  refuses(`attention { num_heads: 4 } ${experts}`, 'wide needs more than 4096 experts, which');
   assert.throws(() => compile(models[0]!, { target: 'cuda', dtype: 'int8' }), /no weights of 8 bits yet/);
   assert.throws(() => compile(models[0]!, { target: 'cuda', scheduleOf: chooseSchedule }), /takes no schedules/);
 });

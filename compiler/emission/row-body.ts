@@ -1,6 +1,6 @@
 // What one row of a row kernel is in any C-like language: values of the row, then passes over its columns, cut where a reduction
 // must be known. A target says how columns are shared out and how a row's values are stored.
-import { hasDimension, sameDimensions } from '../graph/dimension.ts';
+import { type Dimension, hasDimension, sameDimensions } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
 import { isTotal } from '../kernels/forms.ts';
 import type { RowKernel } from '../kernels/kernel.ts';
@@ -27,6 +27,8 @@ export interface ElementText {
   elementType(node: Node, storage: ElementStorage): string;
   /** One as a float. */
   widened(element: string, node: Node, storage: ElementStorage): string;
+  /** The dimensions of a tensor as it lies in memory. */
+  storedDimensions(node: Node, storage: ElementStorage): readonly Dimension[];
 }
 
 /** A pass over the columns: sums of some reductions and totals, and stores of some outputs. */
@@ -168,10 +170,15 @@ export abstract class RowBody<Surroundings extends KernelSurroundings> {
     if (rowValue && !this.totals.includes(node)) return rowValue;
     const storage = this.surroundings.storageOf(node);
     const pointer = rowNames.get(node);
+    const dimensions = this.storedDimensions(node);
     const widened = (element: string) => this.text.widened(element, node, storage);
-    if (pointer) return widened(`${pointer}[${offsetBeside(node.dimensions, at, this.kernel.rows)}]`);
-    const isRowValue = sameDimensions(node.dimensions, this.kernel.rows) && node.dimensions.length > 0;
-    return widened(`${this.named.get(node)}[${isRowValue ? 'row' : offsetText(node.dimensions, at)}]`);
+    if (pointer) return widened(`${pointer}[${offsetBeside(dimensions, at, this.kernel.rows)}]`);
+    const isRowValue = sameDimensions(dimensions, this.kernel.rows) && dimensions.length > 0;
+    return widened(`${this.named.get(node)}[${isRowValue ? 'row' : offsetText(dimensions, at)}]`);
+  }
+
+  protected storedDimensions(node: Node): readonly Dimension[] {
+    return this.text.storedDimensions(node, this.surroundings.storageOf(node));
   }
 
   protected isSum(node: Node): boolean {
@@ -183,8 +190,9 @@ export abstract class RowBody<Surroundings extends KernelSurroundings> {
   }
 
   /** Where a row of a tensor begins. Dimensions that lead the tensor as they lead the rows are counted as one. */
-  private rowOffset({ dimensions }: Node, at: Coordinates): string {
+  private rowOffset(node: Node, at: Coordinates): string {
     const { rows } = this.kernel;
+    const dimensions = this.storedDimensions(node);
     const differs = rows.findIndex((dim, n) => dimensions[n]?.name !== dim.name);
     const shared = differs < 0 ? rows.length : differs;
     if (shared < 2 && shared < rows.length) return offsetText(dimensions, at);

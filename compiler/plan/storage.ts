@@ -1,7 +1,7 @@
 // Which values a program of bfloat16 products stores as bfloat16, two to a float: what products and attention read or make,
 // for each token. Products round their operands anyway, so what only they read loses nothing. The residual stream and its
 // gradient, statistics, routers and whatever is not as wide as a row of a product stay float32.
-import { product } from '../graph/dimension.ts';
+import { type Dimension, product } from '../graph/dimension.ts';
 import type { Graph, Node } from '../graph/graph.ts';
 import type { Schedule } from '../kernels/kernel.ts';
 import type { ContractAttributes } from '../ops/contract.ts';
@@ -14,9 +14,28 @@ export type Storage = (node: Node) => ElementStorage;
 
 export const storedAsFloat: Storage = () => 'f32';
 
+/** Elements of bfloat16 that are read at once. */
+const piece = 8;
+
+/**
+ * The dimensions of a value as it lies in memory. Where each token has one dimension of bfloat16, as logits have, its last
+ * places are padded to whole pieces of 16 bytes, so that every token's begin where such a piece does. Nobody may care what
+ * the padding holds.
+ */
+export function storedDimensions({ dimensions }: Node, storage: ElementStorage): readonly Dimension[] {
+  const last = dimensions.at(-1);
+  const hasOne = dimensions.filter(dim => dim.size !== null).length === 1 && last!.size !== null;
+  if (storage !== 'bf16' || !hasOne || last!.size! % piece === 0) return dimensions;
+  return [...dimensions.slice(0, -1), { ...last!, size: Math.ceil(last!.size! / piece) * piece }];
+}
+
+/** Whether it is padded there. */
+export const isPadded = (node: Node, storage: ElementStorage): boolean =>
+  storedDimensions(node, storage) !== node.dimensions;
+
 /** Floats of a value, up to the run-time sizes. */
-export function storedExtent({ dimensions }: Node, storage: ElementStorage) {
-  const extent = extentOf(dimensions);
+export function storedExtent(node: Node, storage: ElementStorage) {
+  const extent = extentOf(storedDimensions(node, storage));
   return storage === 'bf16' ? { ...extent, count: Math.ceil(extent.count / 2) } : extent;
 }
 
@@ -53,8 +72,9 @@ const savedValues = ({ inputs, outputs }: Graph): { name: string; node: Node }[]
   ...outputs.filter(({ name }) => isSaved(name)),
 ];
 
-/** Kernels that read and write bfloat16. */
+/** Kernels that read and write bfloat16, and those among them that know of padding. */
 const able: ReadonlySet<string> = new Set(['matmul', 'row', 'attention', 'attention-gradient']);
+const ablePadded: ReadonlySet<string> = new Set(['matmul', 'row']);
 
 /** What one function would gain by, and what it cannot store otherwise than as float32. */
 function candidates(graph: Graph, { kernels }: Schedule) {
@@ -63,7 +83,13 @@ function candidates(graph: Graph, { kernels }: Schedule) {
     for (const node of nodes) set.add(node);
   };
   for (const kernel of kernels) {
-    if (!able.has(kernel.kind)) add(refuses, [...kernel.inputs, ...kernel.outputs]);
+    const passed = [...kernel.inputs, ...kernel.outputs];
+    if (!able.has(kernel.kind)) add(refuses, passed);
+    if (!ablePadded.has(kernel.kind))
+      add(
+        refuses,
+        passed.filter(node => isPadded(node, 'bf16')),
+      );
     for (const node of kernel.members) {
       if (isExact(node)) add(refuses, [node, ...node.inputs]);
       else if (multiplies(node)) add(gains, [node, ...node.inputs].filter(isVectors));

@@ -42,18 +42,24 @@ DEVICE uint32_t shared_address(const void *pointer) {
 
 // ---- Asynchronous copies from global to shared memory ----
 
-/* Starts a copy of 4, 8 or 16 bytes, both sides aligned to as many; where not valid, zeros are written and nothing is
- * read. It has happened, for this thread, after a cp_async_wait that covers its group; for others after a barrier that
- * follows. */
+/* Starts a copy of 4, 8 or 16 bytes, both sides aligned to as many, of which only the first `read` are read: the others
+ * are zeros. It has happened, for this thread, after a cp_async_wait that covers its group; for others after a barrier
+ * that follows. */
 template <int Bytes>
-DEVICE void cp_async(uint32_t shared, const void *global, bool valid = true) {
+DEVICE void cp_async_part(uint32_t shared, const void *global, int read) {
   static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async copies 4, 8 or 16 bytes");
   if constexpr (Bytes == 16) // past the first-level cache, which only this size may
-    PTX(simt::cp_async(shared, global, 16, valid), "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
-        "l"(global), "r"(valid ? 16 : 0) : "memory");
+    PTX(simt::cp_async(shared, global, 16, read), "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
+        "l"(global), "r"(read) : "memory");
   else
-    PTX(simt::cp_async(shared, global, Bytes, valid), "cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared),
-        "l"(global), "n"(Bytes), "r"(valid ? Bytes : 0) : "memory");
+    PTX(simt::cp_async(shared, global, Bytes, read), "cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared),
+        "l"(global), "n"(Bytes), "r"(read) : "memory");
+}
+
+/* The same of all bytes, or where not valid, of none. */
+template <int Bytes>
+DEVICE void cp_async(uint32_t shared, const void *global, bool valid = true) {
+  cp_async_part<Bytes>(shared, global, valid ? Bytes : 0);
 }
 
 /* Closes this thread's group of copies; a group may be empty. */

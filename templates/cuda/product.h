@@ -13,7 +13,8 @@
 enum class malc_side { inner, outer };
 
 /* An operand in memory, or those of several products that share the other operand: the tile's outer positions are divided
- * among them. Runs start at multiples of `Aligned` elements (1, 2, 4 or 8), and are as long. */
+ * among them. Runs start at multiples of `Aligned` elements (1, 2, 4 or 8), and are as long; those of bfloat16 are padded
+ * to as many, with anything. */
 template <class T, malc_side Run, int Aligned, int Parts = 1>
 struct malc_operand {
   typedef T type;

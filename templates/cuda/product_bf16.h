@@ -53,7 +53,10 @@ struct malc_feed {
       for (int k = 0; k < 8; k += step) {
         const bool valid = at_outer + (along ? 0 : k) < outer_end && at_inner + (along ? k : 0) < inner_end;
         if constexpr (asynchronous) {
-          cp_async<step * 2>(shared_address(slice) + Slice::offset(run, piece) + k * 2, from + k, valid);
+          // A run may end within a piece: what pads it is not summed, and columns beyond a tile's are not finished.
+          const int left = along ? min(step, inner_end - at_inner - k) : step;
+          cp_async_part<step * 2>(shared_address(slice) + Slice::offset(run, piece) + k * 2, from + k,
+                                  valid ? left * 2 : 0);
         } else {
           constexpr int together = step * sizeof(T) > 16 ? 16 / sizeof(T) : step; // a load has at most 16 bytes
 #pragma unroll
@@ -130,7 +133,8 @@ struct malc_tile_bf16 {
       left_feed.end(stage);
       right_feed.end(stage + LeftFeed::Slice::bytes);
     };
-#pragma unroll
+    // Neither loop over slices is unrolled: what nvcc would hoist from several copies would not fit into registers.
+#pragma unroll 1
     for (int slice = 0; slice < Stages - 1; slice++) {
       if (slice < slices) {
         begin(slice);
@@ -138,6 +142,7 @@ struct malc_tile_bf16 {
       }
       cp_async_commit();
     }
+#pragma unroll 1
     for (int slice = 0; slice < slices; slice++) {
       // One barrier a slice: it has come for all threads, and all are done with the one whose place the next takes.
       cp_async_wait<Stages - 2>();

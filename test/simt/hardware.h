@@ -11,7 +11,7 @@ unsigned char *dynamic_shared();
 uint32_t shared_address(const void *pointer);
 
 // Copies, matrices and multiplications of a warp.
-void cp_async(uint32_t shared, const void *global, unsigned bytes, bool valid);
+void cp_async(uint32_t shared, const void *global, unsigned bytes, int read);
 void cp_async_commit();
 void cp_async_wait(unsigned pending);
 void ldmatrix(uint32_t *registers, unsigned count, uint32_t row, bool transposed);

@@ -50,8 +50,7 @@ struct Copy {
   unsigned group;
   uint32_t shared;
   const void *global;
-  unsigned bytes;
-  bool valid;
+  unsigned bytes, read;
 };
 
 /* One wgmma, from its issue to the wait that performs it. */

@@ -23,7 +23,11 @@ import { columnLoops, parallelFor } from './loops.ts';
 const parts = 32;
 
 export function emitRow(kernel: RowKernel, surroundings: Surroundings): KernelSource {
-  return new RowEmitter(kernel, surroundings, { elementType, widened }).emit();
+  return new RowEmitter(kernel, surroundings, {
+    elementType,
+    widened,
+    storedDimensions: ({ dimensions }) => dimensions,
+  }).emit();
 }
 
 class RowEmitter extends RowBody<Surroundings> {

@@ -24,25 +24,30 @@ export class Columns {
   private readonly names: Names;
   private readonly last: Dimension;
   private readonly byFour: boolean;
+  /** Whether four may go past the last column. */
+  private readonly passesEnd: boolean;
   private readonly loads = new Map<string, { array: string; place: string }>();
   private readonly stores = new Map<string, Stored>();
 
   /**
    * @param lanes threads that share the columns
    * @param members what is computed, of which some may pair elements
+   * @param isPadded whether all tensors with these columns are padded to whole fours
    */
-  constructor(columns: readonly Dimension[], lanes: number, members: Iterable<Node>, names: Names) {
+  constructor(columns: readonly Dimension[], lanes: number, members: Iterable<Node>, names: Names, isPadded: boolean) {
     this.columns = columns;
     this.lanes = lanes;
     this.members = members;
     this.names = names;
     this.last = columns.at(-1)!;
-    this.byFour = this.last.size !== null && this.last.size % 4 === 0;
+    const isWhole = this.last.size !== null && this.last.size % 4 === 0;
+    this.passesEnd = isPadded && !isWhole;
+    this.byFour = isWhole || isPadded;
   }
 
   /** Writes the loop. */
   write(writer: Writer, body: Body): void {
-    const { byFour, columns, lanes, last } = this;
+    const { byFour, passesEnd, columns, lanes, last } = this;
     const width = countText(columns);
     const type = columns.some(dim => dim.size === null) ? 'int64_t' : 'int';
     const at = new Map(columns.map(dim => [dim.name, coordinateName(dim)]));
@@ -75,12 +80,13 @@ export class Columns {
         writer.line(`malc_load_4(${array}, ${place});`);
       }
       for (const { array, target, adds } of this.stores.values()) {
-        writer.line(`float ${array}[4]${adds === 'adds' ? ' = {}' : ''};`);
+        writer.line(`float ${array}[4]${adds === 'adds' || passesEnd ? ' = {}' : ''};`);
         if (adds !== 'false') writer.line(`${adds === 'true' ? '' : `if (${adds}) `}malc_load_4(${array}, ${target});`);
       }
       writer.line('#pragma unroll');
       writer.block('for (int n = 0; n < 4; n++)', () => {
         const coordinate = at.get(last.name)!;
+        if (passesEnd) writer.line(`if (${first} + n >= ${width}) break;`);
         if (uses(`${paired}${inner}`, coordinate)) writer.line(`const ${type} ${coordinate} = ${first} + n;`);
         if (paired) writer.line(paired);
         writer.append(inner);

@@ -7,6 +7,7 @@ import { Names, Writer } from '../../emission/writer.ts';
 import { type Dimension, hasDimension, sameDimensions } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { MapAttributes } from '../../ops/map.ts';
+import { storedDimensions } from '../../plan/storage.ts';
 import { constant, operand, substitute } from '../../scalar/expression.ts';
 import { narrowed, type Surroundings, widened } from './kernel-source.ts';
 import { partnerOf } from './partner.ts';
@@ -19,13 +20,15 @@ export interface Finish {
   readonly sums: ReadonlyMap<Node, number | null>;
   readonly epilogue: readonly Node[];
   readonly outputs: readonly Node[];
+  /** Elements that are finished together. */
+  readonly atOnce: 1 | 4;
 }
 
 /** C++ names that finishing functions have of their own. */
 export const finishNames: readonly string[] = ['sums', 'partner', 'first', 'n'];
 
-/** How many elements are finished at once: 4 or 1. */
-export const finishedAtOnce = ({ columns }: Pick<Finish, 'columns'>): number =>
+/** How many elements can be finished together, whatever is padded. */
+export const finishedAtOnce = ({ columns }: Pick<Finish, 'columns'>): 1 | 4 =>
   columns.length > 0 && columns.at(-1)!.size! % 4 === 0 ? 4 : 1;
 
 /**
@@ -64,7 +67,7 @@ class FinishPrinter {
     this.named = named;
     this.surroundings = surroundings;
     for (const name of [...finishNames, ...named.values()]) this.names.unique(name);
-    this.byFour = finishedAtOnce(finish) === 4;
+    this.byFour = finish.atOnce === 4;
     const { rows, columns } = finish;
     const place = (dims: readonly Dimension[], alone: string) =>
       dims.map(dim => [dim.name, dims.length === 1 ? alone : coordinateName(dim)] as const);
@@ -143,7 +146,7 @@ class FinishPrinter {
       const place = this.place(node, new Map([...at, ...this.ofLast(this.start)]));
       return this.four(node, place, to => `malc_load_4(${to}, ${place});`);
     }
-    const element = `${this.named.get(node)}[${this.offset(node.dimensions, at)}]`;
+    const element = `${this.named.get(node)}[${this.offset(node, at)}]`;
     return widened(element, node, this.surroundings.storageOf(node));
   }
 
@@ -152,7 +155,7 @@ class FinishPrinter {
     const { surroundings } = this;
     const accumulates = surroundings.accumulates(node);
     if (!this.isByFour(node)) {
-      const target = `${this.named.get(node)}[${this.offset(node.dimensions, this.here)}]`;
+      const target = `${this.named.get(node)}[${this.offset(node, this.here)}]`;
       return assigned(target, narrowed(value, surroundings.storageOf(node)), node, surroundings);
     }
     const place = this.place(node, this.start);
@@ -193,15 +196,16 @@ class FinishPrinter {
   }
 
   private place(node: Node, at: Coordinates): string {
-    return `${this.named.get(node)} + ${this.offset(node.dimensions, at)}`;
+    return `${this.named.get(node)} + ${this.offset(node, at)}`;
   }
 
   /** An element's offset. Dimensions that a tensor has as the result has them count as one, the row or the column. */
-  private offset(dims: readonly Dimension[], at: Coordinates): string {
+  private offset(node: Node, at: Coordinates): string {
     const { rows, columns } = this.finish;
+    const dims = storedDimensions(node, this.surroundings.storageOf(node));
     const leads = rows.length > 0 && sameDimensions(dims.slice(0, rows.length), rows) && this.isHere(rows, at);
     const rest = leads ? dims.slice(rows.length) : dims;
-    const isColumn = columns.length > 0 && sameDimensions(rest, columns);
+    const isColumn = columns.length > 0 && sameDimensions(node.dimensions.slice(-rest.length), columns);
     const isStart = this.byFour && columns.every(dim => at.get(dim.name) === this.start.get(dim.name));
     const number = isStart ? 'first' : this.isHere(columns, at) ? 'column' : null;
     const column = isColumn && number ? number : offsetText(rest, at);

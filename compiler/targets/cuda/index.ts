@@ -3,7 +3,7 @@
 import { graphsOf, type Program } from '../../build/program.ts';
 import { parameterKey, unusedParameters } from '../../emission/homes.ts';
 import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
-import { functionsInParts, headTokens, type Lowered, needs } from '../../emission/memory-needs.ts';
+import { functionsInParts, headTokensOnDevice, type Lowered, needs } from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
@@ -14,6 +14,7 @@ import { renderTemplate } from '../../template.ts';
 import { emitFunction, type FunctionSource } from './functions.ts';
 import { allIncludedBy } from './included.ts';
 import { type CudaProductType, elementType } from './kernel-source.ts';
+import { refuseTooLarge } from './refusal.ts';
 import { emitUnits } from './units.ts';
 import { copyName, ways } from './weight-copies.ts';
 
@@ -38,8 +39,10 @@ export interface CudaOptions {
 /**
  * Emits the program.
  * @param lowered each of the program's graphs, by name
+ * @throws UserError where a kernel cannot hold what the model needs.
  */
 export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }: CudaOptions): CudaSource {
+  refuseTooLarge(program, lowered);
   const kernels = new KernelLibrary(
     graphsOf(program).map(graph => graph.name),
     profile,
@@ -82,7 +85,7 @@ export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }:
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     training: needs(functions, lowered, inParts),
     inference: needs(forward, lowered, inParts),
-    head_tokens: headTokens(program),
+    head_tokens: headTokensOnDevice(program),
   };
   const furtherAhead = program.modules ? ['modules'] : [];
   const own = ['model', 'memory', ...furtherAhead, 'interface', 'step', 'decoding'].map(part => `cuda/${part}.cu.hbs`);
@@ -99,7 +102,7 @@ export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }:
     kernels: kernels.reports,
     launches: kernels.launches.map(launch => ({
       ...launch,
-      part: inParts.has(launch.function) ? headTokens(program) : null,
+      part: inParts.has(launch.function) ? headTokensOnDevice(program) : null,
     })),
   };
 }

@@ -5,7 +5,7 @@ import { addsArgument, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulKernel, stored } from '../../kernels/kernel.ts';
-import { finishedAtOnce, finishNames, finishText } from './finish.ts';
+import { finishNames, finishText } from './finish.ts';
 import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
 import {
   columnCount,
@@ -21,6 +21,8 @@ import { copyName } from './weight-copies.ts';
 
 /** Threads of a block of the second launch. */
 const secondThreads = 256;
+/** And what bounds it: left alone, ptxas would save registers for more blocks at the price of spills. */
+const secondBounds = `${secondThreads}, 4`;
 
 export function emitMatmul(kernel: MatmulKernel, surroundings: Surroundings): KernelSource {
   return new MatmulEmitter(kernel, surroundings).emit();
@@ -125,7 +127,7 @@ class MatmulEmitter {
     const later = plans.filter(({ way }) => way === 'later');
     if (later.length > 0) {
       writer.line();
-      this.kernelFunction(writer, `${ownName}_second`, String(secondThreads), body => {
+      this.kernelFunction(writer, `${ownName}_second`, secondBounds, body => {
         const isOne = later.length === 1;
         body.line(`${isOne ? 'const ' : ''}int64_t thread = (int64_t)blockIdx.x * ${secondThreads} + threadIdx.x;`);
         for (const plan of later) {
@@ -152,8 +154,8 @@ class MatmulEmitter {
 
   /** The function that finishes an element of a group. */
   private finishFunction(writer: Writer, plan: GroupPlan, name: string): void {
-    const { group, products, sums } = plan;
-    const text = finishText({ ...group, sums }, this.named, this.surroundings);
+    const { group, products, sums, atOnce } = plan;
+    const text = finishText({ ...group, sums, atOnce }, this.named, this.surroundings);
     const used = this.parameters.filter(argument => uses(text, parameterName(argument)));
     const place = ['row', columnName(plan)].map(each => (uses(text, each) ? `int64_t ${each}` : 'int64_t'));
     const list = ['const Sums &sums', ...place, parameterList(used, this.surroundings.storageOf)].join(', ');
@@ -185,7 +187,7 @@ class MatmulEmitter {
 
   /** What a block of a group does whose tiles are finished where they are computed. */
   private here(writer: Writer, plan: GroupPlan): void {
-    const { group, products, fewColumns } = plan;
+    const { group, products, fewColumns, atOnce } = plan;
     const [first] = products as [Product];
     const parts = partsOf(plan);
     const steps =
@@ -207,20 +209,18 @@ class MatmulEmitter {
         const { operands, inner } = multiplied[0]!;
         writer.line(`const malc_tiles few(${rows}, ${columns}, malc_few_rows, ${fewColumns});`);
         const place = `few.place(block), ${inner}, finish`;
-        writer.line(
-          `malc_multiply_few<${this.threads}, ${fewColumns}, ${finishedAtOnce(group)}>(${operands}, ${place});`,
-        );
+        writer.line(`malc_multiply_few<${this.threads}, ${fewColumns}, ${atOnce}>(${operands}, ${place});`);
         writer.line('return;');
       });
     writer.line(`const malc_tiles tiles(${tilesText(plan)});`);
     writer.line(`${this.tileOf(plan, first)} tile(tiles.place(block));`);
     for (const { operands, inner } of multiplied) writer.line(`tile.multiply(${operands}, 0, ${inner});`);
-    writer.line(`tile.finish<${parts}, ${finishedAtOnce(group)}>(finish);`);
+    writer.line(`tile.finish<${parts}, ${atOnce}>(finish);`);
   }
 
   /** What a block does for one product of a group that is finished later. */
   private toWorkspace(writer: Writer, plan: GroupPlan, number: number): void {
-    const { group, products, tiling } = plan;
+    const { group, products, tiling, atOnce } = plan;
     const product = products[number]!;
     const inner = countText(product.inner);
     const columns = columnCount(group);
@@ -233,7 +233,6 @@ class MatmulEmitter {
     const before = number === 0 ? 'part.number' : `(${number * tiling.parts} + part.number)`;
     const start = plus([this.workspaceAt(plan), times(before, countText([...group.rows, ...group.columns]))]);
     writer.line(`float *const part_sums = workspace + ${start};`);
-    const atOnce = finishedAtOnce(group);
     writer.line(`tile.finish<1, ${atOnce}>([&](const auto &sums, int64_t row, int64_t column) {`);
     writer.inner(() => {
       if (atOnce === 1) writer.line(`part_sums[row * ${columns} + column] = sums(0, row, column);`);
@@ -248,12 +247,11 @@ class MatmulEmitter {
 
   /** What a thread of the second launch does for elements of a group. */
   private addAndFinish(writer: Writer, plan: GroupPlan): void {
-    const { group, products, tiling } = plan;
+    const { group, products, tiling, atOnce } = plan;
     const [rows, columns] = [countText(group.rows), columnCount(group)];
     const parts = `malc_part_count(${countText(products[0]!.inner)}, ${tiling.parts})`;
     const from = plus(['workspace', this.workspaceAt(plan)]);
     writer.line(`const malc_part_sums sums(${from}, ${rows}, ${columns}, ${parts}, ${tiling.parts});`);
-    const atOnce = finishedAtOnce(group);
     const steps = columns / atOnce;
     writer.line(this.finishCall(plan, `thread / ${steps}`, times(`thread % ${steps}`, String(atOnce))));
   }
@@ -300,11 +298,11 @@ const isCopied = ({ kind, left, right }: Product): boolean =>
   kind === 'bf16' && [left, right].every(({ storage, aligned }) => storage === 'bf16' && aligned >= 2);
 
 /** What a finishing function calls its column, or the first of four. */
-const columnName = ({ group }: GroupPlan): string => (finishedAtOnce(group) === 1 ? 'column' : 'first');
+const columnName = ({ atOnce }: GroupPlan): string => (atOnce === 1 ? 'column' : 'first');
 
 /** Threads of the second launch that finish a group. */
-const threadsOfSecond = ({ group }: GroupPlan): string =>
-  times(countText(group.rows), String(columnCount(group) / finishedAtOnce(group)));
+const threadsOfSecond = ({ group, atOnce }: GroupPlan): string =>
+  times(countText(group.rows), String(columnCount(group) / atOnce));
 
 const uses = (text: string, name: string): boolean => new RegExp(`(?<![.\\w])${name}\\b`).test(text);
 

@@ -3,13 +3,13 @@
 import { countText } from '../../emission/index-text.ts';
 import { constantCount, type Dimension, hasDimension } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
-import type { MatmulGroup } from '../../kernels/kernel.ts';
+import { type MatmulGroup, stored } from '../../kernels/kernel.ts';
 import type { ContractAttributes } from '../../ops/contract.ts';
 import type { MapAttributes } from '../../ops/map.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
-import type { ElementStorage } from '../../plan/storage.ts';
+import { type ElementStorage, isPadded, type Storage, storedDimensions } from '../../plan/storage.ts';
 import { operandsOf, type Scalar } from '../../scalar/expression.ts';
-import { pairedColumns } from './finish.ts';
+import { finishedAtOnce, pairedColumns } from './finish.ts';
 import type { Surroundings } from './kernel-source.ts';
 import { chooseTiling, type ProductKind, type Tiling } from './product-tiles.ts';
 import { type WeightCopy, weightCopy } from './weight-copies.ts';
@@ -50,6 +50,8 @@ export interface GroupPlan {
   readonly sums: ReadonlyMap<Node, number | null>;
   /** Columns of a block where rows are few; null where that makes no difference. */
   readonly fewColumns: number | null;
+  /** Elements that are finished together. */
+  readonly atOnce: 1 | 4;
 }
 
 /** Columns that a block has where rows are few, about: malc_few_columns of templates/cuda/product.h. */
@@ -66,6 +68,7 @@ export const partsOf = ({ way, products: { length } }: GroupPlan): number => (wa
 const dividing = (count: number): number => 2 ** Math.ceil(Math.log2(count));
 
 export function planGroup(group: MatmulGroup, surroundings: Surroundings): GroupPlan {
+  const { storageOf } = surroundings;
   const products = group.products.map(node => productOf(node, group, surroundings));
   const [first, ...others] = products as [Product, ...Product[]];
   const isAdded = others.every(({ kind }) => kind === first.kind) && areAdded(group);
@@ -87,9 +90,12 @@ export function planGroup(group: MatmulGroup, surroundings: Surroundings): Group
   if (tiling === null || tiling.parts > 1) {
     // No element is finished before all sums are there: tiles may cut whatever they like.
     const alone = { ...work, results: products.length, beside: 1, step: 1, isDivisible: hasManyInner };
-    return { group, products, way: 'later', tiling: chooseTiling(alone)!, sums: numbered, fewColumns: null };
+    const plan = { group, products, way: 'later', tiling: chooseTiling(alone)!, sums: numbered } as const;
+    return { ...plan, fewColumns: null, atOnce: finishedAtOnce(group) };
   }
-  const streams = isRuntime(group.rows) && (way === 'beside' || products.length === 1) && products.every(isStreamed);
+  const areLong = group.outputs.every(node => storageOf(node) === 'f32');
+  const isOne = way === 'beside' || products.length === 1;
+  const streams = isRuntime(group.rows) && isOne && areLong && products.every(isStreamed);
   return {
     group,
     products,
@@ -97,7 +103,17 @@ export function planGroup(group: MatmulGroup, surroundings: Surroundings): Group
     tiling,
     sums: isAdded ? new Map(group.products.map((node, n) => [node, n === 0 ? 0 : null])) : numbered,
     fewColumns: streams ? step * Math.ceil(leastFewColumns / step) : null,
+    atOnce: isPaddedAlong(group, storageOf) ? 4 : finishedAtOnce(group),
   };
+}
+
+/** Whether all that has the group's only column dimension is padded along it: four elements may go past its end. */
+function isPaddedAlong({ columns, products, epilogue, outputs }: MatmulGroup, storageOf: Storage): boolean {
+  if (columns.length !== 1 || epilogue.some(({ primitive }) => primitive!.name === 'pair')) return false;
+  const made = new Set([...products, ...epilogue]);
+  const read = epilogue.flatMap(node => node.inputs.flatMap(stored)).filter(node => !made.has(node));
+  const along = [...read, ...outputs].filter(node => hasDimension(node.dimensions, columns[0]!.name));
+  return along.every(node => isPadded(node, storageOf(node)));
 }
 
 /** Where a group's sums begin in the workspace, and what all groups need: sums of product after product, in parts. */
@@ -118,8 +134,10 @@ function productOf(node: Node, group: MatmulGroup, { dtype, storageOf, hasCopy }
       const copy = weightCopy(tensor, along);
       return { node: tensor, storage: 'bf16', copy, run, stride: String(copy.stride), aligned: 8 };
     }
-    const aligned = [8, 4, 2].find(count => constantCount(along) % count === 0) ?? 1;
-    return { node: tensor, storage: storageOf(tensor), copy: null, run, stride: countText(along), aligned };
+    const storage = storageOf(tensor);
+    const lying = storedDimensions(tensor, storage).slice(-along.length);
+    const aligned = [8, 4, 2].find(count => constantCount(lying) % count === 0) ?? 1;
+    return { node: tensor, storage, copy: null, run, stride: countText(lying), aligned };
   };
   return { node, left: operand(left, group.rows), right: operand(right, group.columns), inner, kind };
 }

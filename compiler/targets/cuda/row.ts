@@ -5,10 +5,11 @@ import { type Coordinates, countText, offsetBeside, offsetText, plus, times } fr
 import { addsArgument, assigned, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { type Pass, RowBody } from '../../emission/row-body.ts';
 import { ownName, Writer } from '../../emission/writer.ts';
-import { constantCount, type Dimension, product } from '../../graph/dimension.ts';
+import { constantCount, type Dimension, hasDimension, product } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { RowKernel } from '../../kernels/kernel.ts';
 import { extentOf } from '../../plan/extent.ts';
+import { isPadded, storedDimensions } from '../../plan/storage.ts';
 import { Columns } from './columns.ts';
 import {
   type Argument,
@@ -47,7 +48,7 @@ class RowEmitter extends RowBody<Surroundings> {
   private readonly lanes: number;
 
   constructor(kernel: RowKernel, surroundings: Surroundings) {
-    super(kernel, surroundings, { elementType, widened }, taken);
+    super(kernel, surroundings, { elementType, widened, storedDimensions }, taken);
     this.lanes = lanesOf(kernel.columns);
   }
 
@@ -205,7 +206,7 @@ class RowEmitter extends RowBody<Surroundings> {
   protected override passOverColumns(writer: Writer, pass: Pass): void {
     const { kernel, lanes, surroundings } = this;
     const { reductions, stores, totals, needed, at, rowNames } = pass;
-    const loop = new Columns(kernel.columns, lanes, needed, this.names);
+    const loop = new Columns(kernel.columns, lanes, needed, this.names, this.isPaddedAlong);
     loop.write(writer, (body, place, segment) => {
       const everywhere = new Map([...at, ...place]);
       const elements = this.elementsOf(body, pass, segment, (node, where) => {
@@ -239,6 +240,14 @@ class RowEmitter extends RowBody<Surroundings> {
       const name = this.rowValues.get(node)!;
       writer.line(`${name} = malc_over_lanes<${lanes}, ${this.isSum(node) ? 'malc_sum_of' : 'malc_max_of'}>(${name});`);
     }
+  }
+
+  /** Whether all that has the only column dimension is padded along it: four elements may go past its end. */
+  private get isPaddedAlong(): boolean {
+    const { columns, inputs, outputs } = this.kernel;
+    if (columns.length !== 1) return false;
+    const along = [...inputs, ...outputs].filter(node => hasDimension(node.dimensions, columns[0]!.name));
+    return along.every(node => isPadded(node, this.surroundings.storageOf(node)));
   }
 
   protected override storeRow(writer: Writer, node: Node): void {
