@@ -28,14 +28,14 @@ interface Distinct {
   readonly source: string;
 }
 
-/** Kernels of the units of this name, and the headers that they need. */
+/** Kernels of a group of units, and the headers that they need. */
 interface Shared {
   readonly headers: Set<string>;
   readonly kernels: Distinct[];
 }
 
-/** Files of about as much work each: computations of a unit, of which a product takes half a second. */
-const mostOfFile: Readonly<Record<string, number>> = { 'rows.cu': 40 };
+/** Files of about as much work each: the computations of one, of which a product takes half a second. */
+const mostOfFile: Readonly<Record<string, number>> = { rows: 40 };
 const usuallyMost = 8;
 
 const shared = new Map<string, Shared>();
@@ -54,8 +54,10 @@ function collect(model: string, program: Compiled): void {
     if (known.has(key)) continue;
     known.add(key);
     const own = `${model}_${name}`;
-    const all = shared.get(unit[0]) ?? { headers: new Set(), kernels: [] };
-    shared.set(unit[0], all);
+    // Groups may be cut into several units.
+    const group = unit[0].replace(/(_\d+)?\.cu$/, '');
+    const all = shared.get(group) ?? { headers: new Set(), kernels: [] };
+    shared.set(group, all);
     for (const header of includedBy(unit[1])) all.headers.add(header);
     all.kernels.push({ name: own, source: source.replaceAll(name, own) });
   }
@@ -87,12 +89,12 @@ function writeSources(): string[] {
   mkdirSync(program);
   for (const [name, text] of Object.entries(first!.files)) writeFileSync(join(program, name), text);
   const sources = [join(program, 'model.cu')];
-  for (const [unit, { headers, kernels }] of shared) {
+  for (const [group, { headers, kernels }] of shared) {
     const included = [...headers].map(name => `#include "${name}"\n`).join('');
-    const files = Math.ceil(kernels.length / (mostOfFile[unit] ?? usuallyMost));
+    const files = Math.ceil(kernels.length / (mostOfFile[group] ?? usuallyMost));
     for (let n = 0; n < files; n++) {
       const own = kernels.filter((_, number) => number % files === n);
-      const source = join(folder, unit.replace('.cu', `_${n}.cu`));
+      const source = join(folder, `${group}_${n}.cu`);
       writeFileSync(source, included + own.map(({ source: text }) => text).join('\n'));
       sources.push(source);
     }

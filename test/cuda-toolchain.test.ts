@@ -109,4 +109,27 @@ test('units do not know the model', () => {
   }
 });
 
+test('a group with many kernels is cut into files of about as many', () => {
+  const blocks = Array.from(
+    { length: 6 },
+    (_, n) => `block b${n} { attention { num_heads: 2 } ffn { hidden_dim: ${n + 8} } }`,
+  );
+  const layers = Array.from({ length: 6 }, (_, n) => `b${n}`).join(', ');
+  const text = `${blocks.join('\n')}
+    model several { vocab_size: 300 hidden_size: 16 num_layers: 6 max_seq_len: 16 layers: [${layers}] }`;
+  const { files, kernels } = compile(check(parse(text, 'several.mal').syntax).model!, { target: 'cuda' });
+  const names = Object.keys(files).filter(name => /^products.*\.cu$/.test(name));
+  assert.ok(names.length > 1 && names.includes('products_1.cu') && names.includes('products_2.cu'), names.join());
+  const counts = names.map(name => kernels.filter(({ source }) => files[name]!.includes(source)).length);
+  assert.is(
+    counts.reduce((sum, count) => sum + count),
+    kernels.filter(({ kind }) => kind === 'matmul').length,
+  );
+  assert.ok(Math.max(...counts) - Math.min(...counts) < names.length, counts.join());
+  for (const { declaration, name } of kernels) {
+    assert.match(declaration!, `cudaError_t launch_${name}(`);
+    assert.match(files['kernels.h']!, declaration!);
+  }
+});
+
 test.run();
