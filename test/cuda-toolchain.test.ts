@@ -7,9 +7,13 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { check } from '../compiler/check/index.ts';
 import { UserError } from '../compiler/diagnostic.ts';
+import { Builder } from '../compiler/graph/builder.ts';
+import { time } from '../compiler/graph/dimension.ts';
 import { compile } from '../compiler/index.ts';
+import { storedAsFloat } from '../compiler/plan/storage.ts';
 import { parse } from '../compiler/syntax/parse.ts';
 import { architectureFlags, parseArchitectures } from '../compiler/targets/cuda/architectures.ts';
+import { emitLauncher } from '../compiler/targets/cuda/launcher.ts';
 import { buildCuda } from '../runtime/build.ts';
 
 const test = suite('cuda toolchain');
@@ -97,6 +101,36 @@ test('a unit that is as it was is not compiled again', async () => {
   const other = await callsOf(() => buildCuda(silu, 'sm_90a'));
   assert.equal(unitsIn(other.calls), all);
   for (const line of other.calls.slice(0, all.length)) assert.match(line, ' arch=compute_90a,code=sm_90a ');
+});
+
+test('a launcher takes values of any name beside its own stream and the sizes', () => {
+  const builder = new Builder();
+  const value = (name: string) => ({ kind: 'input', node: builder.input(name, [time]), name }) as const;
+  const { text, declaration } = emitLauncher(
+    {
+      arguments: [
+        { kind: 'size', name: 'time' },
+        ...['queue', 'mixer.norm', 'time', 'queue'].map(value),
+        { kind: 'adds' },
+      ],
+      launches: [
+        { kernel: '@NAME@', grid: 'time', block: '32', shared: '0' },
+        { kernel: '@NAME@_second', grid: '1', block: '64', shared: '0' },
+      ],
+    },
+    storedAsFloat,
+  );
+  assert.is(
+    declaration,
+    'cudaError_t launch_@NAME@(cudaStream_t queue_3, int64_t time, const float *queue, const float *mixer_norm, ' +
+      'const float *time_2, const float *queue_2, bool adds);',
+  );
+  const given = 'queue_3, time, queue, mixer_norm, time_2, queue_2, adds';
+  assert.match(text, `  cudaError_t error = malc_launch(@NAME@, time, 32, 0, ${given});\n`);
+  assert.match(
+    text,
+    `  if (error == cudaSuccess) error = malc_launch(@NAME@_second, 1, 64, 0, ${given});\n  return error;`,
+  );
 });
 
 test('units do not know the model', () => {
