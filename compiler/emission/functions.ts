@@ -9,7 +9,7 @@ import type { ElementStorage, Storage } from '../plan/storage.ts';
 import { type Work, workOf, workOfCopy } from '../plan/work.ts';
 import { countText } from './index-text.ts';
 import type { KernelLibrary } from './kernel-library.ts';
-import { canStore, type KernelSurroundings } from './kernel-outputs.ts';
+import type { KernelSurroundings } from './kernel-outputs.ts';
 import { kernelName, nameValues } from './naming.ts';
 import { declareValues, type Homes, placeValues } from './places.ts';
 import { Writer } from './writer.ts';
@@ -20,7 +20,7 @@ export interface EmittedKernel {
   readonly text: string;
   /** How other translation units know it, likewise. */
   readonly declaration?: string;
-  /** What a call hands it; a workspace has extents, whose sum are its floats. */
+  /** What a call hands it: `adds` where it can store gradients too; a workspace has extents, whose sum are its floats. */
   readonly arguments: readonly { readonly kind: string; readonly extents?: readonly Extent[] }[];
 }
 
@@ -84,7 +84,7 @@ export function emitLoweredFunction<Source extends EmittedKernel>(
       const name = kernels.add(source, `${stage}_${kernelName(kernel, outputNames)}`, kernel.kind, comment);
       launches.push(name);
       sources.push(source);
-      if (canStore.has(kernel.kind))
+      if (source.arguments.some(({ kind }) => kind === 'adds'))
         stored.push(...kernel.outputs.filter(isGradient).map(node => outputNames.get(node)!));
       writer.line(target.callText(name, source, places, kernel));
       lap(name, workOf(kernel, values.accumulates, target.readAs?.(source, storage) ?? storage));
