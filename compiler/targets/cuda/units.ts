@@ -54,6 +54,7 @@ export function emitUnits(
   const units = (Object.keys(groups) as Group[]).flatMap(group => {
     const { title, most } = groups[group];
     const all = kernels.filter(({ kind }) => groupOf[kind] === group);
+    const headers = [...new Set([...unitHeaders, ...all.flatMap(({ kind }) => headersOf(kind))])];
     const files = Math.ceil(all.length / most);
     const size = Math.ceil(all.length / files);
     return Array.from({ length: files }, (_, n) => {
@@ -61,7 +62,7 @@ export function emitUnits(
       return {
         file: files === 1 ? `${group}.cu` : `${group}_${n + 1}.cu`,
         title,
-        headers: [...new Set([...unitHeaders, ...own.flatMap(({ kind }) => headersOf(kind))])],
+        headers,
         kernels: own.map(({ source }) => source).join('\n'),
         declarations: own.map(({ declaration }) => declaration).join('\n'),
       };
