@@ -7,9 +7,13 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { check } from '../compiler/check/index.ts';
 import { UserError } from '../compiler/diagnostic.ts';
+import { Builder } from '../compiler/graph/builder.ts';
+import { time } from '../compiler/graph/dimension.ts';
 import { compile } from '../compiler/index.ts';
+import { storedAsFloat } from '../compiler/plan/storage.ts';
 import { parse } from '../compiler/syntax/parse.ts';
 import { architectureFlags, parseArchitectures } from '../compiler/targets/cuda/architectures.ts';
+import { emitLauncher } from '../compiler/targets/cuda/launcher.ts';
 import { buildFiles } from '../runtime/build.ts';
 
 const test = suite('cuda toolchain');
@@ -99,6 +103,36 @@ test('a unit that is as it was is not compiled again', async () => {
   for (const line of other.calls.slice(0, all.length)) assert.match(line, ' arch=compute_90a,code=sm_90a ');
 });
 
+test('a launcher takes values of any name beside its own stream and the sizes', () => {
+  const builder = new Builder();
+  const value = (name: string) => ({ kind: 'input', node: builder.input(name, [time]), name }) as const;
+  const { text, declaration } = emitLauncher(
+    {
+      arguments: [
+        { kind: 'size', name: 'time' },
+        ...['queue', 'mixer.norm', 'time', 'queue'].map(value),
+        { kind: 'adds' },
+      ],
+      launches: [
+        { kernel: '@NAME@', grid: 'time', block: '32', shared: '0' },
+        { kernel: '@NAME@_second', grid: '1', block: '64', shared: '0' },
+      ],
+    },
+    storedAsFloat,
+  );
+  assert.is(
+    declaration,
+    'cudaError_t launch_@NAME@(cudaStream_t queue_3, int64_t time, const float *queue, const float *mixer_norm, ' +
+      'const float *time_2, const float *queue_2, bool adds);',
+  );
+  const given = 'queue_3, time, queue, mixer_norm, time_2, queue_2, adds';
+  assert.match(text, `  cudaError_t error = malc_launch(@NAME@, time, 32, 0, ${given});\n`);
+  assert.match(
+    text,
+    `  if (error == cudaSuccess) error = malc_launch(@NAME@_second, 1, 64, 0, ${given});\n  return error;`,
+  );
+});
+
 test('units do not know the model', () => {
   const [a, b] = [programOf('hidden_dim: 24'), programOf('hidden_dim: 40')] as const;
   assert.is(a['attention.cu'], b['attention.cu']);
@@ -106,6 +140,29 @@ test('units do not know the model', () => {
   for (const name of Object.keys(a).filter(file => file.endsWith('.cu') && file !== 'model.cu')) {
     assert.not.match(a[name]!, /#include "kernels\.h"/);
     assert.match(a[name]!, new RegExp(`^/\\* ${name.replace('.', '\\.')}: `));
+  }
+});
+
+test('a group with many kernels is cut into files of about as many', () => {
+  const blocks = Array.from(
+    { length: 6 },
+    (_, n) => `block b${n} { attention { num_heads: 2 } ffn { hidden_dim: ${n + 8} } }`,
+  );
+  const layers = Array.from({ length: 6 }, (_, n) => `b${n}`).join(', ');
+  const text = `${blocks.join('\n')}
+    model several { vocab_size: 300 hidden_size: 16 num_layers: 6 max_seq_len: 16 layers: [${layers}] }`;
+  const { files, kernels } = compile(check(parse(text, 'several.mal').syntax).model!, { target: 'cuda' });
+  const names = Object.keys(files).filter(name => /^products.*\.cu$/.test(name));
+  assert.ok(names.length > 1 && names.includes('products_1.cu') && names.includes('products_2.cu'), names.join());
+  const counts = names.map(name => kernels.filter(({ source }) => files[name]!.includes(source)).length);
+  assert.is(
+    counts.reduce((sum, count) => sum + count),
+    kernels.filter(({ kind }) => kind === 'matmul').length,
+  );
+  assert.ok(Math.max(...counts) - Math.min(...counts) < names.length, counts.join());
+  for (const { declaration, name } of kernels) {
+    assert.match(declaration!, `cudaError_t launch_${name}(`);
+    assert.match(files['kernels.h']!, declaration!);
   }
 });
 

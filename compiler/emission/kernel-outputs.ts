@@ -21,9 +21,6 @@ export interface KernelSurroundings {
 export const addsArgument = (outputs: readonly Node[], { isGradient }: KernelSurroundings) =>
   outputs.some(isGradient) ? [{ kind: 'adds' } as const] : [];
 
-/** Kernels that have that argument where they add. */
-export const canStore: ReadonlySet<string> = new Set(['matmul', 'row']);
-
 /** Stores an element of an output, or adds it. */
 export function assigned(target: string, value: string, node: Node, surroundings: KernelSurroundings): string {
   if (surroundings.isGradient(node)) return `${target} = (adds ? ${target} : 0.0f) + ${value};`;

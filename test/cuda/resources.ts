@@ -11,8 +11,9 @@ export interface Resources {
   readonly registers: number;
   /** Bytes of its __shared__ variables; what a launch asks for besides is not known here. */
   readonly shared: number;
-  /** Bytes of its stack frame, and of registers that are stored to memory and loaded again. */
+  /** Bytes of a thread's stack frame: arrays that no registers can hold, as sine and cosine have, and spilled registers. */
   readonly stack: number;
+  /** Bytes of spilled registers: stored to memory, and loaded again. */
   readonly stores: number;
   readonly loads: number;
 }

@@ -5,7 +5,7 @@ import type { Extent } from '../../plan/extent.ts';
 import { type ElementStorage, type Storage, storedAsFloat } from '../../plan/storage.ts';
 import type { WeightCopy } from './weight-copies.ts';
 
-/** What a kernel is handed. A `name` is the kernel's parameter: a C identifier of its own. */
+/** What a kernel is handed. The declaration of a text ends with the parameter's name. */
 export type Argument =
   | { readonly kind: 'size'; readonly name: string }
   | { readonly kind: 'input'; readonly node: Node; readonly name: string }

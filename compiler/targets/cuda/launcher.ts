@@ -1,5 +1,6 @@
 // Emits the function that queues the launches of a computation: all that other translation units know of its kernels.
 import { Names, ownName, Writer } from '../../emission/writer.ts';
+import type { Node } from '../../graph/graph.ts';
 import type { Storage } from '../../plan/storage.ts';
 import { type Argument, type KernelSource, parameterList } from './kernel-source.ts';
 
@@ -18,13 +19,17 @@ export function emitLauncher(
   storageOf: Storage,
 ): Launcher {
   const names = new Names();
-  const given = list.map(argumentName);
-  for (const name of given) names.unique(name);
+  const taken = list.filter(argument => !isValue(argument)).map(argumentName);
+  for (const name of taken) names.unique(name);
+  // Values may have any name; sizes are what the grid is computed from.
+  const own = list.map(argument => (isValue(argument) ? { ...argument, name: names.unique(argument.name) } : argument));
+  const given = own.map(argumentName);
   const [queue, error] = [names.unique('queue'), names.unique('error')];
-  const declaration = `cudaError_t ${launcherName(ownName)}(${[
+  const parameters = [
     `cudaStream_t ${queue}`,
-    ...(list.length > 0 ? [parameterList(list, storageOf).replaceAll('__restrict__ ', '')] : []),
-  ].join(', ')})`;
+    ...(own.length > 0 ? [parameterList(own, storageOf).replaceAll('__restrict__ ', '')] : []),
+  ];
+  const declaration = `cudaError_t ${launcherName(ownName)}(${parameters.join(', ')})`;
   const calls = launches.map(
     ({ kernel, grid, block, shared }) => `malc_launch(${[kernel, grid, block, shared, queue, ...given].join(', ')})`,
   );
@@ -42,18 +47,11 @@ export function emitLauncher(
   return { text: writer.toString(), declaration: `${declaration};` };
 }
 
-/** What a kernel calls an argument. */
+type Value = Extract<Argument, { readonly node: Node }>;
+const isValue = (argument: Argument): argument is Value => 'node' in argument;
+
+/** What the kernel's parameter is called. */
 function argumentName(argument: Argument): string {
-  switch (argument.kind) {
-    case 'size':
-    case 'input':
-    case 'output':
-    case 'copy':
-      return argument.name;
-    case 'adds':
-    case 'workspace':
-      return argument.kind;
-    case 'text':
-      return /\w+$/.exec(argument.declaration)![0];
-  }
+  if ('name' in argument) return argument.name;
+  return argument.kind === 'text' ? /\w+$/.exec(argument.declaration)![0] : argument.kind;
 }

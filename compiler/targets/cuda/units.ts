@@ -4,18 +4,21 @@ import type { KernelReport } from '../../emission/kernel-library.ts';
 import type { Kernel } from '../../kernels/kernel.ts';
 import { renderTemplate } from '../../template.ts';
 
-/** What a unit holds: the end of its file's first sentence. */
-const titles = {
-  products: 'products of matrices, and what is done with each element while it is at hand',
-  attention: 'attention',
-  rows: 'what is done row by row: norms, activations, sums and losses, rows that are picked and added',
-  experts: 'the choice of experts, and products of the rows that each gets',
-  states: 'scans and convolutions along sequences, and the states that they leave',
+/** What units hold, the end of their files' first sentence; and of how many computations one is made at most. */
+const groups = {
+  products: { title: 'products of matrices, and what is done with each element while it is at hand', most: 16 },
+  attention: { title: 'attention', most: 16 },
+  rows: {
+    title: 'what is done row by row: norms, activations, sums and losses, rows that are picked and added',
+    most: 48,
+  },
+  experts: { title: 'the choice of experts, and products of the rows that each gets', most: 16 },
+  states: { title: 'scans and convolutions along sequences, and the states that they leave', most: 16 },
 } as const;
-type UnitName = keyof typeof titles;
+type Group = keyof typeof groups;
 
-/** The unit of each kind of kernel. */
-const unitOf: Readonly<Record<Kernel['kind'], UnitName>> = {
+/** The group of each kind of kernel. */
+const groupOf: Readonly<Record<Kernel['kind'], Group>> = {
   matmul: 'products',
   'contract-each': 'products',
   attention: 'attention',
@@ -36,27 +39,34 @@ const unitOf: Readonly<Record<Kernel['kind'], UnitName>> = {
 };
 
 /** Headers that every unit includes. */
-export const unitHeaders = ['launch.h', 'random.h', 'rows.h', 'sequences.h'];
+const unitHeaders = ['launch.h', 'random.h', 'rows.h', 'sequences.h'];
 
 /**
  * The units that a program's kernels make up, by file name, and kernels.h. A unit's text is that of its kernels and of
- * nothing else, so that programs which share them share the compiled unit too.
+ * nothing else, so that programs which share them share the compiled unit too. A group that would take long to compile is
+ * cut into several files of about as many kernels.
  * @param headersOf the further headers that kernels of a kind need
  */
 export function emitUnits(
   kernels: readonly KernelReport[],
   headersOf: (kind: Kernel['kind']) => readonly string[],
 ): Record<string, string> {
-  const names = (Object.keys(titles) as UnitName[]).filter(name => kernels.some(({ kind }) => unitOf[kind] === name));
-  const units = names.map(name => {
-    const own = kernels.filter(({ kind }) => unitOf[kind] === name);
-    return {
-      file: `${name}.cu`,
-      title: titles[name],
-      headers: [...new Set([...unitHeaders, ...own.flatMap(({ kind }) => headersOf(kind))])],
-      kernels: own.map(({ source }) => source).join('\n'),
-      declarations: own.map(({ declaration }) => declaration).join('\n'),
-    };
+  const units = (Object.keys(groups) as Group[]).flatMap(group => {
+    const { title, most } = groups[group];
+    const all = kernels.filter(({ kind }) => groupOf[kind] === group);
+    const headers = [...new Set([...unitHeaders, ...all.flatMap(({ kind }) => headersOf(kind))])];
+    const files = Math.ceil(all.length / most);
+    const size = Math.ceil(all.length / files);
+    return Array.from({ length: files }, (_, n) => {
+      const own = all.slice(n * size, (n + 1) * size);
+      return {
+        file: files === 1 ? `${group}.cu` : `${group}_${n + 1}.cu`,
+        title,
+        headers,
+        kernels: own.map(({ source }) => source).join('\n'),
+        declarations: own.map(({ declaration }) => declaration).join('\n'),
+      };
+    });
   });
   return {
     ...Object.fromEntries(units.map(unit => [unit.file, renderTemplate('cuda/unit.cu.hbs', unit)])),
