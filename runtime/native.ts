@@ -1,5 +1,6 @@
 // A generated model library, loaded: malc.h as a class. One NativeModel is one arena of parameters, moments, activations.
 import { MachineError } from '../compiler/diagnostic.ts';
+import { requireSeed } from './data/random.ts';
 import {
   callAsync,
   declareOpaque,
@@ -9,13 +10,16 @@ import {
   type Pointer,
   viewFloats,
 } from './ffi.ts';
+import type { SamplerOptions } from './generate/sampler.ts';
 import { describeMemory } from './show/quantities.ts';
 
 /** The version of templates/cpu/malc.h that this file speaks. */
-const ABI = 3;
+const ABI = 4;
 const OK = 0;
 const NO_MEMORY = 1;
 const DEVICE = 3;
+/** What a program that chooses answers instead of a token where a logit is no number. */
+export const NOT_A_NUMBER = -2;
 const DATA = 0;
 const GRADIENT = 1;
 const FIRST_MOMENT = 2;
@@ -38,6 +42,14 @@ declareStruct('malc_adamw', {
   weight_decay: 'float',
   clip_norm: 'float',
   update: 'int64_t',
+});
+declareStruct('malc_sampler', {
+  temperature: 'double',
+  top_p: 'double',
+  min_p: 'double',
+  repetition_penalty: 'double',
+  top_k: 'int64_t',
+  seed: 'uint64_t',
 });
 declareStruct('malc_result', { loss: 'double', gradient_norm: 'double', auxiliary: 'double', scored: 'int64_t' });
 
@@ -65,6 +77,9 @@ const PROTOTYPES = {
     'int malc_forward(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, float *logits)',
   malc_decode:
     'int malc_decode(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, const int32_t *starts, const int32_t *counts, float *logits)',
+  malc_chooses: 'int32_t malc_chooses(void)',
+  malc_choose:
+    'int malc_choose(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, const int32_t *starts, const int32_t *counts, const malc_sampler *samplers, int32_t *chosen)',
   malc_profile_count: 'int32_t malc_profile_count(void)',
   malc_profile_name: 'const char *malc_profile_name(int32_t launch)',
   malc_profile_seconds: 'double malc_profile_seconds(const malc_model *model, int32_t launch)',
@@ -302,14 +317,30 @@ export class NativeModel {
    * text; any other goes on where the text's last call ended, or, unless the model has a recurrent state, before.
    */
   async decode(tokens: Int32Array, size: DecodeSize): Promise<Float32Array> {
-    const { batch, time, starts, counts = null, roles = null } = size;
-    requireLength('decode', tokens, batch * time);
-    requireLength('decode', starts, batch, 'starts');
-    if (counts) requireLength('decode', counts, batch, 'counts');
-    if (roles) requireLength('decode', roles, batch * time, 'roles');
+    const { batch, time, starts, counts, roles } = this.#checkDecoding('decode', tokens, size);
     const logits = new Float32Array(batch * this.vocabularySize);
     await this.#call('malc_decode', tokens, roles, batch, time, starts, counts, logits);
     return logits;
+  }
+
+  /** Whether the program chooses tokens itself, so that logits need not leave its device. */
+  get chooses(): boolean {
+    return this.#native.malc_chooses() === 1;
+  }
+
+  /**
+   * Does what `decode` does, and chooses the token that follows each sequence's last as its sampler says, with the numbers
+   * that `sampleToken` draws: [batch], -1 where the count is 0 and `NOT_A_NUMBER` where a logit is none. The text that the
+   * repetition penalty sees is what calls have brought since its start. Only where the program `chooses`.
+   */
+  async choose(tokens: Int32Array, size: DecodeSize, samplers: readonly SamplerOptions[]): Promise<Int32Array> {
+    const { batch, time, starts, counts, roles } = this.#checkDecoding('choose', tokens, size);
+    if (samplers.length !== batch) throw new Error(`choose: ${batch} samplers expected, ${samplers.length} given`);
+    for (const { seed } of samplers) requireSeed(seed);
+    const chosen = new Int32Array(batch);
+    const given = samplers.map(nativeSampler);
+    await this.#call('malc_choose', tokens, roles, batch, time, starts, counts, given, chosen);
+    return chosen;
   }
 
   /** Time and calls of each launch since the model was opened or the profile reset; none without a profile. */
@@ -338,6 +369,15 @@ export class NativeModel {
   #open(): Pointer {
     if (this.#pointer === null) throw new Error('the model was closed');
     return this.#pointer;
+  }
+
+  #checkDecoding(method: string, tokens: Int32Array, size: DecodeSize) {
+    const { batch, time, starts, counts = null, roles = null } = size;
+    requireLength(method, tokens, batch * time);
+    requireLength(method, starts, batch, 'starts');
+    if (counts) requireLength(method, counts, batch, 'counts');
+    if (roles) requireLength(method, roles, batch * time, 'roles');
+    return { batch, time, starts, counts, roles };
   }
 
   /** Runs one native function off the main thread. malc.h allows one call at a time; a second is a fault of the caller. */
@@ -392,6 +432,16 @@ function describeParameter(native: Functions, open: () => Pointer, index: number
     },
   };
 }
+
+/** A sampler as malc.h has it, which says by numbers what is absent. */
+export const nativeSampler = ({ temperature, topK, topP, minP, repetitionPenalty, seed }: SamplerOptions) => ({
+  temperature,
+  top_p: topP ?? -1,
+  min_p: minP ?? 0,
+  repetition_penalty: repetitionPenalty ?? 1,
+  top_k: topK ?? 0,
+  seed,
+});
 
 interface NativeResult {
   loss: number;

@@ -93,7 +93,7 @@ export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }:
 }
 
 /** Headers of every program. */
-const always = ['program.h', 'scalars.h', 'sequences.h'];
+const always = ['program.h', 'scalars.h', 'sequences.h', 'sampling.h'];
 
 /** Headers of templates/cuda that kernels of a kind need. */
 const headersOf: readonly {
@@ -113,8 +113,8 @@ const headersOf: readonly {
 function withIncluded(names: readonly string[]): Record<string, string> {
   const files: Record<string, string> = {};
   const add = (name: string): void => {
-    // What the emulator has in place of CUDA's own is no part of a program.
-    if (name in files || name === 'simt.h') return;
+    // What the emulator has in place of CUDA's own is no part of a program; malc.h is there.
+    if (name in files || name === 'simt.h' || name === 'malc.h') return;
     const text = readPackageFile(`templates/cuda/${name}`);
     files[name] = text;
     for (const [, included] of text.matchAll(/^#include "([^"]+)"$/gm)) add(included!);
