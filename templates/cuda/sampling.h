@@ -43,6 +43,12 @@ DEVICE uint32_t malc_choice_extreme(uint32_t value, bool greatest) {
   return value;
 }
 
+/* What is added up over tokens: those with keys from `from` up to `to`, which is excluded, count their weight or one. */
+struct malc_measure {
+  uint32_t from, to;
+  bool weighs;
+};
+
 /* A text's scores, and which tokens are candidates. */
 struct malc_candidates {
   const float *scores;
@@ -55,38 +61,33 @@ struct malc_candidates {
   /* That of the likeliest token is 1. */
   DEVICE double weight(float score) const { return exp(((double)score - largest) / temperature); }
 
-  /* The sum of a measure over the tokens with keys from `from` up to `to`, which is excluded. */
-  template <class Measure>
-  DEVICE double sum(uint32_t from, uint32_t to, Measure measure) const {
+  DEVICE double of(malc_measure measure, float score) const {
+    const uint32_t key = malc_ordered(score);
+    return key < measure.from || key >= measure.to ? 0.0 : measure.weighs ? weight(score) : 1.0;
+  }
+
+  __device__ __noinline__ double sum(malc_measure measure) const {
     double sum = 0;
-    for (int token = threadIdx.x; token < count; token += MALC_CHOICE_THREADS) {
-      const uint32_t key = malc_ordered(scores[token]);
-      if (key >= from && key < to) sum += measure(scores[token]);
-    }
+    for (int token = threadIdx.x; token < count; token += MALC_CHOICE_THREADS) sum += of(measure, scores[token]);
     return malc_choice_sum(sum);
   }
 
-  DEVICE double count_at(uint32_t key) const {
-    return sum(key, key + 1, [](float) { return 1.0; });
-  }
+  DEVICE double count_at(uint32_t key) const { return sum({key, key + 1, false}); }
+  /* Of one token with this key. */
+  DEVICE double weight_at(uint32_t key) const { return sum({key, key + 1, true}) / count_at(key); }
+  DEVICE double ties_at(uint32_t key) const { return key == floor ? fmin(ties, count_at(key)) : count_at(key); }
 
   /* The candidates' weight. */
-  DEVICE double whole() const {
-    const double above = sum(floor + 1, ~0u, [*this](float score) { return weight(score); });
-    const double at_floor = sum(floor, floor + 1, [*this](float score) { return weight(score); });
-    const double tied = count_at(floor);
-    return above + (tied > ties ? at_floor / tied * ties : at_floor);
-  }
+  DEVICE double whole() const { return sum({floor + 1, ~0u, true}) + ties_at(floor) * weight_at(floor); }
 
-  /* The greatest key down to which a measure adds up to the target, or to more than it where `beyond`; the floor where
-   * none does. `above` becomes the sum over greater keys. */
-  template <class Measure>
-  DEVICE uint32_t reach(double target, bool beyond, Measure measure, double &above) const {
+  /* The greatest key down to which weights, or ones, add up to the target, or to more than it where `beyond`; the floor
+   * where none does. `above` becomes the sum over greater keys. */
+  DEVICE uint32_t reach(double target, bool beyond, bool weighs, double &above) const {
     uint32_t low = floor, high = malc_ordered(largest) + 1;
     above = 0;
     while (high - low > 1) {
       const uint32_t middle = low + (high - low) / 2;
-      const double reached = above + sum(middle, high, measure);
+      const double reached = above + sum({middle, high, weighs});
       if (beyond ? reached > target : reached >= target) {
         low = middle;
       } else {
@@ -98,8 +99,7 @@ struct malc_candidates {
   }
 
   /* The first token, by number, up to which a measure adds up to more than the target: each warp adds up a piece. */
-  template <class Measure>
-  DEVICE int walk(double target, Measure measure) const {
+  __device__ __noinline__ int walk(double target, malc_measure measure) const {
     __shared__ double of_warps[MALC_CHOICE_WARPS];
     __shared__ int found, last;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -107,7 +107,7 @@ struct malc_candidates {
     const int end = min((warp + 1) * piece, count);
     if (threadIdx.x == 0) found = last = -1;
     double sum = 0;
-    for (int token = warp * piece + lane; token < end; token += 32) sum += measure(scores[token]);
+    for (int token = warp * piece + lane; token < end; token += 32) sum += of(measure, scores[token]);
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
     if (lane == 0) of_warps[warp] = sum;
@@ -121,7 +121,7 @@ struct malc_candidates {
     int own = -1, tail = -1;
     for (int first = warp * piece; is_here && own < 0 && first < end; first += 32) {
       const int token = first + lane;
-      const double value = token < end ? measure(scores[token]) : 0;
+      const double value = token < end ? of(measure, scores[token]) : 0;
       double through = value;
 #pragma unroll
       for (int distance = 1; distance < 32; distance *= 2) {
@@ -175,46 +175,35 @@ DEVICE int malc_choose_token(float *scores, int count, const malc_sampler &sampl
   if (sampler.repetition_penalty != 1) malc_penalize(scores, count, sampler.repetition_penalty, text, length);
 
   uint32_t key = 0;
-  for (int token = threadIdx.x; token < count; token += MALC_CHOICE_THREADS) key = max(key, malc_ordered(scores[token]));
+  for (int token = threadIdx.x; token < count; token += MALC_CHOICE_THREADS)
+    key = max(key, malc_ordered(scores[token]));
   key = malc_choice_extreme(key, true);
-  const auto at_key = [&key](float score) { return malc_ordered(score) == key ? 1.0 : 0.0; };
-  const int likeliest = tokens.walk(0, at_key);
+  const int likeliest = tokens.walk(0, {key, key + 1, false});
   if (sampler.temperature == 0) return likeliest;
   tokens.largest = scores[likeliest];
-  const auto one = [](float) { return 1.0; };
-  const auto weight = [tokens](float score) { return tokens.weight(score); };
   const double uniform = malc_choice_uniform(sampler.seed, (uint64_t)length);
 
-  uint32_t least = key;
   for (int token = threadIdx.x; token < count; token += MALC_CHOICE_THREADS)
-    if (tokens.weight(scores[token]) >= sampler.min_p) least = min(least, malc_ordered(scores[token]));
-  tokens.floor = malc_choice_extreme(least, false);
+    if (tokens.weight(scores[token]) >= sampler.min_p) key = min(key, malc_ordered(scores[token]));
+  tokens.floor = malc_choice_extreme(key, false);
   tokens.ties = count;
-  if (sampler.top_k == 0 && sampler.top_p < 0) { // in the order of their numbers
-    const auto candidate = [&](float score) { return malc_ordered(score) >= tokens.floor ? tokens.weight(score) : 0.0; };
-    return tokens.walk(uniform * tokens.whole(), candidate);
-  }
+  if (sampler.top_k == 0 && sampler.top_p < 0) // in the order of their numbers
+    return tokens.walk(uniform * tokens.whole(), {tokens.floor, ~0u, true});
   double above;
-  if (sampler.top_k > 0 && tokens.sum(tokens.floor, ~0u, one) > sampler.top_k) {
-    tokens.floor = tokens.reach((double)sampler.top_k, false, one, above);
+  if (sampler.top_k > 0 && tokens.sum({tokens.floor, ~0u, false}) > (double)sampler.top_k) {
+    tokens.floor = tokens.reach((double)sampler.top_k, false, false, above);
     tokens.ties = (double)sampler.top_k - above;
   }
   if (sampler.top_p >= 0) {
     const double target = sampler.top_p * tokens.whole();
-    const uint32_t reached = tokens.reach(target, false, weight, above);
-    // At the floor there may be fewer candidates than tokens.
-    const double tied = reached == tokens.floor ? fmin(tokens.ties, tokens.count_at(reached)) : tokens.count_at(reached);
-    key = reached;
-    const double each = tokens.sum(key, key + 1, weight) / tokens.count_at(key);
-    tokens.floor = reached;
-    tokens.ties = fmax(1, fmin(tied, ceil((target - above) / each)));
+    key = tokens.reach(target, false, true, above);
+    tokens.ties = fmax(1, fmin(tokens.ties_at(key), ceil((target - above) / tokens.weight_at(key))));
+    tokens.floor = key;
   }
-  // The likeliest first.
-  const double target = uniform * tokens.whole();
-  key = tokens.reach(target, true, weight, above);
-  const double tied = tokens.count_at(key), each = tokens.sum(key, key + 1, weight) / tied;
-  const double most = key == tokens.floor ? fmin(tokens.ties, tied) : tied;
-  return tokens.walk(fmax(0, fmin(most - 1, floor((target - above) / each))), at_key);
+  const double target = uniform * tokens.whole(); // the likeliest first
+  key = tokens.reach(target, true, true, above);
+  const double tie = fmin(tokens.ties_at(key) - 1, floor((target - above) / tokens.weight_at(key)));
+  return tokens.walk(fmax(0, tie), {key, key + 1, false});
 }
 
 /* A block for each text: row n of the logits is the one that ends at the call's token lasts[n], and is overwritten.
