@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 import { packagePath } from '../compiler/package-files.ts';
 import { loadLibrary } from '../runtime/ffi.ts';
 import { type SamplerOptions, sampleToken } from '../runtime/generate/sampler.ts';
-import { NOT_A_NUMBER, nativeSampler } from '../runtime/native.ts';
+import { NOT_A_NUMBER, nativeSampler } from '../runtime/interface.ts';
 import { randomNumbers } from './random-numbers.ts';
 import { buildEmulated, buildEmulator, emulatorAvailable } from './simt/build.ts';
 

@@ -1,7 +1,8 @@
 // Writing texts with a model: a prompt goes into the key-value cache, then token after token follows. Several texts are
 // written at once, and where one ends the next takes its place (continuous batching: Yu et al., Orca, 2022).
 import { UserError } from '../../compiler/diagnostic.ts';
-import { type NativeModel, NOT_A_NUMBER } from '../native.ts';
+import { NOT_A_NUMBER } from '../interface.ts';
+import type { NativeModel } from '../native.ts';
 import { notANumber, type SamplerOptions, sampleToken } from './sampler.ts';
 
 /** What ends a text, and what hears of it. */

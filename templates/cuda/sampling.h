@@ -43,7 +43,7 @@ DEVICE uint32_t malc_choice_extreme(uint32_t value, bool greatest) {
   return value;
 }
 
-/* What is added up over tokens: those with keys from `from` up to `to`, which is excluded, count their weight or one. */
+/* What is added up over tokens: of those with keys from `from` up to `to`, which is excluded, their weight or one. */
 struct malc_measure {
   uint32_t from, to;
   bool weighs;
