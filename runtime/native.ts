@@ -1,79 +1,25 @@
 // A generated model library, loaded: malc.h as a class. One NativeModel is one arena of parameters, moments, activations.
 import { MachineError } from '../compiler/diagnostic.ts';
 import type { CudaDevice } from './cuda-device.ts';
+import { requireSeed } from './data/random.ts';
+import { callAsync, loadLibrary, type Pointer, viewFloats } from './ffi.ts';
+import type { SamplerOptions } from './generate/sampler.ts';
 import {
-  callAsync,
-  declareOpaque,
-  declareStruct,
-  loadLibrary,
-  type NativeFunction,
-  type Pointer,
-  viewFloats,
-} from './ffi.ts';
+  ABI,
+  DATA,
+  DEVICE,
+  emptyResult,
+  FIRST_MOMENT,
+  type Functions,
+  GRADIENT,
+  type NativeResult,
+  NO_MEMORY,
+  nativeSampler,
+  OK,
+  PROTOTYPES,
+  SECOND_MOMENT,
+} from './interface.ts';
 import { describeMemory } from './show/quantities.ts';
-
-/** The version of templates/cpu/malc.h that this file speaks. */
-const ABI = 3;
-const OK = 0;
-const NO_MEMORY = 1;
-const DEVICE = 3;
-const DATA = 0;
-const GRADIENT = 1;
-const FIRST_MOMENT = 2;
-const SECOND_MOMENT = 3;
-
-declareOpaque('malc_model');
-declareStruct('malc_options', {
-  max_batch: 'int64_t',
-  max_time: 'int64_t',
-  max_context: 'int64_t',
-  training: 'int32_t',
-  threads: 'int32_t',
-  seed: 'uint64_t',
-});
-declareStruct('malc_adamw', {
-  learning_rate: 'float',
-  beta1: 'float',
-  beta2: 'float',
-  epsilon: 'float',
-  weight_decay: 'float',
-  clip_norm: 'float',
-  update: 'int64_t',
-});
-declareStruct('malc_result', { loss: 'double', gradient_norm: 'double', auxiliary: 'double', scored: 'int64_t' });
-
-const PROTOTYPES = {
-  malc_abi: 'int32_t malc_abi(void)',
-  malc_architecture: 'const char *malc_architecture(void)',
-  malc_bytes: 'int64_t malc_bytes(const malc_options *options)',
-  malc_create: 'int malc_create(const malc_options *options, _Out_ malc_model **model)',
-  malc_destroy: 'void malc_destroy(malc_model *model)',
-  malc_message: 'const char *malc_message(const malc_model *model)',
-  malc_parameter_count: 'int32_t malc_parameter_count(void)',
-  malc_parameter_name: 'const char *malc_parameter_name(int32_t index)',
-  malc_parameter_rank: 'int32_t malc_parameter_rank(int32_t index)',
-  malc_parameter_dimension: 'int64_t malc_parameter_dimension(int32_t index, int32_t axis)',
-  malc_parameter_decays: 'int32_t malc_parameter_decays(int32_t index)',
-  malc_parameter_trained: 'int32_t malc_parameter_trained(int32_t index)',
-  malc_parameter_address: 'void *malc_parameter_address(malc_model *model, int32_t index, int32_t what)',
-  malc_refresh: 'int malc_refresh(malc_model *model)',
-  malc_initialize: 'int malc_initialize(malc_model *model, uint64_t seed)',
-  malc_step:
-    'int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles, int64_t micro_batches, int64_t batch, int64_t time, const malc_adamw *update, _Out_ malc_result *result)',
-  malc_evaluate:
-    'int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles, int64_t batch, int64_t time, _Out_ malc_result *result)',
-  malc_forward:
-    'int malc_forward(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, float *logits)',
-  malc_decode:
-    'int malc_decode(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time, const int32_t *starts, const int32_t *counts, float *logits)',
-  malc_profile_count: 'int32_t malc_profile_count(void)',
-  malc_profile_name: 'const char *malc_profile_name(int32_t launch)',
-  malc_profile_seconds: 'double malc_profile_seconds(const malc_model *model, int32_t launch)',
-  malc_profile_calls: 'int64_t malc_profile_calls(const malc_model *model, int32_t launch)',
-  malc_profile_reset: 'void malc_profile_reset(malc_model *model)',
-};
-
-type Functions = Record<keyof typeof PROTOTYPES, NativeFunction>;
 
 export interface NativeOptions {
   /** Sequences in one micro-batch, at most. */
@@ -307,14 +253,30 @@ export class NativeModel {
    * text; any other goes on where the text's last call ended, or, unless the model has a recurrent state, before.
    */
   async decode(tokens: Int32Array, size: DecodeSize): Promise<Float32Array> {
-    const { batch, time, starts, counts = null, roles = null } = size;
-    requireLength('decode', tokens, batch * time);
-    requireLength('decode', starts, batch, 'starts');
-    if (counts) requireLength('decode', counts, batch, 'counts');
-    if (roles) requireLength('decode', roles, batch * time, 'roles');
+    const { batch, time, starts, counts, roles } = this.#checkDecoding('decode', tokens, size);
     const logits = new Float32Array(batch * this.vocabularySize);
     await this.#call('malc_decode', tokens, roles, batch, time, starts, counts, logits);
     return logits;
+  }
+
+  /** Whether the program chooses tokens itself, so that logits need not leave its device. */
+  get chooses(): boolean {
+    return this.#native.malc_chooses() === 1;
+  }
+
+  /**
+   * Does what `decode` does, and chooses the token that follows each sequence's last as its sampler says, with the numbers
+   * that `sampleToken` draws: [batch], -1 where the count is 0 and `NOT_A_NUMBER` where a logit is none. The text that the
+   * repetition penalty sees is what calls have brought since its start. Only where the program `chooses`.
+   */
+  async choose(tokens: Int32Array, size: DecodeSize, samplers: readonly SamplerOptions[]): Promise<Int32Array> {
+    const { batch, time, starts, counts, roles } = this.#checkDecoding('choose', tokens, size);
+    if (samplers.length !== batch) throw new Error(`choose: ${batch} samplers expected, ${samplers.length} given`);
+    for (const { seed } of samplers) requireSeed(seed);
+    const chosen = new Int32Array(batch);
+    const given = samplers.map(nativeSampler);
+    await this.#call('malc_choose', tokens, roles, batch, time, starts, counts, given, chosen);
+    return chosen;
   }
 
   /** Time and calls of each launch since the model was opened or the profile reset; none without a profile. */
@@ -343,6 +305,15 @@ export class NativeModel {
   #open(): Pointer {
     if (this.#pointer === null) throw new Error('the model was closed');
     return this.#pointer;
+  }
+
+  #checkDecoding(method: string, tokens: Int32Array, size: DecodeSize) {
+    const { batch, time, starts, counts = null, roles = null } = size;
+    requireLength(method, tokens, batch * time);
+    requireLength(method, starts, batch, 'starts');
+    if (counts) requireLength(method, counts, batch, 'counts');
+    if (roles) requireLength(method, roles, batch * time, 'roles');
+    return { batch, time, starts, counts, roles };
   }
 
   /** Runs one native function off the main thread. malc.h allows one call at a time; a second is a fault of the caller. */
@@ -396,17 +367,6 @@ function describeParameter(native: Functions, open: () => Pointer, index: number
       return view(SECOND_MOMENT);
     },
   };
-}
-
-interface NativeResult {
-  loss: number;
-  gradient_norm: number;
-  auxiliary: number;
-  scored: number;
-}
-
-function emptyResult(): NativeResult {
-  return { loss: 0, gradient_norm: 0, auxiliary: 0, scored: 0 };
 }
 
 function readResult(result: NativeResult): StepResult {

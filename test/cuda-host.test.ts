@@ -6,8 +6,10 @@ import * as assert from 'uvu/assert';
 import { check } from '../compiler/check/index.ts';
 import { compile } from '../compiler/index.ts';
 import { parse } from '../compiler/syntax/parse.ts';
+import { generate } from '../runtime/generate/generate.ts';
+import { type SamplerOptions, sampleToken } from '../runtime/generate/sampler.ts';
 import { NativeModel } from '../runtime/native.ts';
-import { buildEmulatedModel, type EmulatedOptions } from './cuda/build.ts';
+import { buildEmulatedModel } from './cuda/build.ts';
 import { batchOf } from './held-against-oracle.ts';
 import { emulatorAvailable } from './simt/build.ts';
 
@@ -38,9 +40,12 @@ function openBlocking(library: string): NativeModel {
   }
 }
 
+let plain: Promise<string> | null = null;
+
 /** Two models of the same weights: one that replays graphs, one that launches its kernels one by one. */
-async function openBoth(options: Partial<EmulatedOptions> = {}) {
-  const library = await buildEmulatedModel(model, { dtype: 'f32', ...options });
+async function openBoth() {
+  plain ??= buildEmulatedModel(model, { dtype: 'f32' });
+  const library = await plain;
   const both = [NativeModel.open(library, sizes), openBlocking(library)] as const;
   for (const native of both) await native.initialize(3);
   return both;
@@ -116,6 +121,53 @@ if (await emulatorAvailable()) {
     for (const native of both) native.close();
   });
 
+  test("tokens that the program chooses are the host sampler's, of texts that begin, pause and go on", async () => {
+    const [chooses, decodes] = await openBoth();
+    assert.ok(chooses.chooses);
+    const samplers: SamplerOptions[] = [
+      { temperature: 1.5, topK: 9, repetitionPenalty: 1.5, seed: 4 },
+      { temperature: 0, repetitionPenalty: 3, seed: 0 },
+      { temperature: 2, topP: 0.8, minP: 0.01, seed: 2 ** 33 },
+    ];
+    const texts: number[][] = [[], [], []];
+    let next = Int32Array.of(3, 5, 7);
+    for (let call = 0; call < 9; call++) {
+      const prompts = call === 0 || call === 5; // where the second text begins anew
+      if (prompts) texts[1] = [];
+      const counts = Int32Array.of(1, prompts ? 3 : 1, call % 4 === 3 ? 0 : 1);
+      const time = prompts ? 3 : 1;
+      const starts = Int32Array.from(texts, text => text.length);
+      const tokens = Int32Array.from({ length: 3 * time }, (_, i) => (next[Math.floor(i / time)]! + (i % time)) % 40);
+      for (const [n, text] of texts.entries()) text.push(...tokens.slice(n * time, n * time + counts[n]!));
+      const size = { batch: 3, time, starts, counts };
+      const chosen = await chooses.choose(tokens, size, samplers);
+      const logits = await decodes.decode(tokens, size);
+      for (const [n, text] of texts.entries()) {
+        const own = logits.subarray(n * 40, (n + 1) * 40);
+        assert.is(chosen[n], counts[n] === 0 ? -1 : sampleToken(own, samplers[n]!, text.length, text), `call ${call}`);
+      }
+      next = chosen.map((token, n) => (token < 0 ? next[n]! : token));
+    }
+    // What generation writes is what these choices are, and logits that are not numbers are told of.
+    const limits = { maxTokens: 6, endOfText: null, contextLength: 16 };
+    const sampler = samplers[0]!;
+    const text = [3, 4];
+    const { tokens } = await generate(chooses, Int32Array.from(text), { ...limits, sampler });
+    for (const token of tokens) {
+      const logits = await decodes.decode(Int32Array.from(text), {
+        batch: 1,
+        time: text.length,
+        starts: Int32Array.of(0),
+      });
+      assert.is(token, sampleToken(logits, sampler, text.length, text));
+      text.push(token);
+    }
+    chooses.writableParameters()[0]!.data.fill(Number.NaN);
+    const fault = await generate(chooses, Int32Array.of(1), { ...limits, sampler }).catch(error => error);
+    assert.match(fault.message, /^the prompt: the model answers with NaN/);
+    for (const native of [chooses, decodes]) native.close();
+  });
+
   test('gradients with no update are those of one step, stored anew by the next', async () => {
     const both = await openBoth();
     const { tokens, labels } = batchOf(model, 4, 6, 9);
@@ -131,14 +183,14 @@ if (await emulatorAvailable()) {
 
   test('a profile has the calls of each launch, and takes their time', async () => {
     const library = await buildEmulatedModel(model, { dtype: 'f32', profile: true });
-    const plain = await openBoth();
+    const both = await openBoth();
     const native = NativeModel.open(library, sizes);
     await native.initialize(3);
     assert.ok(native.profile().every(({ calls, seconds }) => calls === 0 && seconds === 0));
     const { launches } = compile(model, { target: 'cuda', profile: true });
     for (let update = 1; update <= 2; update++) {
       native.resetProfile();
-      assert.equal(await step(native, update, 3, 2, 5), await step(plain[0], update, 3, 2, 5));
+      assert.equal(await step(native, update, 3, 2, 5), await step(both[0], update, 3, 2, 5));
       const profile = native.profile();
       assert.equal(
         profile.map(({ name }) => name),
@@ -155,7 +207,7 @@ if (await emulatorAvailable()) {
       }
       for (const { name, calls, seconds } of profile) assert.is(seconds > 0, calls > 0, name);
     }
-    for (const each of [native, ...plain]) each.close();
+    for (const each of [native, ...both]) each.close();
   });
 
   test('a failed kernel is named with its line of MAL where launches block; else the call is, and how to learn more', async () => {

@@ -64,7 +64,12 @@ export async function benchSteps(request: StepsRequest, place: Place): Promise<S
       const { model, batch, time } = configuration;
       const key = request.tunes ? configuration : model;
       const tuned = request.tunes
-        ? { scheduleOf: await autotune({ model, dtype, batch, time, threads, onStart: tellTuning }, await findCompiler()) }
+        ? {
+            scheduleOf: await autotune(
+              { model, dtype, batch, time, threads, onStart: tellTuning },
+              await findCompiler(),
+            ),
+          }
         : {};
       const built =
         libraries.get(key) ?? (await build(model, { dtype, ...tuned }, await mkdtemp(join(folder, 'build-')), place));

@@ -46,6 +46,12 @@ export function philox(counter: ArrayLike<number>, key: ArrayLike<number>, out: 
   out[3] = c3;
 }
 
+/** @throws UserError where the seed is not a whole number from 0 to 2^53 - 1. */
+export function requireSeed(seed: number): void {
+  if (!Number.isSafeInteger(seed) || seed < 0)
+    throw new UserError(`the seed is ${seed}; give a whole number from 0 to ${Number.MAX_SAFE_INTEGER}`);
+}
+
 /** A stream of random numbers. Streams of one seed are independent: an epoch's, a story's, a sample's. */
 export class Random {
   readonly #key: readonly [number, number];
@@ -55,8 +61,7 @@ export class Random {
 
   /** @throws UserError where the seed is not a whole number from 0 to 2^53 - 1. */
   constructor(seed: number, stream = 0) {
-    if (!Number.isSafeInteger(seed) || seed < 0)
-      throw new UserError(`the seed is ${seed}; give a whole number from 0 to ${Number.MAX_SAFE_INTEGER}`);
+    requireSeed(seed);
     this.#key = [seed >>> 0, Math.floor(seed / 2 ** 32)];
     this.#counter.set([0, 0, stream >>> 0, Math.floor(stream / 2 ** 32)]);
   }

@@ -1,8 +1,9 @@
 // Writing texts with a model: a prompt goes into the key-value cache, then token after token follows. Several texts are
 // written at once, and where one ends the next takes its place (continuous batching: Yu et al., Orca, 2022).
 import { UserError } from '../../compiler/diagnostic.ts';
+import { NOT_A_NUMBER } from '../interface.ts';
 import type { NativeModel } from '../native.ts';
-import { type SamplerOptions, sampleToken } from './sampler.ts';
+import { notANumber, type SamplerOptions, sampleToken } from './sampler.ts';
 
 /** What ends a text, and what hears of it. */
 interface Limits {
@@ -111,6 +112,9 @@ function checkPrompt({ prompt, name }: Beginning, contextLength: number): void {
   }
 }
 
+/** The token that follows a text. */
+type Draw = (sampler: SamplerOptions, text: readonly number[]) => number;
+
 /** A text in the making. */
 class Text {
   readonly number: number;
@@ -140,10 +144,14 @@ class Text {
     return this.cached < this.#tokens.length - 1;
   }
 
-  /** Takes note that `count` more tokens are in the cache; after the last of them the next is drawn from `logits`. */
-  heard(count: number, logits: Float32Array): void {
+  get sampler(): SamplerOptions {
+    return this.#beginning.sampler;
+  }
+
+  /** Takes note that `count` more tokens are in the cache; after the last of them the next is drawn. */
+  heard(count: number, draw: Draw): void {
     this.cached += count;
-    const token = this.cached === this.#tokens.length ? this.#draw(logits) : null;
+    const token = this.cached === this.#tokens.length ? this.#draw(draw) : null;
     if (token !== null && token !== this.#limits.endOfText) {
       this.#tokens.push(token);
       this.#beginning.onToken?.(token);
@@ -160,9 +168,9 @@ class Text {
     return stop?.aborted ? 'stopped' : null;
   }
 
-  #draw(logits: Float32Array): number {
+  #draw(draw: Draw): number {
     try {
-      return sampleToken(logits, this.#beginning.sampler, this.#tokens.length, this.#tokens);
+      return draw(this.sampler, this.#tokens);
     } catch (error) {
       throw error instanceof UserError ? new UserError(`${this.#beginning.name}: ${error.message}`) : error;
     }
@@ -189,8 +197,29 @@ async function advance(model: NativeModel, slots: readonly (Text | null)[]): Pro
     tokens.set(piece, slot * time);
   });
   const starts = Int32Array.from(used, text => text?.cached ?? 0);
-  const logits = await model.decode(tokens, { batch: used.length, time, starts, counts });
+  const draws = await drawsOf(model, tokens, { batch: used.length, time, starts, counts }, used);
+  for (const [slot, text] of used.entries()) text?.heard(counts[slot]!, draws[slot]!);
+}
+
+/** One call of the model, and how each text's next token follows from it: chosen by the program, or of its logits here. */
+async function drawsOf(
+  model: NativeModel,
+  tokens: Int32Array,
+  size: { batch: number; time: number; starts: Int32Array; counts: Int32Array },
+  texts: readonly (Text | null)[],
+): Promise<Draw[]> {
+  if (model.chooses) {
+    const samplers = texts.map(text => text?.sampler ?? { temperature: 0, seed: 0 });
+    const chosen = await model.choose(tokens, size, samplers);
+    return Array.from(chosen, token => () => {
+      if (token === NOT_A_NUMBER) throw notANumber();
+      return token;
+    });
+  }
+  const logits = await model.decode(tokens, size);
   const width = model.vocabularySize;
-  for (const [slot, text] of used.entries())
-    text?.heard(counts[slot]!, logits.subarray(slot * width, (slot + 1) * width));
+  return texts.map((_, slot) => {
+    const own = logits.subarray(slot * width, (slot + 1) * width);
+    return (sampler, text) => sampleToken(own, sampler, text.length, text);
+  });
 }

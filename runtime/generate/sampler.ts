@@ -30,9 +30,7 @@ export function sampleToken(
   position: number,
   seen: Iterable<number>,
 ): number {
-  if (logits.some(Number.isNaN)) {
-    throw new UserError('the model answers with NaN: its weights are damaged; use an earlier checkpoint');
-  }
+  if (logits.some(Number.isNaN)) throw notANumber();
   const scores = penalized(logits, options.repetitionPenalty, seen);
   if (options.temperature === 0) return likeliest(scores);
   const { temperature, topK, topP, minP } = options;
@@ -48,6 +46,10 @@ export function sampleToken(
   if (topP !== undefined) candidates = candidates.slice(0, countReaching(topP, candidates, weights));
   return draw(candidates, weights, new Random(options.seed, position).uniform());
 }
+
+/** What is said where a logit is no number. */
+export const notANumber = () =>
+  new UserError('the model answers with NaN: its weights are damaged; use an earlier checkpoint');
 
 /** How many of the candidates, taken in order, come to the share `p` of their whole weight. */
 function countReaching(p: number, candidates: readonly number[], weights: Float64Array): number {

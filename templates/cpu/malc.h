@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define MALC_ABI 3
+#define MALC_ABI 4
 
 /* A device that failed, or that is not there: a model whose kernel failed cannot be used any more. */
 enum { MALC_OK = 0, MALC_NO_MEMORY = 1, MALC_BAD_ARGUMENT = 2, MALC_DEVICE = 3 };
@@ -105,6 +105,29 @@ int malc_forward(malc_model *model, const int32_t *tokens, const int32_t *roles,
  * refused call has done nothing. */
 int malc_decode(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time,
                 const int32_t *starts, const int32_t *counts, float *logits);
+
+/* How a token is chosen. Of all tokens min_p keeps some, of these top_k, and of these top_p; then a random number, of
+ * the seed and the new token's position alone, falls on one of them by their probabilities. */
+typedef struct {
+  double temperature;        /* logits are divided by it; 0 takes the likeliest token, the first of equals */
+  double top_p;              /* only the likeliest tokens whose probabilities just reach it; below 0 for all */
+  double min_p;              /* only tokens with this share of the likeliest one's probability; 0 for all */
+  double repetition_penalty; /* divides positive and multiplies negative logits of the text's tokens; 1 for none */
+  int64_t top_k;             /* only so many of the likeliest tokens; 0 for all */
+  uint64_t seed;
+} malc_sampler;
+
+/* Instead of a token: where the count was 0, and where a logit was not a number. */
+enum { MALC_NO_TOKEN = -1, MALC_NOT_A_NUMBER = -2 };
+
+/* 1 where malc_choose chooses tokens: a device with memory of its own, which the logits then do not leave. Of other
+ * programs malc_choose is refused; their logits are the caller's to choose by. */
+int32_t malc_chooses(void);
+
+/* Does what malc_decode does, and chooses the token that follows each sequence's last, by samplers[b], into chosen[b].
+ * The text of a sequence, for the repetition penalty, is what its calls since a start of 0 have brought. */
+int malc_choose(malc_model *model, const int32_t *tokens, const int32_t *roles, int64_t batch, int64_t time,
+                const int32_t *starts, const int32_t *counts, const malc_sampler *samplers, int32_t *chosen);
 
 /* The profile of a program that was compiled with one: seconds and calls of each launch of each function, as
  * "FUNCTION/KERNEL", since the model was created or the profile reset. A step clears gradients, prepares each

@@ -45,8 +45,8 @@ inline malc_graph *malc_find_graph(malc_graphs *graphs, malc_shape shape, cudaSt
   return oldest;
 }
 
-/* Queues `work`, a function that queues launches, copies and clears on `queue` and does nothing else on the device: of a
- * shape that it had before as a graph that is kept of it. */
+/* Queues `work`, a function that queues launches, copies and clears on `queue` and does nothing else on the device: of
+ * a shape that it had before as the graph that is kept of it. */
 template <class Work>
 void malc_replay(malc_graphs *graphs, malc_shape shape, cudaStream_t queue, malc_status *status, Work work) {
   if (graphs->off) return work();

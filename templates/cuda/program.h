@@ -5,6 +5,7 @@
 #include "launch.h"
 #include "random.h"
 #include "rows.h"
+#include "sequences.h"
 #include "status.h"
 
 // ---- Copies ----
@@ -25,6 +26,13 @@ inline cudaError_t malc_copy(float *to, const float *from, int64_t count, bool a
 static __global__ void malc_pick_rows(float *to, const float *from, const int32_t *rows, int64_t width) {
   const int64_t row = blockIdx.x;
   for (int64_t i = threadIdx.x; i < width; i += blockDim.x) to[row * width + i] = from[rows[row] * width + i];
+}
+
+/* Keeps what texts are made of: history[text][position] of each token of the call. */
+static __global__ void malc_remember(const int32_t *tokens, const int32_t *positions, const int32_t *ends,
+                                     int64_t count, int32_t *history, int64_t context) {
+  const int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (n < count) history[malc_sequence_of(n, 0, ends) * context + positions[n]] = tokens[n];
 }
 
 // ---- Random initial weights ----
