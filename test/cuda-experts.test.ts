@@ -193,8 +193,9 @@ test('too many experts are refused by name', () => {
 });
 
 if (await emulatorAvailable()) {
-  for (const { dtype, held, graphs } of compiled) {
-    const run = await graphs.build();
+  const runs = await Promise.all(compiled.map(({ graphs }) => graphs.build()));
+  for (const [n, { dtype, held }] of compiled.entries()) {
+    const run = runs[n]!;
     for (const { name, graph, calls } of held)
       test(`${dtype}: ${name}`, () => {
         for (const { sizes, values } of calls) {
