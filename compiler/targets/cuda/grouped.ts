@@ -57,7 +57,7 @@ function grouped({ writer, node, name, surroundings }: Site): Emitted {
   const streams = shape.outerFirst;
   const [slots, tokens] = [countText(index.dimensions), countText(shape.rows)];
   kernelFunction(writer, tile, list, surroundings, () => {
-    writer.line(`const ${slotsText(index.dimensions, experts).replace('(', ' slots(')};`);
+    writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
     slotRows(writer, 'left', name(left), 'inner', inner, shape);
     matrices(writer, name(weights), streams, inner, columns);
     const operands = `(${name(node)}, slots, left, right, ${inner});`;
@@ -87,7 +87,7 @@ function groupedGradient({ writer, node, name, surroundings }: Site): Emitted {
   const list = argumentsOf(node, name, surroundings, sortingExtents(index.dimensions, experts));
   const sorting = sortingLaunches(writer, list, { name: name(index), dimensions: index.dimensions }, experts);
   kernelFunction(writer, tile, list, surroundings, () => {
-    writer.line(`const ${slotsText(index.dimensions, experts).replace('(', ' slots(')};`);
+    writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
     const ofLeft = shape.outerFirst ? 'right' : 'left';
     const ofGradient = shape.outerFirst ? 'left' : 'right';
     slotRows(writer, ofLeft, name(left), 'outer', inner, shape);
@@ -200,10 +200,11 @@ function slotRows(
   writer.line(`const malc_slot_rows<${type}> ${variable}{${data}, slots.order, ${width}, slots.count - 1};`);
 }
 
-/** Declares the first of the matrices, which have `columns` runs of `inner` elements, or the reverse. */
+/** Declares the first of the matrices: columns of `inner` elements where `outerFirst`, or else the reverse. */
 function matrices(writer: Writer, data: string, outerFirst: boolean, inner: number, columns: number): void {
-  const [run, width] = outerFirst ? ['inner', inner] : ['outer', columns];
-  writer.line(`const malc_operand<float, malc_side::${run}, ${aligned(width as number)}> right{{${data}}, ${width}};`);
+  const run = outerFirst ? 'inner' : 'outer';
+  const width = outerFirst ? inner : columns;
+  writer.line(`const malc_operand<float, malc_side::${run}, ${aligned(width)}> right{{${data}}, ${width}};`);
 }
 
 /** The largest power of two up to 8 that divides a run. */

@@ -24,8 +24,11 @@ interface Site {
 
 type Emitted = Omit<KernelSource, 'text'>;
 
-const kernelHead = (name: string, threads: number, list: readonly Argument[]) =>
-  `static __global__ void __launch_bounds__(${threads}) ${name}(${parameterList(list)})`;
+const kernelHead = (name: string, bounds: string, list: readonly Argument[]) =>
+  `static __global__ void __launch_bounds__(${bounds}) ${name}(${parameterList(list)})`;
+
+/** Left alone, ptxas would save registers for more than these 4 blocks of a multiprocessor at the price of spills. */
+const sortingBounds = `${sortingThreads}, 4`;
 
 export function topK({ writer, node, name }: Site): Emitted {
   const { chosen, groups, top_groups, group_score } = node.attributes as TopKAttributes;
@@ -39,10 +42,10 @@ export function topK({ writer, node, name }: Site): Emitted {
   const rows = countText(scores.dimensions.slice(0, -1));
   const counted = group_score === 'top2' ? 2 : 1;
   const sizes = [scores.dimensions.at(-1)!.size, chosen.size, groups, top_groups, counted].join(', ');
-  const threads = 32 * topKRows;
+  const threads = String(32 * topKRows);
   writer.block(kernelHead(ownName, threads, list), () => writer.line(`malc_top_k<${sizes}>(${to}, ${from}, ${rows});`));
   const grid = `(${rows} + ${topKRows - 1}) / ${topKRows}`;
-  return { arguments: list, launches: [{ kernel: ownName, grid, block: String(threads), shared: '0' }] };
+  return { arguments: list, launches: [{ kernel: ownName, grid, block: threads, shared: '0' }] };
 }
 
 export function withinCapacity({ writer, node, name }: Site): Emitted {
@@ -57,7 +60,7 @@ export function withinCapacity({ writer, node, name }: Site): Emitted {
   ];
   const [slots, tokens] = [countText(node.dimensions), countText(node.dimensions.slice(0, -1))];
   const counting = countLaunch(writer, list, 'reinterpret_cast<int32_t *>(workspace)', from, slots, experts);
-  writer.block(kernelHead(ownName, sortingThreads, list), () => {
+  writer.block(kernelHead(ownName, sortingBounds, list), () => {
     const counts = 'reinterpret_cast<const int32_t *>(workspace)';
     writer.line(`malc_within_capacity<${experts}>(${to}, ${counts}, ${from}, ${slots}, ${limit}, ${tokens});`);
   });
@@ -75,16 +78,16 @@ export function sortingLaunches(
   const declared = slotsText(index.dimensions, experts);
   const counting = countLaunch(writer, list, `${declared}.counts`, index.name, slots, experts);
   const sort = `${ownName}_sort`;
-  writer.block(kernelHead(sort, sortingThreads, list), () =>
+  writer.block(kernelHead(sort, sortingBounds, list), () =>
     writer.line(`malc_sort_slots(${declared}, ${index.name});`),
   );
   writer.line();
   return [counting, sortingLaunch(sort, slots, experts)];
 }
 
-/** Sorted slots, as C++ text. */
-export const slotsText = (index: readonly Dimension[], experts: number): string =>
-  `malc_slots<${experts}>(workspace, ${countText(index)})`;
+/** Sorted slots, as C++ text: a value, or the declaration of a variable. */
+export const slotsText = (index: readonly Dimension[], experts: number, variable = ''): string =>
+  `malc_slots<${experts}>${variable && ` ${variable}`}(workspace, ${countText(index)})`;
 
 /** What sorted slots need: numbers of four bytes, like floats. */
 export const sortingExtents = (index: readonly Dimension[], experts: number): readonly Extent[] => [
@@ -111,7 +114,7 @@ function countLaunch(
   experts: number,
 ): Launch {
   const count = `${ownName}_count`;
-  writer.block(kernelHead(count, sortingThreads, list), () =>
+  writer.block(kernelHead(count, sortingBounds, list), () =>
     writer.line(`malc_count_slots<${experts}>(${counts}, ${index}, ${slots});`),
   );
   writer.line();
