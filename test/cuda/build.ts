@@ -14,6 +14,12 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 let emulator: Promise<string> | null = null;
 let programs = 0;
 
+/** The emulator's object file, made once. */
+export function emulatorObject(): Promise<string> {
+  emulator ??= buildEmulator(folder);
+  return emulator;
+}
+
 export interface EmulatedOptions {
   readonly dtype: CudaProductType;
   readonly fuse?: boolean;
@@ -30,13 +36,12 @@ export function programFolder(): string {
 
 /** The library of a model's program. */
 export async function buildEmulatedModel(model: Model, { dtype, fuse = true, checked = false }: EmulatedOptions) {
-  emulator ??= buildEmulator(folder);
   const sources = programFolder();
   const { files } = compile(model, { target: 'cuda', dtype, fuse, verify: true });
   for (const [name, text] of Object.entries(files)) writeFileSync(join(sources, name), text);
   const output = join(sources, 'model.so');
   const source = { sources: [join(sources, 'model.cu')], include: [sources] };
-  await buildEmulated({ ...source, emulator: await emulator, output, library: true, checked });
+  await buildEmulated({ ...source, emulator: await emulatorObject(), output, library: true, checked });
   return output;
 }
 
