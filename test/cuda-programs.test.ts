@@ -43,10 +43,7 @@ function example(file: string): Model {
 
 test('what has no kernel yet is refused by name', () => {
   const experts = refusalOf(example('03-experts'))!;
-  for (const name of ['a mixture of experts', 'a product for each head', 'prediction of further tokens (mtp)'])
-    assert.match(experts, name);
-  const hybrid = 'a convolution, and a selective scan (a state space), which the target cuda does not have yet';
-  assert.match(refusalOf(example('04-hybrid'))!, hybrid);
+  for (const name of ['a mixture of experts', 'a product for each head']) assert.match(experts, name);
   assert.throws(() => compile(able[0]!, { target: 'cuda', dtype: 'int8' }), /no weights of 8 bits yet/);
   assert.throws(() => compile(able[0]!, { target: 'cuda', profile: true }), /takes no profile/);
 });

@@ -2,7 +2,15 @@
 // shapes that share work out differently, whole programs against the oracle, and what PyTorch computed of Mamba.
 import fc from 'fast-check';
 import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { Model } from '../compiler/check/model.ts';
+import { UserError } from '../compiler/diagnostic.ts';
+import { compile } from '../compiler/index.ts';
+import { verifyFolder } from '../runtime/verify/verify.ts';
+import { buildEmulatedModel, type EmulatedOptions, openEmulated } from './cuda/build.ts';
 import { runOnCuda } from './cuda/run-graph.ts';
+import { batchOf, hold, open, scramble } from './held-against-oracle.ts';
+import { randomModel } from './random-models.ts';
 import { emulatorAvailable } from './simt/build.ts';
 import { endsOf, holdAgainstReference, holdPieces, pieceGraph, type Shape, wholeGraph } from './state-space-graphs.ts';
 
@@ -34,6 +42,45 @@ if (await emulatorAvailable()) {
       holdAgainstReference(run, piece[n]!, { batch: 1, time: 22, sequences: 4 }, 41 + n, endsOf([0, 1, 18, 3]));
       holdPieces(run, { whole: whole[n]!, piece: piece[n]!, shape: shapes[n]! }, 2, [3, 17, 1], 51 + n);
     });
-}
+
+  /** Whether the target has all kernels that a model needs. */
+  const isAble = (model: Model): boolean => {
+    try {
+      compile(model, { target: 'cuda' });
+      return true;
+    } catch (error) {
+      if (error instanceof UserError) return false;
+      throw error;
+    }
+  };
+  const able = fc
+    .sample(randomModel, { seed: 33, numRuns: 200 })
+    .filter(model => model.blocks.some(block => block.ssm) && model.mtp !== null && isAble(model));
+  for (const model of able.slice(0, 1)) {
+    const { layers, mtp } = model;
+    test(`a random model of ${layers.length} layers, some of them state spaces, and ${mtp!.depth} modules`, async () => {
+      const native = await openEmulated(model, { dtype: 'f32' }, { batch: 2, time: 19 });
+      await hold(native, model, 2, 19, 3);
+      const cpu = await open(model, { fuse: true }, { batch: 2, time: 19 });
+      scramble(cpu, 3);
+      const { tokens, labels, roles } = batchOf(model, 4, 19, 6);
+      const size = { microBatches: 2, batch: 2, time: 19, roles, update: null };
+      const [expected, actual] = [await cpu.step(tokens, labels, size), await native.step(tokens, labels, size)];
+      for (const sum of ['loss', 'auxiliary', 'gradientNorm'] as const)
+        assert.ok(Math.abs(actual[sum] - expected[sum]) < 1e-5 * expected[sum], `${sum} of two micro-batches`);
+      for (const each of [cpu, native]) each.close();
+    });
+  }
+
+  for (const dtype of ['f32', 'bf16'] as const)
+    test(`mamba computes what PyTorch computed${dtype === 'f32' ? '' : ', nearly, with products of bfloat16'}`, async () => {
+      const build = async (model: Model, dtype: EmulatedOptions['dtype']) => ({
+        libraryPath: await buildEmulatedModel(model, { dtype }),
+      });
+      const warn = (warning: string) => assert.unreachable(warning);
+      const report = await verifyFolder('test/fixtures/reference/mamba', dtype, warn, { name: 'cuda', build });
+      assert.ok(report.pass, JSON.stringify(report));
+    });
+} else console.log('no g++ that the emulator can use: state spaces for CUDA are not run');
 
 test.run();
