@@ -1,11 +1,15 @@
 // State spaces and modules for further tokens as programs for CUDA, run by the emulator: the scan and the convolution of
 // shapes that share work out differently, whole programs against the oracle, and what PyTorch computed of Mamba.
+import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { check } from '../compiler/check/index.ts';
 import type { Model } from '../compiler/check/model.ts';
 import { UserError } from '../compiler/diagnostic.ts';
 import { compile } from '../compiler/index.ts';
+import { packagePath } from '../compiler/package-files.ts';
+import { parse } from '../compiler/syntax/parse.ts';
 import { verifyFolder } from '../runtime/verify/verify.ts';
 import { buildEmulatedModel, type EmulatedOptions, openEmulated } from './cuda/build.ts';
 import { runOnCuda } from './cuda/run-graph.ts';
@@ -17,8 +21,14 @@ import { endsOf, holdAgainstReference, holdPieces, pieceGraph, type Shape, whole
 fc.configureGlobal({ includeErrorInReport: true });
 const test = suite('cuda states');
 
+test('a state of which no block has room for a position is refused', () => {
+  const source = readFileSync(packagePath('well-known/models/hybrid_tiny.mal'), 'utf8');
+  const { model } = check(parse(source.replaceAll('state_dim: 16', 'state_dim: 6000'), 'large.mal').syntax);
+  assert.throws(() => compile(model!, { target: 'cuda' }), /no room for a state of 6000 numbers .*use --target cpu/);
+});
+
 if (await emulatorAvailable()) {
-  /** From one thread a channel to a whole warp; a number of threads that has none of the state; more than a block's channels. */
+  /** From one thread a channel to a whole warp; threads that have less of the state, or none; channels of several blocks. */
   const shapes: readonly Shape[] = [
     { channels: 3, states: 1, kernel: 2 },
     { channels: 200, states: 3, kernel: 4 },
