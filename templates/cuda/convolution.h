@@ -1,5 +1,5 @@
-// convolution.h - convolutions along time, each channel with a filter of its own: a thread has a channel, and neighbouring
-// threads neighbouring channels.
+// convolution.h - convolutions along time, each channel with a filter of its own: a thread has a channel, and
+// neighbouring threads neighbouring channels.
 #pragma once
 #include "rows.h"
 #include "sequences.h"

@@ -5,15 +5,16 @@
 #include "sequences.h"
 
 /* A shape is a type with the model's sizes, `channels` and `states` (numbers of a channel's state), and the compiler's
- * choices: `lanes` neighbouring threads share a channel and have `own` numbers of its state each; a block has `threads`,
- * and takes positions `chunk` at a time. lanes * own may exceed `states`, and a block's channels the model's: the numbers
- * beyond are zeros and stay zeros. */
+ * choices: `lanes` neighbouring threads share a channel and have `own` numbers of its state each; a block has
+ * `threads`, and takes positions `chunk` at a time. lanes * own may exceed `states`, and a block's channels the model's:
+ * the numbers beyond are zeros and stay zeros. */
 template <class Shape>
 struct scan_layout {
   static constexpr int channels = Shape::channels, states = Shape::states, lanes = Shape::lanes, own = Shape::own;
   static constexpr int threads = Shape::threads, chunk = Shape::chunk;
   static constexpr int width = threads / lanes, rows = lanes * own, blocks = (channels + width - 1) / width;
   static_assert(lanes <= 32 && (lanes & (lanes - 1)) == 0 && threads % 32 == 0, "a warp has whole channels");
+  static constexpr float log2_e = 1.44269504f, ln_2 = 0.693147181f;
   typedef float mixings[chunk][rows];  // b or c of some positions
   typedef float signals[chunk][width]; // x, delta or a gradient, of the block's channels
 
@@ -32,11 +33,20 @@ struct scan_layout {
 #pragma unroll
     for (int n = 0; n < own; n++) to[n] = from && has(n) ? from[place(n)] : 0.0f;
   }
+
   DEVICE static void store(float *to, const float (&from)[own]) {
 #pragma unroll
     for (int n = 0; n < own; n++)
       if (has(n)) to[place(n)] = from[n];
   }
+
+  /* The thread's numbers of a, for powers of two: exp(delta a) = 2^(delta rate). */
+  DEVICE static void load_rates(float (&to)[own], const float *a) {
+    load(to, a);
+#pragma unroll
+    for (int n = 0; n < own; n++) to[n] *= log2_e;
+  }
+
   /* The thread's numbers of a position's b or c. */
   DEVICE static void load_mixing(float (&to)[own], const float (&from)[rows]) {
     if constexpr (own % 4 == 0) {
@@ -73,10 +83,10 @@ private:
   }
 };
 
-/* Adds up each of `Count` values, a power of two, over the lanes of a warp whose numbers differ in the bits from Distance
- * down to Least, and shares the sums out: while there are several, a lane goes on with half of them. Returns which sum
- * the first of the lane's `values` is; the next ones follow it. Lanes are left with the same sum where there are more of
- * them than sums. */
+/* Adds up each of `Count` values, a power of two, over the lanes of a warp whose numbers differ in the bits from
+ * Distance down to Least, and shares the sums out: while there are several, a lane goes on with half of them. Returns
+ * which sum the first of the lane's `values` is; the next ones follow it. Lanes are left with the same sum where there
+ * are more of them than sums. */
 template <int Count, int Distance, int Least, int Most>
 static DEVICE int malc_share_sums(float (&values)[Most]) {
   if constexpr (Distance < Least) return 0;

@@ -1,5 +1,5 @@
-// scan_backward.h - the selective scan, backward: a block goes through all positions of some channels of a sequence to keep
-// the state before every chunk, and then back, chunk by chunk, each of whose states it computes again.
+// scan_backward.h - the selective scan, backward: a block goes through all positions of some channels of a sequence to
+// keep the state before every chunk, and then back, chunk by chunk, each of whose states it computes again.
 #pragma once
 #include "scan.h"
 
@@ -43,7 +43,7 @@ template <int Own>
 static DEVICE void scan_advance(float (&h)[Own], const float (&rate)[Own], const float (&b)[Own], float step,
                                 float drive) {
 #pragma unroll
-  for (int n = 0; n < Own; n++) h[n] = malc_exp(step * rate[n]) * h[n] + drive * b[n];
+  for (int n = 0; n < Own; n++) h[n] = exp2_approximate(step * rate[n]) * h[n] + drive * b[n];
 }
 
 template <class Shape>
@@ -59,7 +59,7 @@ static DEVICE void scan_backward(const scan_backward_given &given) {
   float *kept = parts.kept + (sequence * layout::blocks + blockIdx.y) * chunks * own * threads + threadIdx.x;
   const int column = layout::column();
   float rate[own], h[own];
-  layout::load(rate, given.a);
+  layout::load_rates(rate, given.a);
   layout::load(h, nullptr);
 
   /* Brings the chunk of a number; what only the way back reads where it is that. */
@@ -131,7 +131,7 @@ static DEVICE void scan_backward(const scan_backward_given &given) {
       for (int n = 0; n < own; n++) {
         const float before = memory.h[t][n][threadIdx.x];
         const float g = c[n] * slope + carried[n];
-        const float decayed = malc_exp(step * rate[n]) * g, p = decayed * before;
+        const float decayed = exp2_approximate(step * rate[n]) * g, p = decayed * before;
         carried[n] = decayed;
         rate_sum[n] += p * step;
         step_sum += p * rate[n];
@@ -142,7 +142,7 @@ static DEVICE void scan_backward(const scan_backward_given &given) {
       }
 
       /* Over the channel's threads: the gradients of x and delta. */
-      float sums[2] = {step * drive_sum, step_sum + x * drive_sum};
+      float sums[2] = {step * drive_sum, layout::ln_2 * step_sum + x * drive_sum};
       const int which_sum = malc_share_sums<2, layout::lanes / 2, 1>(sums);
       const int64_t place = signals + (first + t) * layout::channels + layout::channel();
       if (layout::channel() < layout::channels && (layout::lanes < 4 || threadIdx.x % (layout::lanes / 2) == 0))

@@ -1,5 +1,5 @@
-// scan_forward.h - the selective scan, forward: a block takes some channels of a sequence through all its positions, with
-// their state in registers.
+// scan_forward.h - the selective scan, forward: a block takes some channels of a sequence through all its positions,
+// with their state in registers.
 #pragma once
 #include "scan.h"
 
@@ -28,7 +28,7 @@ static DEVICE void scan_forward(const scan_forward_given &given) {
   const malc_piece piece = malc_piece_of(sequence, given.time, given.ends);
   const int64_t kept = sequence * layout::channels * layout::states;
   float rate[layout::own], h[layout::own];
-  layout::load(rate, given.a);
+  layout::load_rates(rate, given.a);
   layout::load(h, given.start ? given.start + kept : nullptr);
 
   const auto fetch = [&](int64_t first) {
@@ -59,7 +59,7 @@ static DEVICE void scan_forward(const scan_forward_given &given) {
       layout::load_mixing(c, memory.c[which][t]);
 #pragma unroll
       for (int n = 0; n < layout::own; n++) {
-        h[n] = malc_exp(step * rate[n]) * h[n] + drive * b[n];
+        h[n] = exp2_approximate(step * rate[n]) * h[n] + drive * b[n];
         sum += c[n] * h[n];
       }
 #pragma unroll

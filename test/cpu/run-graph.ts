@@ -5,18 +5,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { KernelLibrary } from '../../compiler/emission/kernel-library.ts';
-import type { Homes } from '../../compiler/emission/places.ts';
-import { product, type Sizes, sizeOf } from '../../compiler/graph/dimension.ts';
-import type { Graph, Node } from '../../compiler/graph/graph.ts';
-import { type Tensor, zeros } from '../../compiler/graph/tensor.ts';
+import type { Sizes } from '../../compiler/graph/dimension.ts';
+import type { Graph } from '../../compiler/graph/graph.ts';
+import type { Tensor } from '../../compiler/graph/tensor.ts';
 import { fuse } from '../../compiler/kernels/fuse.ts';
 import { readPackageFile } from '../../compiler/package-files.ts';
-import type { Extent } from '../../compiler/plan/extent.ts';
 import { planMemory } from '../../compiler/plan/plan.ts';
 import { storedAsFloat } from '../../compiler/plan/storage.ts';
 import { emitFunction } from '../../compiler/targets/cpu/functions.ts';
 import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { loadLibrary } from '../../runtime/ffi.ts';
+import { type GraphNeeds, homesOfGraph, regions, runInMemory } from '../graph-memory.ts';
 
 /**
  * Runs one of the graphs.
@@ -32,12 +31,6 @@ export type RunOnCpu = (
   sizes: Sizes,
   threads?: number,
 ) => Map<string, Tensor>;
-
-/** Floats between two buffers: they hold NaN, and must still hold it after a run. */
-const gap = 16;
-
-const growths = { fixed: '', per_sequence: 'batch', per_position: 'time', per_token: 'batch*time' } as const;
-const regions = [...Object.keys(growths), 'workspace', 'scratch'] as (keyof typeof growths | 'workspace' | 'scratch')[];
 
 const products = ['matmul.h', 'matmul_few.h', 'grouped.h', 'attention.h'];
 const headers = ['malc_math.h', 'random.h', 'runtime.h', 'sequences.h', ...products];
@@ -81,36 +74,29 @@ export async function runOnCpu(graphs: readonly Graph[]): Promise<RunOnCpu> {
   return (graph, given, sizes, threads = 2) => {
     const emitted = functions.get(graph);
     if (!emitted) throw failures.get(graph) ?? new Error(`${graph.name} is none of the graphs that were compiled`);
-    return run(library[emitted.name]!, graph, emitted, given, sizes, threads);
+    const needs = { ...emitted, scratch: emitted.scratch * threads };
+    return runInMemory(graph, needs, given, sizes, (numbers, places, memory) =>
+      library[emitted.name]!(threads, Int32Array.from([...numbers, emitted.scratch]), places, memory),
+    );
   };
 }
 
-interface Emitted {
+interface Emitted extends GraphNeeds {
   /** The exported wrapper's name. */
   readonly name: string;
   readonly text: string;
   readonly wrapper: string;
-  /** The memory that it needs. */
-  readonly totals: ReadonlyMap<string, number>;
-  readonly workspaces: readonly (readonly Extent[])[];
-  readonly scratch: number;
 }
 
 function emit(original: Graph, number: number, kernels: KernelLibrary): Emitted {
   const graph = { ...original, name: `graph_${number}` };
   const schedule = fuse(graph, { fuse: true });
   const plan = planMemory(graph, schedule);
-  const homes: Homes = (label, isOutput) => {
-    const list = isOutput ? graph.outputs : graph.inputs.map(node => ({ name: node.label, node }));
-    const index = list.findIndex(({ name }) => name === label);
-    const cast = list[index]!.node.dtype === 'i32' ? '(int32_t *)' : '';
-    return `${cast}run->${isOutput ? 'results' : 'given'}[${index}]`;
-  };
   const { text, workspaces, scratch } = emitFunction(
     { graph, schedule, plan, storage: storedAsFloat },
     `graph_${number}`,
     'const malc_run *run',
-    homes,
+    homesOfGraph(graph),
     kernels,
   );
   const name = `run_${number}`;
@@ -145,89 +131,4 @@ async function compile(source: string, names: readonly string[]) {
     join(folder, 'graphs.so'),
     Object.fromEntries(names.map(name => [name, `void ${name}(${parameters})`])),
   );
-}
-
-function run(
-  call: (...values: unknown[]) => unknown,
-  graph: Graph,
-  { totals, workspaces, scratch }: Emitted,
-  given: ReadonlyMap<string, Tensor>,
-  sizes: Sizes,
-  threads: number,
-): Map<string, Tensor> {
-  const { batch = 1, time = 1, sequences = 0, context = 0 } = sizes;
-  const runtime: Sizes = { batch, time, sequences, context };
-  const countOf = ({ runtime: names, count }: Extent) => product(names.map(name => runtime[name]!)) * count;
-  const memory = new Layout();
-  for (const growth of Object.values(growths)) {
-    const positions = product(growth === '' ? [] : growth.split('*').map(name => runtime[name]!));
-    memory.add((totals.get(growth) ?? 0) * positions);
-  }
-  memory.add(Math.max(0, ...workspaces.map(extents => extents.map(countOf).reduce((a, b) => a + b, 0))));
-  memory.add(scratch * threads);
-  const inputs = graph.inputs.map(node => givenFor(given, node.label));
-  const inputPlaces = inputs.map(({ data }) => memory.add(data.length));
-  const outputPlaces = graph.outputs.map(({ node }) => memory.add(product(node.dimensions.map(d => sizeOf(d, sizes)))));
-
-  const floats = memory.allocate();
-  const integers = new Int32Array(floats.buffer);
-  const viewOf = (node: Node) => (node.dtype === 'i32' ? integers : floats);
-  graph.inputs.forEach((node, n) => {
-    viewOf(node).set(inputs[n]!.data, inputPlaces[n]!);
-  });
-  graph.outputs.forEach(({ name, node, accumulate }, n) => {
-    if (accumulate) floats.set(given.get(name)?.data ?? zeros(node.dimensions, sizes).data, outputPlaces[n]!);
-  });
-  const numbers = [batch, time, sequences, context, scratch];
-  call(threads, Int32Array.from(numbers), Int32Array.from(memory.places), floats);
-  memory.check(floats, graph.name);
-
-  return new Map(
-    graph.outputs.map(({ name, node }, n) => {
-      const cache = cacheOf(node);
-      const place = cache ? inputPlaces[graph.inputs.indexOf(cache)]! : outputPlaces[n]!;
-      const result = zeros(node.dimensions, sizes);
-      result.data.set(viewOf(node).subarray(place, place + result.data.length));
-      return [name, result] as const;
-    }),
-  );
-}
-
-/** Where a node is a cache that is written in place, the input that it was; null for any other node. */
-function cacheOf(node: Node): Node | null {
-  if (node.primitive?.name !== 'append') return null;
-  const [cache] = node.inputs as [Node];
-  return cacheOf(cache) ?? cache;
-}
-
-function givenFor(given: ReadonlyMap<string, Tensor>, label: string): Tensor {
-  const value = given.get(label);
-  if (!value) throw new Error(`the input ${label} was not given`);
-  return value;
-}
-
-/** Buffers one after the other, a gap after each. */
-class Layout {
-  readonly places: number[] = [];
-  private readonly ends: number[] = [];
-
-  /** Returns where the buffer begins. */
-  add(count: number): number {
-    const place = this.ends.length === 0 ? 0 : Math.ceil((this.ends.at(-1)! + gap) / gap) * gap;
-    this.places.push(place);
-    this.ends.push(place + count);
-    return place;
-  }
-
-  /** Memory that holds nothing but NaN. */
-  allocate(): Float32Array {
-    return new Float32Array(this.ends.at(-1)! + gap).fill(Number.NaN);
-  }
-
-  check(floats: Float32Array, name: string): void {
-    this.ends.forEach((end, n) => {
-      const written = floats.subarray(end, end + gap).findIndex(value => !Number.isNaN(value));
-      if (written >= 0) throw new Error(`${name}: buffer ${n} is written ${written + 1} floats after its end`);
-    });
-  }
 }

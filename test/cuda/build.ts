@@ -14,6 +14,12 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 let emulator: Promise<string> | null = null;
 let programs = 0;
 
+/** The emulator's object file, made once. */
+export function emulatorObject(): Promise<string> {
+  emulator ??= buildEmulator(folder);
+  return emulator;
+}
+
 export interface EmulatedOptions {
   readonly dtype: CudaProductType;
   readonly fuse?: boolean;
@@ -37,7 +43,6 @@ const same = (source: string) => source;
 /** The library of a model's program. */
 export async function buildEmulatedModel(model: Model, options: EmulatedOptions) {
   const { dtype, fuse = true, checked = false, profile = false, change = same } = options;
-  emulator ??= buildEmulator(folder);
   const sources = programFolder();
   const { files } = compile(model, { target: 'cuda', dtype, fuse, profile, verify: true });
   for (const [name, text] of Object.entries(files))
@@ -45,7 +50,7 @@ export async function buildEmulatedModel(model: Model, options: EmulatedOptions)
   const output = join(sources, 'model.so');
   const units = Object.keys(files).filter(name => name.endsWith('.cu'));
   const source = { sources: units.map(name => join(sources, name)), include: [sources] };
-  await buildEmulated({ ...source, emulator: await emulator, output, library: true, checked });
+  await buildEmulated({ ...source, emulator: await emulatorObject(), output, library: true, checked });
   return output;
 }
 

@@ -31,7 +31,7 @@ const powerOfTwo = (least: number): number => 2 ** Math.ceil(Math.log2(least));
  * @throws UserError where one position of one channel does not fit into shared memory
  */
 function layoutOf(channels: number, states: number) {
-  const lanes = Math.min(32, powerOfTwo(states / fewNumbers));
+  const lanes = Math.min(32, powerOfTwo(Math.ceil(states / fewNumbers)));
   const own = Math.ceil(states / lanes);
   const rows = lanes * own;
   const layouts = choices.map(([threads, chunk]) => {
