@@ -1,7 +1,7 @@
 // `malc compile --standalone`: the trainer in C, built by the command that malc prints, held against the same steps from
 // Node bit for bit; what it refuses; and the same source as a program for CUDA, on the emulator and by nvcc.
 import { execFile, spawn } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { suite } from 'uvu';
@@ -43,11 +43,15 @@ async function train(place: string, words: readonly string[]) {
   );
 }
 
-/** Compiles, and builds by the printed command, which must have nothing to say. */
-async function build(place: string, ...words: string[]): Promise<void> {
-  const { status, stderr } = await run(['compile', 'small.mal', '--standalone', '-o', place, ...words]);
+/** Compiles, and returns the printed command that builds the trainer. */
+async function compile(words: readonly string[], environment: Record<string, string> = {}): Promise<string> {
+  const { status, stderr } = await run(['compile', 'small.mal', '--standalone', ...words], environment);
   assert.is(status, 0, stderr);
-  const command = stderr.slice(stderr.indexOf('\n  ') + 3).replaceAll('\n  ', '\n');
+  return stderr.slice(stderr.indexOf('\n  ') + 3).replaceAll('\n  ', '\n');
+}
+
+/** Runs a command that must have nothing to say. */
+async function quietly(command: string, place: string): Promise<void> {
   const said = await call('sh', ['-c', command], { cwd: join(folder, place) });
   assert.equal([said.stdout, said.stderr], ['', '']);
 }
@@ -101,7 +105,7 @@ function holdWeights(path: string, model: NativeModel, same: (a: Float32Array, b
 }
 
 test('it builds with the C compiler alone, and trains as Node does, to the bit', async () => {
-  await build('cpu');
+  await quietly(await compile(['-o', 'cpu']), 'cpu');
   const { status, stdout, stderr } = await train('cpu', [...training, '--validation', 'train.bin', '--save', 'cpu.st']);
   assert.is(status, 0, stderr);
   assert.match(stdout, /^ {2}step +loss +val +norm +lr +tok\/s +mem +left$/m);
@@ -185,21 +189,39 @@ test('weights of 8 bits do not train', async () => {
   assert.match(stderr, /--standalone trains, and weights of 8 bits/);
 });
 
+/** Writes whatever it is asked for, empty: the library is not what is tested here, and takes nvcc long. */
+const paperCompiler = join(folder, 'nvcc');
+writeFileSync(
+  paperCompiler,
+  `#!/bin/sh
+[ "$1" = --version ] && echo 'Cuda compilation tools, release 13.0, V13.0.88' && exit
+while [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done
+`,
+  { mode: 0o755 },
+);
+const forCuda = await compile(['-o', 'cuda', '--target', 'cuda'], { NVCC: paperCompiler });
+
+test('for CUDA it is a translation unit more, and nvcc builds all that are there', () => {
+  assert.ok(existsSync(join(folder, 'cuda/train.cu')));
+  assert.match(forCuda, / '?\*\.cu'? -o train\n$/);
+  assert.not.match(forCuda, /-shared| -c |fPIC/);
+});
+
 const nvcc = await findCudaCompiler().catch(() => null);
 if (nvcc)
   test('it builds with nvcc alone, and says where there is no GPU', async () => {
-    await build('cuda', '--target', 'cuda');
-    assert.ok(existsSync(join(folder, 'cuda/train.cu')));
+    await quietly(forCuda.replace(paperCompiler, nvcc.command), 'cuda');
     const { status, stderr } = await train('cuda', [...training, '--save', 'gpu.st']);
     if (status !== 0) assert.match(stderr, /^error: no GPU can be used: /);
   });
 else console.log('no nvcc: the trainer is built for CUDA on the emulator alone');
 
-if (nvcc && (await emulatorAvailable()))
+if (await emulatorAvailable())
   test('on the emulator it trains as on the CPU, rounding aside', async () => {
     const place = join(folder, 'cuda');
     const emulator = await buildEmulator(folder);
-    const sources = ['model.cu', 'train.cu'].map(name => join(place, name));
+    const units = readdirSync(place).filter(name => name.endsWith('.cu'));
+    const sources = units.map(name => join(place, name));
     await buildEmulated({ sources, include: [place], emulator, output: join(place, 'train'), checked: false });
     const { status, stdout, stderr } = await train('cuda', [...training, '--save', 'emulated.st']);
     assert.is(status, 0, stderr);
