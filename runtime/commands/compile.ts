@@ -27,6 +27,11 @@ export const compile: Command = {
     name: { type: 'string', describe: 'Which model, where the file has several' },
     output: { type: 'string', alias: 'o', describe: 'The folder to write', whenAbsent: 'build/MODEL' },
     target: { type: 'string', describe: 'What to compile for: cpu, cuda', default: 'cpu' },
+    arch: {
+      type: 'string',
+      describe: 'The GPU architectures that --target cuda compiles for, as in sm_80,sm_90a',
+      whenAbsent: 'sm_80,sm_90a',
+    },
     dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'What products multiply' },
     autotune: {
       ...autotuneOption,
@@ -64,6 +69,9 @@ export const compile: Command = {
     const onCuda = target === 'cuda';
     if (args.standalone && args.dtype === 'int8')
       throw new UserError('--standalone trains, and weights of 8 bits (int8) are for inference alone; leave one out');
+    const architectures = args.arch as string | undefined;
+    if (architectures !== undefined && !onCuda)
+      throw new UserError('--arch names GPUs, and is for --target cuda; leave it out with --target cpu');
     let tuned = {};
     if (args.autotune) {
       if (onCuda) throw new UserError('--autotune measures products of the CPU; leave it out with --target cuda');
@@ -83,7 +91,8 @@ export const compile: Command = {
     });
     if (args.dump !== undefined) printStages(args.dump as string, stages);
     const started = performance.now();
-    const library = await buildFiles(target as Target, files);
+    const library = await buildFiles(target as Target, files, { architectures });
+    if (library.warnings !== '') console.error(`${library.warnings}\n`);
     if (args.time) {
       const called = onCuda ? 'nvcc' : 'cc';
       const name = library.cached ? `${called} (built before)` : called;
@@ -91,7 +100,7 @@ export const compile: Command = {
     }
     // Everything exists before anything is written: a failed compilation leaves the folder as it was.
     const folder = (args.output as string | undefined) ?? join('build', model.name);
-    const trainer = args.standalone ? await standalone(model, target as Target) : null;
+    const trainer = args.standalone ? await standalone(model, target as Target, architectures) : null;
     const written = {
       ...files,
       ...trainer?.files,
@@ -105,21 +114,21 @@ export const compile: Command = {
 };
 
 /** The stand-alone trainer's file, and the lines of the command that builds it. */
-async function standalone(model: Model, target: Target) {
+async function standalone(model: Model, target: Target, architectures: string | undefined) {
   const { standaloneFile, standaloneSource, shellLines } = await import('../../compiler/standalone.ts');
   const { learningRateFor } = await import('../train/derive.ts');
-  const command = await commandOf(target);
+  const command = await commandOf(target, architectures);
   const source = standaloneSource(model, { target, command, learningRate: learningRateFor(model.hidden_size) });
   return { files: { [standaloneFile(target)]: source }, command: shellLines(command) };
 }
 
-async function commandOf(target: Target): Promise<string[]> {
+async function commandOf(target: Target, architectures: string | undefined): Promise<string[]> {
   if (target === 'cpu') {
     const { findCompiler, programCommand } = await import('../../compiler/targets/cpu/toolchain.ts');
     return programCommand(await findCompiler(), 'train.c');
   }
   const { findCudaCompiler, programCommand } = await import('../../compiler/targets/cuda/toolchain.ts');
-  return programCommand(await findCudaCompiler());
+  return programCommand(await findCudaCompiler(architectures));
 }
 
 /** The targets of the design that do not exist yet are refused by name. */

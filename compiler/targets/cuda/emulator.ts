@@ -6,7 +6,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MachineError } from '../../diagnostic.ts';
 import { packagePath } from '../../package-files.ts';
-import { inParallel } from '../in-parallel.ts';
+import { inParallel } from './in-parallel.ts';
 
 export interface EmulatorCompiler {
   readonly command: string;
