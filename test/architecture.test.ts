@@ -22,6 +22,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   'compiler/formula-errors.ts': inCompiler('syntax'),
   'compiler/message.ts': inCompiler('syntax'),
   'compiler/package-files.ts': [],
+  'compiler/standalone.ts': inCompiler('check template.ts targets/names.ts'),
   'compiler/template.ts': [],
   'compiler/syntax': [],
   'compiler/scalar': [],

@@ -98,7 +98,7 @@ test('a unit that is as it was is not compiled again', async () => {
   const header = await callsOf(() => buildFiles('cuda', { ...silu, 'attention.h': `${silu['attention.h']}\n` }));
   assert.equal(unitsIn(header.calls), ['attention.cu'], 'a header is a part of the units that include it');
 
-  const other = await callsOf(() => buildFiles('cuda', silu, 'sm_90a'));
+  const other = await callsOf(() => buildFiles('cuda', silu, { architectures: 'sm_90a' }));
   assert.equal(unitsIn(other.calls), all);
   for (const line of other.calls.slice(0, all.length)) assert.match(line, ' arch=compute_90a,code=sm_90a ');
 });

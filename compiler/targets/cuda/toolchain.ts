@@ -104,6 +104,12 @@ async function run(compiler: CudaCompiler, words: readonly string[], folder: str
   );
 }
 
+/** The command that builds an executable of all translation units in a folder. */
+export function programCommand({ command, leadingArguments, flags }: CudaCompiler): string[] {
+  const ofLibrary = ['-shared', '-c', '-Xcompiler', '-fPIC,-Wall'];
+  return [command, ...leadingArguments, ...flags.filter(flag => !ofLibrary.includes(flag)), '*.cu', '-o', 'train'];
+}
+
 /** The code is null where the command does not exist or did not end by itself. */
 function invoke(command: string, words: readonly string[]): Promise<{ code: number | null; output: string }> {
   const options = { maxBuffer: 64 * 1024 * 1024, env: { ...process.env, LC_ALL: 'C' } };
