@@ -1,0 +1,168 @@
+// The parts that train: whole steps of malc and of PyTorch by turns, tokens a second, share of the device's peak, memory.
+import { packagePath } from '../../compiler/package-files.ts';
+import { type Measurement, summarize } from '../../runtime/bench/measurement.ts';
+import { byTurns, type Runner, startRunner } from '../peers/turns.ts';
+import { peakOf } from './devices.ts';
+import { findGpu, python } from './machine.ts';
+import type { Context, Item, Part } from './part.ts';
+import { markdownTable } from './part.ts';
+import { programWords } from './programs.ts';
+import type { TurnFacts } from './turn.ts';
+
+/** One side of a comparison. */
+interface Trained {
+  readonly tokens_per_second: Measurement;
+  /** Of the device's bf16 peak, with the operations of the model's mathematics; null where the peak is not known. */
+  readonly mfu: number | null;
+  readonly memory_bytes: number;
+  /** malc: nvcc's time, 0.x where the cache had it. PyTorch: the first step. */
+  readonly start_seconds: number;
+}
+
+interface Compared extends Item {
+  readonly configuration: string;
+  /** Of PyTorch: mode and type. */
+  readonly variant: string;
+  readonly malc: Trained | null;
+  readonly torch: Trained | null;
+  /** malc's speed over PyTorch's, round by round. */
+  readonly ratio: Measurement | null;
+  /** Why PyTorch was not measured. */
+  readonly problem: string | null;
+}
+
+/** The most promising first: what comes later may not find the time. */
+const variants = ['compile bf16', 'compile bf16-weights', 'eager bf16'] as const;
+const ROUNDS = 15;
+/** Seconds of turns with each variant, of a part's. */
+const SHARE = 0.2;
+/** With less, no further variant is started: PyTorch compiles for half a minute. */
+const LEAST_SECONDS = 35;
+
+const isOutOfMemory = (error: unknown) => /out of memory|memory (?:is|are) needed|bytes of memory/i.test(String(error));
+
+const openMalc = (text: string, dry: boolean): Promise<Runner> => {
+  const words = [...programWords('bench/gpu/run.ts'), '--turn', text, ...(dry ? ['--dry'] : [])];
+  return startRunner('malc', process.execPath, words);
+};
+
+function openTorch(text: string, variant: string, dry: boolean): Promise<Runner> {
+  const [mode = '', dtype = ''] = variant.split(' ');
+  const words = [packagePath('bench/peers/torch_step.py'), text, '--turns', '--mode', mode, '--dtype', dtype];
+  const device = ['--device', dry ? 'cpu' : 'cuda'];
+  return startRunner(`PyTorch, ${variant}`, python, [...words, ...device], {
+    PYTORCH_CUDA_ALLOC_CONF: 'expandable_segments:True',
+  });
+}
+
+type Opened = Runner | { readonly error: unknown };
+const orError = (runner: Promise<Runner>): Promise<Opened> => runner.catch(error => ({ error }));
+const isRunner = (opened: Opened): opened is Runner => 'step' in opened;
+
+/** Compares at one size. Resolves to false where the device has no memory for both. */
+async function compare(text: string, peak: number | null, context: Context): Promise<boolean> {
+  const { dry, seconds, report } = context;
+  const end = performance.now() + seconds * 1000;
+  const [, batch, time] = text.split(':');
+  const tokens = Number(batch) * Number(time);
+  // Both compile at once: neither is measured meanwhile.
+  let [malc, torch] = await Promise.all([orError(openMalc(text, dry)), orError(openTorch(text, variants[0], dry))]);
+  const flops = isRunner(malc) ? (malc.facts as unknown as TurnFacts).flops_per_token : null;
+  for (const [n, variant] of variants.entries()) {
+    if (n > 0) {
+      if (end - performance.now() < LEAST_SECONDS * 1000 && !dry) break;
+      torch = await orError(openTorch(text, variant, dry));
+    }
+    const runners = [malc, torch].filter(isRunner);
+    if (n === 0 && [malc, torch].some(opened => 'error' in opened && isOutOfMemory(opened.error))) {
+      for (const runner of runners) await runner.close();
+      return false;
+    }
+    const result = await turns(runners);
+    if (isRunner(torch)) await torch.close();
+    report({ configuration: text, variant, ...result } satisfies Compared);
+    if (!isRunner(malc) && !isRunner(torch)) break;
+  }
+  if (isRunner(malc)) await malc.close();
+  return true;
+
+  async function turns(runners: readonly Runner[]): Promise<Omit<Compared, 'configuration' | 'variant'>> {
+    const until = performance.now() + SHARE * seconds * 1000;
+    let measured: number[][] = [];
+    let failed = isRunner(malc) ? null : String(malc.error);
+    let problem = isRunner(torch) ? null : String(torch.error);
+    try {
+      measured = await byTurns(runners, dry ? 2 : ROUNDS, until);
+    } catch (error) {
+      const isMalc = String(error).includes('malc ended');
+      if (isMalc) malc = { error };
+      else torch = { error };
+      failed ??= isMalc ? String(error) : null;
+      problem ??= isMalc ? null : String(error);
+      return { malc: null, torch: null, ratio: null, problem, failed };
+    }
+    const samplesOf = (opened: Opened) => (isRunner(opened) ? (measured[runners.indexOf(opened)] ?? null) : null);
+    const [own, peer] = [samplesOf(malc), samplesOf(torch)];
+    const trained = (samples: number[] | null, opened: Opened, start: string): Trained | null => {
+      if (!samples || !isRunner(opened)) return null;
+      const speed = summarize(samples.map(each => tokens / each));
+      return {
+        tokens_per_second: speed,
+        mfu: peak && flops ? (speed.median * flops) / peak : null,
+        memory_bytes: Number(opened.facts.memory_bytes),
+        start_seconds: Number(opened.facts[start]),
+      };
+    };
+    return {
+      malc: trained(own, malc, 'build_seconds'),
+      torch: trained(peer, torch, 'first_step_seconds'),
+      ratio: own && peer ? summarize(own.map((each, round) => peer[round]! / each)) : null,
+      problem,
+      failed,
+    };
+  }
+}
+
+/** A part that trains one model: at the batch given, or at half of it, and so on, where memory asks for it. */
+export function stepPart(name: string, model: string, batch: number, time: number, seconds: number): Part {
+  return {
+    name,
+    title: `Training steps of ${model}, by turns with PyTorch, bf16`,
+    seconds,
+    async measure(context) {
+      const gpu = context.dry ? null : await findGpu();
+      const sizes = context.dry ? ['tiny:2:32'] : [batch, batch / 2, batch / 4].map(each => `${model}:${each}:${time}`);
+      for (const text of sizes) if (await compare(text, gpu && peakOf(gpu.name), context)) return;
+      context.report({ failed: `${model} with PyTorch beside it does not fit the device, even at ${sizes.at(-1)}` });
+    },
+    table,
+  };
+}
+
+function table(items: readonly Item[]): string {
+  const thousands = ({ median, low, high }: Measurement) =>
+    `${(median / 1e3).toFixed(1)}k (${(low / 1e3).toFixed(1)} to ${(high / 1e3).toFixed(1)})`;
+  const side = (trained: Trained | null) => {
+    if (!trained) return ['', '', '', ''];
+    const { tokens_per_second, mfu, memory_bytes, start_seconds } = trained;
+    const share = mfu === null ? '' : `${(100 * mfu).toFixed(1)}%`;
+    return [thousands(tokens_per_second), share, (memory_bytes / 1e9).toFixed(1), start_seconds.toFixed(0)];
+  };
+  const compared = items.filter((item): item is Compared => 'variant' in item);
+  const rows = compared.map(({ configuration, variant, malc, torch, ratio }) => {
+    const text = ratio ? `${ratio.median.toFixed(2)} (${ratio.low.toFixed(2)} to ${ratio.high.toFixed(2)})` : '';
+    return [configuration, variant, ...side(malc), ...side(torch), text];
+  });
+  const columns = ['tokens/s', 'MFU', 'GB', 'start s'];
+  const heads = [
+    'model',
+    'PyTorch',
+    ...columns.map(each => `malc ${each}`),
+    ...columns.map(each => `its ${each}`),
+    'ratio',
+  ];
+  const problems = compared.flatMap(({ variant, problem }) =>
+    problem ? [`PyTorch, ${variant}, was not measured: ${problem.split('\n').slice(0, 3).join(' ')}`] : [],
+  );
+  return [markdownTable(heads, rows), ...problems].join('\n\n');
+}
