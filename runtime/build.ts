@@ -1,49 +1,96 @@
-// From a Model to a library that can be opened: compile, then the machine's C compiler, or NVIDIA's, unless the cache has it.
+// From a Model to a library that can be opened: compile, then the compiler of the target, unless the cache has it.
+import { existsSync, readdirSync } from 'node:fs';
+import { mkdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Model } from '../compiler/check/model.ts';
 import { compile } from '../compiler/index.ts';
 import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
 import type { ScheduleOf } from '../compiler/targets/cpu/schedule.ts';
-import { type Compiler, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
-import type { CudaProductType } from '../compiler/targets/cuda/kernel-source.ts';
+import { buildLibrary, type Compiler, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
+import {
+  buildEmulated,
+  buildEmulator,
+  type EmulatorCompiler,
+  emulatorSources,
+  findEmulatorCompiler,
+} from '../compiler/targets/cuda/emulator.ts';
 import { buildCudaLibrary, findCudaCompiler } from '../compiler/targets/cuda/toolchain.ts';
-import { buildCached, buildCachedBy, type CachedBuild } from './cache.ts';
+import { compiledFor, type RunTarget } from '../compiler/targets/names.ts';
+import { type Builder, buildCachedBy, type CachedBuild, cacheFolder } from './cache.ts';
+import { contentHash } from './train/settings.ts';
 
 export interface Build extends CachedBuild {
   /** Wall time of it all. */
   readonly seconds: number;
 }
 
+export interface BuildOptions {
+  /** Default cpu. */
+  readonly target?: RunTarget;
+  /** What products multiply. Default f32. */
+  readonly dtype?: ProductType;
+  /** Finds the schedules of the CPU's products. */
+  readonly tune?: ((compiler: Compiler) => Promise<ScheduleOf>) | undefined;
+  /** Makes a program that takes the time of each launch. */
+  readonly profile?: boolean;
+}
+
 /**
- * Builds a model's library, with the schedules that `tune` finds where it is given. The C compiler runs as a process of its own, so the caller may show progress meanwhile.
+ * Builds a model's library. The compiler runs as a process of its own, so the caller may show progress meanwhile.
  *
- * @throws MachineError where there is no C compiler or the cache cannot be written.
+ * @throws MachineError where the target's compiler is not there or the cache cannot be written; UserError where the
+ * target cannot compile the model, or has not what is asked for.
  */
-export async function buildModel(
-  model: Model,
-  dtype: ProductType = 'f32',
-  tune?: (compiler: Compiler) => Promise<ScheduleOf>,
-): Promise<Build> {
+export async function buildModel(model: Model, options: BuildOptions = {}): Promise<Build> {
   const started = performance.now();
-  const compiler = await findCompiler();
-  const { files } = compile(model, { dtype, ...(tune && { scheduleOf: await tune(compiler) }) });
-  const build = await buildCached(files, compiler);
+  const { target = 'cpu', dtype = 'f32', tune, profile = false } = options;
+  const tuned = tune && { scheduleOf: await tune(await findCompiler()) };
+  const { files } = compile(model, { target: compiledFor(target), dtype, profile, ...tuned });
+  const build = await buildFiles(target, files);
   return { ...build, seconds: (performance.now() - started) / 1000 };
 }
 
-/**
- * Builds a model's library for CUDA.
- *
- * @throws MachineError where there is no nvcc or the cache cannot be written; UserError where the target cannot compile
- * the model yet.
- */
-export async function buildCudaModel(model: Model, dtype: CudaProductType): Promise<CachedBuild> {
-  const { files } = compile(model, { target: 'cuda', dtype });
-  return buildCuda(files);
+/** The library of a program's files. @throws MachineError as buildModel does. */
+export async function buildFiles(target: RunTarget, files: Readonly<Record<string, string>>): Promise<CachedBuild> {
+  return buildCachedBy(files, await findBuilder(target));
 }
 
-/** The library of model.cu and its headers. */
-export async function buildCuda(files: Readonly<Record<string, string>>): Promise<CachedBuild> {
-  const compiler = await findCudaCompiler();
-  const build = (folder: string, output: string) => buildCudaLibrary(folder, compiler, output);
-  return buildCachedBy(files, { ...compiler, build });
+/** The compiler of a target. @throws MachineError where it is not there. */
+export function findBuilder(target: RunTarget): Promise<Builder> {
+  return builders[target]();
+}
+
+const builders: Readonly<Record<RunTarget, () => Promise<Builder>>> = {
+  async cpu() {
+    const compiler = await findCompiler();
+    return { ...compiler, build: (folder, output) => buildLibrary(folder, compiler, output) };
+  },
+  async cuda() {
+    const compiler = await findCudaCompiler();
+    return { ...compiler, build: (folder, output) => buildCudaLibrary(folder, compiler, output) };
+  },
+  // Without the check of every access to memory, which is for tests.
+  async 'cuda-simt'() {
+    const compiler = await findEmulatorCompiler();
+    const hash = contentHash(JSON.stringify([emulatorSources(), compiler]));
+    const build = async (folder: string, output: string) => {
+      const units = readdirSync(folder).filter(name => name.endsWith('.cu'));
+      const emulator = await emulatorObject(compiler, hash);
+      const sources = units.map(name => join(folder, name));
+      await buildEmulated(compiler, { sources, include: [folder], emulator, output, library: true, checked: false });
+      return '';
+    };
+    return { ...compiler, version: `g++ ${compiler.version}, emulator ${hash}`, build };
+  },
+};
+
+/** The emulator itself, compiled, in the cache beside the programs. */
+async function emulatorObject(compiler: EmulatorCompiler, hash: string): Promise<string> {
+  const object = join(cacheFolder(), `emulator-${hash}.o`);
+  if (existsSync(object)) return object;
+  const temporary = `${object}.${process.pid}.tmp`;
+  await mkdir(cacheFolder(), { recursive: true });
+  await buildEmulator(compiler, temporary);
+  await rename(temporary, object);
+  return object;
 }

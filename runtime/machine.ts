@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
 import type { TrainingType } from '../compiler/targets/cpu/kernel-source.ts';
+import type { RunTarget } from '../compiler/targets/names.ts';
 
 export interface Machine {
   readonly processor: string;
@@ -41,7 +42,7 @@ export function describeMachine(): Machine {
 }
 
 /**
- * What training's products multiply where nobody says it: bfloat16 where the processor is faster with it than with float32, as
+ * What training's products multiply on the CPU where nobody says it: bfloat16 where the processor is faster with it than with float32, as
  * templates/cpu/matmul_bf16.h has it: with AMX, and with AVX512-BF16 but on Intel's processors, which have FP16 besides and
  * do half as much with it as with float32.
  * @param words names of instruction sets, as Linux gives them
@@ -50,6 +51,9 @@ export function usualTrainingType(words: readonly string[] = featureWords()): Tr
   const has = new Set(words);
   return has.has('amx_bf16') || (has.has('avx512_bf16') && !has.has('avx512_fp16')) ? 'bf16' : 'f32';
 }
+
+/** The same for any target: GPUs have been many times faster with bfloat16 since they have had it. */
+export const trainingTypeOf = (target: RunTarget): TrainingType => (target === 'cpu' ? usualTrainingType() : 'bf16');
 
 function features(): string[] {
   const found = new Set(featureWords());

@@ -1,5 +1,6 @@
 // A generated model library, loaded: malc.h as a class. One NativeModel is one arena of parameters, moments, activations.
 import { MachineError } from '../compiler/diagnostic.ts';
+import type { CudaDevice } from './cuda-device.ts';
 import {
   callAsync,
   declareOpaque,
@@ -87,6 +88,8 @@ export interface NativeOptions {
   readonly threads?: number | undefined;
   /** Of what training drops at random; 0 where absent. */
   readonly seed?: number | undefined;
+  /** The GPU whose memory the model takes; the CPU's where absent. */
+  readonly device?: CudaDevice | null;
 }
 
 /** Native memory to be read: a Float32Array without what writes. */
@@ -211,8 +214,10 @@ export class NativeModel {
     const created: [Pointer | null] = [null];
     const code = native.malc_create(nativeOptions, created);
     if (code === NO_MEMORY) {
+      const { device } = options;
+      const owner = device ? `${device.name}, of ${describeMemory(device.memory)},` : 'this machine';
       throw new MachineError(
-        `the model needs ${describeMemory(bytes)} (${bytes} bytes) of memory, which this machine could not give. ` +
+        `the model needs ${describeMemory(bytes)} (${bytes} bytes) of memory, which ${owner} could not give. ` +
           'Use a smaller batch size, a shorter sequence length or a smaller model.',
       );
     }

@@ -6,8 +6,10 @@ import { countParameters } from '../compiler/check/count.ts';
 import { readModel } from '../compiler/check/read-model.ts';
 import { UserError } from '../compiler/diagnostic.ts';
 import { packagePath } from '../compiler/package-files.ts';
+import type { RunTarget } from '../compiler/targets/names.ts';
 import { checkFolderWritable, makeFolder, writeFileAtomic } from './atomic-file.ts';
 import { buildModel } from './build.ts';
+import type { CudaDevice } from './cuda-device.ts';
 import { writeStories } from './data/stories.ts';
 import { NativeModel } from './native.ts';
 import { paint } from './show/color.ts';
@@ -30,12 +32,18 @@ const SETTINGS = { steps: STEPS, 'batch-size': 8, 'seq-len': 128, warmup: 20, 'v
 const LINES = 15;
 const SAMPLES = 5;
 
+/** What it runs on. */
+interface Place {
+  readonly target: RunTarget;
+  readonly device: CudaDevice | null;
+}
+
 /**
  * Trains the first example in `folder`, replacing an earlier quickstart there, and prints how it goes.
  *
  * @throws UserError where the folder holds something else.
  */
-export async function runQuickstart(folder: string): Promise<void> {
+export async function runQuickstart(folder: string, place: Place): Promise<void> {
   const replaced = clear(folder);
   console.log(paint('bold', 'A story teller from nothing, in about a minute.\n'));
   if (replaced) tell('output', 'replaces an earlier quickstart', folder);
@@ -52,6 +60,7 @@ export async function runQuickstart(folder: string): Promise<void> {
     data: [stories],
     output: folder,
     resume: false,
+    target: place.target,
     settings: SETTINGS,
     cadence: { evaluate: every, sample: every, save: STEPS },
   });
@@ -61,26 +70,33 @@ export async function runQuickstart(folder: string): Promise<void> {
   tell('tokenizer', `${number(model.vocab_size)} tokens learned from it, ${bytesEach} bytes each`);
   const size = `${model.layers.length} layers, ${model.hidden_size} wide, ${number(countParameters(model).total)} parameters`;
   tell('model', size, shortest(source.path));
-  const build = await buildModel(model);
+  const { target } = place;
+  const build = await buildModel(model, { target, dtype: prepared.settings.dtype });
+  const language = target === 'cpu' ? 'C' : `CUDA C++ for ${place.device?.name ?? 'the emulator'}`;
   tell(
     'program',
-    build.cached ? 'C, built before' : `C, built in ${build.seconds.toFixed(1)} s`,
+    build.cached ? `${language}, built before` : `${language}, built in ${build.seconds.toFixed(1)} s`,
     shortest(build.sourceFolder),
   );
   console.log();
 
-  const story = await trainIn(folder, prepared, build.libraryPath);
+  const story = await trainIn(folder, prepared, place, build.libraryPath);
   if (story === null) {
     console.log(`\nSaved. Go on with: ${paint('cyan', `npx malc train --resume -o ${folder}`)}`);
     process.exitCode = 130;
     return;
   }
   console.log(`\n${paint('bold', 'What it writes now')}\n${wrapped(story)}`);
-  sayWhatIsNext(folder, build.sourceFolder);
+  sayWhatIsNext(folder, join(build.sourceFolder, target === 'cpu' ? 'model.c' : 'model.cu'));
 }
 
 /** Trains and shows it. Returns the last text that the model wrote; null where Ctrl-C came first. */
-async function trainIn(folder: string, prepared: Prepared, libraryPath: string): Promise<string | null> {
+async function trainIn(
+  folder: string,
+  prepared: Prepared,
+  { target, device }: Place,
+  libraryPath: string,
+): Promise<string | null> {
   const { settings, corpus, model } = prepared;
   const { 'batch-size': batch, 'grad-accum': accumulation, 'seq-len': time } = settings;
   const sampling = new Sampling(PROMPT, corpus.tokenizer, model.max_seq_len, SEED);
@@ -89,6 +105,7 @@ async function trainIn(folder: string, prepared: Prepared, libraryPath: string):
     maxTime: time,
     maxContext: sampling.contextLength,
     training: true,
+    device,
   });
   const run = await RunFolder.open(folder, { resume: false });
   const line = new StepLine(process.stdout, {
@@ -120,7 +137,7 @@ async function trainIn(folder: string, prepared: Prepared, libraryPath: string):
       validation: prepared.validation,
       run,
       from: null,
-      origin: { data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash },
+      origin: { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash },
       cadence: prepared.cadence,
       sample: () => sampling.write(native),
       observer,
@@ -150,11 +167,11 @@ function tell(name: string, what: string, place = ''): void {
   console.log(`  ${name.padEnd(11)}${what.padEnd(48)}${paint('dim', place)}`.trimEnd());
 }
 
-function sayWhatIsNext(folder: string, sources: string): void {
+function sayWhatIsNext(folder: string, source: string): void {
   const next = [
     [`npx malc generate -c ${folder} -p "${PROMPT}"`, 'let it write'],
     [`npx malc train -m ${shortest(packagePath(MODEL))} -d your.txt -o runs/mine`, 'train it on a text of yours'],
-    [`less ${join(shortest(sources), 'model.c')}`, 'read the program that did it'],
+    [`less ${shortest(source)}`, 'read the program that did it'],
   ] as const;
   console.log(`\n${paint('bold', 'Next')}`);
   for (const [command, does] of next) console.log(`  ${does}:\n    ${paint('cyan', command)}`);

@@ -22,8 +22,10 @@ import {
 } from '../runtime/bench/history.ts';
 import { rowsOf } from '../runtime/bench/kernels.ts';
 import { summarize } from '../runtime/bench/measurement.ts';
+import type { Place } from '../runtime/bench/place.ts';
 import { benchSteps } from '../runtime/bench/step.ts';
 import { stepper } from '../runtime/bench/workload.ts';
+import { findBuilder } from '../runtime/build.ts';
 import { buildCached } from '../runtime/cache.ts';
 import { bench } from '../runtime/commands/bench.ts';
 import { UsageError } from '../runtime/commands/command.ts';
@@ -33,6 +35,7 @@ import { ship } from './fixtures/shipped.ts';
 
 const test = suite('bench');
 const compiler = await findCompiler();
+const place: Place = { target: 'cpu', device: null, builder: await findBuilder('cpu') };
 const folder = mkdtempSync(join(tmpdir(), 'malc-bench-test-'));
 process.env.MALC_CACHE = join(folder, 'cache');
 const shipped = ship();
@@ -155,7 +158,7 @@ test('steps by turns: every configuration is measured', async () => {
     { model, batch: 1, time: 4 },
     { model, batch: 2, time: 16 },
   ];
-  const results = await benchSteps({ configurations, dtype: 'f32', threads: 1, repeats: 2, steps: 1 }, compiler);
+  const results = await benchSteps({ configurations, dtype: 'f32', threads: 1, repeats: 2, steps: 1 }, place);
   assert.is(results.length, 2);
   for (const { tokensPerSecond, memoryBytes, buildSeconds, compileSeconds } of results) {
     assert.ok(tokensPerSecond.low > 0 && tokensPerSecond.low <= tokensPerSecond.high);
@@ -166,7 +169,7 @@ test('steps by turns: every configuration is measured', async () => {
 
 // ---- The history ----
 
-const common = circumstances(compiler, 2);
+const common = circumstances(place, 2);
 const rate = (median: number): Result => ({ median, low: median - 1, high: median + 1, unit: 'tokens/s' });
 const span = (median: number): Result => ({ ...rate(median), unit: 'ms' });
 const record = (results: BenchRecord['results'], over: Partial<BenchRecord> = {}): BenchRecord => ({
@@ -300,14 +303,16 @@ const refusals: readonly (readonly [args: object, error: string, says: RegExp])[
 for (const [args, error, says] of refusals)
   test(`${JSON.stringify(args).replaceAll(shipped.folder, '')}: refused`, async () => {
     const before = readHistory(history).records.length;
-    const thrown = await bench.run({ compare: false, json: false, history, ...args }).catch(reason => reason);
+    const thrown = await bench
+      .run({ target: 'cpu', compare: false, json: false, history, ...args })
+      .catch(reason => reason);
     assert.is(thrown?.name, error, thrown);
     assert.match(thrown.message, says);
     assert.is(readHistory(history).records.length, before, 'nothing is kept of it');
   });
 
 test('a history that cannot be a file is told of before anything is measured', async () => {
-  const args = { what: 'decode', model: small, compare: false, json: false, history: folder };
+  const args = { what: 'decode', model: small, target: 'cpu', compare: false, json: false, history: folder };
   const thrown = await bench.run(args).catch(reason => reason);
   assert.ok(thrown instanceof UserError);
   assert.match(thrown.message, /cannot read the history .*--history/);

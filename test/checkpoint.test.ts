@@ -33,7 +33,8 @@ let folders = 0;
 const newFolder = () => join(root, `run-${folders++}`);
 
 function stateAt(step: number, validationLoss: number | null = null): Omit<TrainState, 'journals'> {
-  return { step, cursor: 4 * step, settings, data: ['/text'], dataHash: 'd', tokenizerHash: 't', validationLoss };
+  const read = { data: ['/text'], dataHash: 'd', tokenizerHash: 't' };
+  return { step, cursor: 4 * step, settings, target: 'cpu', ...read, validationLoss };
 }
 
 /** A run folder with checkpoints at these steps, each with its validation loss. */

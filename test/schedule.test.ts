@@ -94,7 +94,7 @@ test('a schedule does not change a bit of a step', async () => {
   const kinds = new Set(compile(model).products.map(shapeKey));
   assert.ok(kinds.size > 3, `${kinds.size} products`);
   const usual = await buildModel(model);
-  const unusual = await buildModel(model, 'f32', async () => shape => rankSchedules(shape).at(-1)!);
+  const unusual = await buildModel(model, { tune: async () => shape => rankSchedules(shape).at(-1)! });
   assert.is.not(usual.libraryPath, unusual.libraryPath);
   assert.ok(other.files['model.c'] !== compile(model).files['model.c']);
   assert.equal(await stepOf(unusual.libraryPath), await stepOf(usual.libraryPath));

@@ -1,19 +1,19 @@
-// The part that measures ceilings: memory, the largest product by malc's own kernel, the time between launches
-// (ceilings.cu); and single operations of PyTorch's, cuBLAS's products and attention among them.
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { packagePath } from '../../compiler/package-files.ts';
-import { architectureOf, findGpu, nvcc, python } from './machine.ts';
+// The part that measures ceilings: memory and arithmetic as `malc bench kernels` does, the largest product by malc's own
+// kernel and the time between launches (device.cu); and single operations of PyTorch's, products and attention among them.
+import { packagePath, readPackageFile } from '../../compiler/package-files.ts';
+import { withIncluded } from '../../compiler/targets/cuda/index.ts';
+import { type Ceilings as MemoryAndArithmetic, measureCeilings } from '../../runtime/bench/ceilings.ts';
+import { buildFiles, findBuilder } from '../../runtime/build.ts';
+import { findCudaDevice } from '../../runtime/cuda-device.ts';
+import { loadLibrary } from '../../runtime/ffi.ts';
+import { python } from './machine.ts';
 import type { Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
-import { call, lastLines } from './programs.ts';
+import { call, targetOf } from './programs.ts';
 
-/** What ceilings.cu prints: bytes and operations a second, seconds a launch. */
-interface Measured {
-  readonly copy: number;
-  readonly read: number;
-  readonly update: number;
+/** Bytes and operations a second, seconds a launch. */
+interface Measured extends MemoryAndArithmetic {
+  /** The largest product, by malc's kernel of sm_80's instructions. */
   readonly product: number;
   readonly product_median: number;
   readonly launch_stream: number;
@@ -21,7 +21,7 @@ interface Measured {
 }
 
 interface Ceilings extends Item {
-  readonly measured: Measured | null;
+  readonly measured: Measured;
 }
 
 /** What bench/peers/torch_kernels.py prints. */
@@ -33,41 +33,47 @@ interface Operation extends Item {
   readonly bytes?: number;
 }
 
-/** An array of 2 GiB, a product of 8192 x 8192, and as many launches as a step has, about. */
-const sizes = ['2147483648', '8192', '400'];
+const prototypes = {
+  malc_device_product: 'const char *malc_device_product(int32_t size, _Out_ double *best, _Out_ double *median)',
+  malc_device_launches:
+    'const char *malc_device_launches(int32_t launches, _Out_ double *in_stream, _Out_ double *in_graph)',
+};
 
 export const ceilings: Part = {
   name: 'ceilings',
   title: 'Ceilings of the device, and single operations of PyTorch',
   seconds: 80,
   async measure({ dry, seconds, report }) {
-    report({ measured: null, ...(await measureOwn(dry)) } satisfies Ceilings);
+    report<Ceilings>({ measured: await measureOwn(dry) });
     for (const operation of await measureTorch(dry, seconds)) report(operation);
   },
   table(items) {
     const rows = items.flatMap((item): (readonly [string, string])[] =>
-      'measured' in item ? ownRows(item as Ceilings) : [operationRow(item as Operation)],
+      'measured' in item ? ownRows((item as Ceilings).measured) : [operationRow(item as Operation)],
     );
     return markdownTable(['what', 'measured'], rows);
   },
 };
 
-async function measureOwn(dry: boolean): Promise<Partial<Ceilings>> {
-  const folder = await mkdtemp(join(tmpdir(), 'malc-ceilings-'));
-  try {
-    const program = join(folder, 'ceilings');
-    const gpu = await findGpu();
-    // Without a device the program is compiled all the same where nvcc is, and not run.
-    const architecture = gpu ? architectureOf(gpu) : 'sm_90a';
-    const words = ['-O3', '-std=c++17', `-arch=${architecture}`, `-I${packagePath('templates/cuda')}`];
-    const built = await call(nvcc, [...words, packagePath('bench/gpu/ceilings.cu'), '-o', program]);
-    if (dry) return {};
-    if (built.code !== 0) return { failed: lastLines(built.output) };
-    const { code, printed, output } = await call(program, sizes);
-    return code === 0 ? { measured: JSON.parse(printed) } : { failed: lastLines(output) };
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+async function measureOwn(dry: boolean): Promise<Measured> {
+  const target = targetOf(dry);
+  // The emulator is no measure of anything, and slow.
+  const [size, launches] = dry ? [128, 4] : [8192, 400];
+  const files = { 'model.cu': readPackageFile('bench/gpu/device.cu'), ...withIncluded(['launch.h', 'product_bf16.h']) };
+  const { libraryPath } = await buildFiles(target, files);
+  const native = loadLibrary(libraryPath, prototypes);
+  const pair = (name: keyof typeof prototypes, given: number): [number, number] => {
+    const first = [0];
+    const second = [0];
+    const report = native[name](given, first, second) as string | null;
+    if (report !== null) throw new Error(`${name}: ${report}`);
+    return [first[0]!, second[0]!];
+  };
+  const [product, product_median] = pair('malc_device_product', size);
+  const [launch_stream, launch_graph] = pair('malc_device_launches', launches);
+  const place = { target, builder: await findBuilder(target), device: findCudaDevice() };
+  const rates = dry ? { float32: 0, bfloat16: 0, read: 0, copy: 0, update: 0 } : await measureCeilings(place, 1);
+  return { ...rates, product, product_median, launch_stream, launch_graph };
 }
 
 async function measureTorch(dry: boolean, seconds: number): Promise<Operation[]> {
@@ -79,13 +85,14 @@ async function measureTorch(dry: boolean, seconds: number): Promise<Operation[]>
 const bandwidth = (bytes: number) => `${(bytes / 1e9).toFixed(0)} GB/s`;
 const rate = (operations: number) => `${(operations / 1e12).toFixed(1)} TFLOP/s`;
 
-function ownRows({ measured }: Ceilings): (readonly [string, string])[] {
-  if (!measured) return [];
+function ownRows(measured: Measured): (readonly [string, string])[] {
   const { product, product_median, launch_stream, launch_graph } = measured;
   return [
     ['memory copied', bandwidth(measured.copy)],
     ['memory read', bandwidth(measured.read)],
     ['memory changed in place', bandwidth(measured.update)],
+    ['float32 in registers', rate(measured.float32)],
+    ['bf16 in tensor cores, by mma.sync', rate(measured.bfloat16)],
     ['malc, product of 8192 x 8192, best', rate(product)],
     ['malc, product of 8192 x 8192, median', rate(product_median)],
     ['a launch in a stream', `${(launch_stream * 1e6).toFixed(2)} µs`],

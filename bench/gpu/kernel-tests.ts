@@ -2,7 +2,8 @@
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { packagePath } from '../../compiler/package-files.ts';
-import { architectureOf, findGpu } from './machine.ts';
+import { findCudaDevice } from '../../runtime/cuda-device.ts';
+import { architectureOf } from './machine.ts';
 import type { Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
 import { call, inParallel, isBundled, lastLines } from './programs.ts';
@@ -30,9 +31,9 @@ export const kernelTests: Part = {
   seconds: 170,
   async measure({ dry, report }) {
     const files = readdirSync(packagePath(folder)).filter(isForDevice).sort();
-    const gpu = dry ? null : await findGpu();
+    const device = dry ? null : findCudaDevice();
     // Without a device the same tests run in the emulator.
-    const environment = gpu ? { MALC_TESTS_ON_DEVICE: architectureOf(gpu) } : {};
+    const environment = device ? { MALC_TESTS_ON_DEVICE: architectureOf(device) } : {};
     const jobs = dry ? 1 : Math.max(1, Math.floor(availableParallelism() / 2));
     const chosen = dry ? files.filter(name => name.startsWith('cuda-product-kernels')) : files;
     await inParallel(chosen, jobs, async file => {
@@ -41,7 +42,7 @@ export const kernelTests: Part = {
       const { code, output, seconds } = await call(process.execPath, words, options);
       const [total, passed] = [totalOf(output, 'Total'), totalOf(output, 'Passed')];
       const failed = code === 0 && passed === total && total > 0 ? null : faultOf(output);
-      report({ file: file.replace(ending, ''), passed, total, seconds, failed } satisfies Tested);
+      report<Tested>({ file: file.replace(ending, ''), passed, total, seconds, failed });
     });
   },
   table: items =>

@@ -1,5 +1,7 @@
 // The part that says what is there: the GPU with its driver and clocks, nvcc, the host's compiler and processor, PyTorch.
+import { type CudaDevice, findCudaDevice, whyNoDevice } from '../../runtime/cuda-device.ts';
 import { describeMachine } from '../../runtime/machine.ts';
+import { describeMemory } from '../../runtime/show/quantities.ts';
 import type { Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
 import { call } from './programs.ts';
@@ -9,32 +11,9 @@ interface Fact extends Item {
   readonly found: string;
 }
 
-/** The GPU as nvidia-smi tells of it. */
-export interface Gpu {
-  readonly name: string;
-  readonly driver: string;
-  /** Such as `9.0`. */
-  readonly capability: string;
-  readonly memory: string;
-  readonly clock: string;
-  readonly power: string;
-}
-
-const queried = ['name', 'driver_version', 'compute_cap', 'memory.total', 'clocks.max.sm', 'power.limit'];
-
-/** The first GPU of the machine; null where none answers. */
-export async function findGpu(): Promise<Gpu | null> {
-  const query = [`--query-gpu=${queried.join(',')}`, '--format=csv,noheader'];
-  const { code, printed } = await call('nvidia-smi', query, { seconds: 15 });
-  const [name, driver, capability, memory, clock, power] = printed.split('\n')[0]!.split(', ');
-  if (code !== 0 || !name || !power) return null;
-  return { name, driver: driver!, capability: capability!, memory: memory!, clock: clock!, power };
-}
-
 /** What nvcc compiles for: of Hopper and what is newer also what is this generation's own. */
-export function architectureOf({ capability }: Pick<Gpu, 'capability'>): string {
-  const [major, minor] = capability.split('.');
-  return `sm_${major}${minor}${Number(major) >= 9 ? 'a' : ''}`;
+export function architectureOf({ capability: [major, minor] }: Pick<CudaDevice, 'capability'>): string {
+  return `sm_${major}${minor}${major >= 9 ? 'a' : ''}`;
 }
 
 /** Python with PyTorch: $PYTHON, or python3. */
@@ -46,15 +25,20 @@ export const machine: Part = {
   title: 'The machine',
   seconds: 40,
   async measure({ report }) {
-    const fact = (what: string, found: string, failed: string | null = null) =>
-      report({ what, found, failed } satisfies Fact);
-    const gpu = await findGpu();
-    fact('GPU', gpu ? Object.values(gpu).join(', ') : 'none');
+    const fact = (what: string, found: string, failed: string | null = null) => report<Fact>({ what, found, failed });
+    const device = findCudaDevice();
+    if (device) {
+      const { name, memory, capability, multiprocessors } = device;
+      const sizes = `${multiprocessors} multiprocessors, ${describeMemory(memory)}`;
+      fact('GPU', `${name}, compute capability ${capability.join('.')}, ${sizes}`);
+    } else fact('GPU', whyNoDevice().problem);
     const version = async (what: string, command: string, words: string[], pattern: RegExp) => {
       const { code, output } = await call(command, words, { seconds: 30 });
       const found = code === 0 ? pattern.exec(output)?.[0] : undefined;
       fact(what, found ?? `${command} ${code === null ? 'is not there' : 'does not answer'}`);
     };
+    const query = ['--query-gpu=driver_version,clocks.max.sm,clocks.max.mem,power.limit', '--format=csv,noheader'];
+    await version('driver, clocks and power', 'nvidia-smi', query, /.*/);
     await version('nvcc', nvcc, ['--version'], /release.*/);
     await version('host compiler', process.env.CXX?.trim() || 'g++', ['--version'], /.*/);
     const { processor, cores, features } = describeMachine();

@@ -9,10 +9,10 @@ import { parseArgs } from 'node:util';
 import { packagePath, readPackageFile } from '../../compiler/package-files.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { sourceCommit } from '../../runtime/bench/history.ts';
+import { findCudaDevice, whyNoDevice } from '../../runtime/cuda-device.ts';
 import { watchClock } from './clock.ts';
-import { findGpu } from './machine.ts';
 import type { Item, Part, PartResult } from './part.ts';
-import { parts as allParts } from './parts.ts';
+import { allParts, stages } from './parts.ts';
 import { endParts, runPart } from './process.ts';
 import { type Run, writeRun } from './report.ts';
 import { takeTurns } from './turn.ts';
@@ -45,18 +45,22 @@ function stop(message: string, code: number): never {
   process.exit(code);
 }
 
-function chooseParts(names: string | undefined): readonly Part[] {
-  if (names === undefined) return allParts;
-  return names.split(',').map(name => {
-    const part = allParts.find(each => each.name === name);
-    return part ?? stop(`there is no part '${name}': there are ${allParts.map(each => each.name).join(', ')}`, 2);
-  });
+/** The stages with the parts of these names alone. */
+function chooseStages(names: string | undefined): readonly (readonly Part[])[] {
+  if (names === undefined) return stages;
+  const chosen = names.split(',').map(partCalled);
+  return stages.map(stage => stage.filter(part => chosen.includes(part))).filter(stage => stage.length > 0);
+}
+
+function partCalled(name: string): Part {
+  const part = allParts.find(each => each.name === name);
+  return part ?? stop(`there is no part '${name}': there are ${allParts.map(each => each.name).join(', ')}`, 2);
 }
 
 const values = readOptions();
 if (values.turn !== undefined) await takeTurns(values.turn, values.dtype as TrainingType, values.dry);
-else if (values.part !== undefined) await measurePart(chooseParts(values.part)[0]!);
-else await runAll(chooseParts(values.parts));
+else if (values.part !== undefined) await measurePart(partCalled(values.part));
+else await runAll(chooseStages(values.parts));
 
 /** In the part's own process. */
 async function measurePart(part: Part): Promise<void> {
@@ -65,12 +69,14 @@ async function measurePart(part: Part): Promise<void> {
   process.disconnect?.();
 }
 
-async function runAll(chosen: readonly Part[]): Promise<void> {
+async function runAll(chosen: readonly (readonly Part[])[]): Promise<void> {
   const minutes = Number(values.minutes);
   if (!(minutes > 0)) stop(`--minutes expects a number above 0, not '${values.minutes}'`, 2);
-  const gpu = values.dry ? null : await findGpu();
-  if (!gpu && !values.dry)
-    stop('no GPU: nvidia-smi finds none. With --dry everything runs in small on the CPU, to try the run itself.', 3);
+  const device = values.dry ? null : findCudaDevice();
+  if (!device && !values.dry) {
+    const { problem, remedy } = whyNoDevice();
+    stop(`no GPU: ${problem}\n${remedy}\nWith --dry everything runs in small without one, to try the run itself.`, 3);
+  }
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.on(signal, () => {
       endParts();
@@ -78,39 +84,41 @@ async function runAll(chosen: readonly Part[]): Promise<void> {
     });
 
   const end = performance.now() + minutes * 60_000;
-  const results: PartResult[] = [];
+  const results = new Map<Part, PartResult>();
   const about: Omit<Run, 'parts'> = {
     date: new Date().toISOString(),
     malc: JSON.parse(readPackageFile('package.json')).version,
     commit: sourceCommit(),
-    gpu: gpu?.name ?? 'dry',
+    gpu: device?.name ?? 'dry',
     minutes,
   };
-  const save = (now: PartResult | null) =>
-    writeRun(values.out, { ...about, parts: now ? [...results, now] : results }, allParts);
+  const save = () => writeRun(values.out, { ...about, parts: [...results.values()] }, allParts);
 
-  for (const part of chosen) {
+  const run = async (part: Part): Promise<void> => {
     const seconds = Math.min(part.seconds, (end - performance.now()) / 1000);
     const empty = { name: part.name, seconds: 0, items: [], output: null, clock: null };
     if (seconds < LEAST_SECONDS) {
-      results.push({ ...empty, status: 'not run' });
-      continue;
+      results.set(part, { ...empty, status: 'not run' });
+      return;
     }
     const words = ['--part', part.name, '--seconds', seconds.toFixed(1), ...(values.dry ? ['--dry'] : [])];
-    const stopClock = gpu ? watchClock() : () => null;
+    const stopClock = device ? watchClock() : () => null;
     const result = await runPart(part.name, words, seconds, items => {
-      save({ ...empty, status: 'running', items });
+      results.set(part, { ...empty, status: 'running', items });
+      save();
     });
-    results.push({ ...result, clock: stopClock() });
+    results.set(part, { ...result, clock: stopClock() });
     const failures = result.items.filter(({ failed }) => failed).length;
     const verdict = failures > 0 ? `${failures} of ${result.items.length} failed` : `${result.items.length} results`;
-    console.log(
-      `${result.status.padEnd(8)} ${part.name.padEnd(14)} ${result.seconds.toFixed(0).padStart(4)} s  ${verdict}`,
-    );
-    save(null);
-  }
-  const path = save(null);
+    const time = `${result.seconds.toFixed(0).padStart(4)} s`;
+    console.log(`${result.status.padEnd(8)} ${part.name.padEnd(14)} ${time}  ${verdict}`);
+    save();
+  };
+  for (const stage of chosen) await Promise.all(stage.map(run));
+  const path = save();
   console.log(`\nresults: ${path}.md and .json`);
-  const good = results.every(({ status, items }) => status === 'done' && items.every(({ failed }) => !failed));
+  const good = [...results.values()].every(
+    ({ status, items }) => status === 'done' && items.every(({ failed }) => !failed),
+  );
   process.exitCode = good ? 0 : 1;
 }

@@ -36,7 +36,7 @@ export const sanitizer: Part = {
         const { code, output } = await call(watched[0]!, words, { seconds: SECONDS });
         const summary = /(?:ERROR|RACECHECK) SUMMARY: .*/.exec(output)?.[0] ?? (isThere ? 'no summary' : 'not there');
         const failed = code === 0 ? null : lastLines(output, 20);
-        report({ tool, model: `${model} ${dtype}`, summary, failed } satisfies Sanitized);
+        report<Sanitized>({ tool, model: `${model} ${dtype}`, summary, failed });
       }
   },
   table: items =>

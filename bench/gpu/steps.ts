@@ -1,9 +1,10 @@
 // The parts that train: whole steps of malc and of PyTorch by turns, tokens a second, share of the device's peak, memory.
 import { packagePath } from '../../compiler/package-files.ts';
 import { type Measurement, summarize } from '../../runtime/bench/measurement.ts';
+import { findCudaDevice } from '../../runtime/cuda-device.ts';
 import { byTurns, type Runner, startRunner } from '../peers/turns.ts';
 import { peakOf } from './devices.ts';
-import { findGpu, python } from './machine.ts';
+import { python } from './machine.ts';
 import type { Context, Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
 import { programWords } from './programs.ts';
@@ -32,10 +33,11 @@ interface Compared extends Item {
 }
 
 /** The most promising first: what comes later may not find the time. */
-const variants = ['compile bf16', 'compile bf16-weights', 'eager bf16'] as const;
+const variants: readonly string[] = ['compile bf16', 'compile bf16-weights', 'eager bf16'];
 const ROUNDS = 15;
-/** Seconds of turns with each variant, of a part's. */
-const SHARE = 0.2;
+/** Shares of a part's seconds: PyTorch's start, after which malc is measured alone; and turns with each variant. */
+const START = 0.6;
+const SHARE = 0.15;
 /** With less, no further variant is started: PyTorch compiles for half a minute. */
 const LEAST_SECONDS = 35;
 
@@ -46,32 +48,38 @@ const openMalc = (text: string, dry: boolean): Promise<Runner> => {
   return startRunner('malc', process.execPath, words);
 };
 
-function openTorch(text: string, variant: string, dry: boolean): Promise<Runner> {
+function openTorch(text: string, variant: string, dry: boolean, limit: number): Promise<Runner> {
   const [mode = '', dtype = ''] = variant.split(' ');
   const words = [packagePath('bench/peers/torch_step.py'), text, '--turns', '--mode', mode, '--dtype', dtype];
   const device = ['--device', dry ? 'cpu' : 'cuda'];
-  return startRunner(`PyTorch, ${variant}`, python, [...words, ...device], {
-    PYTORCH_CUDA_ALLOC_CONF: 'expandable_segments:True',
-  });
+  const environment = { PYTORCH_CUDA_ALLOC_CONF: 'expandable_segments:True' };
+  return startRunner(`PyTorch, ${variant}`, python, [...words, ...device], environment, limit);
 }
 
 type Opened = Runner | { readonly error: unknown };
 const orError = (runner: Promise<Runner>): Promise<Opened> => runner.catch(error => ({ error }));
 const isRunner = (opened: Opened): opened is Runner => 'step' in opened;
 
-/** Compares at one size. Resolves to false where the device has no memory for both. */
-async function compare(text: string, peak: number | null, context: Context): Promise<boolean> {
+/**
+ * Compares at one size, until a time of performance.now(). Resolves to false where the device has no memory for both.
+ * @param peak operations a second of the device
+ */
+async function compare(text: string, peak: number | null, end: number, context: Context): Promise<boolean> {
   const { dry, seconds, report } = context;
-  const end = performance.now() + seconds * 1000;
   const [, batch, time] = text.split(':');
   const tokens = Number(batch) * Number(time);
+  const all = dry ? variants.slice(-1) : variants;
+  const left = () => (end - performance.now()) / 1000;
   // Both compile at once: neither is measured meanwhile.
-  let [malc, torch] = await Promise.all([orError(openMalc(text, dry)), orError(openTorch(text, variants[0], dry))]);
+  let [malc, torch] = await Promise.all([
+    orError(openMalc(text, dry)),
+    orError(openTorch(text, all[0]!, dry, START * left())),
+  ]);
   const flops = isRunner(malc) ? (malc.facts as unknown as TurnFacts).flops_per_token : null;
-  for (const [n, variant] of variants.entries()) {
+  for (const [n, variant] of all.entries()) {
     if (n > 0) {
-      if (end - performance.now() < LEAST_SECONDS * 1000 && !dry) break;
-      torch = await orError(openTorch(text, variant, dry));
+      if (left() < LEAST_SECONDS) break;
+      torch = await orError(openTorch(text, variant, dry, left() - SHARE * seconds));
     }
     const runners = [malc, torch].filter(isRunner);
     if (n === 0 && [malc, torch].some(opened => 'error' in opened && isOutOfMemory(opened.error))) {
@@ -80,14 +88,14 @@ async function compare(text: string, peak: number | null, context: Context): Pro
     }
     const result = await turns(runners);
     if (isRunner(torch)) await torch.close();
-    report({ configuration: text, variant, ...result } satisfies Compared);
+    report<Compared>({ configuration: text, variant, ...result });
     if (!isRunner(malc) && !isRunner(torch)) break;
   }
   if (isRunner(malc)) await malc.close();
   return true;
 
   async function turns(runners: readonly Runner[]): Promise<Omit<Compared, 'configuration' | 'variant'>> {
-    const until = performance.now() + SHARE * seconds * 1000;
+    const until = Math.min(performance.now() + SHARE * seconds * 1000, end - 5000);
     let measured: number[][] = [];
     let failed = isRunner(malc) ? null : String(malc.error);
     let problem = isRunner(torch) ? null : String(torch.error);
@@ -130,9 +138,10 @@ export function stepPart(name: string, model: string, batch: number, time: numbe
     title: `Training steps of ${model}, by turns with PyTorch, bf16`,
     seconds,
     async measure(context) {
-      const gpu = context.dry ? null : await findGpu();
-      const sizes = context.dry ? ['tiny:2:32'] : [batch, batch / 2, batch / 4].map(each => `${model}:${each}:${time}`);
-      for (const text of sizes) if (await compare(text, gpu && peakOf(gpu.name), context)) return;
+      const device = findCudaDevice();
+      const sizes = context.dry ? ['tiny:1:16'] : [batch, batch / 2, batch / 4].map(each => `${model}:${each}:${time}`);
+      const end = performance.now() + context.seconds * 1000;
+      for (const text of sizes) if (await compare(text, device && peakOf(device.name), end, context)) return;
       context.report({ failed: `${model} with PyTorch beside it does not fit the device, even at ${sizes.at(-1)}` });
     },
     table,

@@ -4,7 +4,8 @@ import { flopsPerToken } from '../../compiler/check/cost.ts';
 import { readModel } from '../../compiler/check/read-model.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { stepper, warmUp } from '../../runtime/bench/workload.ts';
-import { buildCudaModel, buildModel } from '../../runtime/build.ts';
+import { buildModel } from '../../runtime/build.ts';
+import { findCudaDevice } from '../../runtime/cuda-device.ts';
 import { NativeModel } from '../../runtime/native.ts';
 import { targetOf } from './programs.ts';
 
@@ -24,23 +25,24 @@ export async function takeTurns(text: string, dtype: TrainingType, dry: boolean)
   const [name = '', batch, time] = text.split(':');
   const { model } = readModel(files[name] ?? name);
   const size = { batch: Number(batch), time: Number(time) };
-  const began = performance.now();
-  const build = targetOf(dry) === 'cuda' ? buildCudaModel : buildModel;
-  const { libraryPath } = await build(model, dtype);
-  const facts = {
-    build_seconds: (performance.now() - began) / 1000,
-    flops_per_token: flopsPerToken(model, size.time),
-  };
+  const target = targetOf(dry);
+  const { libraryPath, seconds } = await buildModel(model, { target, dtype });
   const native = NativeModel.open(libraryPath, {
     maxBatch: size.batch,
     maxTime: size.time,
     maxContext: 0,
     training: true,
+    device: dry ? null : findCudaDevice(),
   });
   await native.initialize(1);
   const step = stepper(native, size);
   await warmUp(step);
-  console.log(JSON.stringify({ ...facts, memory_bytes: native.bytes } satisfies TurnFacts));
+  const facts = {
+    build_seconds: seconds,
+    memory_bytes: native.bytes,
+    flops_per_token: flopsPerToken(model, size.time),
+  } satisfies TurnFacts;
+  console.log(JSON.stringify(facts));
   console.log('ready');
   for await (const _ of createInterface(process.stdin)) console.log(await step());
   native.close();

@@ -18,13 +18,15 @@ export interface Runner {
 /**
  * Starts a program and waits until it is ready.
  *
- * @throws Error with the end of its output where it ends before.
+ * @param limit seconds that it has until then
+ * @throws Error with the end of its output where it ends before, or was ended at the limit.
  */
 export async function startRunner(
   name: string,
   command: string,
   words: readonly string[],
   environment: Readonly<Record<string, string>> = {},
+  limit = Number.POSITIVE_INFINITY,
 ): Promise<Runner> {
   const child = spawn(command, words, { env: { ...process.env, ...environment }, stdio: 'pipe' });
   let complaints = '';
@@ -36,15 +38,26 @@ export async function startRunner(
     child.on('close', (code, signal) => resolve(signal ?? `exit status ${code}`));
   });
   child.stdin.on('error', () => {}); // it ended: the next line that is waited for says so
+  let isLate = false;
+  const end = () => {
+    isLate = true;
+    child.kill('SIGKILL');
+  };
+  const timer = limit < Number.POSITIVE_INFINITY ? setTimeout(end, limit * 1000) : null;
   const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
   const next = async (): Promise<string> => {
     const { value, done } = await lines.next();
-    if (done) throw new Error(`${name} ended (${await ended})\n${complaints.trim()}`);
+    if (done) {
+      if (timer) clearTimeout(timer);
+      const how = isLate ? `was not ready after ${limit.toFixed(0)} s` : `ended (${await ended})`;
+      throw new Error(`${name} ${how}\n${complaints.trim()}`);
+    }
     return value;
   };
   const facts: Record<string, unknown> = {};
   for (let line = await next(); line !== 'ready'; line = await next())
     if (line.startsWith('{')) Object.assign(facts, JSON.parse(line));
+  if (timer) clearTimeout(timer);
   return {
     name,
     facts,

@@ -1,11 +1,13 @@
-// What this machine can do at most, measured: templates/cpu/ceilings.c, built by the compiler that builds models.
+// What this machine can do at most, measured: templates/cpu/ceilings.c, or cuda/ceilings.cu, built as models are.
 import { freemem } from 'node:os';
 import { MachineError } from '../../compiler/diagnostic.ts';
 import { readPackageFile } from '../../compiler/package-files.ts';
-import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
-import { buildCached } from '../cache.ts';
+import { withIncluded } from '../../compiler/targets/cuda/index.ts';
+import type { RunTarget } from '../../compiler/targets/names.ts';
+import { buildCachedBy } from '../cache.ts';
 import { callAsync, loadLibrary, type NativeFunction } from '../ffi.ts';
 import { describeMemory } from '../show/quantities.ts';
+import type { Place } from './place.ts';
 
 /** All in a second. */
 export interface Ceilings {
@@ -36,17 +38,17 @@ const SECONDS = 0.35;
 const LARGEST_ARRAY = 2 ** 30;
 
 /**
- * Measures the ceilings of so many threads, in about two seconds.
+ * Measures the ceilings of so many threads, or of the device, in about two seconds.
  *
  * @throws MachineError where there is no memory for an array that is larger than the caches.
  */
-export async function measureCeilings(compiler: Compiler, threads: number): Promise<Ceilings> {
-  const { libraryPath } = await buildCached({ 'model.c': readPackageFile('templates/cpu/ceilings.c') }, compiler);
+export async function measureCeilings({ target, builder, device }: Place, threads: number): Promise<Ceilings> {
+  const { libraryPath } = await buildCachedBy(ceilingSources(target), builder);
   const native = loadLibrary(libraryPath, PROTOTYPES);
   const best = async (measure: NativeFunction) => Number(await callAsync(measure, threads, SECONDS));
   const float32 = await best(native.malc_ceiling_float32);
   const bfloat16 = await best(native.malc_ceiling_bfloat16);
-  const bytes = Math.floor(Math.min(LARGEST_ARRAY, freemem() / 4));
+  const bytes = Math.floor(Math.min(LARGEST_ARRAY, (device?.memory ?? freemem()) / 4));
   if (!(await callAsync(native.malc_ceiling_reserve, threads, bytes)))
     throw new MachineError(`${describeMemory(bytes)} of memory are needed to measure its speed`);
   try {
@@ -57,6 +59,13 @@ export async function measureCeilings(compiler: Compiler, threads: number): Prom
   } finally {
     native.malc_ceiling_release();
   }
+}
+
+/** As a program's files. */
+export function ceilingSources(target: RunTarget): Readonly<Record<string, string>> {
+  if (target === 'cpu') return { 'model.c': readPackageFile('templates/cpu/ceilings.c') };
+  const { 'ceilings.cu': source, ...headers } = withIncluded(['ceilings.cu']);
+  return { 'model.cu': source!, ...headers };
 }
 
 /** The least time for so many bytes: memory reads so fast, and reads and writes at once so fast. */

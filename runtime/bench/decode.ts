@@ -4,10 +4,11 @@
 import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
 import type { ProductType } from '../../compiler/targets/cpu/kernel-source.ts';
-import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
-import { buildCached } from '../cache.ts';
+import { compiledFor } from '../../compiler/targets/names.ts';
+import { buildCachedBy } from '../cache.ts';
 import { NativeModel } from '../native.ts';
 import { type Measurement, summarize } from './measurement.ts';
+import type { Place } from './place.ts';
 import { randomTokens } from './workload.ts';
 
 export interface DecodeRequest {
@@ -36,13 +37,16 @@ export interface DecodeResult {
 }
 
 /** Each repeat runs every batch, so that heat and neighbours hurt all alike; the first one is thrown away. */
-export async function benchDecode(request: DecodeRequest, compiler: Compiler): Promise<DecodeResult[]> {
+export async function benchDecode(request: DecodeRequest, place: Place): Promise<DecodeResult[]> {
   const { model, dtype, batches, prompt, tokens, threads } = request;
-  const { libraryPath } = await buildCached(compile(model, { dtype }).files, compiler);
+  const { target, builder, device } = place;
+  const { files } = compile(model, { target: compiledFor(target), dtype });
+  const { libraryPath } = await buildCachedBy(files, builder);
   const opened: NativeModel[] = [];
   try {
     for (const maxBatch of batches) {
-      const options = { maxBatch, maxTime: prompt, maxContext: prompt + tokens, training: false, threads };
+      const maxContext = prompt + tokens;
+      const options = { maxBatch, maxTime: prompt, maxContext, training: false, threads, device };
       const native = NativeModel.open(libraryPath, options);
       opened.push(native);
       await native.initialize(1);

@@ -5,12 +5,13 @@ import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { packagePath, readPackageFile } from '../../compiler/package-files.ts';
-import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
+import type { RunTarget } from '../../compiler/targets/names.ts';
 import { makeFolder } from '../atomic-file.ts';
 import { describeMachine } from '../machine.ts';
 import { Journal } from '../train/metrics.ts';
 import type { Ceilings } from './ceilings.ts';
 import type { Measurement } from './measurement.ts';
+import type { Place } from './place.ts';
 
 export type BenchName = 'kernels' | 'step' | 'decode';
 
@@ -26,8 +27,12 @@ export interface BenchRecord {
   readonly malc: string;
   /** Of the source tree that ran, with `-dirty` where it had changes; null where it is no git repository. */
   readonly commit: string | null;
+  /** What the programs run on; of a GPU, its multiprocessors are the cores, and its generation is the feature. */
   readonly machine: { readonly processor: string; readonly cores: number; readonly features: readonly string[] };
+  /** Absent in records older than the choice: cpu. */
+  readonly target?: RunTarget;
   readonly compiler: string;
+  /** Of the CPU's programs; 1 with a GPU, which one thread feeds. */
   readonly threads: number;
   readonly configuration: Readonly<Record<string, string | number>>;
   readonly results: Readonly<Record<string, Result>>;
@@ -36,16 +41,23 @@ export interface BenchRecord {
 }
 
 /** What all results of this run have in common. */
-export type Circumstances = Pick<BenchRecord, 'date' | 'malc' | 'commit' | 'machine' | 'compiler' | 'threads'>;
+export type Circumstances = Pick<
+  BenchRecord,
+  'date' | 'malc' | 'commit' | 'machine' | 'target' | 'compiler' | 'threads'
+>;
 
-export function circumstances(compiler: Compiler, threads: number): Circumstances {
+export function circumstances({ target, builder, device }: Place, threads: number): Circumstances {
   const { processor, cores, features } = describeMachine();
+  const machine = device
+    ? { processor: device.name, cores: device.multiprocessors, features: [`sm_${device.capability.join('')}`] }
+    : { processor, cores, features };
   return {
     date: new Date().toISOString(),
     malc: JSON.parse(readPackageFile('package.json')).version,
     commit: sourceCommit(),
-    machine: { processor, cores, features },
-    compiler: compiler.version,
+    machine,
+    target,
+    compiler: builder.version,
     threads,
   };
 }
@@ -130,9 +142,10 @@ export function appendHistory(path: string, records: readonly BenchRecord[]): vo
 
 /** The last record that measured the same on the same machine. */
 export function lastAlike(history: readonly BenchRecord[], record: BenchRecord): BenchRecord | undefined {
-  const key = (of: BenchRecord) => {
-    const { processor, cores, features } = of.machine;
-    return JSON.stringify([of.bench, processor, cores, features, of.threads, Object.entries(of.configuration).sort()]);
+  const key = ({ bench, machine, target = 'cpu', threads, configuration }: BenchRecord) => {
+    const { processor, cores, features } = machine;
+    const sizes = Object.entries(configuration).sort();
+    return JSON.stringify([bench, processor, cores, features, target, threads, sizes]);
   };
   return history.findLast(other => key(other) === key(record));
 }

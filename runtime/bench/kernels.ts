@@ -4,13 +4,15 @@ import { compile } from '../../compiler/index.ts';
 import { amount } from '../../compiler/plan/work.ts';
 import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
-import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
+import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
+import { compiledFor } from '../../compiler/targets/names.ts';
 import { autotune } from '../autotune.ts';
 import { tellTuning } from '../autotune-option.ts';
-import { buildCached } from '../cache.ts';
+import { buildCachedBy } from '../cache.ts';
 import { type LaunchTime, NativeModel } from '../native.ts';
 import { type Ceilings, measureCeilings, memorySeconds } from './ceilings.ts';
 import { type Measurement, summarize } from './measurement.ts';
+import { type Place, peakOfProducts } from './place.ts';
 import { type StepSize, stepper, warmUp } from './workload.ts';
 
 /** A kernel in a step: all its launches together. Numbers are those of one step. */
@@ -53,6 +55,16 @@ export interface KernelsRequest extends StepSize {
   readonly tunes?: boolean | undefined;
 }
 
+/** Kernels that multiply numbers of the program's type. */
+const productKinds: ReadonlySet<string> = new Set([
+  'matmul',
+  'attention',
+  'attention-gradient',
+  'grouped',
+  'grouped-gradient',
+  'contract-each',
+]);
+
 const SECONDS = 5;
 const FEWEST_STEPS = 6;
 
@@ -66,20 +78,25 @@ interface Sample {
  * Measures the ceilings and then the launches of training steps. The half of the steps that were quicker counts: another
  * process that takes the cores for a moment is no property of a kernel. Their mean is shown, so that rows add up.
  */
-export async function benchKernels(request: KernelsRequest, compiler: Compiler): Promise<KernelsResult> {
+export async function benchKernels(request: KernelsRequest, place: Place): Promise<KernelsResult> {
   const { model, batch, time, dtype, threads } = request;
   const tuned = request.tunes
-    ? { scheduleOf: await autotune({ model, batch, time, threads, onStart: tellTuning }, compiler) }
+    ? { scheduleOf: await autotune({ model, batch, time, threads, onStart: tellTuning }, await findCompiler()) }
     : {};
-  const { files, launches } = compile(model, { dtype, profile: true, ...tuned });
-  const { libraryPath } = await buildCached(files, compiler);
-  const ceilings = await measureCeilings(compiler, threads);
+  const target = compiledFor(place.target);
+  const { files, launches, kernels } = compile(model, { target, dtype, profile: true, ...tuned });
+  const { libraryPath } = await buildCachedBy(files, place.builder);
+  const ceilings = await measureCeilings(place, threads);
+  const multiplying = new Set(kernels.filter(({ kind }) => productKinds.has(kind)).map(({ name }) => name));
+  const peakOf = (kernel: string) =>
+    multiplying.has(kernel) ? peakOfProducts(ceilings, place, dtype) : ceilings.float32;
   const native = NativeModel.open(libraryPath, {
     maxBatch: batch,
     maxTime: time,
     maxContext: 0,
     training: true,
     threads,
+    device: place.device,
   });
   try {
     await native.initialize(1);
@@ -94,7 +111,7 @@ export async function benchKernels(request: KernelsRequest, compiler: Compiler):
     }
     const counted = samples.toSorted((a, b) => a.seconds - b.seconds).slice(0, Math.ceil(steps / 2));
     const stepSeconds = meanOf(counted.map(({ seconds }) => seconds));
-    const rows = rowsOf(counted, launches, { batch, time }, ceilings);
+    const rows = rowsOf(counted, launches, { batch, time }, ceilings, peakOf);
     return {
       ceilings,
       rows,
@@ -114,12 +131,14 @@ const meanOf = (numbers: readonly number[]) => numbers.reduce((a, b) => a + b, 0
 /**
  * One row for each kernel, whichever functions launch it. Profiles have the launches in the compiler's order.
  * @param samples profiles of a step each
+ * @param peakOf operations a second that a kernel is held against
  */
 export function rowsOf(
   samples: readonly Pick<Sample, 'profile'>[],
   launches: readonly ProgramLaunch[],
   size: StepSize,
   ceilings: Ceilings,
+  peakOf: (kernel: string) => number = () => ceilings.float32,
 ): KernelRow[] {
   const kernels = new Map<string, number[]>();
   for (const [index, { name, kernel }] of launches.entries()) {
@@ -136,7 +155,7 @@ export function rowsOf(
     const operations = sum(each => amount(each.launch.work.operations, sizes) * runsOf(each, size));
     const reads = sum(each => amount(each.launch.work.reads, sizes) * runsOf(each, size));
     const writes = sum(each => amount(each.launch.work.writes, sizes) * runsOf(each, size));
-    const forOperations = operations / ceilings.float32;
+    const forOperations = operations / peakOf(name);
     const forBytes = memorySeconds(ceilings, reads, writes);
     return {
       name,

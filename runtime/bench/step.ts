@@ -6,11 +6,13 @@ import { flopsPerToken } from '../../compiler/check/cost.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { type CompileOptions, compile } from '../../compiler/index.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
-import { buildLibrary, type Compiler } from '../../compiler/targets/cpu/toolchain.ts';
+import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
+import { compiledFor } from '../../compiler/targets/names.ts';
 import { autotune } from '../autotune.ts';
 import { tellTuning } from '../autotune-option.ts';
 import { NativeModel } from '../native.ts';
 import { type Measurement, summarize } from './measurement.ts';
+import type { Place } from './place.ts';
 import { type StepSize, stepper, warmUp } from './workload.ts';
 
 export interface StepConfiguration extends StepSize {
@@ -24,7 +26,7 @@ export interface StepResult {
   readonly flopsPerToken: number;
   /** The program's memory, all of it: nothing is allocated while it trains. */
   readonly memoryBytes: number;
-  /** From the model to C, and from C to the library, nothing cached. */
+  /** From the model to source, and from source to the library, nothing cached. */
   readonly compileSeconds: number;
   readonly buildSeconds: number;
 }
@@ -51,7 +53,7 @@ interface Built {
 }
 
 /** Each repeat runs every configuration, so that heat and neighbours hurt all alike. */
-export async function benchSteps(request: StepsRequest, compiler: Compiler): Promise<StepResult[]> {
+export async function benchSteps(request: StepsRequest, place: Place): Promise<StepResult[]> {
   const { configurations, dtype, threads } = request;
   const folder = await mkdtemp(join(tmpdir(), 'malc-bench-'));
   const opened: { configuration: StepConfiguration; native: NativeModel; built: Built }[] = [];
@@ -62,13 +64,13 @@ export async function benchSteps(request: StepsRequest, compiler: Compiler): Pro
       const { model, batch, time } = configuration;
       const key = request.tunes ? configuration : model;
       const tuned = request.tunes
-        ? { scheduleOf: await autotune({ model, batch, time, threads, onStart: tellTuning }, compiler) }
+        ? { scheduleOf: await autotune({ model, batch, time, threads, onStart: tellTuning }, await findCompiler()) }
         : {};
       const built =
-        libraries.get(key) ??
-        (await build(model, { dtype, ...tuned }, await mkdtemp(join(folder, 'build-')), compiler));
+        libraries.get(key) ?? (await build(model, { dtype, ...tuned }, await mkdtemp(join(folder, 'build-')), place));
       libraries.set(key, built);
-      const options = { maxBatch: batch, maxTime: time, maxContext: 0, training: true, threads };
+      const { device } = place;
+      const options = { maxBatch: batch, maxTime: time, maxContext: 0, training: true, threads, device };
       opened.push({ configuration, built, native: NativeModel.open(built.library, options) });
     }
     const runs: { configuration: StepSize; step: () => Promise<number>; steps: number; rates: number[] }[] = [];
@@ -100,13 +102,18 @@ export async function benchSteps(request: StepsRequest, compiler: Compiler): Pro
 }
 
 /** Builds a library in a folder of its own, whatever the cache holds. */
-async function build(model: Model, options: CompileOptions, folder: string, compiler: Compiler): Promise<Built> {
+async function build(
+  model: Model,
+  options: CompileOptions,
+  folder: string,
+  { target, builder }: Place,
+): Promise<Built> {
   const began = performance.now();
-  const { files } = compile(model, options);
+  const { files } = compile(model, { ...options, target: compiledFor(target) });
   const compiled = performance.now();
   for (const [file, text] of Object.entries(files)) await writeFile(join(folder, file), text);
   const library = join(folder, 'model.so');
-  await buildLibrary(folder, compiler, library);
+  await builder.build(folder, library);
   const ended = performance.now();
   return { library, compileSeconds: (compiled - began) / 1000, buildSeconds: (ended - compiled) / 1000 };
 }

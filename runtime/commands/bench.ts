@@ -3,12 +3,14 @@
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { type ProductType, productTypes, type TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
-import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
+import { type RunTarget, targets } from '../../compiler/targets/names.ts';
 import { autotuneOption, requireTunable } from '../autotune-option.ts';
 import type { BenchName, BenchRecord, Change, Circumstances, Result } from '../bench/history.ts';
 import type { Measurement } from '../bench/measurement.ts';
+import type { Place } from '../bench/place.ts';
 import type { StepConfiguration } from '../bench/step.ts';
 import { type Command, UsageError } from './command.ts';
+import { chooseTarget } from './target-option.ts';
 
 const benches: readonly BenchName[] = ['kernels', 'step', 'decode'];
 
@@ -79,6 +81,12 @@ export const bench: Command = {
       describe: 'What products multiply',
       whenAbsent: 'as training, f32 for decode',
     },
+    target: {
+      type: 'string',
+      default: 'auto',
+      choices: ['auto', ...targets],
+      describe: 'What runs it; auto is the GPU where one answers and nvcc is there',
+    },
     autotune: { type: 'boolean', describe: `kernels, step: ${autotuneOption.describe}` },
     compare: {
       type: 'boolean',
@@ -129,8 +137,9 @@ export const bench: Command = {
       throw new UsageError(`bench ${what} needs --model, a .mal file or the name of a well-known model`);
 
     // What is measured is known to be sound before anything is.
-    const measure = await { kernels: prepareKernels, step: prepareSteps, decode: prepareDecode }[what](args);
-    const { findCompiler } = await import('../../compiler/targets/cpu/toolchain.ts');
+    const { target, device } = await chooseTarget(args);
+    const measure = await { kernels: prepareKernels, step: prepareSteps, decode: prepareDecode }[what](args, target);
+    const { findBuilder } = await import('../build.ts');
     const { availableParallelism } = await import('node:os');
     const { appendHistory, circumstances, compareRecords, historyPath, lastAlike, readHistory } = await import(
       '../bench/history.ts'
@@ -139,10 +148,10 @@ export const bench: Command = {
     const { records: history, damaged } = readHistory(path);
     if (damaged.length > 0)
       console.error(`warning: ${path}: what is in line ${damaged.join(', ')} is no result, and is left out\n`);
-    const compiler = await findCompiler();
-    const threads = (args.threads as number | undefined) ?? availableParallelism();
-    const common = circumstances(compiler, threads);
-    const { records, details, text } = await measure(compiler, common);
+    const place = { target, device, builder: await findBuilder(target) };
+    const threads = (args.threads as number | undefined) ?? (target === 'cpu' ? availableParallelism() : 1);
+    const common = circumstances(place, threads);
+    const { records, details, text } = await measure(place, common);
     appendHistory(path, records);
     const compared = args.compare
       ? records.map(record => {
@@ -185,7 +194,7 @@ interface Outcome {
   readonly text: string;
 }
 
-type Measure = (compiler: Compiler, common: Circumstances) => Promise<Outcome>;
+type Measure = (place: Place, common: Circumstances) => Promise<Outcome>;
 type Arguments = Readonly<Record<string, unknown>>;
 
 const inUnit = (unit: Result['unit'], { median, low, high }: Measurement, factor = 1): Result => ({
@@ -210,26 +219,26 @@ function requireRoom(model: Model, positions: number, options: string): void {
 }
 
 /** The type of a program that trains; one for inference alone is refused. */
-async function trainingType(args: Arguments, what: BenchName): Promise<TrainingType> {
-  const { usualTrainingType } = await import('../machine.ts');
-  const dtype = (args.dtype as ProductType | undefined) ?? usualTrainingType();
+async function trainingType(args: Arguments, what: BenchName, target: RunTarget): Promise<TrainingType> {
+  const { trainingTypeOf } = await import('../machine.ts');
+  const dtype = (args.dtype as ProductType | undefined) ?? trainingTypeOf(target);
   if (args.autotune) requireTunable(dtype);
   if (dtype === 'int8') throw new UsageError(`bench ${what} trains, and int8 is for inference alone; it is for decode`);
   return dtype;
 }
 
-async function prepareKernels(args: Arguments): Promise<Measure> {
+async function prepareKernels(args: Arguments, target: RunTarget): Promise<Measure> {
   const model = await readNamed(args.model as string, args.name as string | undefined);
   const batch = (args['batch-size'] as number | undefined) ?? 1;
   const time = (args['seq-len'] as number | undefined) ?? Math.min(usual.sequence, model.max_seq_len);
-  const dtype = await trainingType(args, 'kernels');
+  const dtype = await trainingType(args, 'kernels', target);
   requireRoom(model, time, '--seq-len');
-  return async (compiler, common) => {
+  return async (place, common) => {
     const { benchKernels } = await import('../bench/kernels.ts');
     const { describeCeilings, kernelTable } = await import('../show/bench-tables.ts');
     const steps = args.steps as number | undefined;
     const tunes = args.autotune === true;
-    const result = await benchKernels({ model, batch, time, dtype, threads: common.threads, steps, tunes }, compiler);
+    const result = await benchKernels({ model, batch, time, dtype, threads: common.threads, steps, tunes }, place);
     const configuration = { model: model.name, batch, time, dtype, ...(tunes && { autotune: 'yes' }) };
     const timed = [...result.rows.map(row => [row.name, row.range] as const), ['step', result.step] as const];
     const results = Object.fromEntries(timed.map(([name, range]) => [name, inUnit('ms', range, 1e3)]));
@@ -257,17 +266,18 @@ async function prepareKernels(args: Arguments): Promise<Measure> {
   };
 }
 
-async function prepareSteps(args: Arguments): Promise<Measure> {
+async function prepareSteps(args: Arguments, target: RunTarget): Promise<Measure> {
   const configurations: StepConfiguration[] = [];
   const models = new Map<string, Model>();
-  const dtype = await trainingType(args, 'step');
+  const dtype = await trainingType(args, 'step', target);
   for (const text of (args.config as string[] | undefined) ?? usualConfigurations)
     configurations.push(await readConfiguration(text, models));
-  return async (compiler, common) => {
+  return async (place, common) => {
     const { measureCeilings } = await import('../bench/ceilings.ts');
+    const { peakOfProducts } = await import('../bench/place.ts');
     const { benchSteps } = await import('../bench/step.ts');
     const { describeCeilings, stepTable } = await import('../show/bench-tables.ts');
-    const ceilings = await measureCeilings(compiler, common.threads);
+    const ceilings = await measureCeilings(place, common.threads);
     const results = await benchSteps(
       {
         configurations,
@@ -277,7 +287,7 @@ async function prepareSteps(args: Arguments): Promise<Measure> {
         steps: args.steps as number | undefined,
         tunes: args.autotune === true,
       },
-      compiler,
+      place,
     );
     const named = results.map(({ configuration: { model, batch, time }, ...rest }) => ({
       configuration: { model: model.name, batch, time, dtype, ...(args.autotune === true && { autotune: 'yes' }) },
@@ -302,7 +312,7 @@ async function prepareSteps(args: Arguments): Promise<Measure> {
           build_seconds: rest.buildSeconds,
         })),
       },
-      text: `${describeCeilings(ceilings)}\n\n${stepTable(results, ceilings)}`,
+      text: `${describeCeilings(ceilings)}\n\n${stepTable(results, peakOfProducts(ceilings, place, dtype))}`,
     };
   };
 }
@@ -329,12 +339,12 @@ async function prepareDecode(args: Arguments): Promise<Measure> {
   const dtype = (args.dtype as ProductType | undefined) ?? 'f32';
   const several = (args['batch-size'] as number | undefined) ?? usual.several;
   const batches = [...new Set([1, several])];
-  return async (compiler, common) => {
+  return async (place, common) => {
     const { benchDecode } = await import('../bench/decode.ts');
     const { decodeTable } = await import('../show/bench-tables.ts');
     const repeats = (args.repeats as number | undefined) ?? usual.repeats;
     const request = { model, dtype, batches, prompt, tokens, threads: common.threads, repeats };
-    const results = await benchDecode(request, compiler);
+    const results = await benchDecode(request, place);
     return {
       records: results.map(result => ({
         bench: 'decode',

@@ -50,12 +50,11 @@ export const compile: Command = {
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const compiler = await import('../../compiler/index.ts');
     const { findCompiler } = await import('../../compiler/targets/cpu/toolchain.ts');
-    const { buildCached } = await import('../cache.ts');
+    const { buildFiles } = await import('../build.ts');
 
     const { model, warnings } = readModel(args.file as string, args.name as string | undefined);
     for (const warning of warnings) console.error(`${warning}\n`);
     const onCuda = target === 'cuda';
-    const { buildCuda } = await import('../build.ts');
     let tuned = {};
     if (args.autotune) {
       if (onCuda) throw new UserError('--autotune measures products of the CPU; leave it out with --target cuda');
@@ -75,7 +74,7 @@ export const compile: Command = {
     });
     if (args.dump !== undefined) printStages(args.dump as string, stages);
     const started = performance.now();
-    const library = await (onCuda ? buildCuda(files) : buildCached(files, await findCompiler()));
+    const library = await buildFiles(target as Target, files);
     if (args.time) {
       const called = onCuda ? 'nvcc' : 'cc';
       const name = library.cached ? `${called} (built before)` : called;

@@ -2,16 +2,8 @@
 import { accessSync, constants, existsSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { MachineError } from '../../compiler/diagnostic.ts';
+import type { Finding } from '../doctor-cuda.ts';
 import type { Command } from './command.ts';
-
-interface Finding {
-  readonly name: string;
-  /** `missing`: malc cannot work; `limited`: it works, slower or with less. */
-  readonly state: 'ok' | 'limited' | 'missing';
-  readonly found: string;
-  /** What to do about it; null where nothing is to be done. */
-  readonly remedy: string | null;
-}
 
 const OLDEST_NODE = 20;
 
@@ -20,7 +12,9 @@ export const doctor: Command = {
   describe: 'Show what malc needs and this machine has, and how to get the rest',
   options: { json: { type: 'boolean', describe: 'Print JSON', default: false } },
   async run(args) {
-    const findings = [node(), await nativeCalls(), await compiler(), ...(await machine()), await cache()];
+    const { gpu } = await import('../doctor-cuda.ts');
+    const own = [node(), await nativeCalls(), await compiler(), ...(await machine()), await cache()];
+    const findings = [...own, ...(await gpu())];
     const missing = findings.filter(({ state }) => state === 'missing');
     if (args.json) console.log(JSON.stringify({ ready: missing.length === 0, findings }, null, 2));
     else console.log(table(findings));
@@ -117,7 +111,7 @@ function sizeOf(folder: string): number {
 }
 
 function table(findings: readonly Finding[]): string {
-  const marks = { ok: 'ok', limited: '!', missing: 'X' } as const;
+  const marks = { ok: 'ok', absent: '-', limited: '!', missing: 'X' } as const;
   const width = Math.max(...findings.map(({ name }) => name.length));
   const indent = ' '.repeat(width + 6);
   const lines = findings.map(({ name, state, found, remedy }) => {

@@ -5,6 +5,7 @@ import type { Prompt } from '../generate/prompts.ts';
 import type { NativeModel } from '../native.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type Command, UsageError } from './command.ts';
+import { chooseTarget, targetOption } from './target-option.ts';
 
 /** A prompt goes into the model in pieces of at most so many tokens. */
 const PIECE = 256;
@@ -72,6 +73,7 @@ export const generate: Command = {
       choices: productTypes,
       describe: 'What products multiply: bf16 and int8 read half and a quarter of the memory',
     },
+    target: targetOption,
     'min-p': {
       type: 'number',
       number: 'share',
@@ -122,13 +124,15 @@ export const generate: Command = {
     const beginnings = await beginningsOf(prompts, tokenizer, args);
     const maxTokens = args['max-tokens'] as number;
     const longest = beginnings.reduce((most, { prompt }) => Math.max(most, prompt.length), 0);
-    const { libraryPath } = await buildModel(model, args.dtype as ProductType);
+    const { target, device } = await chooseTarget(args);
+    const { libraryPath } = await buildModel(model, { target, dtype: args.dtype as ProductType });
     const native = NativeModel.open(libraryPath, {
       maxBatch: Math.min(args['batch-size'] as number, beginnings.length),
       maxTime: Math.min(PIECE, model.max_seq_len),
       maxContext: Math.min(longest + maxTokens, model.max_seq_len),
       training: false,
       threads: args.threads as number | undefined,
+      device,
     });
     try {
       loadWeights(folder, native);

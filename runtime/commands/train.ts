@@ -3,15 +3,18 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
+import type { RunTarget } from '../../compiler/targets/names.ts';
 import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
 import type { OpeningRow } from '../show/opening-table.ts';
+import type { TrainState } from '../train/checkpoint.ts';
 import type { GivenSettings, SettingName } from '../train/derive.ts';
 import type { Cadence, Observer, TrainResult } from '../train/loop.ts';
 import type { Prepared } from '../train/prepare.ts';
 import type { RunFolder } from '../train/run-folder.ts';
 import type { Sampling } from '../train/samples.ts';
 import { type Command, type Option, UsageError } from './command.ts';
+import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
 
 /** Options that are settings of the run's mathematics; what is left out is derived or, on --resume, as the run has it. */
 const settingOptions: Readonly<Record<SettingName | 'epochs', Option>> = {
@@ -67,6 +70,7 @@ export const train: Command = {
     output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
     resume: { type: 'boolean', default: false, describe: 'Go on from the last checkpoint in --output' },
     tokenizer: { type: 'string', alias: 't', describe: 'A tokenizer.json', whenAbsent: 'learned from the text' },
+    target: targetOption,
     ...settingOptions,
     prompt: { type: 'string', default: '', describe: 'What the samples begin with' },
     'eval-every': advanced('count', 'Steps between evaluations', 'a tenth of all'),
@@ -80,6 +84,7 @@ export const train: Command = {
   examples: [
     ['malc train -m nano -d input.txt', 'derive everything else, and show it'],
     ['malc train --resume -o runs/nano', 'go on where that run stopped, bit for bit'],
+    ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
   ],
 
   async run(args) {
@@ -87,6 +92,7 @@ export const train: Command = {
     const { buildModel } = await import('../build.ts');
     const { NativeModel } = await import('../native.ts');
     const { prepare } = await import('../train/prepare.ts');
+    const { RunFolder } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
 
     checkTogether(args);
@@ -94,8 +100,11 @@ export const train: Command = {
       args.model === undefined ? undefined : readModel(args.model as string, args.name as string | undefined);
     for (const warning of source?.warnings ?? []) console.error(warning);
     const output = (args.output as string | undefined) ?? `runs/${source!.model.name}`;
+    const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
+    const { target, device } = chosen;
     const prepared = prepare({
       source,
+      target,
       data: args.data as readonly string[] | undefined,
       tokenizer: args.tokenizer as string | undefined,
       output,
@@ -115,7 +124,7 @@ export const train: Command = {
       return await autotune({ model, batch, time, threads, onStart: tellTuning }, compiler);
     };
     if (args.autotune) requireTunable(settings.dtype);
-    const build = await buildModel(model, settings.dtype, args.autotune ? tune : undefined);
+    const build = await buildModel(model, { target, dtype: settings.dtype, tune: args.autotune ? tune : undefined });
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],
@@ -123,11 +132,12 @@ export const train: Command = {
       training: true,
       threads: args.threads as number | undefined,
       seed: settings.seed,
+      device,
     });
     try {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;
-      await showOpening(args, output, prepared, native, `${build.sourceFolder}, ${built}`);
-      report(output, await trainIn(args, output, prepared, native, sampling, build.sourceFolder));
+      await showOpening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
+      report(output, await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder));
     } finally {
       native.close();
     }
@@ -164,6 +174,7 @@ async function trainIn(
   prepared: Prepared,
   native: NativeModel,
   sampling: Sampling,
+  target: RunTarget,
   sourceFolder: string,
 ): Promise<TrainResult> {
   const { StepLine } = await import('../show/step-line.ts');
@@ -185,7 +196,7 @@ async function trainIn(
   };
   const interrupts = listenForInterrupts(() => line.note('  stopping after this step; once more leaves at once'));
   try {
-    if (from) line.note(`resumed after step ${from.step}`);
+    if (from) line.note(resumed(from, target));
     else await native.initialize(settings.seed);
     return await loop.train({
       model: native,
@@ -194,7 +205,7 @@ async function trainIn(
       validation: prepared.validation,
       run,
       from,
-      origin: { data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash },
+      origin: { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash },
       cadence: prepared.cadence,
       sample: () => sampling.write(native),
       observer,
@@ -204,6 +215,11 @@ async function trainIn(
     interrupts.release();
     run.close();
   }
+}
+
+function resumed({ step, target: before }: TrainState, target: RunTarget): string {
+  const change = `; it was trained on ${before} so far, and from here on ${target} rounds in its own way`;
+  return `resumed after step ${step}${before === target ? '' : change}`;
 }
 
 /** Opens the run folder with all that stands in it before the first step; on resume, reads the last checkpoint. */
@@ -250,6 +266,7 @@ async function showOpening(
   output: string,
   prepared: Prepared,
   native: NativeModel,
+  { text: runsOn, automatic: isChosen }: ChosenTarget,
   program: string,
 ): Promise<void> {
   const { countParameters } = await import('../../compiler/check/count.ts');
@@ -265,6 +282,7 @@ async function showOpening(
     row('vocabulary', vocabulary, differs),
     row('data', `${number(corpus.training.length)} tokens, and ${number(corpus.validation.length)} for validation`),
     row('output', output, args.output === undefined),
+    row('target', runsOn, isChosen),
     ...Object.entries(settings).map(([name, value]) => row(name, String(value), automatic.has(name as SettingName))),
     ...Object.entries(cadenceOptions).map(([name, key]) => row(name, String(cadence[key]), args[name] === undefined)),
     row('memory', describeMemory(native.bytes)),

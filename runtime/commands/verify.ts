@@ -1,9 +1,11 @@
 // malc verify: an imported model against what PyTorch computed with it.
 
 import { type TrainingType, trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
-import { type Target, targets } from '../../compiler/targets/names.ts';
+import { type RunTarget, runTargets } from '../../compiler/targets/names.ts';
 import type { Report } from '../verify/verify.ts';
 import type { Command } from './command.ts';
+
+const targetText = 'What to compile for; cuda-simt emulates a GPU on the CPU, slowly';
 
 export const verify: Command = {
   name: 'verify',
@@ -16,7 +18,7 @@ export const verify: Command = {
     },
   ],
   options: {
-    target: { type: 'string', default: 'cpu', choices: targets, describe: 'What to compile for' },
+    target: { type: 'string', default: 'cpu', choices: runTargets, describe: targetText },
     dtype: { type: 'string', default: 'f32', choices: trainingTypes, describe: 'What products multiply' },
     json: { type: 'boolean', default: false, describe: 'Prints the result as one line of JSON' },
   },
@@ -24,10 +26,10 @@ export const verify: Command = {
 
   async run(args) {
     const { UserError } = await import('../../compiler/diagnostic.ts');
-    const { verifyFolder, verifyTargets } = await import('../verify/verify.ts');
+    const { verifyFolder, verifyTarget } = await import('../verify/verify.ts');
     const dtype = args.dtype as TrainingType;
     const warn = (warning: string) => console.error(`warning: ${warning}`);
-    const report = await verifyFolder(args.dir as string, dtype, warn, verifyTargets[args.target as Target]);
+    const report = await verifyFolder(args.dir as string, dtype, warn, verifyTarget(args.target as RunTarget));
     console.log(args.json ? JSON.stringify(report) : await table(report));
     if (!report.pass) throw new UserError(`${report.case} differs from the reference by more than ${dtype} explains`);
   },

@@ -17,11 +17,13 @@ export function columns(rows: readonly (readonly string[])[]): string {
   return [paint('dim', head!), ...lines].map(line => `  ${line}`.trimEnd()).join('\n');
 }
 
-export function describeCircumstances({ machine, compiler, threads, malc, commit }: Circumstances): string {
+export function describeCircumstances({ machine, target, compiler, threads, malc, commit }: Circumstances): string {
   const { processor, cores, features } = machine;
+  const [core, used] =
+    target === 'cuda' ? ['multiprocessor', ''] : ['core', `, ${threads} ${threads === 1 ? 'thread' : 'threads'}`];
   return [
-    `  machine   ${processor}, ${cores} ${cores === 1 ? 'core' : 'cores'}, ${features.join(', ') || 'no vectors known'}`,
-    `  program   malc ${malc}${commit ? ` (${commit})` : ''}, ${compiler}, ${threads} ${threads === 1 ? 'thread' : 'threads'}`,
+    `  machine   ${processor}, ${cores} ${core}${cores === 1 ? '' : 's'}, ${features.join(', ') || 'no vectors known'}`,
+    `  program   malc ${malc}${commit ? ` (${commit})` : ''}, ${compiler}${used}`,
   ].join('\n');
 }
 
@@ -69,9 +71,10 @@ export function kernelTable({ rows, stepSeconds, outside }: KernelsResult): stri
   ]);
 }
 
-export function stepTable(results: readonly StepResult[], ceilings: Ceilings): string {
+/** @param peak operations a second that results are held against */
+export function stepTable(results: readonly StepResult[], peak: number): string {
   return columns([
-    ['configuration', 'tokens/s', 'range', 'GFLOP/s', 'of peak', 'memory', 'to C', 'cc'],
+    ['configuration', 'tokens/s', 'range', 'GFLOP/s', 'of peak', 'memory', 'to source', 'built'],
     ...results.map(result => {
       const rate = result.tokensPerSecond.median * result.flopsPerToken;
       const { model, batch, time } = result.configuration;
@@ -80,7 +83,7 @@ export function stepTable(results: readonly StepResult[], ceilings: Ceilings): s
         describeCount(result.tokensPerSecond.median),
         range(result.tokensPerSecond),
         giga(rate),
-        percent(rate / ceilings.float32),
+        percent(rate / peak),
         describeMemory(result.memoryBytes),
         `${result.compileSeconds.toFixed(2)} s`,
         `${result.buildSeconds.toFixed(1)} s`,

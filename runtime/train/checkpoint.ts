@@ -4,6 +4,7 @@ import { closeSync, fsyncSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
+import type { RunTarget } from '../../compiler/targets/names.ts';
 import { explainWriting, writeFileAtomic } from '../atomic-file.ts';
 import { SafetensorsFile, type Tensor, writeSafetensors } from '../hub/safetensors.ts';
 import type { NativeModel, NativeParameter } from '../native.ts';
@@ -19,6 +20,8 @@ export interface TrainState {
   /** Training samples drawn. */
   readonly cursor: number;
   readonly settings: Settings;
+  /** What the run was trained on up to here: another target's numbers differ in their last bits. */
+  readonly target: RunTarget;
   /** The text files, as absolute paths. */
   readonly data: readonly string[];
   readonly dataHash: string;
@@ -72,7 +75,8 @@ export function readState(folder: string): TrainState {
   }
   const missing = STATE_KEYS.find(key => state?.[key] === undefined);
   if (missing !== undefined) throw new UserError(`${path} is damaged: it has no '${missing}'. ${advice(folder)}`);
-  return state as TrainState;
+  // Before there was a choice, everything ran on the CPU, and nothing said so.
+  return { target: 'cpu', ...state } as TrainState;
 }
 
 /**

@@ -1,7 +1,8 @@
 // Settings that the user left out: taken from the run that is resumed, or derived from the model and the text.
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
-import { usualTrainingType } from '../machine.ts';
+import type { RunTarget } from '../../compiler/targets/names.ts';
+import { trainingTypeOf } from '../machine.ts';
 import type { Settings } from './settings.ts';
 
 export type SettingName = keyof Settings;
@@ -29,6 +30,7 @@ const MOST_TOKENS_PER_STEP = 2 ** 28;
  * command line has seen to; here they are held against the model and one another.
  *
  * @param samplesPerEpoch how many training sequences of a length the text gives
+ * @param target whose type of products is the usual one
  * @throws UserError that names the option which does not fit.
  */
 export function deriveSettings(
@@ -36,6 +38,7 @@ export function deriveSettings(
   saved: Settings | null,
   model: Model,
   samplesPerEpoch: (time: number) => number,
+  target: RunTarget = 'cpu',
 ): Derived {
   const automatic = new Set<SettingName>();
   const choose = <Name extends SettingName>(name: Name, derive: () => Settings[Name]): Settings[Name] => {
@@ -69,7 +72,7 @@ export function deriveSettings(
     beta2: choose('beta2', () => 0.95),
     seed: choose('seed', () => 1337),
     'validation-share': choose('validation-share', () => VALIDATION_SHARE),
-    dtype: choose('dtype', usualTrainingType),
+    dtype: choose('dtype', () => trainingTypeOf(target)),
   };
   if (settings.warmup > steps) throw new UserError(`--warmup is ${settings.warmup} steps; the run has ${steps}`);
   return { settings, automatic };

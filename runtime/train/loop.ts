@@ -46,7 +46,7 @@ export interface TrainOptions {
   /** Where the model stands: null at its initial weights, otherwise the state whose weights and moments it has. */
   readonly from: TrainState | null;
   /** What else a checkpoint's state says. */
-  readonly origin: Pick<TrainState, 'data' | 'dataHash' | 'tokenizerHash'>;
+  readonly origin: Pick<TrainState, 'target' | 'data' | 'dataHash' | 'tokenizerHash'>;
   readonly cadence: Cadence;
   /** Writes a text with the model as it is; null for no samples. */
   readonly sample: (() => Promise<string>) | null;
@@ -126,7 +126,8 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
       learning_rate: learningRate,
       tokens: step * tokens.length,
       seconds,
-      memory_bytes: process.memoryUsage.rss(),
+      // Of a device with memory of its own, that: nothing is allocated there while it trains.
+      memory_bytes: model.options.device ? model.bytes : process.memoryUsage.rss(),
     };
     run.metrics.append(`${JSON.stringify(record)}\n`);
     observer.step(record);

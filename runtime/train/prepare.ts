@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import type { RunTarget } from '../../compiler/targets/names.ts';
 import { Batches, ValidationBatches } from '../data/batches.ts';
 import { readModelConfig } from '../hub/config.ts';
 import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
@@ -22,6 +23,8 @@ export interface Request {
   readonly tokenizer?: string | undefined;
   readonly output: string;
   readonly resume: boolean;
+  /** What it runs on. */
+  readonly target: RunTarget;
   readonly settings: GivenSettings;
   readonly cadence: Partial<Cadence>;
 }
@@ -84,6 +87,7 @@ export function prepare(request: Request): Prepared {
     from?.settings ?? null,
     model,
     time => batches(time, 1, 0).samplesPerEpoch,
+    request.target,
   );
   const { settings } = derived;
   const hash = tokenizerHash(corpus.tokenizer);

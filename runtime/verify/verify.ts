@@ -4,8 +4,8 @@ import { basename, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
-import type { Target } from '../../compiler/targets/names.ts';
-import { buildCudaModel, buildModel } from '../build.ts';
+import type { RunTarget } from '../../compiler/targets/names.ts';
+import { buildModel } from '../build.ts';
 import { generate } from '../generate/generate.ts';
 import { importFolder } from '../hub/import.ts';
 import { type FileTensor, layoutOf } from '../hub/layout.ts';
@@ -47,11 +47,11 @@ export interface VerifyTarget {
   build(model: Model, dtype: TrainingType): Promise<{ readonly libraryPath: string }>;
 }
 
-/** What verification can compile for on this machine, by name. */
-export const verifyTargets: Readonly<Record<Target, VerifyTarget>> = {
-  cpu: { name: 'cpu', build: buildModel },
-  cuda: { name: 'cuda', build: buildCudaModel },
-};
+/** What a command names, built as for training. */
+export const verifyTarget = (name: RunTarget): VerifyTarget => ({
+  name,
+  build: (model, dtype) => buildModel(model, { target: name, dtype }),
+});
 
 /**
  * Imports a reference folder as a user's model and compares.
@@ -63,7 +63,7 @@ export async function verifyFolder(
   folder: string,
   dtype: TrainingType,
   onWarning: (text: string) => void,
-  target: VerifyTarget = verifyTargets.cpu,
+  target: VerifyTarget = verifyTarget('cpu'),
 ): Promise<Report> {
   const reference = openReference(folder);
   try {

@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { packagePath } from '../../compiler/package-files.ts';
-import type { EmulatedProgram } from '../simt/build.ts';
+import type { TestedProgram } from '../simt/build.ts';
 
 const run = promisify(execFile);
 
@@ -15,7 +15,7 @@ export const deviceArchitecture: string | null = process.env.MALC_TESTS_ON_DEVIC
  *
  * @throws Error with the compiler's output where it refuses the source.
  */
-export async function buildForDevice(program: EmulatedProgram, architecture: string): Promise<void> {
+export async function buildForDevice(program: TestedProgram, architecture: string): Promise<void> {
   const folders = [packagePath('test/simt'), packagePath('templates/cuda'), ...(program.include ?? [])];
   const kind = program.library ? ['-shared', '-Xcompiler', '-fPIC'] : [];
   const words = ['-O3', '-std=c++20', `-arch=${architecture}`, '--threads', '0', ...folders.map(path => `-I${path}`)];

@@ -1,79 +1,30 @@
-// Compiles CUDA C++ for the emulator: g++ finds it in place of nvcc and a GPU (README.md).
-import { execFile } from 'node:child_process';
+// The emulator as the tests use it: with every check unless told otherwise, built in a folder of theirs. With
+// MALC_TESTS_ON_DEVICE a GPU stands in for it (test/cuda/device.ts).
 import { join } from 'node:path';
-import { promisify } from 'node:util';
-import { packagePath } from '../../compiler/package-files.ts';
+import * as emulator from '../../compiler/targets/cuda/emulator.ts';
 import { buildForDevice, deviceArchitecture } from '../cuda/device.ts';
 
-const run = promisify(execFile);
-const compiler = process.env.CXX?.trim() || 'g++';
-
-const language = ['-std=c++20', '-g1', '-fPIC', '-Wall', '-Wextra'];
-const cuda = [
-  '-DMALC_SIMT',
-  `-I${packagePath('test/simt')}`,
-  `-I${packagePath('templates/cuda')}`,
-  '-x',
-  'c++', // whatever the file is called
-  '-Wno-unknown-pragmas', // #pragma unroll
-  '-Wno-psabi', // tensor maps as parameters are aligned to 128 bytes
-  '-fno-threadsafe-statics',
-];
-/** Every memory access calls the emulator, which then sees races, and accesses out of bounds or to uninitialised memory. */
-const checks = ['-fsanitize=thread,alignment,bounds', '--param', 'tsan-instrument-func-entry-exit=0'];
+const compiler = await emulator.findEmulatorCompiler().catch(() => null);
 
 /** Whether g++ is there and works, or a GPU stands in: what the tests ask first. */
-export async function emulatorAvailable(): Promise<boolean> {
-  if (deviceArchitecture !== null) return true;
-  try {
-    const { stdout } = await run(compiler, ['-dumpfullversion', '-dumpversion']);
-    return process.platform === 'linux' && Number.parseInt(stdout, 10) >= 12;
-  } catch {
-    return false;
-  }
-}
+export const emulatorAvailable = async (): Promise<boolean> => compiler !== null || deviceArchitecture !== null;
 
 /** Compiles the emulator itself, once for all programs: `folder`/emulator.o, whose path it resolves to. A GPU needs none. */
 export async function buildEmulator(folder: string): Promise<string> {
   const output = join(folder, 'emulator.o');
-  if (deviceArchitecture !== null) return output;
-  await run(compiler, [...language, '-O2', '-c', packagePath('test/simt/emulator.cpp'), '-o', output]);
+  if (deviceArchitecture === null) await emulator.buildEmulator(compiler!, output);
   return output;
 }
 
-export interface EmulatedProgram {
-  /** CUDA C++ files, unchanged. */
-  readonly sources: readonly string[];
-  /** What buildEmulator resolved to. */
-  readonly emulator: string;
-  /** The executable, or the shared library where `library`. */
-  readonly output: string;
-  readonly library?: boolean;
-  /** Further folders of headers. */
-  readonly include?: readonly string[];
-  /** Without checks a program runs about twice as fast, and only what the emulated instructions see is checked. */
-  readonly checked?: boolean;
-}
+/** A program, with all checks where nothing is said. */
+export type TestedProgram = Omit<emulator.EmulatedProgram, 'checked'> & { readonly checked?: boolean };
 
 /**
- * Compiles and links a CUDA program for the emulator, with all checks unless told otherwise, or for the GPU that the tests
- * run on.
+ * Compiles and links a CUDA program for the emulator, or for the GPU that the tests run on.
  *
- * @throws Error with the compiler's output where it refuses the source or warns of it.
+ * @throws Error with the compiler's output where it refuses the source, or the emulator's warns of it.
  */
-export async function buildEmulated(program: EmulatedProgram): Promise<void> {
-  if (deviceArchitecture !== null) return buildForDevice(program, deviceArchitecture);
-  const object = `${program.output}.o`;
-  const include = (program.include ?? []).map(folder => `-I${folder}`);
-  const flags = [...language, '-Werror', '-O1', ...cuda, ...include, ...(program.checked === false ? [] : checks)];
-  const objects: string[] = [];
-  for (const [number, source] of program.sources.entries()) {
-    const output = program.sources.length === 1 ? object : `${object}.${number}`;
-    await run(compiler, [...flags, '-c', source, '-o', output]);
-    objects.push(output);
-  }
-  // The emulator comes first: of functions that both have, such as those of std::string, its own must be taken, which
-  // tell nothing of their accesses. GCC's library for -fsanitize=thread is not linked: the emulator stands in for it.
-  const kind = program.library ? ['-shared'] : [];
-  await run(compiler, [...kind, program.emulator, ...objects, '-o', program.output]);
-}
+export const buildEmulated = (program: TestedProgram): Promise<void> =>
+  deviceArchitecture === null
+    ? emulator.buildEmulated(compiler!, { checked: true, ...program })
+    : buildForDevice(program, deviceArchitecture);

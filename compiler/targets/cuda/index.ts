@@ -96,8 +96,8 @@ const headersOf: readonly {
   { kind: 'attention-gradient', dtypes: ['bf16'], included: ['attention_bf16_backward.h'] },
 ];
 
-/** These headers of templates/cuda and all that they include, by name. */
-function withIncluded(names: readonly string[]): Record<string, string> {
+/** These files of templates/cuda and all that they include, by name. */
+export function withIncluded(names: readonly string[]): Record<string, string> {
   const files: Record<string, string> = {};
   const add = (name: string): void => {
     // What the emulator has in place of CUDA's own is no part of a program.
