@@ -9,7 +9,7 @@ import { loadLibrary } from '../../runtime/ffi.ts';
 import { python } from './machine.ts';
 import type { Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
-import { call, targetOf } from './programs.ts';
+import { call } from './programs.ts';
 
 /** Bytes and operations a second, seconds a launch. */
 interface Measured extends MemoryAndArithmetic {
@@ -56,7 +56,7 @@ export const ceilings: Part = {
 };
 
 async function measureOwn(dry: boolean): Promise<Measured> {
-  const target = targetOf(dry);
+  const target: RunTarget = dry ? 'cuda-simt' : 'cuda';
   // The emulator is no measure of anything, and slow.
   const [size, launches] = dry ? [128, 4] : [8192, 400];
   const files = { 'model.cu': readPackageFile('bench/gpu/device.cu'), ...withIncluded(['launch.h', 'product_bf16.h']) };

@@ -58,8 +58,8 @@ export function programWords(source: 'cli.ts' | 'bench/gpu/run.ts'): string[] {
 export const callMalc = (words: readonly string[], options: Call = {}): Promise<Ended> =>
   call(process.execPath, [...programWords('cli.ts'), ...words], options);
 
-/** What malc's programs run on: the GPU, or its emulator in a dry run. */
-export const targetOf = (dry: boolean): 'cuda' | 'cuda-simt' => (dry ? 'cuda-simt' : 'cuda');
+/** What malc's programs run on: the GPU, or in a dry run the CPU, for the emulator would take too long. */
+export const targetOf = (dry: boolean): 'cuda' | 'cpu' => (dry ? 'cpu' : 'cuda');
 
 /** Does work on all items, so many at once, in their order. */
 export async function inParallel<T>(

@@ -43,9 +43,9 @@ const LEAST_SECONDS = 35;
 
 const isOutOfMemory = (error: unknown) => /out of memory|memory (?:is|are) needed|bytes of memory/i.test(String(error));
 
-const openMalc = (text: string, dry: boolean): Promise<Runner> => {
+const openMalc = (text: string, dry: boolean, limit: number): Promise<Runner> => {
   const words = [...programWords('bench/gpu/run.ts'), '--turn', text, ...(dry ? ['--dry'] : [])];
-  return startRunner('malc', process.execPath, words);
+  return startRunner('malc', process.execPath, words, {}, limit);
 };
 
 function openTorch(text: string, variant: string, dry: boolean, limit: number): Promise<Runner> {
@@ -72,7 +72,7 @@ async function compare(text: string, peak: number | null, end: number, context: 
   const left = () => (end - performance.now()) / 1000;
   // Both compile at once: neither is measured meanwhile.
   let [malc, torch] = await Promise.all([
-    orError(openMalc(text, dry)),
+    orError(openMalc(text, dry, START * left())),
     orError(openTorch(text, all[0]!, dry, START * left())),
   ]);
   const flops = isRunner(malc) ? (malc.facts as unknown as TurnFacts).flops_per_token : null;
