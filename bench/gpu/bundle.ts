@@ -63,7 +63,7 @@ for (const name of readdirSync(packagePath('test')).filter(each => /\.(?:h|cu|cp
   packOwn(`test/${name}`);
 
 /** koffi's JavaScript, and its native module for this one platform. */
-const isWanted = (path: string) => !/\/(?:doc|src|vendor)$|\.(?:md|d\.ts)$/.test(path);
+const isWanted = (path: string) => !/\/(?:doc|vendor)$|\.(?:md|d\.ts|cc|hh|inc|S|asm|def)$/.test(path);
 packOwn('node_modules/koffi', isWanted);
 packOwn('node_modules/@koromix/koffi-linux-x64', path => !basename(path).startsWith('musl'));
 

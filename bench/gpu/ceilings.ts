@@ -2,6 +2,7 @@
 // kernel and the time between launches (device.cu); and single operations of PyTorch's, products and attention among them.
 import { packagePath, readPackageFile } from '../../compiler/package-files.ts';
 import { withIncluded } from '../../compiler/targets/cuda/index.ts';
+import type { RunTarget } from '../../compiler/targets/names.ts';
 import { type Ceilings as MemoryAndArithmetic, measureCeilings } from '../../runtime/bench/ceilings.ts';
 import { buildFiles, findBuilder } from '../../runtime/build.ts';
 import { findCudaDevice } from '../../runtime/cuda-device.ts';
