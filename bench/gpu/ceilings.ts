@@ -43,7 +43,7 @@ const prototypes = {
 export const ceilings: Part = {
   name: 'ceilings',
   title: 'Ceilings of the device, and single operations of PyTorch',
-  seconds: 80,
+  seconds: 55,
   async measure({ dry, seconds, report }) {
     report<Ceilings>({ measured: await measureOwn(dry) });
     for (const operation of await measureTorch(dry, seconds)) report(operation);

@@ -28,7 +28,7 @@ const totalOf = (output: string, what: 'Total' | 'Passed'): number =>
 export const kernelTests: Part = {
   name: 'tests',
   title: 'Tests of the kernels on the device',
-  seconds: 170,
+  seconds: 140,
   async measure({ dry, report }) {
     const files = readdirSync(packagePath(folder)).filter(isForDevice).sort();
     const device = dry ? null : findCudaDevice();

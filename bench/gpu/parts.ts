@@ -13,8 +13,8 @@ import { stepPart } from './steps.ts';
 export const stages: readonly (readonly Part[])[] = [
   [machine],
   [builds, references, kernelTests],
-  [stepPart('gpt2-step', 'gpt2-small', 64, 1024, 120)],
-  [stepPart('llama-step', 'llama-1b', 16, 2048, 110)],
+  [stepPart('gpt2-step', 'gpt2-small', 64, 1024, 110)],
+  [stepPart('llama-step', 'llama-1b', 16, 2048, 95)],
   [ceilings],
   [kernelPart('gpt2-kernels', 'gpt2-small', 64, 1024, 45)],
   [kernelPart('llama-kernels', 'llama3-1b', 16, 2048, 45)],

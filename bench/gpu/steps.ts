@@ -41,7 +41,8 @@ const SHARE = 0.15;
 /** With less, no further variant is started: PyTorch compiles for half a minute. */
 const LEAST_SECONDS = 35;
 
-const isOutOfMemory = (error: unknown) => /out of memory|memory (?:is|are) needed|bytes of memory/i.test(String(error));
+/** As PyTorch says it, or NativeModel.open. */
+const isOutOfMemory = (error: unknown) => /out of memory|\(\d+ bytes\) of memory/i.test(String(error));
 
 const openMalc = (text: string, dry: boolean, limit: number): Promise<Runner> => {
   const words = [...programWords('bench/gpu/run.ts'), '--turn', text, ...(dry ? ['--dry'] : [])];
