@@ -38,7 +38,7 @@ export interface CompileOptions {
 }
 
 export interface Compiled {
-  /** Source files to be written side by side; `model.c`, or `model.cu`, is compiled. */
+  /** Source files to be written side by side; `model.c`, or each `.cu`, is compiled. */
   readonly files: Readonly<Record<string, string>>;
   readonly plan: PlanSummary;
   /** Every distinct kernel, in the order of the source. */
@@ -105,7 +105,13 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     if (options.target === 'cuda') return emitCuda(program, byName, cudaType(options));
     return emitCpu(program, byName, { dtype, profile: options.profile ?? false, scheduleOf });
   };
-  const source = stage('source', emit, ({ files }) => files['model.c'] ?? files['model.cu']!);
+  const isUnit = (name: string) => name === 'model.c' || name.endsWith('.cu');
+  const source = stage('source', emit, ({ files }) =>
+    Object.keys(files)
+      .filter(isUnit)
+      .map(name => files[name])
+      .join('\n'),
+  );
   const functions = source.functions.map(({ name, launches }) => ({
     name,
     launches,

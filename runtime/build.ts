@@ -1,6 +1,5 @@
 // From a Model to a library that can be opened: compile, then the compiler of the target, unless the cache has it.
-import { existsSync, readdirSync } from 'node:fs';
-import { mkdir, rename } from 'node:fs/promises';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Model } from '../compiler/check/model.ts';
 import { compile } from '../compiler/index.ts';
@@ -10,13 +9,12 @@ import { buildLibrary, type Compiler, findCompiler } from '../compiler/targets/c
 import {
   buildEmulated,
   buildEmulator,
-  type EmulatorCompiler,
   emulatorSources,
   findEmulatorCompiler,
 } from '../compiler/targets/cuda/emulator.ts';
 import { buildCudaLibrary, findCudaCompiler } from '../compiler/targets/cuda/toolchain.ts';
 import { compiledFor, type RunTarget } from '../compiler/targets/names.ts';
-import { type Builder, buildCachedBy, type CachedBuild, cacheFolder } from './cache.ts';
+import { type Builder, buildCachedBy, type CachedBuild, cachedUnit } from './cache.ts';
 import { contentHash } from './train/settings.ts';
 
 export interface Build extends CachedBuild {
@@ -50,47 +48,58 @@ export async function buildModel(model: Model, options: BuildOptions = {}): Prom
   return { ...build, seconds: (performance.now() - started) / 1000 };
 }
 
-/** The library of a program's files. @throws MachineError as buildModel does. */
-export async function buildFiles(target: RunTarget, files: Readonly<Record<string, string>>): Promise<CachedBuild> {
-  return buildCachedBy(files, await findBuilder(target));
+export interface CompilerOptions {
+  /** Of cuda: the architectures that it is to compile for, as in `sm_80,sm_90a`; both of these where nothing is said. */
+  readonly architectures?: string | undefined;
+  /** Whether each translation unit is compiled anew, though the cache may have it: where the time is what is asked for. */
+  readonly anew?: boolean;
 }
 
-/** The compiler of a target. @throws MachineError where it is not there. */
-export function findBuilder(target: RunTarget): Promise<Builder> {
-  return builders[target]();
+/**
+ * The library of a program's files.
+ *
+ * @throws MachineError as buildModel does; UserError for an architecture that nvcc does not know or that is too old.
+ */
+export async function buildFiles(
+  target: RunTarget,
+  files: Readonly<Record<string, string>>,
+  options: CompilerOptions = {},
+): Promise<CachedBuild> {
+  return buildCachedBy(files, await findBuilder(target, options));
 }
 
-const builders: Readonly<Record<RunTarget, () => Promise<Builder>>> = {
+/** The compiler of a target. @throws as buildFiles does. */
+export function findBuilder(target: RunTarget, options: CompilerOptions = {}): Promise<Builder> {
+  return builders[target](options);
+}
+
+const builders: Readonly<Record<RunTarget, (options: CompilerOptions) => Promise<Builder>>> = {
   async cpu() {
     const compiler = await findCompiler();
     return { ...compiler, build: (folder, output) => buildLibrary(folder, compiler, output) };
   },
-  async cuda() {
-    const compiler = await findCudaCompiler();
-    return { ...compiler, build: (folder, output) => buildCudaLibrary(folder, compiler, output) };
+  async cuda({ architectures, anew }) {
+    const compiler = await findCudaCompiler(architectures);
+    const cache = anew ? undefined : cachedUnit;
+    return { ...compiler, build: (folder, output) => buildCudaLibrary(folder, compiler, output, cache) };
   },
   // Without the check of every access to memory, which is for tests.
   async 'cuda-simt'() {
     const compiler = await findEmulatorCompiler();
-    const hash = contentHash(JSON.stringify([emulatorSources(), compiler]));
+    const own = JSON.stringify([emulatorSources(), compiler]);
     const build = async (folder: string, output: string) => {
       const units = readdirSync(folder).filter(name => name.endsWith('.cu'));
-      const emulator = await emulatorObject(compiler, hash);
+      const emulator = await cachedUnit([own], async object => {
+        await buildEmulator(compiler, object);
+        return '';
+      });
       const sources = units.map(name => join(folder, name));
-      await buildEmulated(compiler, { sources, include: [folder], emulator, output, library: true, checked: false });
+      await buildEmulated(compiler, {
+        ...{ sources, include: [folder], emulator: emulator.object },
+        ...{ output, library: true, checked: false },
+      });
       return '';
     };
-    return { ...compiler, version: `g++ ${compiler.version}, emulator ${hash}`, build };
+    return { ...compiler, version: `g++ ${compiler.version}, emulator ${contentHash(own)}`, build };
   },
 };
-
-/** The emulator itself, compiled, in the cache beside the programs. */
-async function emulatorObject(compiler: EmulatorCompiler, hash: string): Promise<string> {
-  const object = join(cacheFolder(), `emulator-${hash}.o`);
-  if (existsSync(object)) return object;
-  const temporary = `${object}.${process.pid}.tmp`;
-  await mkdir(cacheFolder(), { recursive: true });
-  await buildEmulator(compiler, temporary);
-  await rename(temporary, object);
-  return object;
-}

@@ -6,6 +6,7 @@ import { cpus, homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MachineError } from '../compiler/diagnostic.ts';
 import { buildLibrary, type Compiler } from '../compiler/targets/cpu/toolchain.ts';
+import type { UnitCache } from '../compiler/targets/cuda/toolchain.ts';
 
 export interface CachedBuild {
   /** The shared library. */
@@ -14,6 +15,8 @@ export interface CachedBuild {
   readonly sourceFolder: string;
   /** True where nothing had to be compiled. */
   readonly cached: boolean;
+  /** What the compiler said of it besides, when it was built; '' for nothing. */
+  readonly warnings: string;
 }
 
 const LIBRARY = 'model.so';
@@ -43,17 +46,18 @@ export const buildCached = (files: Readonly<Record<string, string>>, compiler: C
 export async function buildCachedBy(files: Readonly<Record<string, string>>, compiler: Builder): Promise<CachedBuild> {
   const folder = join(cacheFolder(), contentKey(files, compiler));
   const result = { libraryPath: join(folder, LIBRARY), sourceFolder: folder };
-  if (existsSync(result.libraryPath)) return { ...result, cached: true };
+  if (existsSync(result.libraryPath)) return { ...result, cached: true, warnings: '' };
   const temporary = `${folder}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`;
   // Ctrl-C leaves while the compiler works.
   const discard = () => rmSync(temporary, { recursive: true, force: true });
   process.once('exit', discard);
+  let warnings: string;
   try {
     await writing(temporary, async () => {
       await mkdir(temporary, { recursive: true });
       for (const [name, text] of Object.entries(files)) await writeFile(join(temporary, name), text);
     });
-    await buildOrTellFull(temporary, compiler);
+    warnings = await buildOrTellFull(temporary, compiler);
     await writing(temporary, async () => {
       // A process that was quicker has put the same library there.
       await rename(temporary, folder).catch(error => {
@@ -64,13 +68,34 @@ export async function buildCachedBy(files: Readonly<Record<string, string>>, com
   } finally {
     process.off('exit', discard);
   }
-  return { ...result, cached: false };
+  return { ...result, cached: false, warnings };
 }
 
-/** A build that fails keeps its folder, for the message points into it; save where a full disk is all there is to say. */
-async function buildOrTellFull(folder: string, compiler: Builder): Promise<void> {
+/**
+ * An object file of the cache, by what it was compiled from: it is compiled unless it is there, and like a library seen
+ * by other processes when it is whole.
+ */
+export const cachedUnit: UnitCache = async (contents, compile) => {
+  const folder = join(cacheFolder(), 'units');
+  const object = join(folder, `${createHash('sha256').update(JSON.stringify(contents)).digest('hex').slice(0, 32)}.o`);
+  if (existsSync(object)) return { object, warnings: '' };
+  const temporary = `${object}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`;
+  await writing(temporary, async () => {
+    await mkdir(folder, { recursive: true });
+  });
   try {
-    await compiler.build(folder, join(folder, LIBRARY));
+    const warnings = await compile(temporary);
+    await writing(temporary, () => rename(temporary, object));
+    return { object, warnings };
+  } finally {
+    await rm(temporary, { force: true });
+  }
+};
+
+/** A build that fails keeps its folder, for the message points into it; save where a full disk is all there is to say. */
+async function buildOrTellFull(folder: string, compiler: Builder): Promise<string> {
+  try {
+    return await compiler.build(folder, join(folder, LIBRARY));
   } catch (error) {
     const full = [cacheFolder(), tmpdir()].find(isFull);
     if (full === undefined) throw error;

@@ -76,6 +76,9 @@ commands('compile refuses what is not there yet, and writes nothing', async () =
   const metal = await run(['compile', 'small.mal', '-o', 'none', '--target', 'metal']);
   assert.is(metal.status, 1);
   assert.match(metal.stderr, 'error: the target metal is planned and not there yet; use --target cpu or cuda');
+  const cpu = await run(['compile', 'small.mal', '-o', 'none', '--arch', 'sm_80']);
+  assert.is(cpu.status, 1);
+  assert.match(cpu.stderr, 'error: --arch names GPUs, and is for --target cuda; leave it out with --target cpu');
   const { status, stderr } = await run(['compile', 'no-such.mal', '-o', 'none']);
   assert.is(status, 1);
   assert.match(stderr, 'no-such.mal');
@@ -137,10 +140,12 @@ commands('doctor finds what this machine has', async () => {
   const { status, stdout } = await run(['doctor', '--json']);
   const report = JSON.parse(stdout);
   const names = report.findings.map(({ name }: { name: string }) => name);
-  assert.equal(names, ['Node', 'native calls', 'C compiler', 'processor', 'instructions', 'memory', 'cache']);
+  const own = ['Node', 'native calls', 'C compiler', 'processor', 'instructions', 'memory', 'cache'];
+  assert.equal(names.slice(0, own.length), own);
+  assert.match(names.slice(own.length).join(), /^GPU.*,nvcc,compute-sanitizer$/);
   assert.is(report.ready, true, stdout);
   assert.is(status, 0);
-  assert.match((await run(['doctor'])).stdout, `ok  Node          ${process.version}`);
+  assert.match((await run(['doctor'])).stdout, `ok  Node               ${process.version}`);
 });
 
 commands('doctor names what is missing and how to mend it, and leaves with 3', async () => {

@@ -137,7 +137,10 @@ test('memory that cannot be had is the machine’s lack, with the bytes', async 
   const options: NativeOptions = { maxBatch: 1, maxTime: 1, maxContext: 2 ** 52, training: false };
   const error = await rejection(() => NativeModel.open(library, options));
   assert.instance(error, MachineError);
-  assert.match(error.message, /needs 16384TiB \(18014398509\d+ bytes\) of memory/);
+  assert.match(error.message, /needs 16384TiB \(18014398509\d+ bytes\) of memory, which this machine could not give/);
+  const device = { name: 'Paper GPU', memory: 80 * 2 ** 30, capability: [9, 0], multiprocessors: 132 } as const;
+  const onDevice = await rejection(() => NativeModel.open(library, { ...options, device }));
+  assert.match(onDevice.message, /of memory, which Paper GPU, of 80\.0GiB, could not give/);
 });
 
 test('OpenMP is told to sleep while it waits, unless the user said otherwise', async () => {

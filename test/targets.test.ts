@@ -1,7 +1,7 @@
 // `--target`: what is chosen, refused and told, with a driver of paper, and whole runs on the emulator: trained, resumed to
 // the same bits, sampled, verified.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -98,6 +98,8 @@ if (await emulatorAvailable()) {
     assert.is(whole.status, 0, whole.stderr);
     assert.match(whole.stdout, /^ {2}target +cuda-simt$/m);
     assert.match(whole.stdout, /^ {2}dtype +bf16 +auto$/m);
+    const sources = readdirSync(join(folder, 'runs/whole/build'));
+    assert.ok(sources.includes('model.cu') && sources.every(name => /\.(cu|h)$/.test(name)), sources.join());
     // The same run, as if it had been killed in its third step.
     execFileSync('cp', ['-r', join(folder, 'runs/whole'), join(folder, 'runs/resumed')]);
     execFileSync('rm', ['-r', join(folder, 'runs/resumed/step-4')]);

@@ -10,6 +10,8 @@ export interface KernelReport {
   /** What it computes and where that was written, a line each. */
   readonly explanation: readonly string[];
   readonly source: string;
+  /** How other translation units know it; null where there are none. */
+  readonly declaration: string | null;
 }
 
 /** A kernel in a function that launches it: what a profile has a line for, and `malc bench` knows the work of. */
@@ -40,7 +42,7 @@ export class KernelLibrary {
 
   /** The name of this kernel's function; an equal kernel of an earlier function serves again. */
   add(
-    { text }: { readonly text: string },
+    { text, declaration = null }: { readonly text: string; readonly declaration?: string | null },
     wanted: string,
     kind: Kernel['kind'],
     explanation: readonly string[],
@@ -48,7 +50,10 @@ export class KernelLibrary {
     const known = this.byText.get(text);
     if (known) return known.name;
     const name = this.names.unique(this.reserved.has(wanted) ? `${wanted}_kernel` : wanted);
-    this.byText.set(text, { name, kind, explanation, source: withName(text, name) });
+    this.byText.set(text, {
+      ...{ name, kind, explanation, source: withName(text, name) },
+      declaration: declaration && withName(declaration, name),
+    });
     return name;
   }
 

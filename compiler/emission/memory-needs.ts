@@ -12,8 +12,8 @@ export interface FunctionNeeds {
   readonly name: string;
   /** Workspace of each launch that needs one. */
   readonly workspaces: readonly (readonly Extent[])[];
-  /** The most floats that a launch needs for each thread. */
-  readonly scratch: number;
+  /** The most floats that a launch needs for each thread; none where it is not given. */
+  readonly scratch?: number;
 }
 
 /**
@@ -44,7 +44,7 @@ export function needs(functions: readonly FunctionNeeds[], lowered: Lowered, inP
     per_token: most('batch*time', whole),
     per_head_token: most('batch*time', parts),
     workspaces: [...workspaces(whole, 'tokens'), ...workspaces(parts, 'head_tokens')],
-    scratch: Math.max(0, ...functions.map(source => source.scratch)),
+    scratch: Math.max(0, ...functions.map(source => source.scratch ?? 0)),
   };
 }
 

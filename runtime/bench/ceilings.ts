@@ -2,7 +2,7 @@
 import { freemem } from 'node:os';
 import { MachineError } from '../../compiler/diagnostic.ts';
 import { readPackageFile } from '../../compiler/package-files.ts';
-import { withIncluded } from '../../compiler/targets/cuda/index.ts';
+import { allIncludedBy } from '../../compiler/targets/cuda/included.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { buildCachedBy } from '../cache.ts';
 import { callAsync, loadLibrary, type NativeFunction } from '../ffi.ts';
@@ -64,8 +64,9 @@ export async function measureCeilings({ target, builder, device }: Place, thread
 /** As a program's files. */
 export function ceilingSources(target: RunTarget): Readonly<Record<string, string>> {
   if (target === 'cpu') return { 'model.c': readPackageFile('templates/cpu/ceilings.c') };
-  const { 'ceilings.cu': source, ...headers } = withIncluded(['ceilings.cu']);
-  return { 'model.cu': source!, ...headers };
+  const read = (name: string) => readPackageFile(`templates/cuda/${name}`);
+  const source = read('ceilings.cu');
+  return { 'model.cu': source, ...Object.fromEntries(allIncludedBy(source, read)) };
 }
 
 /** The least time for so many bytes: memory reads so fast, and reads and writes at once so fast. */

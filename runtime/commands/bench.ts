@@ -148,7 +148,7 @@ export const bench: Command = {
     const { records: history, damaged } = readHistory(path);
     if (damaged.length > 0)
       console.error(`warning: ${path}: what is in line ${damaged.join(', ')} is no result, and is left out\n`);
-    const place = { target, device, builder: await findBuilder(target) };
+    const place = { target, device, builder: await findBuilder(target, { anew: true }) };
     const threads = (args.threads as number | undefined) ?? (target === 'cpu' ? availableParallelism() : 1);
     const common = circumstances(place, threads);
     const { records, details, text } = await measure(place, common);

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
+import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { type ProductType, productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import { type Target, targets } from '../../compiler/targets/names.ts';
@@ -26,10 +27,20 @@ export const compile: Command = {
     name: { type: 'string', describe: 'Which model, where the file has several' },
     output: { type: 'string', alias: 'o', describe: 'The folder to write', whenAbsent: 'build/MODEL' },
     target: { type: 'string', describe: 'What to compile for: cpu, cuda', default: 'cpu' },
+    arch: {
+      type: 'string',
+      describe: 'The GPU architectures that --target cuda compiles for, as in sm_80,sm_90a',
+      whenAbsent: 'sm_80,sm_90a',
+    },
     dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'What products multiply' },
     autotune: {
       ...autotuneOption,
       describe: `${autotuneOption.describe}: for ${usualBatch} texts of up to ${usualTime} tokens`,
+    },
+    standalone: {
+      type: 'boolean',
+      describe: 'Add a command line in C that trains it without Node, from files of tokens',
+      default: false,
     },
     fuse: {
       type: 'boolean',
@@ -42,6 +53,7 @@ export const compile: Command = {
   },
   examples: [
     ['malc compile tiny.mal -o build/tiny', 'write model.c, plan.json and model.so'],
+    ['malc compile tiny.mal --standalone', 'train.c besides, and the command that builds it'],
     ['malc compile tiny.mal --dump graph', 'print the graph of tensors as well'],
   ],
   async run(args) {
@@ -55,6 +67,11 @@ export const compile: Command = {
     const { model, warnings } = readModel(args.file as string, args.name as string | undefined);
     for (const warning of warnings) console.error(`${warning}\n`);
     const onCuda = target === 'cuda';
+    if (args.standalone && args.dtype === 'int8')
+      throw new UserError('--standalone trains, and weights of 8 bits (int8) are for inference alone; leave one out');
+    const architectures = args.arch as string | undefined;
+    if (architectures !== undefined && !onCuda)
+      throw new UserError('--arch names GPUs, and is for --target cuda; leave it out with --target cpu');
     let tuned = {};
     if (args.autotune) {
       if (onCuda) throw new UserError('--autotune measures products of the CPU; leave it out with --target cuda');
@@ -74,7 +91,8 @@ export const compile: Command = {
     });
     if (args.dump !== undefined) printStages(args.dump as string, stages);
     const started = performance.now();
-    const library = await buildFiles(target as Target, files);
+    const library = await buildFiles(target as Target, files, { architectures });
+    if (library.warnings !== '') console.error(`${library.warnings}\n`);
     if (args.time) {
       const called = onCuda ? 'nvcc' : 'cc';
       const name = library.cached ? `${called} (built before)` : called;
@@ -82,15 +100,36 @@ export const compile: Command = {
     }
     // Everything exists before anything is written: a failed compilation leaves the folder as it was.
     const folder = (args.output as string | undefined) ?? join('build', model.name);
+    const trainer = args.standalone ? await standalone(model, target as Target, architectures) : null;
     const written = {
       ...files,
+      ...trainer?.files,
       'plan.json': `${JSON.stringify(plan, null, 2)}\n`,
       [basename(library.libraryPath)]: readFileSync(library.libraryPath),
     };
     await writeAll(folder, written);
     console.error(`${folder}: ${Object.keys(written).join(', ')}`);
+    if (trainer) console.error(`\nTo build the trainer, in ${folder}:\n  ${trainer.command.join('\n  ')}`);
   },
 };
+
+/** The stand-alone trainer's file, and the lines of the command that builds it. */
+async function standalone(model: Model, target: Target, architectures: string | undefined) {
+  const { standaloneFile, standaloneSource, shellLines } = await import('../../compiler/standalone.ts');
+  const { learningRateFor } = await import('../train/derive.ts');
+  const command = await commandOf(target, architectures);
+  const source = standaloneSource(model, { target, command, learningRate: learningRateFor(model.hidden_size) });
+  return { files: { [standaloneFile(target)]: source }, command: shellLines(command) };
+}
+
+async function commandOf(target: Target, architectures: string | undefined): Promise<string[]> {
+  if (target === 'cpu') {
+    const { findCompiler, programCommand } = await import('../../compiler/targets/cpu/toolchain.ts');
+    return programCommand(await findCompiler(), 'train.c');
+  }
+  const { findCudaCompiler, programCommand } = await import('../../compiler/targets/cuda/toolchain.ts');
+  return programCommand(await findCudaCompiler(architectures));
+}
 
 /** The targets of the design that do not exist yet are refused by name. */
 function unknownTarget(target: string): UserError {

@@ -93,6 +93,6 @@ export function sequenceLength(given: GivenSettings, saved: Settings | null, mod
  * A peak learning rate by the model's width: 6e-4 at 768, as the inverse of the width, which is near Brown et al. 2020,
  * table 2.1; narrow models need no more than 2e-3.
  */
-function learningRateFor(hiddenSize: number): number {
+export function learningRateFor(hiddenSize: number): number {
   return Number(Math.min(2e-3, (6e-4 * 768) / hiddenSize).toPrecision(2));
 }

@@ -34,8 +34,8 @@ export async function buildEmulatedModel(model: Model, { dtype, fuse = true, che
   const sources = programFolder();
   const { files } = compile(model, { target: 'cuda', dtype, fuse, verify: true });
   for (const [name, text] of Object.entries(files)) writeFileSync(join(sources, name), text);
-  const output = join(sources, 'model.so');
   const units = Object.keys(files).filter(name => name.endsWith('.cu'));
+  const output = join(sources, 'model.so');
   const source = { sources: units.map(name => join(sources, name)), include: [sources] };
   await buildEmulated({ ...source, emulator: await emulator, output, library: true, checked });
   return output;

@@ -1,17 +1,10 @@
 // Emits a graph as one C function that launches its kernels in order, and the kernels, each distinct one once.
-
-import { countText } from '../../emission/index-text.ts';
+import { type EmittedFunction, emitLoweredFunction } from '../../emission/functions.ts';
 import type { KernelLibrary } from '../../emission/kernel-library.ts';
-import { canStore } from '../../emission/kernel-outputs.ts';
-import { kernelName, nameValues } from '../../emission/naming.ts';
-import { declareValues, type Homes, placeValues } from '../../emission/places.ts';
-import { Writer } from '../../emission/writer.ts';
+import type { Homes } from '../../emission/places.ts';
 import type { Node } from '../../graph/graph.ts';
-import { explainKernel } from '../../kernels/explain.ts';
 import type { Kernel } from '../../kernels/kernel.ts';
-import type { Extent } from '../../plan/extent.ts';
 import type { LoweredFunction } from '../../plan/plan.ts';
-import { type Work, workOf, workOfCopy } from '../../plan/work.ts';
 import { emitAttention } from './attention.ts';
 import { emitConvolution } from './convolution.ts';
 import { emitGrouped } from './grouped.ts';
@@ -23,19 +16,11 @@ import { emitScan } from './scan.ts';
 import { chooseSchedule, type ScheduleOf } from './schedule.ts';
 import { emitSimple } from './simple.ts';
 
-export interface FunctionSource {
-  readonly name: string;
-  readonly text: string;
-  /** Names of the kernels that it launches, in order. */
-  readonly launches: readonly string[];
-  /** Workspace of each launch that needs one. */
-  readonly workspaces: readonly (readonly Extent[])[];
+export interface FunctionSource extends EmittedFunction<KernelSource> {
   /** The most floats that a launch needs for each thread. */
   readonly scratch: number;
   /** Parameters that its products read prepared. */
   readonly prepared: readonly PreparedForm[];
-  /** Names of outputs that are added to their buffers, and stored there instead where the call says so. */
-  readonly stored: readonly string[];
 }
 
 /**
@@ -43,7 +28,7 @@ export interface FunctionSource {
  * @param isParameter true for inputs that are kept prepared for products; in float32 nothing is
  */
 export function emitFunction(
-  { graph, schedule, plan, storage }: LoweredFunction,
+  lowered: LoweredFunction,
   stage: string,
   parameters: string,
   homes: Homes,
@@ -52,62 +37,35 @@ export function emitFunction(
   isParameter: (label: string) => boolean = () => false,
   scheduleOf: ScheduleOf = chooseSchedule,
 ): FunctionSource {
-  const values = placeValues(graph, homes);
-  const { places, outputNames, isGradient } = values;
-  const writer = new Writer();
-  const launches: string[] = [];
-  const workspaces: (readonly Extent[])[] = [];
-  const prepared: PreparedForm[] = [];
-  let scratch = 0;
-  const stored: string[] = [];
-  /** Says whose the time since the last lap is. */
-  const lap = (kernel: string, work: Work) => {
-    const number = kernels.launch(graph.name, kernel, work);
-    if (kernels.profile) writer.line(`malc_lap(run->watch, ${number});`);
-  };
-  writer.block(`static void ${graph.name}(${parameters})`, () => {
-    declareValues(writer, values, plan, parameters, node => elementType(node, storage(node)));
-    if (kernels.profile) writer.line('malc_start(run->watch);');
-    for (const kernel of schedule.kernels) {
-      const names = nameValues(kernel, outputNames);
-      const nameOf = (node: Node) => names.get(node)!;
-      const surroundings: Surroundings = {
-        nameOf,
-        accumulates: values.accumulates,
-        isGradient,
-        comment: explainKernel(kernel, nameOf),
+  const emitted = emitLoweredFunction(lowered, stage, parameters, homes, kernels, {
+    typeOf: elementType,
+    emitKernel: (kernel, surroundings) =>
+      emitKernel(kernel, {
+        ...surroundings,
         dtype,
         isParameter: node => node.primitive === null && isParameter(node.label),
-        storageOf: storage,
         scheduleOf,
-      };
-      const source = emitKernel(kernel, surroundings);
-      const wanted = `${stage}_${kernelName(kernel, outputNames)}`;
-      const name = kernels.add(source, wanted, kernel.kind, surroundings.comment);
-      launches.push(name);
-      if (canStore.has(kernel.kind))
-        stored.push(...kernel.outputs.filter(isGradient).map(node => outputNames.get(node)!));
-      for (const argument of source.arguments) {
-        if (argument.kind === 'workspace') workspaces.push(argument.extents);
-        if (argument.kind === 'prepared') prepared.push(argument.form);
-        if (argument.kind === 'scratch') scratch = Math.max(scratch, argument.floats);
-      }
-      writer.line(`${name}(${source.arguments.flatMap(argument => argumentText(argument, places)).join(', ')});`);
-      // A prepared parameter is read, and no other form of it.
+      }),
+    callText: (name, source, places) =>
+      `${name}(${source.arguments.flatMap(argument => argumentText(argument, places)).join(', ')});`,
+    copyText: (to, from, count, accumulate) =>
+      accumulate
+        ? `for (int64_t i = 0; i < ${count}; i++) ${to}[i] += ${from}[i];`
+        : `memcpy(${to}, ${from}, (size_t)(${count}) * sizeof(float));`,
+    // A prepared parameter is read, and no other form of it.
+    readAs(source, storage) {
       const packed = new Set(
         source.arguments.flatMap(argument => (argument.kind === 'prepared' ? [argument.node] : [])),
       );
-      const readAs = (node: Node) => (packed.has(node) && dtype === 'bf16' ? 'bf16' : storage(node));
-      lap(name, workOf(kernel, surroundings.accumulates, readAs));
-    }
-    for (const { from, to, accumulate } of values.copies) {
-      const count = countText(from.dimensions).replace(/\b(batch|time)\b/g, 'run->$1');
-      if (accumulate) writer.line(`for (int64_t i = 0; i < ${count}; i++) ${to}[i] += ${places.get(from)}[i];`);
-      else writer.line(`memcpy(${to}, ${places.get(from)}, (size_t)(${count}) * sizeof(float));`);
-      lap('copies', workOfCopy(from, accumulate));
-    }
+      return node => (packed.has(node) && dtype === 'bf16' ? 'bf16' : storage(node));
+    },
   });
-  return { name: graph.name, text: writer.toString(), launches, workspaces, scratch, prepared, stored };
+  const all = emitted.sources.flatMap(source => source.arguments);
+  return {
+    ...emitted,
+    scratch: Math.max(0, ...all.map(argument => (argument.kind === 'scratch' ? argument.floats : 0))),
+    prepared: all.flatMap(argument => (argument.kind === 'prepared' ? [argument.form] : [])),
+  };
 }
 
 function emitKernel(kernel: Kernel, surroundings: Surroundings): KernelSource {

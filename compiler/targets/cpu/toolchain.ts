@@ -64,6 +64,12 @@ export async function buildLibrary(folder: string, compiler: Compiler, output: s
   );
 }
 
+/** The command that builds an executable of model.c and `source`, in their folder. */
+export function programCommand({ command, leadingArguments, flags }: Compiler, source: string): string[] {
+  const own = flags.filter(flag => flag !== '-shared' && flag !== '-fPIC');
+  return [command, ...leadingArguments, ...own, 'model.c', source, '-o', 'train', '-lm'];
+}
+
 const PROBE = `#include <math.h>
 #include <stdint.h>
 #ifdef _OPENMP

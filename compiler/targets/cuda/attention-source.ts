@@ -121,7 +121,7 @@ export function backwardSource(
   return {
     text: renderTemplate('cuda/attention_backward.cu.hbs', {
       ...fields,
-      types: types.join(', '),
+      types: list(types, 6),
       slopes: slopeGradient,
       parameters: list(all, 8),
       given: list(given, 6),

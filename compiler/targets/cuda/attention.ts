@@ -19,17 +19,17 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
   const [query, key, value] = first.inputs as [Node, Node, Node];
   const sizes = attentionSizes(query, key, value);
   const type = (node: Node) => elementType(node, storageOf(node));
-  const common = first.inputs.slice(0, kernel.kind === 'attention' ? 3 : 6);
-  const { starts, ends, sinks, slopes, noise, training } = extraInputs(first.inputs.slice(common.length), shape.extras);
+  const [logSumExp, outputGradient, delta] = kernel.kind === 'attention' ? [] : first.inputs.slice(3);
+  const common = inputs({ query, key, value, log_sum_exp: logSumExp, output_gradient: outputGradient, delta });
+  const { starts, ends, ...rest } = extraInputs(first.inputs.slice(common.length), shape.extras);
   // In the frames' order.
-  const further = [sinks, slopes, noise, training].filter(node => node !== undefined).map(input);
+  const further = inputs({ sinks: rest.sinks, slopes: rest.slopes, noise: rest.noise, training: rest.training });
   const operands = { query: type(query), key: type(key), value: type(value) };
   if (kernel.kind === 'attention-gradient') {
-    const gradients = attentionGradients(kernel);
-    const [byQuery, byKey, byValue, bySlope] = gradients as [Node, Node, Node, Node?];
+    const [byQuery, byKey, byValue, bySlope] = attentionGradients(kernel) as [Node, Node, Node, Node?];
     const storage = {
       ...operands,
-      output_gradient: type(first.inputs[4]!),
+      output_gradient: type(outputGradient!),
       query_gradient: type(byQuery),
       key_gradient: type(byKey),
       value_gradient: type(byValue),
@@ -39,18 +39,22 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
       ...backwardSource(ownName, attentionComment(first), sizes, shape, bySlope !== undefined, dtype, storage),
       arguments: [
         ...runtimeSizes('batch', 'time'),
-        ...[...common.map(input), ...further, ...gradients.map(output)],
-        ...(bySlope ? [workspace] : []),
+        ...[...common, ...further, output('query_gradient', byQuery), output('key_gradient', byKey)],
+        output('value_gradient', byValue),
+        ...(bySlope ? [output('slope_gradient', bySlope), workspace] : []),
       ],
     };
   }
-  const outputs = (['output', 'log_sum_exp'] as const).map(result => attentionResult(kernel, result));
-  const storage = { ...operands, output: outputs[0] ? type(outputs[0]) : 'float' };
-  const rest = [...common.map(input), ...outputs.map(node => (node ? output(node) : nothing)), ...further];
+  const outputs = (['output', 'log_sum_exp'] as const).map(result => ({
+    result,
+    node: attentionResult(kernel, result),
+  }));
+  const storage = { ...operands, output: outputs[0]!.node ? type(outputs[0]!.node) : 'float' };
+  const given = [...common, ...outputs.map(({ result, node }) => (node ? output(result, node) : nothing(result)))];
   if (!starts)
     return {
       ...forwardSource(ownName, attentionComment(first), sizes, shape, dtype, storage),
-      arguments: [...runtimeSizes('batch', 'time'), ...rest],
+      arguments: [...runtimeSizes('batch', 'time'), ...given, ...further],
     };
   const workspace: Argument = {
     kind: 'workspace',
@@ -60,14 +64,15 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
     ...decodingSource(ownName, attentionComment(first), sizes, shape, dtype, storage),
     arguments: [
       ...runtimeSizes('batch', 'time', 'sequences', 'context'),
-      ...[starts, ends!].map(input),
-      ...rest,
-      workspace,
+      ...inputs({ starts, ends }),
+      ...[...given, ...further, workspace],
     ],
   };
 }
 
 const runtimeSizes = (...names: string[]): Argument[] => names.map(name => ({ kind: 'size', name }));
-const input = (node: Node): Argument => ({ kind: 'input', node, name: node.label });
-const output = (node: Node): Argument => ({ kind: 'output', node, name: node.label });
-const nothing: Argument = { kind: 'text', text: 'nullptr', declaration: 'float *' };
+/** Those of these inputs that there are, by the frames' names. */
+const inputs = (named: Readonly<Record<string, Node | undefined>>): Argument[] =>
+  Object.entries(named).flatMap(([name, node]) => (node ? [{ kind: 'input', node, name }] : []));
+const output = (name: string, node: Node): Argument => ({ kind: 'output', node, name });
+const nothing = (name: string): Argument => ({ kind: 'text', text: 'nullptr', declaration: `float *${name}` });

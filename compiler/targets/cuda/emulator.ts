@@ -2,10 +2,11 @@
 // unchanged, into libraries and programs that run on the CPU.
 import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MachineError } from '../../diagnostic.ts';
 import { packagePath } from '../../package-files.ts';
-import { inParallel } from '../in-parallel.ts';
+import { inParallel } from './in-parallel.ts';
 
 export interface EmulatorCompiler {
   readonly command: string;
@@ -103,6 +104,7 @@ export async function buildEmulated({ command, flags }: EmulatorCompiler, progra
   // tell nothing of their accesses. GCC's library for -fsanitize=thread is not linked: the emulator stands in for it.
   const kind = program.library ? ['-shared'] : [];
   await compile(command, [...kind, program.emulator, ...objects, '-o', output]);
+  await Promise.all(objects.map(object => rm(object)));
 }
 
 async function compile(command: string, words: readonly string[]): Promise<void> {

@@ -1,4 +1,5 @@
-// The CUDA target: a program as CUDA C++ source, one file for the model beside the headers that it includes.
+// The CUDA target: a program as CUDA C++ source: model.cu for the host, a file for each group of kernels, and the headers
+// that they include.
 import { graphsOf, type Program } from '../../build/program.ts';
 import { parameterKey, unusedParameters } from '../../emission/homes.ts';
 import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
@@ -8,11 +9,13 @@ import { type EmitFunction, emitStages } from '../../emission/stages.ts';
 import { readPackageFile } from '../../package-files.ts';
 import { renderTemplate } from '../../template.ts';
 import { emitFunction, type FunctionSource } from './functions.ts';
+import { allIncludedBy } from './included.ts';
 import { type CudaProductType, elementType } from './kernel-source.ts';
 import { refuseMissing } from './refusal.ts';
+import { emitUnits } from './units.ts';
 
 export interface CudaSource {
-  /** File names and texts, to be written side by side; `model.cu` is compiled. */
+  /** File names and texts, to be written side by side; each `.cu` is a translation unit. */
   readonly files: Readonly<Record<string, string>>;
   readonly functions: readonly FunctionSource[];
   readonly kernels: readonly KernelReport[];
@@ -40,10 +43,11 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
   const functions = [...forward, ...backward];
   // Logits are handed to the host in parts besides.
   const inParts = new Set([...functionsInParts(program), program.head.logits.name]);
-  const kinds = new Set<string>(kernels.reports.map(({ kind }) => kind));
-  const headers = headersOf
-    .filter(({ kind, dtypes }) => kinds.has(kind) && dtypes.includes(dtype))
-    .flatMap(header => header.included);
+  const units = emitUnits(kernels.reports, kind =>
+    headersOf
+      .filter(header => header.kind === kind && header.dtypes.includes(dtype))
+      .flatMap(header => header.included),
+  );
   const fields = {
     ...modelFields(program, lowered, {
       preparedFields: () => ({ forms: [] }),
@@ -54,9 +58,7 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
     trains: true,
     prepared: false,
     profile: null,
-    headers,
     draws: functions.some(({ text }) => text.includes('noise_of(')),
-    kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     training: needs(functions, lowered, inParts),
     inference: needs(forward, lowered, inParts),
@@ -64,12 +66,14 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
   };
   const own = ['model', 'memory', 'interface', 'step', 'decoding'].map(part => `cuda/${part}.cu.hbs`);
   const frames = [...own, 'cpu/profile.c.hbs'];
+  const files: Record<string, string> = {
+    'model.cu': frames.map(frame => renderTemplate(frame, fields)).join(''),
+    ...units,
+    'malc.h': readPackageFile('templates/cpu/malc.h'),
+  };
+  const read = (name: string) => files[name] ?? readPackageFile(`templates/cuda/${name}`);
   return {
-    files: {
-      'model.cu': frames.map(frame => renderTemplate(frame, fields)).join(''),
-      'malc.h': readPackageFile('templates/cpu/malc.h'),
-      ...withIncluded([...always, ...headers]),
-    },
+    files: { ...files, ...Object.fromEntries(allIncludedBy(Object.values(files).join('\n'), read)) },
     functions,
     kernels: kernels.reports,
     launches: kernels.launches.map(launch => ({
@@ -78,9 +82,6 @@ export function emitCuda(program: Program, lowered: Lowered, dtype: CudaProductT
     })),
   };
 }
-
-/** Headers of every program. */
-const always = ['program.h', 'scalars.h', 'sequences.h'];
 
 /** Headers of templates/cuda that kernels of a kind need. */
 const headersOf: readonly {
@@ -95,17 +96,3 @@ const headersOf: readonly {
   { kind: 'attention-gradient', dtypes: ['f32', 'bf16'], included: ['attention_f32_backward.h'] },
   { kind: 'attention-gradient', dtypes: ['bf16'], included: ['attention_bf16_backward.h'] },
 ];
-
-/** These files of templates/cuda and all that they include, by name. */
-export function withIncluded(names: readonly string[]): Record<string, string> {
-  const files: Record<string, string> = {};
-  const add = (name: string): void => {
-    // What the emulator has in place of CUDA's own is no part of a program.
-    if (name in files || name === 'simt.h') return;
-    const text = readPackageFile(`templates/cuda/${name}`);
-    files[name] = text;
-    for (const [, included] of text.matchAll(/^#include "([^"]+)"$/gm)) add(included!);
-  };
-  names.forEach(add);
-  return files;
-}

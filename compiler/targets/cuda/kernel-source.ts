@@ -4,6 +4,7 @@ import type { Node } from '../../graph/graph.ts';
 import type { Extent } from '../../plan/extent.ts';
 import { type ElementStorage, type Storage, storedAsFloat } from '../../plan/storage.ts';
 
+/** What a kernel is handed. The declaration of a text ends with the parameter's name. */
 export type Argument =
   | { readonly kind: 'size'; readonly name: string }
   | { readonly kind: 'input'; readonly node: Node; readonly name: string }
