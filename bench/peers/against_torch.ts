@@ -5,11 +5,9 @@
 //
 // PyTorch runs bench/peers/torch_step.py in a process of its own for each mode; in every round each program steps once, while
 // the others wait. The ratio is the median over the rounds of malc's speed over that of PyTorch's faster mode in that round.
-import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { readModel } from '../../compiler/check/read-model.ts';
@@ -19,13 +17,7 @@ import { buildLibrary, findCompiler } from '../../compiler/targets/cpu/toolchain
 import { summarize } from '../../runtime/bench/measurement.ts';
 import { stepper, warmUp } from '../../runtime/bench/workload.ts';
 import { NativeModel } from '../../runtime/native.ts';
-
-/** Something that trains a model; one call is one step and returns its seconds. */
-interface Runner {
-  readonly name: string;
-  readonly step: () => Promise<number>;
-  readonly close: () => Promise<void>;
-}
+import { byTurns, type Runner, startRunner } from './turns.ts';
 
 interface Configuration {
   readonly text: string;
@@ -79,46 +71,14 @@ async function openMalc({ model: name, batch, time }: Configuration): Promise<Ru
     native.close();
     await rm(folder, { recursive: true, force: true });
   };
-  return { name: 'malc', step, close };
+  return { name: 'malc', facts: {}, step, close };
 }
 
-async function openTorch({ text }: Configuration, mode: string): Promise<Runner> {
+function openTorch({ text }: Configuration, mode: string): Promise<Runner> {
   const script = fileURLToPath(new URL('torch_step.py', import.meta.url));
   const flags = ['--turns', '--mode', mode, '--dtype', options.dtype, '--threads', options.threads];
-  const environment = options.preload === '' ? process.env : { ...process.env, LD_PRELOAD: options.preload };
-  const child = spawn(options.python, [script, text, ...flags], {
-    env: environment,
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
-  const answers = createInterface(child.stdout)[Symbol.asyncIterator]();
-  const next = async (): Promise<string> => {
-    const { value, done } = await answers.next();
-    if (done) throw new Error(`PyTorch (${mode}) ended early`);
-    return value;
-  };
-  while ((await next()) !== 'ready');
-  const step = async () => {
-    child.stdin.write('\n');
-    return Number(await next());
-  };
-  return { name: `torch ${mode}`, step, close: () => end(child) };
-}
-
-const end = (child: ChildProcess): Promise<void> =>
-  new Promise(resolve => {
-    child.on('exit', () => resolve());
-    child.stdin?.end();
-  });
-
-/** Seconds of each runner's steps, round by round. */
-async function byTurns(runners: readonly Runner[], rounds: number): Promise<number[][]> {
-  const seconds = runners.map((): number[] => []);
-  for (let round = 0; round < rounds; round++)
-    for (const [n, { step }] of runners.entries()) {
-      await step(); // what another program left in the caches is paid for here
-      seconds[n]!.push(await step());
-    }
-  return seconds;
+  const environment: Record<string, string> = options.preload === '' ? {} : { LD_PRELOAD: options.preload };
+  return startRunner(`torch ${mode}`, options.python, [script, text, ...flags], environment);
 }
 
 async function compare(configuration: Configuration): Promise<void> {

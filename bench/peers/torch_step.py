@@ -1,13 +1,16 @@
 """torch_step.py - tokens per second of whole training steps in PyTorch, for the models that malc is measured with.
 
 The same work as `malc bench step`: forward, backward, gradient clipping and AdamW on random tokens, at PyTorch's usual best:
-fused AdamW, scaled_dot_product_attention, autocast for bf16, and torch.compile where asked. On a CPU, preload tcmalloc.
+fused AdamW, scaled_dot_product_attention, autocast for bf16 (with --dtype bf16-weights the weights and the moments are bf16
+themselves), and torch.compile where asked. On a CPU, preload tcmalloc. On a GPU the fastest implementation of attention is found
+first, and GPT-2's vocabulary has the rows that make it a multiple of 64, as its fast trainers do.
 
     python bench/peers/torch_step.py gpt2-small:4:64 tiny:32:256 --dtype bf16 --mode compile --threads 2
+    python bench/peers/torch_step.py gpt2-small:64:1024 --dtype bf16 --mode compile --device cuda
 
-Prints one JSON object a configuration. A configuration is MODEL:BATCH:TIME. With --turns it warms up, prints `ready`, and then,
-for each line that it reads, runs one step and prints its seconds: for bench/peers/against_torch.ts, which lets both programs
-step by turns.
+Prints one JSON object a configuration. A configuration is MODEL:BATCH:TIME. With --turns it warms up, prints facts about itself
+as JSON and `ready`, and then, for each line that it reads, runs one step and prints its seconds: for bench/peers/turns.ts, which
+lets programs step by turns.
 """
 
 import argparse
@@ -121,8 +124,10 @@ class GPT2(nn.Module):
         return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1).float(), labels.flatten())
 
 
-def build(name):
+def build(name, device):
     shape = dict(MODELS[name])
+    if device.type == "cuda":
+        shape["vocabulary"] = -(-shape["vocabulary"] // 64) * 64
     model = {"gpt2": GPT2, "llama": Llama}[shape.pop("kind")](**shape)
     for module in model.modules():  # PyTorch's own start saturates a tied head, and denormal numbers are slow
         if isinstance(module, (nn.Linear, nn.Embedding)):
@@ -130,12 +135,51 @@ def build(name):
     return model
 
 
+def choose_attention(name, batch, time_steps):
+    """Leaves only the fastest implementation of attention switched on, forward and backward, for the model's own shape."""
+    shape, switches = MODELS[name], torch.backends.cuda
+    enable = {
+        "flash": switches.enable_flash_sdp, "cudnn": switches.enable_cudnn_sdp, "efficient": switches.enable_mem_efficient_sdp,
+    }
+    heads, groups = shape["heads"], shape.get("groups", shape["heads"])
+    query, key, value = (
+        torch.randn(
+            batch, time_steps, count, shape["width"] // heads, device="cuda", dtype=torch.bfloat16, requires_grad=True,
+        ).transpose(1, 2)
+        for count in (heads, groups, groups)
+    )
+    seconds = {}
+    switches.enable_math_sdp(False)
+    for chosen in enable:
+        for each, switch in enable.items():
+            switch(each == chosen)
+        try:
+            for repeat in range(6):
+                if repeat == 2:
+                    torch.cuda.synchronize()
+                    begin = time.perf_counter()
+                output = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=heads != groups)
+                torch.autograd.grad(output, (query, key, value), output)
+            torch.cuda.synchronize()
+            seconds[chosen] = time.perf_counter() - begin
+        except RuntimeError:  # this implementation does not take the shape
+            pass
+    fastest = min(seconds, key=seconds.get, default=None)
+    for each, switch in enable.items():
+        switch(fastest in (each, None))
+    switches.enable_math_sdp(fastest is None)
+    return fastest
+
+
 def measure(name, batch, time_steps, options):
     torch.manual_seed(0)
     device = torch.device(options.device)
-    model = build(name).to(device)
+    attention = choose_attention(name, batch, time_steps) if device.type == "cuda" else None
+    model = build(name, device).to(device)
+    if options.dtype == "bf16-weights":
+        model.to(torch.bfloat16)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    loss_of = torch.compile(model) if options.mode == "compile" else model
+    loss_of = torch.compile(model, dynamic=False) if options.mode == "compile" else model
     optimizer = torch.optim.AdamW(model.parameters(), 3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     tokens = torch.randint(0, MODELS[name]["vocabulary"], (batch, time_steps + 1), device=device)
     inputs, labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
@@ -159,29 +203,32 @@ def measure(name, batch, time_steps, options):
     first = timed()
     for _ in range(2):
         timed()
+    memory = (
+        torch.cuda.max_memory_allocated() if device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    facts = {
+        "model": name, "batch": batch, "time": time_steps, "dtype": options.dtype, "mode": options.mode,
+        "torch": torch.__version__, "device": device.type, "attention": attention, "parameters": parameters,
+        "first_step_seconds": round(first, 2), "memory_bytes": memory,
+    }
     if options.turns:
-        print("ready", flush=True)
+        print(json.dumps(facts), "ready", sep="\n", flush=True)
         for _ in sys.stdin:
             print(timed(), flush=True)
         return
     seconds = [timed() for _ in range(options.repeats)]
     speeds = [batch * time_steps / second for second in seconds]
-    memory = (
-        torch.cuda.max_memory_allocated() if device.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
     print(json.dumps({
-        "model": name, "batch": batch, "time": time_steps, "dtype": options.dtype, "mode": options.mode,
-        "torch": torch.__version__, "device": device.type, "parameters": parameters,
-        "tokens_per_second": round(statistics.median(speeds), 1), "least": round(min(speeds), 1),
-        "most": round(max(speeds), 1), "first_step_seconds": round(first, 2), "memory_bytes": memory,
+        **facts, "tokens_per_second": round(statistics.median(speeds), 1), "least": round(min(speeds), 1),
+        "most": round(max(speeds), 1),
     }), flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configurations", nargs="+", metavar="MODEL:BATCH:TIME")
-    parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--dtype", choices=["f32", "bf16", "bf16-weights"], default="f32")
     parser.add_argument("--mode", choices=["eager", "compile"], default="eager")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)

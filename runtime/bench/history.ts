@@ -54,7 +54,7 @@ export function circumstances({ target, builder, device }: Place, threads: numbe
   return {
     date: new Date().toISOString(),
     malc: JSON.parse(readPackageFile('package.json')).version,
-    commit: commit(),
+    commit: sourceCommit(),
     machine,
     target,
     compiler: builder.version,
@@ -62,7 +62,10 @@ export function circumstances({ target, builder, device }: Place, threads: numbe
   };
 }
 
-function commit(): string | null {
+/** The commit of the source tree that runs, or that a bundle was made of (its package.json says it). */
+export function sourceCommit(): string | null {
+  const { gitHead } = JSON.parse(readPackageFile('package.json'));
+  if (gitHead !== undefined) return gitHead;
   // An installed package may lie in another project's repository, whose commit would say nothing.
   if (!existsSync(packagePath('.git'))) return null;
   try {

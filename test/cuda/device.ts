@@ -3,7 +3,8 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { packagePath } from '../../compiler/package-files.ts';
-import type { EmulatedProgram } from '../../compiler/targets/cuda/emulator.ts';
+import { inParallel } from '../../compiler/targets/cuda/in-parallel.ts';
+import type { TestedProgram } from '../simt/build.ts';
 
 const run = promisify(execFile);
 
@@ -15,11 +16,24 @@ export const deviceArchitecture: string | null = process.env.MALC_TESTS_ON_DEVIC
  *
  * @throws Error with the compiler's output where it refuses the source.
  */
-export async function buildForDevice(program: Omit<EmulatedProgram, 'checked'>, architecture: string): Promise<void> {
+export async function buildForDevice(program: TestedProgram, architecture: string): Promise<void> {
   const folders = [packagePath('test/simt'), packagePath('templates/cuda'), ...(program.include ?? [])];
-  const kind = program.library ? ['-shared', '-Xcompiler', '-fPIC'] : [];
-  const words = ['-O3', '-std=c++20', `-arch=${architecture}`, '--threads', '0', ...folders.map(path => `-I${path}`)];
-  const sources = program.sources.flatMap(source => ['-x', 'cu', source]);
-  const command = process.env.NVCC?.trim() || 'nvcc';
-  await run(command, [...words, ...kind, ...sources, '-o', program.output], { maxBuffer: 2 ** 26 });
+  const flags = [
+    '-O3',
+    '-std=c++20',
+    `-arch=${architecture}`,
+    '-Xcompiler',
+    '-fPIC',
+    ...folders.map(path => `-I${path}`),
+  ];
+  const objects = await inParallel(program.sources, async source => {
+    const object = `${program.output}.${program.sources.indexOf(source)}.o`;
+    await nvcc([...flags, '-x', 'cu', '-c', source, '-o', object]);
+    return object;
+  });
+  await nvcc([...(program.library ? ['-shared'] : []), ...objects, '-o', program.output]);
+}
+
+async function nvcc(words: readonly string[]): Promise<void> {
+  await run(process.env.NVCC?.trim() || 'nvcc', words, { maxBuffer: 2 ** 26 });
 }

@@ -1,0 +1,109 @@
+// The part that measures ceilings: memory and arithmetic as `malc bench kernels` does, the largest product by malc's own
+// kernel and the time between launches (device.cu); and single operations of PyTorch's, products and attention among them.
+import { packagePath, readPackageFile } from '../../compiler/package-files.ts';
+import { allIncludedBy } from '../../compiler/targets/cuda/included.ts';
+import type { RunTarget } from '../../compiler/targets/names.ts';
+import { type Ceilings as MemoryAndArithmetic, measureCeilings } from '../../runtime/bench/ceilings.ts';
+import { buildFiles, findBuilder } from '../../runtime/build.ts';
+import { findCudaDevice } from '../../runtime/cuda-device.ts';
+import { loadLibrary } from '../../runtime/ffi.ts';
+import { python } from './machine.ts';
+import type { Item, Part } from './part.ts';
+import { markdownTable } from './part.ts';
+import { call } from './programs.ts';
+
+/** Bytes and operations a second, seconds a launch. */
+interface Measured extends MemoryAndArithmetic {
+  /** The largest product, by malc's kernel of sm_80's instructions. */
+  readonly product: number;
+  readonly product_median: number;
+  readonly launch_stream: number;
+  readonly launch_graph: number;
+}
+
+interface Ceilings extends Item {
+  readonly measured: Measured;
+}
+
+/** What bench/peers/torch_kernels.py prints. */
+interface Operation extends Item {
+  readonly kind: string;
+  readonly name: string;
+  readonly seconds: number;
+  readonly operations?: number;
+  readonly bytes?: number;
+}
+
+const prototypes = {
+  malc_device_product: 'const char *malc_device_product(int32_t size, _Out_ double *best, _Out_ double *median)',
+  malc_device_launches:
+    'const char *malc_device_launches(int32_t launches, _Out_ double *in_stream, _Out_ double *in_graph)',
+};
+
+export const ceilings: Part = {
+  name: 'ceilings',
+  title: 'Ceilings of the device, and single operations of PyTorch',
+  seconds: 55,
+  async measure({ dry, seconds, report }) {
+    report<Ceilings>({ measured: await measureOwn(dry) });
+    for (const operation of await measureTorch(dry, seconds)) report(operation);
+  },
+  table(items) {
+    const rows = items.flatMap((item): (readonly [string, string])[] =>
+      'measured' in item ? ownRows((item as Ceilings).measured) : [operationRow(item as Operation)],
+    );
+    return markdownTable(['what', 'measured'], rows);
+  },
+};
+
+async function measureOwn(dry: boolean): Promise<Measured> {
+  const target: RunTarget = dry ? 'cuda-simt' : 'cuda';
+  // The emulator is no measure of anything, and slow.
+  const [size, launches] = dry ? [128, 4] : [8192, 400];
+  const source = readPackageFile('bench/gpu/device.cu');
+  const headers = allIncludedBy(source, name => readPackageFile(`templates/cuda/${name}`));
+  const files = { 'model.cu': source, ...Object.fromEntries(headers) };
+  const { libraryPath } = await buildFiles(target, files);
+  const native = loadLibrary(libraryPath, prototypes);
+  const pair = (name: keyof typeof prototypes, given: number): [number, number] => {
+    const first = [0];
+    const second = [0];
+    const report = native[name](given, first, second) as string | null;
+    if (report !== null) throw new Error(`${name}: ${report}`);
+    return [first[0]!, second[0]!];
+  };
+  const [product, product_median] = pair('malc_device_product', size);
+  const [launch_stream, launch_graph] = pair('malc_device_launches', launches);
+  const place = { target, builder: await findBuilder(target), device: findCudaDevice() };
+  const rates = dry ? { float32: 0, bfloat16: 0, read: 0, copy: 0, update: 0 } : await measureCeilings(place, 1);
+  return { ...rates, product, product_median, launch_stream, launch_graph };
+}
+
+async function measureTorch(dry: boolean, seconds: number): Promise<Operation[]> {
+  const small = dry ? ['--device', 'cpu', '--divide', '64', '--seconds', '5'] : ['--seconds', String(seconds / 2)];
+  const { printed } = await call(python, [packagePath('bench/peers/torch_kernels.py'), ...small]);
+  return printed.split('\n').flatMap(line => (line.startsWith('{') ? [JSON.parse(line) as Operation] : []));
+}
+
+const bandwidth = (bytes: number) => `${(bytes / 1e9).toFixed(0)} GB/s`;
+const rate = (operations: number) => `${(operations / 1e12).toFixed(1)} TFLOP/s`;
+
+function ownRows(measured: Measured): (readonly [string, string])[] {
+  const { product, product_median, launch_stream, launch_graph } = measured;
+  return [
+    ['memory copied', bandwidth(measured.copy)],
+    ['memory read', bandwidth(measured.read)],
+    ['memory changed in place', bandwidth(measured.update)],
+    ['float32 in registers', rate(measured.float32)],
+    ['bf16 in tensor cores, by mma.sync', rate(measured.bfloat16)],
+    ['malc, product of 8192 x 8192, best', rate(product)],
+    ['malc, product of 8192 x 8192, median', rate(product_median)],
+    ['a launch in a stream', `${(launch_stream * 1e6).toFixed(2)} µs`],
+    ['a launch in a graph', `${(launch_graph * 1e6).toFixed(2)} µs`],
+  ];
+}
+
+function operationRow({ kind, name, seconds, operations, bytes }: Operation): readonly [string, string] {
+  const speed = operations !== undefined ? rate(operations / seconds) : bandwidth(bytes! / seconds);
+  return [`PyTorch, ${kind}, ${name}`, speed];
+}

@@ -1,0 +1,164 @@
+// The GPU run (bench/gpu), as far as a machine without a GPU shows it: what it says then, a dry run of quick parts, programs
+// that train by turns, and the device's own library in the emulator.
+import { execFile } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { peakOf } from '../bench/gpu/devices.ts';
+import { architectureOf } from '../bench/gpu/machine.ts';
+import { type Item, markdownTable } from '../bench/gpu/part.ts';
+import { allParts, stages } from '../bench/gpu/parts.ts';
+import { writeRun } from '../bench/gpu/report.ts';
+import { byTurns, startRunner } from '../bench/peers/turns.ts';
+import { packagePath } from '../compiler/package-files.ts';
+import { findCudaDevice } from '../runtime/cuda-device.ts';
+import { emulatorAvailable } from './simt/build.ts';
+
+process.env.MALC_CACHE ??= join(tmpdir(), 'malc-test-cache');
+
+const test = suite('gpu run');
+const folder = mkdtempSync(join(tmpdir(), 'malc-gpu-run-'));
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+
+function run(...words: string[]): Promise<{ code: number; output: string }> {
+  const program = ['--import', 'tsx', packagePath('bench/gpu/run.ts'), ...words];
+  // Whatever Python the machine has, PyTorch takes its time to load.
+  const settings = { cwd: packagePath('.'), env: { ...process.env, PYTHON: 'no-python-for-this-test' } };
+  return new Promise(resolve => {
+    execFile(process.execPath, program, settings, (error, stdout, stderr) => {
+      resolve({ code: error ? Number(error.code) : 0, output: stdout + stderr });
+    });
+  });
+}
+
+/** What a run wrote. */
+function resultsOf(out: string) {
+  const [json, page] = ['.json', '.md'].map(ending => readdirSync(out).find(name => name.endsWith(ending))!);
+  return {
+    parts: JSON.parse(readFileSync(join(out, json!), 'utf8')).parts as {
+      name: string;
+      status: string;
+      items: Item[];
+    }[],
+    page: readFileSync(join(out, page!), 'utf8'),
+  };
+}
+
+if (!findCudaDevice())
+  test('without a GPU it says so, and how to go on', async () => {
+    const { code, output } = await run('--out', folder);
+    assert.is(code, 3);
+    assert.match(output, /^no GPU: /);
+    assert.match(output, '--dry');
+  });
+
+test('what is no part, or no option, is refused by name', async () => {
+  const [part, option] = await Promise.all([run('--dry', '--parts', 'machine,steps'), run('--minute', '3')]);
+  assert.is(part.code, 2);
+  assert.match(part.output, "there is no part 'steps': there are machine, ");
+  assert.is(option.code, 2);
+  assert.match(option.output, '--minute');
+});
+
+const ceilings = (await emulatorAvailable()) ? ['ceilings'] : [];
+if (ceilings.length === 0)
+  console.log('  no g++ 12 or newer on Linux: what the part `ceilings` launches is not emulated');
+
+test('a dry run runs its parts and writes what they found', async () => {
+  const out = join(folder, 'dry');
+  const { code, output } = await run('--dry', '--parts', ['machine', ...ceilings].join(), '--out', out);
+  assert.is(code, 0, output);
+  const { parts, page } = resultsOf(out);
+  assert.equal(
+    parts.map(({ name, status }) => [name, status]),
+    ['machine', ...ceilings].map(name => [name, 'done']),
+  );
+  assert.match(page, 'A dry run, on the CPU: no number here says anything.');
+  assert.match(page, '| PyTorch | no-python-for-this-test is not there |');
+  if (ceilings.length > 0) assert.match(page, '| a launch in a graph | ');
+});
+
+test('a part without time is not run, and the run is no success', async () => {
+  const out = join(folder, 'short');
+  const { code } = await run('--dry', '--parts', 'sanitizer', '--minutes', '0.01', '--out', out);
+  assert.is(code, 1);
+  assert.equal(
+    resultsOf(out).parts.map(({ status }) => status),
+    ['not run'],
+  );
+});
+
+test('every part has a name and a table of nothing', () => {
+  assert.is(new Set(allParts.map(({ name }) => name)).size, allParts.length);
+  for (const { name, table } of allParts) assert.type(table([]), 'string', name);
+  // Two stages of compiler and correctness; in every other one a part has the device for itself.
+  for (const stage of stages.slice(2)) assert.is(stage.length, 1);
+});
+
+test('a page has the failures and the ends of parts that died', () => {
+  const part = {
+    name: 'tests',
+    status: 'failed',
+    seconds: 3,
+    output: 'SIGSEGV',
+    clock: { mhz: 1980, watts: 640 },
+  } as const;
+  const items = [{ file: 'one', passed: 1, total: 2, failed: 'FAIL of the second' }];
+  const about = { date: '2026-01-02T03:04:05Z', malc: '1', commit: 'abc', gpu: 'NVIDIA H200', minutes: 8 };
+  const path = writeRun(folder, { ...about, parts: [{ ...part, items }] }, allParts);
+  assert.is(path, join(folder, '2026-01-02-h200-abc'));
+  const page = readFileSync(`${path}.md`, 'utf8');
+  for (const text of ['| one | 1 | 2 |', 'FAIL of the second', 'SIGSEGV', '1980 MHz and 640 W'])
+    assert.match(page, text);
+});
+
+test('a table stands right where all are numbers, and keeps to its columns', () => {
+  assert.is(markdownTable(['a', 'b'], [['x|y', '3%']]), '| a | b |\n| --- | --: |\n| x\\|y | 3% |');
+});
+
+test('Hopper and what is newer is compiled for by its own name', () => {
+  assert.is(architectureOf({ capability: [9, 0] }), 'sm_90a');
+  assert.is(architectureOf({ capability: [8, 6] }), 'sm_86');
+  assert.is(peakOf('NVIDIA H200'), 989.4e12);
+  assert.is(peakOf('NVIDIA Unheard-of'), null);
+});
+
+const stepping = (before: string) => [
+  '-e',
+  `${before}; console.log('{"memory_bytes": 7}'); console.log('ready');
+   require('readline').createInterface(process.stdin).on('line', () => console.log(0.25));`,
+];
+
+test('programs step by turns until they are closed', async () => {
+  const runners = await Promise.all(
+    ['one', 'two'].map(name => startRunner(name, process.execPath, stepping("console.log('hello')"))),
+  );
+  assert.is(runners[0]!.facts.memory_bytes, 7);
+  assert.equal(await byTurns(runners, 3), [
+    [0.25, 0.25, 0.25],
+    [0.25, 0.25, 0.25],
+  ]);
+  // Time is over before the first round, which is run all the same.
+  assert.equal(await byTurns(runners, 3, 0), [[0.25], [0.25]]);
+  for (const runner of runners) await runner.close();
+});
+
+async function faultOf(words: readonly string[], limit?: number): Promise<string> {
+  try {
+    await startRunner('it', process.execPath, words, {}, limit);
+    return 'none';
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+test('a program that ends, or is not ready in time, is told with its last words', async () => {
+  const ended = await faultOf(['-e', "console.error('out of memory'); process.exitCode = 4"]);
+  assert.is(ended, 'it ended (exit status 4)\nout of memory');
+  assert.match(await faultOf(['-e', 'setInterval(() => {}, 1000)'], 0.3), 'it was not ready after 0 s');
+  assert.match(await startRunner('it', 'no-such-program', []).catch(error => error.message), 'ENOENT');
+});
+
+test.run();
