@@ -16,7 +16,7 @@ export type Argument =
   /** An expression of the call (over `run->...`), and the parameter that takes it. */
   | { readonly kind: 'text'; readonly text: string; readonly declaration: string };
 
-/** One launch: C++ expressions over the names of the kernel's `size` arguments, which are int64_t. */
+/** One launch: C++ expressions over a call's sizes (batch, time, sequences, context), which are int64_t. */
 export interface Launch {
   /** A __global__ function of the text: @NAME@, or @NAME@_second for a second stage. */
   readonly kernel: string;
