@@ -114,7 +114,7 @@ test('a launcher takes values of any name beside its own stream and the sizes', 
         { kind: 'adds' },
       ],
       launches: [
-        { kernel: '@NAME@', grid: 'time', block: '32', shared: '0' },
+        { kernel: '@NAME@', grid: 'batch * time', block: '32', shared: '0' },
         { kernel: '@NAME@_second', grid: '1', block: '64', shared: '0' },
       ],
     },
@@ -122,11 +122,11 @@ test('a launcher takes values of any name beside its own stream and the sizes', 
   );
   assert.is(
     declaration,
-    'cudaError_t launch_@NAME@(cudaStream_t queue_3, int64_t time, const float *queue, const float *mixer_norm, ' +
+    'cudaError_t launch_@NAME@(cudaStream_t queue_3, int64_t batch, int64_t time, const float *queue, const float *mixer_norm, ' +
       'const float *time_2, const float *queue_2, bool adds);',
   );
   const given = 'queue_3, time, queue, mixer_norm, time_2, queue_2, adds';
-  assert.match(text, `  cudaError_t error = malc_launch(@NAME@, time, 32, 0, ${given});\n`);
+  assert.match(text, `  cudaError_t error = malc_launch(@NAME@, batch * time, 32, 0, ${given});\n`);
   assert.match(
     text,
     `  if (error == cudaSuccess) error = malc_launch(@NAME@_second, 1, 64, 0, ${given});\n  return error;`,

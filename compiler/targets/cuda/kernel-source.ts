@@ -22,7 +22,7 @@ export type Argument =
 /** What a call leaves out. */
 export const absent = (declaration: string): Argument => ({ kind: 'text', text: 'nullptr', declaration });
 
-/** One launch: C++ expressions over the names of the kernel's `size` arguments, which are int64_t. */
+/** One launch: C++ expressions over a call's sizes (batch, time, sequences, context), which are int64_t. */
 export interface Launch {
   /** A __global__ function of the text: @NAME@, or @NAME@_second for a second stage. */
   readonly kernel: string;
