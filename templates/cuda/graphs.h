@@ -6,7 +6,7 @@
 /* What a graph is captured for. Work of the same shape is the same launches with the same arguments: whatever else
  * differs from call to call, kernels read in device memory. */
 struct malc_shape {
-  int64_t what, batch, time;
+  int64_t what, batch, time; /* in decoding: what, texts, and which of two places their states are in */
 };
 
 struct malc_graph {

@@ -17,7 +17,7 @@ DEVICE uint32_t malc_ordered(float value) {
 }
 
 /* The sum over the block's threads, for all of them. */
-DEVICE double malc_choice_sum(double value) {
+static DEVICE double malc_choice_sum(double value) {
   __shared__ double of_warps[MALC_CHOICE_WARPS];
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
@@ -30,7 +30,7 @@ DEVICE double malc_choice_sum(double value) {
 }
 
 /* The greatest or the least of the threads' numbers, for all of them. */
-DEVICE uint32_t malc_choice_extreme(uint32_t value, bool greatest) {
+static DEVICE uint32_t malc_choice_extreme(uint32_t value, bool greatest) {
   __shared__ uint32_t of_warps[MALC_CHOICE_WARPS];
   const auto better = [=](uint32_t a, uint32_t b) { return (a > b) == greatest ? a : b; };
 #pragma unroll
@@ -97,51 +97,51 @@ struct malc_candidates {
     }
     return low;
   }
-
-  /* The first token, by number, up to which a measure adds up to more than the target: each warp adds up a piece. */
-  __device__ __noinline__ int walk(double target, malc_measure measure) const {
-    __shared__ double of_warps[MALC_CHOICE_WARPS];
-    __shared__ int found, last;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int piece = (count + MALC_CHOICE_THREADS - 1) / MALC_CHOICE_THREADS * 32;
-    const int end = min((warp + 1) * piece, count);
-    if (threadIdx.x == 0) found = last = -1;
-    double sum = 0;
-    for (int token = warp * piece + lane; token < end; token += 32) sum += of(measure, scores[token]);
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
-    if (lane == 0) of_warps[warp] = sum;
-    __syncthreads();
-    double before = 0;
-    for (int n = 0; n < warp; n++) before += of_warps[n];
-    double later = 0; // what pieces behind this one have
-    for (int n = warp + 1; n < MALC_CHOICE_WARPS; n++) later += of_warps[n];
-    // Rounding may leave a last crumb: then it is the last token with a measure.
-    const bool is_here = before <= target && (target < before + sum || later == 0);
-    int own = -1, tail = -1;
-    for (int first = warp * piece; is_here && own < 0 && first < end; first += 32) {
-      const int token = first + lane;
-      const double value = token < end ? of(measure, scores[token]) : 0;
-      double through = value;
-#pragma unroll
-      for (int distance = 1; distance < 32; distance *= 2) {
-        const double other = __shfl_up_sync(0xffffffffu, through, distance);
-        if (lane >= distance) through += other;
-      }
-      const unsigned beyond = __ballot_sync(0xffffffffu, value > 0 && before + through > target);
-      const unsigned some = __ballot_sync(0xffffffffu, value > 0);
-      if (beyond) own = first + __ffs(beyond) - 1;
-      if (some) tail = first + 31 - __clz(some);
-      before += __shfl_sync(0xffffffffu, through, 31);
-    }
-    if (lane == 0 && own >= 0) atomicMax(&found, own);
-    if (lane == 0) atomicMax(&last, tail);
-    __syncthreads();
-    const int token = found >= 0 ? found : last;
-    __syncthreads(); // before the next walk begins
-    return token;
-  }
 };
+
+/* The first token, by number, up to which a measure adds up to more than the target: each warp adds up a piece. */
+static __device__ __noinline__ int malc_walk(const malc_candidates &tokens, double target, malc_measure measure) {
+  __shared__ double of_warps[MALC_CHOICE_WARPS];
+  __shared__ int found, last;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int count = tokens.count, piece = (count + MALC_CHOICE_THREADS - 1) / MALC_CHOICE_THREADS * 32;
+  const int end = min((warp + 1) * piece, count);
+  if (threadIdx.x == 0) found = last = -1;
+  double sum = 0;
+  for (int token = warp * piece + lane; token < end; token += 32) sum += tokens.of(measure, tokens.scores[token]);
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+  if (lane == 0) of_warps[warp] = sum;
+  __syncthreads();
+  double before = 0;
+  for (int n = 0; n < warp; n++) before += of_warps[n];
+  double later = 0; // what pieces behind this one have
+  for (int n = warp + 1; n < MALC_CHOICE_WARPS; n++) later += of_warps[n];
+  // Rounding may leave a last crumb: then it is the last token with a measure.
+  const bool is_here = before <= target && (target < before + sum || later == 0);
+  int own = -1, tail = -1;
+  for (int first = warp * piece; is_here && own < 0 && first < end; first += 32) {
+    const int token = first + lane;
+    const double value = token < end ? tokens.of(measure, tokens.scores[token]) : 0;
+    double through = value;
+#pragma unroll
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const double other = __shfl_up_sync(0xffffffffu, through, distance);
+      if (lane >= distance) through += other;
+    }
+    const unsigned beyond = __ballot_sync(0xffffffffu, value > 0 && before + through > target);
+    const unsigned some = __ballot_sync(0xffffffffu, value > 0);
+    if (beyond) own = first + __ffs(beyond) - 1;
+    if (some) tail = first + 31 - __clz(some);
+    before += __shfl_sync(0xffffffffu, through, 31);
+  }
+  if (lane == 0 && own >= 0) atomicMax(&found, own);
+  if (lane == 0) atomicMax(&last, tail);
+  __syncthreads();
+  const int token = found >= 0 ? found : last;
+  __syncthreads(); // before the next walk begins
+  return token;
+}
 
 /* Uniform in [0, 1), a multiple of 2^-53: the first number of stream `position` of the seed, as the host draws it. */
 DEVICE double malc_choice_uniform(uint64_t seed, uint64_t position) {
@@ -178,7 +178,7 @@ DEVICE int malc_choose_token(float *scores, int count, const malc_sampler &sampl
   for (int token = threadIdx.x; token < count; token += MALC_CHOICE_THREADS)
     key = max(key, malc_ordered(scores[token]));
   key = malc_choice_extreme(key, true);
-  const int likeliest = tokens.walk(0, {key, key + 1, false});
+  const int likeliest = malc_walk(tokens, 0, {key, key + 1, false});
   if (sampler.temperature == 0) return likeliest;
   tokens.largest = scores[likeliest];
   const double uniform = malc_choice_uniform(sampler.seed, (uint64_t)length);
@@ -188,7 +188,7 @@ DEVICE int malc_choose_token(float *scores, int count, const malc_sampler &sampl
   tokens.floor = malc_choice_extreme(key, false);
   tokens.ties = count;
   if (sampler.top_k == 0 && sampler.top_p < 0) // in the order of their numbers
-    return tokens.walk(uniform * tokens.whole(), {tokens.floor, ~0u, true});
+    return malc_walk(tokens, uniform * tokens.whole(), {tokens.floor, ~0u, true});
   double above;
   if (sampler.top_k > 0 && tokens.sum({tokens.floor, ~0u, false}) > (double)sampler.top_k) {
     tokens.floor = tokens.reach((double)sampler.top_k, false, false, above);
@@ -203,7 +203,7 @@ DEVICE int malc_choose_token(float *scores, int count, const malc_sampler &sampl
   const double target = uniform * tokens.whole(); // the likeliest first
   key = tokens.reach(target, true, true, above);
   const double tie = fmin(tokens.ties_at(key) - 1, floor((target - above) / tokens.weight_at(key)));
-  return tokens.walk(fmax(0, tie), {key, key + 1, false});
+  return malc_walk(tokens, fmax(0, tie), {key, key + 1, false});
 }
 
 /* A block for each text: row n of the logits is the one that ends at the call's token lasts[n], and is overwritten.

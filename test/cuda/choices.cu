@@ -4,7 +4,7 @@
 #include "launch.h"
 #include "sampling.h"
 
-/* Row n's logits are those that follow a text of lengths[n] tokens; texts is [rows][context]. Returns CUDA's verdict. */
+/* Row n's logits are those that follow a text of lengths[n] tokens; texts is [rows][context]. Returns CUDA's error. */
 extern "C" int choose(const float *logits, int rows, int count, const malc_sampler *samplers, const int32_t *texts,
                       const int32_t *lengths, int context, int32_t *chosen) {
   std::vector<int32_t> lasts, positions, ends;
