@@ -187,3 +187,14 @@ static __global__ void malc_adamw_update(const malc_task *tasks, float *weights,
     malc_store_4(second + at, square);
   }
 }
+
+/* Moves the biases that balance experts: up for those that got less than the mean load, down for the others
+ * (Wang et al., Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts, 2024). One block. */
+static __global__ void malc_balance(float *bias, const float *load, int64_t experts, float rate,
+                                    const malc_results *results) {
+  if (!results->moves) return;
+  double mean = 0;
+  for (int64_t i = 0; i < experts; i++) mean += load[i] / (double)experts;
+  for (int64_t i = threadIdx.x; i < experts; i += blockDim.x)
+    bias[i] += rate * (float)((load[i] < mean) - (load[i] > mean));
+}
