@@ -1,11 +1,11 @@
 // The part that measures ceilings: memory and arithmetic as `malc bench kernels` does, the largest product by malc's own
 // kernel and the time between launches (device.cu); and single operations of PyTorch's, products and attention among them.
 import { packagePath, readPackageFile } from '../../compiler/package-files.ts';
-import { withIncluded } from '../../compiler/targets/cuda/index.ts';
+import { allIncludedBy } from '../../compiler/targets/cuda/included.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { type Ceilings as MemoryAndArithmetic, measureCeilings } from '../../runtime/bench/ceilings.ts';
 import { buildFiles, findBuilder } from '../../runtime/build.ts';
-import { findCudaDevice } from '../../runtime/cuda-device.ts';
+import { architectureOf, findCudaDevice } from '../../runtime/cuda-device.ts';
 import { loadLibrary } from '../../runtime/ffi.ts';
 import { python } from './machine.ts';
 import type { Item, Part } from './part.ts';
@@ -60,8 +60,12 @@ async function measureOwn(dry: boolean): Promise<Measured> {
   const target: RunTarget = dry ? 'cuda-simt' : 'cuda';
   // The emulator is no measure of anything, and slow.
   const [size, launches] = dry ? [128, 4] : [8192, 400];
-  const files = { 'model.cu': readPackageFile('bench/gpu/device.cu'), ...withIncluded(['launch.h', 'product_bf16.h']) };
-  const { libraryPath } = await buildFiles(target, files);
+  const source = readPackageFile('bench/gpu/device.cu');
+  const headers = allIncludedBy(source, name => readPackageFile(`templates/cuda/${name}`));
+  const files = { 'model.cu': source, ...Object.fromEntries(headers) };
+  const device = findCudaDevice();
+  const options = { architectures: device ? architectureOf(device) : undefined };
+  const { libraryPath } = await buildFiles(target, files, options);
   const native = loadLibrary(libraryPath, prototypes);
   const pair = (name: keyof typeof prototypes, given: number): [number, number] => {
     const first = [0];
@@ -72,7 +76,7 @@ async function measureOwn(dry: boolean): Promise<Measured> {
   };
   const [product, product_median] = pair('malc_device_product', size);
   const [launch_stream, launch_graph] = pair('malc_device_launches', launches);
-  const place = { target, builder: await findBuilder(target), device: findCudaDevice() };
+  const place = { target, builder: await findBuilder(target, options), device };
   const rates = dry ? { float32: 0, bfloat16: 0, read: 0, copy: 0, update: 0 } : await measureCeilings(place, 1);
   return { ...rates, product, product_median, launch_stream, launch_graph };
 }

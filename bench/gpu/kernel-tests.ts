@@ -2,8 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { packagePath } from '../../compiler/package-files.ts';
-import { findCudaDevice } from '../../runtime/cuda-device.ts';
-import { architectureOf } from './machine.ts';
+import { architectureOf, findCudaDevice } from '../../runtime/cuda-device.ts';
 import type { Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
 import { call, inParallel, isBundled, lastLines } from './programs.ts';

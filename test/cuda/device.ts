@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { packagePath } from '../../compiler/package-files.ts';
-import { inParallel } from '../../compiler/targets/in-parallel.ts';
+import { inParallel } from '../../compiler/targets/cuda/in-parallel.ts';
 import type { TestedProgram } from '../simt/build.ts';
 
 const run = promisify(execFile);
