@@ -15,6 +15,7 @@ import {
 import { buildCudaLibrary, findCudaCompiler } from '../compiler/targets/cuda/toolchain.ts';
 import { compiledFor, type RunTarget } from '../compiler/targets/names.ts';
 import { type Builder, buildCachedBy, type CachedBuild, cachedUnit } from './cache.ts';
+import { architectureOf, findCudaDevice } from './cuda-device.ts';
 import { contentHash } from './train/settings.ts';
 
 export interface Build extends CachedBuild {
@@ -44,7 +45,9 @@ export async function buildModel(model: Model, options: BuildOptions = {}): Prom
   const { target = 'cpu', dtype = 'f32', tune, profile = false } = options;
   const tuned = tune && { scheduleOf: await tune(await findCompiler()) };
   const { files } = compile(model, { target: compiledFor(target), dtype, profile, ...tuned });
-  const build = await buildFiles(target, files);
+  // For the device that runs it alone: what else there is would double nvcc's time.
+  const device = target === 'cuda' ? findCudaDevice() : null;
+  const build = await buildFiles(target, files, { architectures: device ? architectureOf(device) : undefined });
   return { ...build, seconds: (performance.now() - started) / 1000 };
 }
 

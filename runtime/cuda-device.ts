@@ -55,6 +55,11 @@ export function findCudaDevice(found: CudaFinding = findCudaDriver()): CudaDevic
   return device && device.capability[0] >= OLDEST_CAPABILITY ? device : null;
 }
 
+/** What nvcc compiles for, to run on a device: of Hopper and what is newer also what is this generation's own. */
+export function architectureOf({ capability: [major, minor] }: Pick<CudaDevice, 'capability'>): string {
+  return `sm_${major}${minor}${major >= 9 ? 'a' : ''}`;
+}
+
 /** Why there is no device that a program could run on, and what to do about it. */
 export function whyNoDevice(found: CudaFinding = findCudaDriver()): { problem: string; remedy: string } {
   if ('problem' in found) return found;

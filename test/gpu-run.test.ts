@@ -7,13 +7,12 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { peakOf } from '../bench/gpu/devices.ts';
-import { architectureOf } from '../bench/gpu/machine.ts';
 import { type Item, markdownTable } from '../bench/gpu/part.ts';
 import { allParts, stages } from '../bench/gpu/parts.ts';
 import { writeRun } from '../bench/gpu/report.ts';
 import { byTurns, startRunner } from '../bench/peers/turns.ts';
 import { packagePath } from '../compiler/package-files.ts';
-import { findCudaDevice } from '../runtime/cuda-device.ts';
+import { architectureOf, findCudaDevice } from '../runtime/cuda-device.ts';
 import { emulatorAvailable } from './simt/build.ts';
 
 process.env.MALC_CACHE ??= join(tmpdir(), 'malc-test-cache');

@@ -5,7 +5,7 @@ import { allIncludedBy } from '../../compiler/targets/cuda/included.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { type Ceilings as MemoryAndArithmetic, measureCeilings } from '../../runtime/bench/ceilings.ts';
 import { buildFiles, findBuilder } from '../../runtime/build.ts';
-import { findCudaDevice } from '../../runtime/cuda-device.ts';
+import { architectureOf, findCudaDevice } from '../../runtime/cuda-device.ts';
 import { loadLibrary } from '../../runtime/ffi.ts';
 import { python } from './machine.ts';
 import type { Item, Part } from './part.ts';
@@ -63,7 +63,9 @@ async function measureOwn(dry: boolean): Promise<Measured> {
   const source = readPackageFile('bench/gpu/device.cu');
   const headers = allIncludedBy(source, name => readPackageFile(`templates/cuda/${name}`));
   const files = { 'model.cu': source, ...Object.fromEntries(headers) };
-  const { libraryPath } = await buildFiles(target, files);
+  const device = findCudaDevice();
+  const options = { architectures: device ? architectureOf(device) : undefined };
+  const { libraryPath } = await buildFiles(target, files, options);
   const native = loadLibrary(libraryPath, prototypes);
   const pair = (name: keyof typeof prototypes, given: number): [number, number] => {
     const first = [0];
@@ -74,7 +76,7 @@ async function measureOwn(dry: boolean): Promise<Measured> {
   };
   const [product, product_median] = pair('malc_device_product', size);
   const [launch_stream, launch_graph] = pair('malc_device_launches', launches);
-  const place = { target, builder: await findBuilder(target), device: findCudaDevice() };
+  const place = { target, builder: await findBuilder(target, options), device };
   const rates = dry ? { float32: 0, bfloat16: 0, read: 0, copy: 0, update: 0 } : await measureCeilings(place, 1);
   return { ...rates, product, product_median, launch_stream, launch_graph };
 }

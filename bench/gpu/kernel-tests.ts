@@ -2,8 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { packagePath } from '../../compiler/package-files.ts';
-import { findCudaDevice } from '../../runtime/cuda-device.ts';
-import { architectureOf } from './machine.ts';
+import { architectureOf, findCudaDevice } from '../../runtime/cuda-device.ts';
 import type { Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
 import { call, inParallel, isBundled, lastLines } from './programs.ts';
@@ -18,8 +17,9 @@ interface Tested extends Item {
 /** Where the tests are: bundled, or their sources. */
 const [folder, ending] = isBundled ? ['dist/tests', '.test.js'] : ['test', '.test.ts'];
 
-/** What nvcc says of registers and spills needs no device. */
-const isForDevice = (name: string) => name.startsWith('cuda-') && name.endsWith(ending) && !name.includes('nvcc');
+/** What is nvcc's word, or the emulator's alone, needs no device. */
+const isForDevice = (name: string) =>
+  name.startsWith('cuda-') && name.endsWith(ending) && !/nvcc|toolchain|bench/.test(name);
 
 /** uvu's totals. */
 const totalOf = (output: string, what: 'Total' | 'Passed'): number =>

@@ -1,5 +1,5 @@
 // The part that says what is there: the GPU with its driver and clocks, nvcc, the host's compiler and processor, PyTorch.
-import { type CudaDevice, findCudaDevice, whyNoDevice } from '../../runtime/cuda-device.ts';
+import { findCudaDevice, whyNoDevice } from '../../runtime/cuda-device.ts';
 import { describeMachine } from '../../runtime/machine.ts';
 import { describeMemory } from '../../runtime/show/quantities.ts';
 import type { Item, Part } from './part.ts';
@@ -9,11 +9,6 @@ import { call } from './programs.ts';
 interface Fact extends Item {
   readonly what: string;
   readonly found: string;
-}
-
-/** What nvcc compiles for: of Hopper and what is newer also what is this generation's own. */
-export function architectureOf({ capability: [major, minor] }: Pick<CudaDevice, 'capability'>): string {
-  return `sm_${major}${minor}${major >= 9 ? 'a' : ''}`;
 }
 
 /** Python with PyTorch: $PYTHON, or python3. */

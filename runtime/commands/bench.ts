@@ -140,6 +140,7 @@ export const bench: Command = {
     const { target, device } = await chooseTarget(args);
     const measure = await { kernels: prepareKernels, step: prepareSteps, decode: prepareDecode }[what](args, target);
     const { findBuilder } = await import('../build.ts');
+    const { architectureOf } = await import('../cuda-device.ts');
     const { availableParallelism } = await import('node:os');
     const { appendHistory, circumstances, compareRecords, historyPath, lastAlike, readHistory } = await import(
       '../bench/history.ts'
@@ -148,7 +149,8 @@ export const bench: Command = {
     const { records: history, damaged } = readHistory(path);
     if (damaged.length > 0)
       console.error(`warning: ${path}: what is in line ${damaged.join(', ')} is no result, and is left out\n`);
-    const place = { target, device, builder: await findBuilder(target, { anew: true }) };
+    const architectures = device ? architectureOf(device) : undefined;
+    const place = { target, device, builder: await findBuilder(target, { anew: true, architectures }) };
     const threads = (args.threads as number | undefined) ?? (target === 'cpu' ? availableParallelism() : 1);
     const common = circumstances(place, threads);
     const { records, details, text } = await measure(place, common);
