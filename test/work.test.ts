@@ -72,15 +72,16 @@ test('a llama block forward: bytes, each value once', () => {
 
 test('a llama block backward: each product twice, attention’s five products', () => {
   assert.is(operations('block_backward/block_attention_gradient'), (10 / 2) * heads * dim * 2 * pairs);
-  // The inputs' gradients of gate and up, added up, and the two weights'.
+  // The inputs' gradients of gate and up, added up, and the weights' of down, which waited for what it is made of.
   assert.is(
     operations('block_backward/block_feed_forward_norm_gradient_and_weights'),
-    tokens * (2 * 2 * 2 * hidden * ffn + hidden),
+    tokens * (3 * 2 * hidden * ffn + hidden),
   );
-  // Weights are read, their gradients read and written; the norm's gradient is new, those of gate and up are read.
+  // Weights of gate and up are read, the gradients of down's read and written; the norm's gradient is new; the gradients of
+  // gate, up and y are read, and what down multiplied.
   assert.is(
     floats('block_backward/block_feed_forward_norm_gradient_and_weights'),
-    tokens * (2 * hidden + 2 * ffn) + 2 * 3 * hidden * ffn,
+    tokens * (2 * hidden + 3 * ffn) + (2 + 2) * hidden * ffn,
   );
 });
 
