@@ -89,6 +89,8 @@ struct address {
   operator T *() const { return static_cast<T *>(there); }
 };
 
+extern "C" bool on_hopper() { return malc_on_hopper(); }
+
 /* A copy of all buffers on the device; no kernel may touch what lies between them. */
 struct device_memory {
   unsigned char *start = nullptr, *host;
@@ -207,18 +209,28 @@ export const libraryOf = (all: readonly EmittedCase[]): string =>
     ...all.map(each => `${withName(`${each.source.text}\n${each.launcher.text}`, each.name)}${runnerOf(each)}`),
   ].join('\n');
 
-/** Opens a library of cases; the function runs all calls of one and checks the results. */
-export function openCases(library: string, all: readonly EmittedCase[]): (each: EmittedCase) => void {
+/**
+ * Opens a library of cases; the function runs all calls of one and checks the results.
+ * @param onHopper whether it must be the kernels for Hopper GPUs that run
+ */
+export function openCases(
+  library: string,
+  all: readonly EmittedCase[],
+  { onHopper = false } = {},
+): (each: EmittedCase) => void {
   const arguments_ = 'uint8_t *memory, int64_t *starts, int64_t *ends, int64_t batch, int64_t time, bool adds';
-  const prototypes = Object.fromEntries(
-    all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${arguments_})`]),
+  const native = loadLibrary(
+    library,
+    Object.fromEntries([
+      ...all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${arguments_})`]),
+      ['on_hopper', 'bool on_hopper()'],
+    ]),
   );
-  const native = loadLibrary(library, prototypes);
+  if (onHopper) assert.ok(native.on_hopper!(), 'the GPU is a Hopper GPU');
   return each => {
-    for (const sizes of each.case.calls) {
-      const inputs = inputsOf(each, sizes);
-      const expected = evaluate(each.case.graph, inputs, sizes);
-      for (const adds of [false, true]) {
+    for (const { sizes, inputs, expected } of evaluated(each)) {
+      const accumulates = each.source.arguments.some(({ kind }) => kind === 'adds');
+      for (const adds of accumulates ? [false, true] : [false]) {
         const results = launch(each, native[`run_${each.name}`]!, inputs, sizes, adds);
         for (const [label, result] of results) {
           const before = adds && label.startsWith('gradient.') ? 1 : 0;
@@ -230,4 +242,24 @@ export function openCases(library: string, all: readonly EmittedCase[]): (each: 
       }
     }
   };
+}
+
+interface EvaluatedCall {
+  readonly sizes: Sizes;
+  readonly inputs: ReadonlyMap<string, Tensor>;
+  readonly expected: ReadonlyMap<string, Tensor>;
+}
+
+const known = new WeakMap<EmittedCase, readonly EvaluatedCall[]>();
+
+/** The calls of a case, with what they should result in. */
+function evaluated(each: EmittedCase): readonly EvaluatedCall[] {
+  const calls =
+    known.get(each) ??
+    each.case.calls.map(sizes => {
+      const inputs = inputsOf(each, sizes);
+      return { sizes, inputs, expected: evaluate(each.case.graph, inputs, sizes) };
+    });
+  known.set(each, calls);
+  return calls;
 }

@@ -36,7 +36,7 @@ export function planForHopper(
   const all = groups.map(group => planGroup(group, surroundings, [widest.tiling.shape]));
   const serve = all.every((plan, n) => {
     const isForced = plan.way === 'later' && plan.tiling.parts === 1 && plans[n]!.way !== 'later';
-    return !isForced && partsOf(plan) <= plan.tiling.shape.columns / side && chunkOf(plan) > 0;
+    return !isForced && chunkOf(plan) > 0;
   });
   return serve ? all : null;
 }

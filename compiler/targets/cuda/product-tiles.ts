@@ -11,18 +11,20 @@ export interface TileShape {
   readonly rate: number;
   /** Blocks that share it, each on a multiprocessor of its own. */
   readonly blocks: number;
+  /** Columns that each of the products side by side has at least. */
+  readonly narrowest: number;
 }
 
 export const shapes: readonly TileShape[] = [
-  { rows: 128, columns: 128, rate: 1, blocks: 1 },
-  { rows: 64, columns: 256, rate: 0.85, blocks: 1 },
-  { rows: 64, columns: 64, rate: 0.5, blocks: 1 },
+  { rows: 128, columns: 128, rate: 1, blocks: 1, narrowest: 8 },
+  { rows: 64, columns: 256, rate: 0.85, blocks: 1, narrowest: 8 },
+  { rows: 64, columns: 64, rate: 0.5, blocks: 1, narrowest: 8 },
 ];
 
 /** Those of templates/cuda/product_sm90.h: of a cluster of two blocks. */
 export const hopperShapes: readonly TileShape[] = [
-  { rows: 256, columns: 256, rate: 1, blocks: 2 },
-  { rows: 256, columns: 128, rate: 0.8, blocks: 2 },
+  { rows: 256, columns: 256, rate: 1, blocks: 2, narrowest: 64 },
+  { rows: 256, columns: 128, rate: 0.8, blocks: 2, narrowest: 64 },
 ];
 
 export const isSmall = ({ columns }: TileShape): boolean => columns === 64;
@@ -88,7 +90,8 @@ export function chooseTiling(work: ProductWork, among: readonly TileShape[] = sh
     return Math.ceil((tiles * shape.blocks * parts) / multiprocessors) * each + moved;
   };
   const candidates = among.flatMap(shape => {
-    const width = Math.floor(shape.columns / work.beside / work.step) * work.step;
+    const own = shape.columns / work.beside;
+    const width = own < shape.narrowest ? 0 : Math.floor(own / work.step) * work.step;
     const most = work.isDivisible ? mostParts : 1;
     return width === 0 ? [] : Array.from({ length: most }, (_, n): Tiling => ({ shape, width, parts: n + 1 }));
   });
