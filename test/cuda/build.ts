@@ -25,7 +25,7 @@ export interface EmulatedOptions {
   readonly fuse?: boolean;
   /** Whether the program takes the time of its launches. */
   readonly profile?: boolean;
-  /** Changes the sources: plants a fault. */
+  /** Changes each file of kernels, and model.cu: plants a fault. */
   readonly change?: (source: string) => string;
   /** Whether every access to memory is checked: slower. */
   readonly checked?: boolean;
