@@ -57,6 +57,31 @@ cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 bloc
 #endif
 }
 
+/* An attribute of the current device; 0 where there is none. */
+inline int malc_device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess ? value : 0;
+}
+
+/* Whether kernels for sm_90a are launched in place of those for sm_80: the program was compiled for sm_90a
+ * (-DMALC_HOPPER), and the device is one. Asked once: a process has one kind of device. */
+inline bool malc_on_hopper() {
+#ifdef MALC_HOPPER
+  static const bool answer = malc_device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
+                             malc_device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
+  return answer;
+#else
+  return false;
+#endif
+}
+
+/* Multiprocessors of the device, for kernels whose blocks take one tile after another. Asked once. */
+inline int malc_multiprocessors() {
+  static const int count = malc_device_attribute(cudaDevAttrMultiProcessorCount);
+  return count;
+}
+
 /* Marks bytes of device memory that no kernel may touch, such as a gap between buffers of one allocation: the emulator
  * reports a kernel that does. Nothing on a GPU. */
 inline void malc_guard(void *start, size_t bytes) {
