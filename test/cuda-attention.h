@@ -7,6 +7,8 @@
 #include "attention_bf16_forward.h"
 #include "attention_f32_backward.h"
 #include "attention_f32_forward.h"
+#include "attention_sm90_backward.h"
+#include "attention_sm90_forward.h"
 
 /* The first error of a call, for its caller to read. */
 inline std::string failure;
