@@ -51,7 +51,8 @@ export async function buildShapes(folder: string, all: readonly Compiled[]): Pro
       return [name, `const char *${name}(${parameters})`];
     }),
   );
-  return loadLibrary(output, { schedule: 'void schedule(uint32_t seed)', ...Object.fromEntries(declared) });
+  const common = { schedule: 'void schedule(uint32_t seed)', on_hopper: 'int on_hopper()' };
+  return loadLibrary(output, { ...common, ...Object.fromEntries(declared) });
 }
 
 /** The source of one shape's functions. */

@@ -25,6 +25,9 @@ extern "C" void schedule(uint32_t seed) {
 #endif
 }
 
+/* Whether kernels for sm_90a are launched. */
+extern "C" int on_hopper() { return malc_on_hopper(); }
+
 /* An array on the device: a copy of the host's, or of bytes that nobody has written. */
 template <class T>
 class Device {
