@@ -163,8 +163,8 @@ test('a launcher chooses the launches for Hopper GPUs when it runs, and describe
   const lines = [
     'if (malc_on_hopper()) {',
     '  CUtensorMap x_map;',
-    '  cudaError_t error = encode_tensor_map(&x_map, x_map_2, 2, {64, static_cast<uint64_t>(batch * time), 1}, ' +
-      '{72, 0}, 64, 128);',
+    '  cudaError_t error = encode_tensor_map(&x_map, x_map_2, 2, {64, static_cast<uint64_t>(batch * time)}, ' +
+      '{72}, 64, 128);',
     '  if (error == cudaSuccess) error = malc_launch(@NAME@_hopper, 2, 384, 1024, queue, x_map, x_map_2);',
     '  return error;',
     '}',
