@@ -64,6 +64,14 @@ export function chooseStorage(functions: readonly Scheduled[]): Storage {
   return node => (gains.has(node) && !refuses.has(node) && isWidePerToken(node) ? 'bf16' : 'f32');
 }
 
+/** Whether a product rounds what it reads here: its input is an operand, a value for each token that is worth a copy. */
+export const isRounded = (reader: Node, input: Node): boolean =>
+  reader.primitive?.kernel === 'matmul' && !isExact(reader) && isWidePerToken(input);
+
+/** What products round of a graph although it is stored as float32: other things read it too, or hand it over. */
+export const operandsAsFloat = ({ nodes }: Graph, storage: Storage): Set<Node> =>
+  new Set(nodes.flatMap(node => node.inputs.filter(input => isRounded(node, input) && storage(input) === 'f32')));
+
 const isSaved = (name: string) => name.startsWith('saved.');
 
 /** What passes from a forward to a backward function. */
