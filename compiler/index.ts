@@ -99,7 +99,8 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   const lowered = stage(
     'plan',
     () => {
-      const storages = dtype !== 'bf16' ? new Map<string, Storage>() : storagesOf(program, scheduled);
+      const storages =
+        dtype !== 'bf16' ? new Map<string, Storage>() : storagesOf(program, scheduled, options.target ?? 'cpu');
       return scheduled.map(({ graph, schedule }): LoweredFunction => {
         const storage = storages.get(graph.name) ?? storedAsFloat;
         return { graph, schedule, storage, plan: planMemory(graph, schedule, storage) };
@@ -151,10 +152,10 @@ const trainingGroups = (program: Program, functions: readonly Scheduled[]): Sche
   trainingFunctions(program).map(names => functions.filter(({ graph }) => names.includes(graph.name)));
 
 /** How the functions of training store values, by name. */
-function storagesOf(program: Program, scheduled: readonly Scheduled[]): Map<string, Storage> {
+function storagesOf(program: Program, scheduled: readonly Scheduled[], target: Target): Map<string, Storage> {
   return new Map(
     trainingGroups(program, scheduled).flatMap(functions => {
-      const storage = chooseStorage(functions);
+      const storage = chooseStorage(functions, target);
       return functions.map(({ graph }) => [graph.name, storage] as const);
     }),
   );

@@ -12,7 +12,7 @@ import { operand } from '../scalar/expression.ts';
  * @param functions those that hand values to one another, as for `chooseStorage`
  */
 export function roundOperands(functions: readonly Scheduled[], options: FuseOptions): Map<Scheduled, Scheduled> {
-  const storage = chooseStorage(functions);
+  const storage = chooseStorage(functions, 'cuda');
   const rounded = new Map<Scheduled, Scheduled>();
   for (const given of functions) {
     const wanted = operandsAsFloat(given.graph, storage);
