@@ -46,8 +46,8 @@ export interface Scheduled {
   readonly schedule: Schedule;
 }
 
-/** Elements of a token's row below which nothing is gained. */
-const leastWidth = 32;
+/** Elements of a token's row below which nothing is gained: on CUDA, all of a launch's operands should be bfloat16. */
+const leastWidth: Readonly<Record<Target, number>> = { cpu: 32, cuda: piece };
 
 /**
  * The storage of values of functions that hand them to one another as outputs and inputs `saved.NAME`: such a value is
@@ -62,12 +62,15 @@ export function chooseStorage(functions: readonly Scheduled[], target: Target): 
     const names = new Set(saved.filter(({ node }) => set.has(node)).map(({ name }) => name));
     for (const { name, node } of saved) if (names.has(name)) set.add(node);
   }
-  return node => (gains.has(node) && !refuses.has(node) && isWidePerToken(node) ? 'bf16' : 'f32');
+  return node => (gains.has(node) && !refuses.has(node) && isWidePerToken(node, target) ? 'bf16' : 'f32');
 }
 
-/** Whether a product rounds what it reads here: its input is an operand, a value for each token that is worth a copy. */
+/** Whether a product of CUDA rounds what it reads here: an operand that is worth a copy, with a value for each token. */
 export const isRounded = (reader: Node, input: Node): boolean =>
-  reader.primitive !== null && products.has(reader.primitive.kernel) && !isExact(reader) && isWidePerToken(input);
+  reader.primitive !== null &&
+  products.has(reader.primitive.kernel) &&
+  !isExact(reader) &&
+  isWidePerToken(input, 'cuda');
 
 /** What products round of a graph although it is stored as float32: other things read it too, or hand it over. */
 export const operandsAsFloat = ({ nodes }: Graph, storage: Storage): Set<Node> =>
@@ -83,11 +86,12 @@ const savedValues = ({ inputs, outputs }: Graph): { name: string; node: Node }[]
 
 const onAll = ['matmul', 'row', 'attention', 'attention-gradient'] as const;
 const grouped = ['grouped', 'grouped-gradient'] as const;
+const convolutions = ['convolution', 'convolution-gradient'] as const;
 
 /** Kernels that read and write bfloat16, and those among them that know of padding. */
 const able: Readonly<Record<Target, ReadonlySet<string>>> = {
   cpu: new Set(onAll),
-  cuda: new Set([...onAll, ...grouped]),
+  cuda: new Set([...onAll, ...grouped, ...convolutions]),
 };
 const ablePadded: ReadonlySet<string> = new Set(['matmul', 'row', ...grouped]);
 
@@ -130,10 +134,10 @@ const multiplies = ({ primitive }: Node): boolean =>
 /** Of attention, the vectors that are multiplied, and none of its statistics: those have one number for a head. */
 const isVectors = ({ dimensions }: Node): boolean => dimensions.at(-1)?.name !== 'heads';
 
-function isWidePerToken({ dimensions, dtype }: Node): boolean {
+function isWidePerToken({ dimensions, dtype }: Node, target: Target): boolean {
   const runtime = dimensions.filter(dim => dim.size === null).map(dim => dim.name);
   const width = product(dimensions.map(dim => dim.size ?? 1));
-  return dtype === 'f32' && runtime.join() === 'batch,time' && width >= leastWidth;
+  return dtype === 'f32' && runtime.join() === 'batch,time' && width >= leastWidth[target];
 }
 
 /**

@@ -73,10 +73,8 @@ DEVICE void malc_store_sums(T *to, const Sums &sums, int64_t row, int64_t column
     float four[4];
     sums.four(four, 0, row, column);
     malc_store_4(to, four);
-  } else if constexpr (sizeof(T) == 2) {
-    *to = __float2bfloat16_rn(sums(0, row, column));
   } else {
-    *to = sums(0, row, column);
+    malc_store(to, sums(0, row, column));
   }
 }
 
