@@ -83,7 +83,7 @@ if (await emulatorAvailable()) {
   test('gemma2 computes nearly what PyTorch computed', async () => {
     const target = {
       name: 'cuda',
-      build: async (model: Model, dtype: 'f32' | 'bf16' | 'int8') => ({
+      build: async (model: Model, dtype: 'f32' | 'bf16') => ({
         libraryPath: await buildEmulatedModel(model, { dtype }),
       }),
     };
