@@ -147,9 +147,6 @@ DEVICE int64_t malc_remainder(int64_t a, int64_t b) { return static_cast<uint32_
 
 // ---- Elements ----
 
-DEVICE float malc_to_float(float value) { return value; }
-DEVICE float malc_to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
-
 /* Elements that are read together. */
 template <class T, int Count>
 struct alignas(sizeof(T) * Count) malc_elements {

@@ -39,11 +39,11 @@ export interface TensorMap {
   readonly name: string;
   /** The argument (its name) that is the tensor. */
   readonly base: string;
-  /** Elements: columns, rows, and where there are planes, these. */
-  readonly sizes: readonly [columns: string, rows: string, planes?: string];
-  /** Elements from row to row, and from plane to plane. */
-  readonly strides: readonly [row: string, plane?: string];
-  readonly box: { readonly columns: number; readonly rows: number };
+  /** Elements: columns, rows, and of up to two more dimensions. */
+  readonly sizes: readonly [columns: string, rows: string, ...further: string[]];
+  /** Elements from row to row, and from one to the next of each further dimension. */
+  readonly strides: readonly [row: string, ...further: string[]];
+  readonly box: { readonly columns: number; readonly rows: number | string };
 }
 
 /** What is launched on Hopper GPUs. */

@@ -75,12 +75,9 @@ export function emitLauncher(
 }
 
 /** Describes a tensor to TMA, by a name of the launcher's. */
-function encodeText({ name, sizes, strides, box }: TensorMap, base: string): string {
-  const [columns, rows, planes] = sizes;
+export function encodeText({ name, sizes, strides, box }: TensorMap, base: string): string {
   const list = (counts: readonly string[]) => `{${counts.map(countOf).join(', ')}}`;
-  const rank = planes === undefined ? 2 : 3;
-  const all = [list([columns, rows, planes ?? '1']), list([strides[0], strides[1] ?? '0'])];
-  return `encode_tensor_map(${[`&${name}`, base, rank, ...all, box.columns, box.rows].join(', ')})`;
+  return `encode_tensor_map(${[`&${name}`, base, sizes.length, list(sizes), list(strides), box.columns, box.rows].join(', ')})`;
 }
 
 /** Tensor maps count in uint64_t. */
