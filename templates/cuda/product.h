@@ -77,7 +77,7 @@ struct malc_tile_sums {
   }
 };
 
-/* Calls finish(sums, row, column) for every `Step`-th element of the tile that exists: the share of one of its threads. */
+/* Calls finish(sums, row, column) for every `Step`-th element of the tile that exists: a thread's share. */
 template <int Threads, int Rows, int Columns, int Parts, int Step, class Finish>
 DEVICE void malc_finish_tile(const float *tile, const malc_place &at, const Finish &finish, int thread = threadIdx.x) {
   constexpr int steps = Columns / Parts / Step;

@@ -1,14 +1,14 @@
 // product_sm90.h - tiles of products of bfloat16 numbers on Hopper GPUs: TMA brings the operands, wgmma multiplies.
 //
 // Blocks run in clusters of two, as many as fit the GPU, and a cluster takes one job after another: a tile of 256 rows,
-// 128 to a block. In a block one thread (the producer) brings slices of 64 inner positions, a few ahead of their use: the
-// block's own of the left operand, and half of the right one's, which both blocks get by multicast. Two warpgroups (the
-// consumers) have 64 rows each. A warp finishes its elements without waiting for others, so that one warpgroup's
+// 128 to a block. In a block one thread (the producer) brings slices of 64 inner positions, a few ahead of their use:
+// the block's own of the left operand, and half of the right one's, which both blocks get by multicast. Two warpgroups
+// (the consumers) have 64 rows each. A warp finishes its elements without waiting for others, so that one warpgroup's
 // finishing overlaps the other's multiplication, and the producer is ahead with the next job's slices.
 //
-// Slices lie in shared memory as boxes of 64 outer by 64 inner positions, in TMA's 128-byte swizzle. Only TMA writes and
-// only wgmma reads them, and sums pass through memory of their own: no ordinary access meets an asynchronous one, so none
-// needs a fence_async. Beyond a tensor's edges boxes hold zeros.
+// Slices lie in shared memory as boxes of 64 outer by 64 inner positions, in TMA's 128-byte swizzle. Only TMA writes
+// and only wgmma reads them, and sums pass through memory of their own: no ordinary access meets an asynchronous one,
+// so none needs a fence_async. Beyond a tensor's edges boxes hold zeros.
 #pragma once
 #include "launch.h"
 #include "product.h"
