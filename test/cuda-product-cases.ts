@@ -242,7 +242,8 @@ export const productCases: readonly ProductCase[] = [
   }),
 ];
 
-const outer = dimension('outer', 328);
+const [outer, broad, manyHeads] = [dimension('outer', 488), dimension('broad', 248), dimension('many_heads', 20)];
+const ragged = { batch: 2, time: 140 };
 
 /** Cases of several large tiles, down and across, and of layouts that models do not have. */
 export const largeCases: readonly ProductCase[] = [
@@ -266,6 +267,36 @@ export const largeCases: readonly ProductCase[] = [
         { batch: 1, time: 5 },
       ],
     }, // an odd number of blocks down, or none
+  ),
+  productCase(
+    'heads_of_24_in_several_tiles',
+    make => {
+      const headDim = dimension('head_dim', 24);
+      const weight = make.input('weight', manyHeads, headDim, hidden);
+      const product = make.product('product', make.input('x', ...tokens(hidden)), weight, tokens(manyHeads, headDim));
+      return [make.rope('query', product, 4, 16, false)];
+    },
+    { narrow: ['x', 'query'], calls: [ragged] },
+  ),
+  productCase(
+    'gate_and_up_in_several_tiles',
+    make => {
+      const x = make.input('x', ...tokens(hidden));
+      const of = (label: string) => make.product(label, x, make.input(`${label}_weight`, broad, hidden), tokens(broad));
+      return [make.map('gated', multiply(silu(a), b), tokens(broad), of('gate'), of('up'))];
+    },
+    { narrow: ['x', 'gated'], calls: [ragged] },
+  ),
+  productCase(
+    'gradients_in_several_tiles',
+    make => {
+      const [gradient, x] = [make.input('y_gradient', ...tokens(broad)), make.input('x', ...tokens(outer))];
+      return [
+        make.product('x_gradient', gradient, make.input('weight', broad, outer), tokens(outer)),
+        make.product('gradient.weight', gradient, x, [broad, outer]),
+      ];
+    },
+    { narrow: ['y_gradient', 'x'], calls: [ragged], later: true },
   ),
   productCase(
     'left_across_its_rows',

@@ -50,7 +50,7 @@ function chunkOf(plan: GroupPlan): number {
 }
 
 /** Says what is the same matrix in memory, read along its rows or across them. */
-const mapKey = ({ node, copy }: Operand): string => `${node.id}${copy ? ' copy' : ''}`;
+const mapKey = ({ node, copy, stride }: Operand): string => `${node.id} ${copy ? 'copy' : 'itself'} ${stride}`;
 
 /** The text of Hopper's tiles, and the tensor maps that it names. */
 export class HopperTiles implements TileText {

@@ -1,6 +1,5 @@
 // How the device code of a kind of tiles is called: what generated kernels differ in between GPUs.
-import type { GroupPlan, Operand, Product } from './product-plan.ts';
-import { partsOf } from './product-plan.ts';
+import { type GroupPlan, type Operand, type Product, partsOf } from './product-plan.ts';
 import { tileType } from './product-tiles.ts';
 
 export interface TileText {
