@@ -48,6 +48,22 @@ const narrowed = (given: Case): Case => {
   return { ...given, query: cutToBf16(query), key: cutToBf16(key), value: cutToBf16(value) };
 };
 
+test('what stays with the kernels for sm_80: long vectors, those of odd sizes, and those stored as float32', () => {
+  const element = '__nv_bfloat16';
+  const isHopper = (more: Partial<AttentionShape>, value = element) => {
+    const { shape } = shaped('one', 0, more);
+    const sizes = { heads: shape.heads, kvHeads: shape.kvHeads, headDim: shape.dim, valueWidth: shape.valueWidth };
+    const storage = { query: element, key: element, value, output: element };
+    return forwardSource('one', 'one', sizes, compiledShape(shape), 'bf16', storage).hopper !== undefined;
+  };
+  assert.ok(isHopper({ dim: 192, valueDim: 128, valueWidth: 128 }));
+  assert.not(isHopper({ dim: 256 }));
+  assert.not(isHopper({ dim: 64, valueDim: 136, valueWidth: 136 }));
+  assert.not(isHopper({ dim: 64, valueDim: 64, valueWidth: 72 }));
+  assert.not(isHopper({ dim: 12 }));
+  assert.not(isHopper({ dim: 64 }, 'float'));
+});
+
 if (await emulatorAvailable()) {
   const library = await buildShapes(
     folder,
