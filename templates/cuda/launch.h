@@ -31,7 +31,7 @@ cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 bloc
   return simt::launch(kernel, grid.blocks, block, grid.cluster, shared_bytes, stream, arguments...);
 #else
   const void *address = reinterpret_cast<const void *>(kernel);
-  if (shared_bytes > 48 * 1024) { // more than that must be asked for
+  if (shared_bytes > 32 * 1024) { // more than 48 KB must be asked for, with what the kernel's own variables take of them
     const cudaError_t error = cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     if (error != cudaSuccess) return error;
   }
@@ -104,8 +104,12 @@ inline cudaError_t encode_tensor_map(CUtensorMap *map, const void *base, unsigne
                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
   void *found = nullptr;
   cudaDriverEntryPointQueryResult outcome;
+#if CUDART_VERSION >= 12050 || defined(MALC_SIMT)
   const cudaError_t error =
       cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &outcome);
+#else
+  const cudaError_t error = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault, &outcome);
+#endif
   if (error != cudaSuccess) return error;
   if (outcome != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
   const cuuint64_t dimensions[4] = {sizes[0], sizes[1], sizes[2], sizes[3]};

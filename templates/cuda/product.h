@@ -77,7 +77,7 @@ struct malc_tile_sums {
   }
 };
 
-/* Calls finish(sums, row, column) for every `Step`-th element of the tile that exists: the share of one of its threads. */
+/* Calls finish(sums, row, column) for every `Step`-th element of the tile that exists: a thread's share. */
 template <int Threads, int Rows, int Columns, int Parts, int Step, class Finish>
 DEVICE void malc_finish_tile(const float *tile, const malc_place &at, const Finish &finish, int thread = threadIdx.x) {
   constexpr int steps = Columns / Parts / Step;
@@ -146,9 +146,6 @@ DEVICE int64_t malc_quotient(int64_t a, int64_t b) { return static_cast<uint32_t
 DEVICE int64_t malc_remainder(int64_t a, int64_t b) { return static_cast<uint32_t>(a) % static_cast<uint32_t>(b); }
 
 // ---- Elements ----
-
-DEVICE float malc_to_float(float value) { return value; }
-DEVICE float malc_to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
 
 /* Elements that are read together. */
 template <class T, int Count>

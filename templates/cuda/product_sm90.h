@@ -1,14 +1,14 @@
 // product_sm90.h - tiles of products of bfloat16 numbers on Hopper GPUs: TMA brings the operands, wgmma multiplies.
 //
-// Blocks run in clusters of two, as many as fit the GPU, and a cluster takes one job after another: a tile of 256 rows, 128
-// to a block. In a block one thread (the producer) brings slices of 64 inner positions, a few ahead of their use: the
-// block's own of the left operand, and half of the right one's, which both blocks get by multicast. Two warpgroups (the
-// consumers) have 64 rows each. A warp finishes its elements without waiting for others, so that one warpgroup's finishing
-// overlaps the other's multiplication, and the producer is ahead with the next job's slices.
+// Blocks run in clusters of two, as many as fit the GPU, and a cluster takes one job after another: a tile of 256 rows,
+// 128 to a block. In a block one thread (the producer) brings slices of 64 inner positions, a few ahead of their use:
+// the block's own of the left operand, and half of the right one's, which both blocks get by multicast. Two warpgroups
+// (the consumers) have 64 rows each. A warp finishes its elements without waiting for others, so that one warpgroup's
+// finishing overlaps the other's multiplication, and the producer is ahead with the next job's slices.
 //
-// Slices lie in shared memory as boxes of 64 outer by 64 inner positions, in TMA's 128-byte swizzle. Only TMA writes and only
-// wgmma reads them, and sums pass through memory of their own: no ordinary access meets an asynchronous one, so none needs a
-// fence_async. Beyond a tensor's edges boxes hold zeros.
+// Slices lie in shared memory as boxes of 64 outer by 64 inner positions, in TMA's 128-byte swizzle. Only TMA writes
+// and only wgmma reads them, and sums pass through memory of their own: no ordinary access meets an asynchronous one,
+// so none needs a fence_async. Beyond a tensor's edges boxes hold zeros.
 #pragma once
 #include "launch.h"
 #include "product.h"
@@ -174,8 +174,8 @@ struct malc_consumer {
     if (thread < Shape::cluster) mbarrier_arrive_remote(empty, thread);
   }
 
-  /* Calls finish(sums, row, column) for every `Step`-th element, of `Parts` products side by side. A warp has 16 rows: it
-   * leaves 8 of them, `Width` columns of each product at a time, in its own part of shared memory. */
+  /* Calls finish(sums, row, column) for every `Step`-th element, of `Parts` products side by side. A warp has 16 rows:
+   * it leaves 8 of them, `Width` columns of each product at a time, in its own part of shared memory. */
   template <int Parts, int Step, int Width, class Finish>
   DEVICE void finish(const Finish &finish) const {
     typedef malc_tile_sums<Shape::chunk_columns, Parts> Sums;
@@ -192,7 +192,6 @@ struct malc_consumer {
         const malc_place place{row, min(row + 8, at.row_end), at.column + first,
                                min(at.column + first + Width, at.column_end)};
         if (place.row >= place.row_end || place.column >= place.column_end) continue; // so for all of the warp
-        __syncwarp();
 #pragma unroll
         for (int part = 0; part < Parts; part++)
 #pragma unroll
@@ -203,6 +202,7 @@ struct malc_consumer {
           }
         __syncwarp();
         malc_finish_tile<32, Shape::chunk_rows, Shape::chunk_columns, Parts, Step>(chunk, place, finish, lane);
+        __syncwarp(); // the chunk is free, and the warp together, as the next wgmma needs it
       }
     }
   }

@@ -9,15 +9,16 @@ const oldest = 80;
 
 /**
  * The architectures of a list such as `sm_80,sm_90a`, each once.
- * @param known those that the compiler has
+ * @param known what nvcc --list-gpu-code says: since CUDA 13 without those that are one generation's own, such as sm_90a
  * @throws UserError for one that it has not, or that is too old
  */
 export function parseArchitectures(list: string, known: readonly string[]): string[] {
   const wanted = [...new Set(list.split(',').map(name => name.trim()))];
+  const own = known.filter(name => /^sm_\d+$/.test(name) && numberOf(name) >= 90).map(name => `${name}a`);
+  const able = [...new Set([...known, ...own])].filter(name => !isOld(name));
   for (const name of wanted) {
     if (isOld(name)) throw new UserError(`--arch ${name}: kernels need sm_${oldest} (Ampere) or newer`);
-    if (!known.includes(name)) {
-      const able = known.filter(other => !isOld(other));
+    if (!able.includes(name)) {
       throw new UserError(`--arch ${name}: there is no such architecture; this nvcc knows ${able.join(', ')}`);
     }
   }

@@ -87,7 +87,10 @@ export function chooseTiling(work: ProductWork, among: readonly TileShape[] = sh
     const tiles = work.results * Math.ceil(rows / shape.rows) * Math.ceil(work.columns / width);
     const each = (shape.rows * shape.columns * inner) / shape.blocks / parts / shape.rate;
     const moved = parts === 1 ? 0 : parts * work.results * rows * work.columns * partCost[work.kind];
-    return Math.ceil((tiles * shape.blocks * parts) / multiprocessors) * each + moved;
+    const rounds = (tiles * shape.blocks * parts) / multiprocessors;
+    // Clusters go on with the tiles of a launch's other groups, and a call may have many more rows: nothing to round up.
+    const isOpen = shape.blocks > 1 && work.rows === null;
+    return (isOpen ? Math.max(1, rounds) : Math.ceil(rounds)) * each + moved;
   };
   const candidates = among.flatMap(shape => {
     const own = shape.columns / work.beside;
