@@ -34,10 +34,12 @@ function kernelsOf(dtype: CudaProductType, width: number) {
 }
 
 const all = [64, 128, 256].flatMap(width => (['f32', 'bf16'] as const).flatMap(dtype => kernelsOf(dtype, width)));
-const headers = ['bf16_backward', 'bf16_forward', 'f32_backward', 'f32_forward'].map(
+const headers = ['bf16_backward', 'bf16_forward', 'f32_backward', 'f32_forward', 'sm90_backward', 'sm90_forward'].map(
   name => `#include "attention_${name}.h"\n`,
 );
-const names = all.flatMap(({ launches }) => launches.map(({ kernel }) => kernel));
+const names = all.flatMap(({ launches, hopper }) =>
+  [...launches, ...(hopper?.launches ?? [])].map(each => each.kernel),
+);
 const source = join(folder, 'attention.cu');
 writeFileSync(
   source,

@@ -1,18 +1,20 @@
 // Attention on Hopper GPUs: the generated kernels for sm_90a in the emulator, against float64 loops; a model with them,
 // against PyTorch; and what nvcc says of them.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Model } from '../compiler/check/model.ts';
+import { backwardSource, forwardSource } from '../compiler/targets/cuda/attention-source.ts';
 import { verifyFolder } from '../runtime/verify/verify.ts';
 import { type Case, cutToBf16, outputsOf, randomCase, randomFloats, training } from './cpu/attention-calls.ts';
 import type { AttentionShape } from './cpu/attention-reference.ts';
-import { shapes } from './cpu/attention-shapes.ts';
-import { buildEmulatedModel } from './cuda/build.ts';
+import { compiledShape, shapes } from './cpu/attention-shapes.ts';
+import { buildEmulatedModel, type EmulatedOptions } from './cuda/build.ts';
 import { type Bounds, backward, forward, holdBackward, holdForward } from './cuda-attention-calls.ts';
 import { buildShapes, type Compiled } from './cuda-attention-shapes.ts';
+import { architectures, registersOf } from './cuda-product-nvcc.ts';
 import { randomNumbers } from './random-numbers.ts';
 import { emulatorAvailable } from './simt/build.ts';
 
@@ -45,6 +47,22 @@ const narrowed = (given: Case): Case => {
   const { query, key, value } = given;
   return { ...given, query: cutToBf16(query), key: cutToBf16(key), value: cutToBf16(value) };
 };
+
+test('what stays with the kernels for sm_80: long vectors, those of odd sizes, and those stored as float32', () => {
+  const element = '__nv_bfloat16';
+  const isHopper = (more: Partial<AttentionShape>, value = element) => {
+    const { shape } = shaped('one', 0, more);
+    const sizes = { heads: shape.heads, kvHeads: shape.kvHeads, headDim: shape.dim, valueWidth: shape.valueWidth };
+    const storage = { query: element, key: element, value, output: element };
+    return forwardSource('one', 'one', sizes, compiledShape(shape), 'bf16', storage).hopper !== undefined;
+  };
+  assert.ok(isHopper({ dim: 192, valueDim: 128, valueWidth: 128 }));
+  assert.not(isHopper({ dim: 256 }));
+  assert.not(isHopper({ dim: 64, valueDim: 136, valueWidth: 136 }));
+  assert.not(isHopper({ dim: 64, valueDim: 64, valueWidth: 72 }));
+  assert.not(isHopper({ dim: 12 }));
+  assert.not(isHopper({ dim: 64 }, 'float'));
+});
 
 if (await emulatorAvailable()) {
   const library = await buildShapes(
@@ -83,7 +101,7 @@ if (await emulatorAvailable()) {
   test('gemma2 computes nearly what PyTorch computed', async () => {
     const target = {
       name: 'cuda',
-      build: async (model: Model, dtype: 'f32' | 'bf16') => ({
+      build: async (model: Model, dtype: EmulatedOptions['dtype']) => ({
         libraryPath: await buildEmulatedModel(model, { dtype }),
       }),
     };
@@ -96,5 +114,48 @@ if (await emulatorAvailable()) {
     assert.ok(report.pass, JSON.stringify(report));
   });
 } else console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
+
+/** Kernels that nvcc is to compile, beside the plain ones of cuda-attention-nvcc.test.ts. */
+const rich: readonly AttentionShape[] = [
+  shaped('window', 3, { dim: 64, window: 256 }).shape,
+  shaped('medium', 0, { dim: 96 }).shape,
+  shaped('latent', 8, {}).shape,
+  ...[6, 10, 11].map(base => shaped('formulas', base, { dim: 64 }).shape),
+];
+function sourcesOf(shape: AttentionShape, number: number) {
+  const { heads, kvHeads, dim, valueWidth } = shape;
+  const sizes = { heads, kvHeads, headDim: dim, valueWidth };
+  const compiled = compiledShape(shape);
+  const gradient = { ...compiled, extras: compiled.extras.filter(extra => extra !== 'sinks') };
+  const element = '__nv_bfloat16';
+  const given = { query: element, key: element, value: element };
+  const gradients = { output_gradient: element, query_gradient: element, key_gradient: element };
+  const all = { ...given, ...gradients, value_gradient: element };
+  const name = `rich_${number}`;
+  return [
+    forwardSource(name, name, sizes, compiled, 'bf16', { ...given, output: element }),
+    backwardSource(`${name}_gradient`, name, sizes, gradient, compiled.extras.includes('slopes'), 'bf16', all),
+  ];
+}
+
+if ((await architectures()).includes('90a'))
+  test('nvcc has nothing to say of them, and nothing spills', async () => {
+    const all = rich.flatMap(sourcesOf);
+    const names = all.flatMap(({ hopper }) => hopper!.launches.map(({ kernel }) => kernel));
+    const headers = ['launch', 'scalars', 'attention_bf16_backward', 'attention_bf16_forward'];
+    const hopper = ['attention_sm90_backward', 'attention_sm90_forward'];
+    const source = join(folder, 'rich.cu');
+    writeFileSync(
+      source,
+      `${[...headers, ...hopper].map(header => `#include "${header}.h"\n`).join('')}
+#pragma nv_diag_suppress 177
+${all.map(({ text }) => text).join('\n')}
+const void *const kernels[] = {${names.map(name => `reinterpret_cast<const void *>(${name})`).join(', ')}};
+const void *kernel(int n) { return kernels[n]; }
+`,
+    );
+    const kernels = await registersOf(source, '90a');
+    assert.is(kernels.filter(({ name }) => name.includes('sm90')).length, 3 * rich.length);
+  });
 
 test.run();

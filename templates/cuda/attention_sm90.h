@@ -7,10 +7,15 @@
 //
 // Tiles are chunks of 64 elements of all their vectors, as TMA's 128-byte swizzle leaves them and wgmma reads them. TMA
 // fills what lies beyond a vector's elements, or beyond a text's end, with zeros, and does not store it.
+//
+// What no test sees, kept by construction: tiles are written by TMA and read by wgmma, which are one proxy, so that the
+// mbarriers between them suffice; ordinary stores to a tile come after the wait for the wgmmas that read it, and before
+// fence_async and the TMA that stores it. Statistics are stored and loaded ordinarily.
 #pragma once
 #include "attention.h"
 
 constexpr int attention_sm90_own = 64; // vectors of a warpgroup
+__host__ __device__ constexpr int attention_greater(int a, int b) { return a > b ? a : b; }
 
 /* A shape whose rows are the queries of one head: keys and values are copied for each, from the second-level cache. */
 template <class Shape>
@@ -60,15 +65,14 @@ struct attention_sm90_block {
 template <class Shape>
 struct attention_sm90 {
   static_assert(Shape::dim <= 192 && Shape::value_dim <= 128, "accumulators fit in registers");
-  static constexpr int widest = Shape::dim > Shape::value_dim ? Shape::dim : Shape::value_dim;
+  static constexpr int widest = attention_greater(Shape::dim, Shape::value_dim);
   static constexpr int key_chunks = attention_ceiling(Shape::dim, 64);
   static constexpr int value_chunks = attention_ceiling(Shape::value_dim, 64);
-  static constexpr int own_chunks = key_chunks > value_chunks ? key_chunks : value_chunks;
-  /* Elements that are multiplied along k, and that products have: widths of wgmma. */
-  static constexpr int depth = attention_ceiling(Shape::dim, 16) * 16;
+  /* Elements that are multiplied along k, and that sums have: widths of wgmma. */
+  static constexpr int key_depth = attention_ceiling(Shape::dim, 16) * 16;
   static constexpr int value_depth = attention_ceiling(Shape::value_dim, 16) * 16;
-  static constexpr int width = attention_ceiling(Shape::dim, 32) * 32;
-  static constexpr int value_width = attention_ceiling(Shape::value_dim, 32) * 32;
+  static constexpr int key_sums = attention_ceiling(Shape::dim, 32) * 32;
+  static constexpr int value_sums = attention_ceiling(Shape::value_dim, 32) * 32;
 
   /* Scores, masks and dropout of the model's take registers too. */
   static constexpr bool formulas = Shape::scored || Shape::masked || Shape::drops;
@@ -79,9 +83,12 @@ struct attention_sm90 {
   static constexpr int forward_columns = formulas ? 64 : 128;
   static constexpr int query_gradient_columns = 64;
   static constexpr int key_gradient_columns = widest <= (formulas ? 64 : 128) ? 64 : 32; /* queries */
+  /* And that TMA copies at a time. */
+  static constexpr int box = key_gradient_columns;
 
   struct forward_memory {
-    attention_sm90_tile<attention_sm90_own, own_chunks> queries[forward::groups]; /* then the output */
+    attention_sm90_tile<attention_sm90_own, attention_greater(key_chunks, value_chunks)>
+        queries[forward::groups]; /* then the output */
     attention_sm90_tile<forward_columns, key_chunks> keys[2];
     attention_sm90_tile<forward_columns, value_chunks> values[2];
     uint64_t own_full, keys_full[2], keys_empty[2], values_full[2], values_empty[2];
@@ -107,14 +114,15 @@ struct attention_sm90 {
 };
 
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-/* Copies a head's vectors from `first`, Chunks * 64 elements of each: Chunks * Vectors * 128 bytes for the barrier to
- * expect. By one thread. */
-template <int Chunks, int Vectors, int TileChunks>
-DEVICE void attention_load_sm90(attention_sm90_tile<Vectors, TileChunks> &to, const CUtensorMap *from, uint32_t barrier,
+/* Copies a head's vectors from `first`, Box at a time. The barrier expects the size of the tile. By one thread. */
+template <int Box, int Vectors, int Chunks>
+DEVICE void attention_load_sm90(attention_sm90_tile<Vectors, Chunks> &to, const CUtensorMap *from, uint32_t barrier,
                                 int first, int head, int sequence) {
 #pragma unroll
   for (int chunk = 0; chunk < Chunks; chunk++)
-    tma_load_4d(shared_address(to.elements[chunk]), from, barrier, chunk * 64, first, head, sequence);
+#pragma unroll
+    for (int n = 0; n < Vectors; n += Box)
+      tma_load_4d(shared_address(to.elements[chunk][n]), from, barrier, chunk * 64, first + n, head, sequence);
 }
 
 /* This warp has read a stage of a ring. Every warp arrives, as each only waits for its own part of a wgmma. */
@@ -125,7 +133,7 @@ DEVICE void attention_release_sm90(uint64_t &empty) {
 
 /* scores = the own vectors times passing vectors, transposed: both K-major. Issued only: fence, commit and wait are the
  * caller's, here and below. */
-template <int Depth, int Columns, int OwnChunks, int Chunks>
+template <int Depth, int OwnChunks, int Columns, int Chunks>
 DEVICE void attention_multiply_sm90(float (&scores)[Columns / 2],
                                     const attention_sm90_tile<attention_sm90_own, OwnChunks> &own,
                                     const attention_sm90_tile<Columns, Chunks> &passing) {
@@ -138,24 +146,24 @@ DEVICE void attention_multiply_sm90(float (&scores)[Columns / 2],
 }
 
 /* sum += weights [64][Vectors] times passing vectors, which are MN-major. */
-template <int Width, int Vectors, int Chunks>
-DEVICE void attention_accumulate_sm90(float (&sum)[Width / 2], const uint32_t (&weights)[Vectors / 16][4],
+template <int HalfWidth, int Vectors, int Chunks>
+DEVICE void attention_accumulate_sm90(float (&sum)[HalfWidth], const uint32_t (&weights)[Vectors / 16][4],
                                       const attention_sm90_tile<Vectors, Chunks> &passing) {
   const uint32_t start = shared_address(passing.elements);
 #pragma unroll
   for (int k = 0; k < Vectors / 16; k++)
-    wgmma_registers<Width, 1>(sum, weights[k], wgmma_descriptor(start + k * 2048, Vectors * 128, 1024), 1);
+    wgmma_registers<2 * HalfWidth, 1>(sum, weights[k], wgmma_descriptor(start + k * 2048, Vectors * 128, 1024), 1);
 }
 
 /* Stores a warpgroup's sums, each row by its factor, through its own tile: a warp writes the 16 vectors that only its
  * own products have read, for which it has waited. `barrier` is the warpgroup's own. */
-template <int Width, int Chunks>
+template <int Box, int HalfWidth, int Chunks>
 DEVICE void attention_store_sm90(const CUtensorMap *to, attention_sm90_tile<attention_sm90_own, Chunks> &tile,
-                                 const float (&sum)[Width / 2], const float (&factor)[2], int first, int head,
+                                 const float (&sum)[HalfWidth], const float (&factor)[2], int first, int head,
                                  int sequence, int barrier) {
   const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane % 16;
 #pragma unroll
-  for (int n = 0; n < Width / 16; n++) {
+  for (int n = 0; n < HalfWidth / 8; n++) {
     uint32_t four[4];
 #pragma unroll
     for (int e = 0; e < 4; e++)
@@ -166,8 +174,9 @@ DEVICE void attention_store_sm90(const CUtensorMap *to, attention_sm90_tile<atte
   fence_async(); // by every writer, before the barrier: TMA reads what they wrote
   barrier_sync(barrier, 128);
   if (threadIdx.x % 128 != 0) return;
-  for (int chunk = 0; chunk < attention_ceiling(Width, 64); chunk++)
-    tma_store_4d(to, shared_address(tile.elements[chunk]), chunk * 64, first, head, sequence);
+  for (int chunk = 0; chunk < attention_ceiling(HalfWidth, 32); chunk++)
+    for (int n = 0; n < attention_sm90_own; n += Box)
+      tma_store_4d(to, shared_address(tile.elements[chunk][n]), chunk * 64, first + n, head, sequence);
   bulk_commit();
   bulk_wait<0>();
 }

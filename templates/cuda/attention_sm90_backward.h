@@ -1,6 +1,7 @@
-// attention_sm90_backward.h - the gradients of attention of bfloat16 products on sm_90a: dK and dV by blocks of keys, from
-// the queries of every head that shares them; dQ by blocks of a head's queries, in a pass of its own. Each sum has one
-// owner and one order.
+// attention_sm90_backward.h - the gradients of attention of bfloat16 products on sm_90a.
+//
+// dK and dV by blocks of keys, from the queries of every head that shares them; dQ by blocks of a head's queries, in a
+// pass of its own. Each sum has one owner and one order, whatever comes first.
 #pragma once
 #include "attention_sm90.h"
 
@@ -19,8 +20,8 @@ DEVICE void attention_barriers_sm90(uint64_t &own_full, uint64_t (&full)[2], uin
 
 /* dK and dV of the block's keys, from all queries that see any of them: scores are transposed, their rows are keys. */
 template <class Shape, class Given>
-DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUtensorMap *output_map,
-                                        const CUtensorMap *key_map, const CUtensorMap *value_map,
+DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
+                                        const CUtensorMap *value_map, const CUtensorMap *output_map,
                                         const CUtensorMap *key_gradient_map, const CUtensorMap *value_gradient_map,
                                         const Given &given) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -49,11 +50,11 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
     registers_decrease<block::copying_registers>();
     if (threadIdx.x >= 32) return;
     if (threadIdx.x == 0) {
-      mbarrier_arrive_expect(own_full, (frame::key_chunks + frame::value_chunks) * block::own * 128);
+      mbarrier_arrive_expect(own_full, sizeof(memory.keys) + sizeof(memory.values));
       for (int n = 0; n < groups; n++) {
         const int from = first_key + n * attention_sm90_own;
-        attention_load_sm90<frame::key_chunks>(memory.keys[n], key_map, own_full, from, key_head, sequence);
-        attention_load_sm90<frame::value_chunks>(memory.values[n], value_map, own_full, from, key_head, sequence);
+        attention_load_sm90<frame::box>(memory.keys[n], key_map, own_full, from, key_head, sequence);
+        attention_load_sm90<frame::box>(memory.values[n], value_map, own_full, from, key_head, sequence);
       }
     }
     for (int n = 0; n < sharing * blocks; n++) {
@@ -62,9 +63,9 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
       const uint32_t full = shared_address(&memory.full[stage]);
       mbarrier_wait(shared_address(&memory.empty[stage]), n / 2 % 2 ^ 1);
       if (threadIdx.x == 0) {
-        mbarrier_arrive_expect(full, (frame::key_chunks + frame::value_chunks) * columns * 128);
-        attention_load_sm90<frame::key_chunks>(memory.queries[stage], query_map, full, from, rows.shared, sequence);
-        attention_load_sm90<frame::value_chunks>(memory.outputs[stage], output_map, full, from, rows.shared, sequence);
+        mbarrier_arrive_expect(full, sizeof(memory.queries[0]) + sizeof(memory.outputs[0]));
+        attention_load_sm90<frame::box>(memory.queries[stage], query_map, full, from, rows.shared, sequence);
+        attention_load_sm90<frame::box>(memory.outputs[stage], output_map, full, from, rows.shared, sequence);
       }
       for (int i = threadIdx.x; i < columns; i += 32)
         memory.statistics[stage][i] = attention_statistics(given, rows, from + i);
@@ -75,7 +76,7 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
 
   registers_increase<block::multiplying_registers>();
   const int group = warpgroup - 1, own_key = first_key + group * attention_sm90_own;
-  float key_sum[frame::width / 2] = {}, value_sum[frame::value_width / 2] = {};
+  float key_sum[frame::key_sums / 2] = {}, value_sum[frame::value_sums / 2] = {};
   mbarrier_wait(own_full, 0);
 #pragma unroll 1
   for (int n = 0; n < sharing * blocks; n++) {
@@ -84,8 +85,8 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
     typename layout::scores weights, gradients;
     mbarrier_wait(shared_address(&memory.full[stage]), n / 2 % 2);
     wgmma_fence();
-    attention_multiply_sm90<frame::depth, columns>(weights, memory.keys[group], memory.queries[stage]);
-    attention_multiply_sm90<frame::value_depth, columns>(gradients, memory.values[group], memory.outputs[stage]);
+    attention_multiply_sm90<frame::key_depth>(weights, memory.keys[group], memory.queries[stage]);
+    attention_multiply_sm90<frame::value_depth>(gradients, memory.values[group], memory.outputs[stage]);
     wgmma_commit();
     wgmma_wait<0>();
     const float2 *const of_block = memory.statistics[stage];
@@ -98,26 +99,26 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
     layout::pack(by_value, weights);
     layout::pack(by_key, gradients);
     wgmma_fence();
-    attention_accumulate_sm90<frame::value_width>(value_sum, by_value, memory.outputs[stage]);
-    attention_accumulate_sm90<frame::width>(key_sum, by_key, memory.queries[stage]);
+    attention_accumulate_sm90(value_sum, by_value, memory.outputs[stage]);
+    attention_accumulate_sm90(key_sum, by_key, memory.queries[stage]);
     wgmma_commit();
     wgmma_wait<0>();
     attention_release_sm90(memory.empty[stage]);
   }
-  attention_store_sm90<frame::width>(key_gradient_map, memory.keys[group], key_sum, {Shape::scale, Shape::scale},
-                                     own_key, key_head, sequence, 1 + group);
-  attention_store_sm90<frame::value_width>(value_gradient_map, memory.values[group], value_sum, {1.0f, 1.0f}, own_key,
-                                           key_head, sequence, 1 + group);
+  attention_store_sm90<frame::box>(key_gradient_map, memory.keys[group], key_sum, {Shape::scale, Shape::scale}, own_key,
+                                   key_head, sequence, 1 + group);
+  attention_store_sm90<frame::box>(value_gradient_map, memory.values[group], value_sum, {1.0f, 1.0f}, own_key, key_head,
+                                   sequence, 1 + group);
 #else
-  (void)query_map, (void)output_map, (void)key_map, (void)value_map;
+  (void)query_map, (void)key_map, (void)value_map, (void)output_map;
   (void)key_gradient_map, (void)value_gradient_map, (void)given;
 #endif
 }
 
 /* dQ of the block's rows; in `slope_parts`, where there are slopes, each row's part of its slope's gradient too. */
 template <class Shape, class Given>
-DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CUtensorMap *output_map,
-                                          const CUtensorMap *key_map, const CUtensorMap *value_map,
+DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
+                                          const CUtensorMap *value_map, const CUtensorMap *output_map,
                                           const CUtensorMap *query_gradient_map, const Given &given) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   typedef attention_sm90<Shape> frame;
@@ -142,19 +143,19 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
     registers_decrease<block::copying_registers>();
     if (threadIdx.x != 0) return;
     const int key_head = head / attention_rows<Shape>::group;
-    mbarrier_arrive_expect(own_full, (frame::key_chunks + frame::value_chunks) * block::own * 128);
+    mbarrier_arrive_expect(own_full, sizeof(memory.queries) + sizeof(memory.outputs));
     for (int n = 0; n < groups; n++) {
       const int from = first_row + n * attention_sm90_own;
-      attention_load_sm90<frame::key_chunks>(memory.queries[n], query_map, own_full, from, head, sequence);
-      attention_load_sm90<frame::value_chunks>(memory.outputs[n], output_map, own_full, from, head, sequence);
+      attention_load_sm90<frame::box>(memory.queries[n], query_map, own_full, from, head, sequence);
+      attention_load_sm90<frame::box>(memory.outputs[n], output_map, own_full, from, head, sequence);
     }
     for (int n = 0; n < blocks; n++) {
       const int stage = n % 2, from = first + n * columns;
       const uint32_t full = shared_address(&memory.full[stage]);
       mbarrier_wait(shared_address(&memory.empty[stage]), n / 2 % 2 ^ 1);
-      mbarrier_arrive_expect(full, (frame::key_chunks + frame::value_chunks) * columns * 128);
-      attention_load_sm90<frame::key_chunks>(memory.keys[stage], key_map, full, from, key_head, sequence);
-      attention_load_sm90<frame::value_chunks>(memory.values[stage], value_map, full, from, key_head, sequence);
+      mbarrier_arrive_expect(full, sizeof(memory.keys[0]) + sizeof(memory.values[0]));
+      attention_load_sm90<frame::box>(memory.keys[stage], key_map, full, from, key_head, sequence);
+      attention_load_sm90<frame::box>(memory.values[stage], value_map, full, from, key_head, sequence);
     }
     return;
   }
@@ -165,7 +166,7 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
 #pragma unroll
   for (int i = 0; i < 2; i++) statistics[i] = attention_statistics(given, rows, own_row + layout::row(i));
   float tilts[2] = {};
-  float sum[frame::width / 2] = {};
+  float sum[frame::key_sums / 2] = {};
   mbarrier_wait(own_full, 0);
 #pragma unroll 1
   for (int n = 0; n < blocks; n++) {
@@ -173,8 +174,8 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
     typename layout::scores weights, gradients;
     mbarrier_wait(shared_address(&memory.full[stage]), n / 2 % 2);
     wgmma_fence();
-    attention_multiply_sm90<frame::depth, columns>(weights, memory.queries[group], memory.keys[stage]);
-    attention_multiply_sm90<frame::value_depth, columns>(gradients, memory.outputs[group], memory.values[stage]);
+    attention_multiply_sm90<frame::key_depth>(weights, memory.queries[group], memory.keys[stage]);
+    attention_multiply_sm90<frame::value_depth>(gradients, memory.outputs[group], memory.values[stage]);
     wgmma_commit();
     wgmma_wait<0>();
     attention_differentiate<attention_of_head<Shape>, layout>(
@@ -185,15 +186,15 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
     typename layout::packed by_key;
     layout::pack(by_key, gradients);
     wgmma_fence();
-    attention_accumulate_sm90<frame::width>(sum, by_key, memory.keys[stage]);
+    attention_accumulate_sm90(sum, by_key, memory.keys[stage]);
     wgmma_commit();
     wgmma_wait<0>();
     attention_release_sm90(memory.empty[stage]);
   }
-  attention_store_sm90<frame::width>(query_gradient_map, memory.queries[group], sum, {Shape::scale, Shape::scale},
-                                     own_row, head, sequence, 1 + group);
+  attention_store_sm90<frame::box>(query_gradient_map, memory.queries[group], sum, {Shape::scale, Shape::scale},
+                                   own_row, head, sequence, 1 + group);
   if constexpr (Shape::tilts) attention_leave_tilts<layout>(given, rows, own_row, tilts);
 #else
-  (void)query_map, (void)output_map, (void)key_map, (void)value_map, (void)query_gradient_map, (void)given;
+  (void)query_map, (void)key_map, (void)value_map, (void)output_map, (void)query_gradient_map, (void)given;
 #endif
 }

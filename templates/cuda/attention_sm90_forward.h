@@ -38,21 +38,21 @@ DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorM
     registers_decrease<block::copying_registers>();
     if (threadIdx.x != 0) return;
     const int key_head = head / attention_rows<Shape>::group;
-    mbarrier_arrive_expect(own_full, frame::key_chunks * block::own * 128);
+    mbarrier_arrive_expect(own_full, sizeof(memory.queries));
     for (int n = 0; n < groups; n++)
-      attention_load_sm90<frame::key_chunks>(memory.queries[n], query_map, own_full,
-                                             first_row + n * attention_sm90_own, head, sequence);
+      attention_load_sm90<frame::box>(memory.queries[n], query_map, own_full, first_row + n * attention_sm90_own, head,
+                                      sequence);
     for (int n = 0; n < blocks; n++) {
       const int stage = n % 2, from = first + (blocks - 1 - n) * columns;
       const uint32_t parity = n / 2 % 2;
       const uint32_t keys_full = shared_address(&memory.keys_full[stage]);
       mbarrier_wait(shared_address(&memory.keys_empty[stage]), parity ^ 1);
-      mbarrier_arrive_expect(keys_full, frame::key_chunks * columns * 128);
-      attention_load_sm90<frame::key_chunks>(memory.keys[stage], key_map, keys_full, from, key_head, sequence);
+      mbarrier_arrive_expect(keys_full, sizeof(memory.keys[stage]));
+      attention_load_sm90<frame::box>(memory.keys[stage], key_map, keys_full, from, key_head, sequence);
       const uint32_t values_full = shared_address(&memory.values_full[stage]);
       mbarrier_wait(shared_address(&memory.values_empty[stage]), parity ^ 1);
-      mbarrier_arrive_expect(values_full, frame::value_chunks * columns * 128);
-      attention_load_sm90<frame::value_chunks>(memory.values[stage], value_map, values_full, from, key_head, sequence);
+      mbarrier_arrive_expect(values_full, sizeof(memory.values[stage]));
+      attention_load_sm90<frame::box>(memory.values[stage], value_map, values_full, from, key_head, sequence);
     }
     return;
   }
@@ -68,13 +68,13 @@ DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorM
   running.begin(rows, own_row, true);
   typename layout::scores scores;
   typename layout::packed weights;
-  float sum[frame::value_width / 2] = {};
+  float sum[frame::value_sums / 2] = {};
   float change[2];
 
   mbarrier_wait(own_full, 0);
   mbarrier_wait(shared_address(&memory.keys_full[0]), 0);
   wgmma_fence();
-  attention_multiply_sm90<frame::depth, columns>(scores, own, memory.keys[0]);
+  attention_multiply_sm90<frame::key_depth>(scores, own, memory.keys[0]);
   wgmma_commit();
   wgmma_wait<0>();
   attention_release_sm90(memory.keys_empty[0]);
@@ -86,11 +86,11 @@ DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorM
     mbarrier_wait(shared_address(&memory.keys_full[stage]), n / 2 % 2);
     barrier_sync(my_turn, 256);
     wgmma_fence();
-    attention_multiply_sm90<frame::depth, columns>(scores, own, memory.keys[stage]);
+    attention_multiply_sm90<frame::key_depth>(scores, own, memory.keys[stage]);
     wgmma_commit();
     mbarrier_wait(shared_address(&memory.values_full[before]), (n - 1) / 2 % 2);
     wgmma_fence(); // the sums and weights were changed since the last
-    attention_accumulate_sm90<frame::value_width>(sum, weights, memory.values[before]);
+    attention_accumulate_sm90(sum, weights, memory.values[before]);
     wgmma_commit();
     barrier_arrive(next_turn, 256);
     wgmma_wait<1>();
@@ -100,12 +100,12 @@ DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorM
     attention_release_sm90(memory.values_empty[before]);
     layout::pack(weights, scores);
 #pragma unroll
-    for (int e = 0; e < frame::value_width / 2; e++) sum[e] *= change[e / 2 % 2];
+    for (int e = 0; e < frame::value_sums / 2; e++) sum[e] *= change[e / 2 % 2];
   }
   const int stage = (blocks - 1) % 2;
   mbarrier_wait(shared_address(&memory.values_full[stage]), (blocks - 1) / 2 % 2);
   wgmma_fence();
-  attention_accumulate_sm90<frame::value_width>(sum, weights, memory.values[stage]);
+  attention_accumulate_sm90(sum, weights, memory.values[stage]);
   wgmma_commit();
   wgmma_wait<0>();
   if (group == 0) barrier_sync(my_turn, 256); // the last turn that it was given
@@ -118,7 +118,7 @@ DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorM
     if (given.log_sum_exp && row < rows.count() && threadIdx.x % 4 == 0)
       given.log_sum_exp[rows.place(row)] = running.log_sum_exp(i);
   }
-  attention_store_sm90<frame::value_width>(output_map, own, sum, factor, own_row, head, sequence, 1 + groups + group);
+  attention_store_sm90<frame::box>(output_map, own, sum, factor, own_row, head, sequence, 1 + groups + group);
 #else
   (void)query_map, (void)key_map, (void)value_map, (void)output_map, (void)given;
 #endif

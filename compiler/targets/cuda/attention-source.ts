@@ -10,7 +10,7 @@ import {
 import { floatLiteral } from '../../emission/scalar.ts';
 import type { AttentionShape } from '../../ops/attention.ts';
 import { renderTemplate } from '../../template.ts';
-import { backwardOnHopper, forwardOnHopper, onHopper } from './attention-hopper.ts';
+import { backwardOnHopper, forwardOnHopper, onHopper } from './hopper-attention.ts';
 import type { CudaProductType, KernelSource, Launch } from './kernel-source.ts';
 
 /** A kernel's functions, and how they are launched. */

@@ -30,18 +30,13 @@ export function onHopper(
 export function forwardOnHopper(name: string, sizes: AttentionSizes, shape: AttentionShape): HopperSource {
   const frame = `${name}_sm90_frame`;
   const { queries, keys, values, outputs } = vectorsOf(sizes, shape);
-  const passing = `${frame}::forward_columns`;
-  return {
-    maps: [
-      mapOf('query_map', 'query', queries, own),
-      mapOf('key_map', 'key', keys, passing),
-      mapOf('value_map', 'value', values, passing),
-      mapOf('output_map', 'output', outputs, own),
-    ],
-    launches: [
-      launch(`${name}_sm90`, frame, 'forward', sizes.heads, ['query_map', 'key_map', 'value_map', 'output_map']),
-    ],
-  };
+  const maps = [
+    mapOf('query', queries, frame),
+    mapOf('key', keys, frame),
+    mapOf('value', values, frame),
+    mapOf('output', outputs, frame),
+  ];
+  return { maps, launches: [launch(`${name}_sm90`, frame, 'forward', sizes.heads, maps)] };
 }
 
 /**
@@ -56,37 +51,23 @@ export function backwardOnHopper(
 ): HopperSource {
   const frame = `${name}_sm90_frame`;
   const { queries, keys, values, outputs } = vectorsOf(sizes, shape);
-  const [rows, columns] = [`${frame}::key_gradient_columns`, `${frame}::query_gradient_columns`];
-  const byKey = ['query_map', 'output_gradient_map', 'own_key_map', 'own_value_map'];
-  const byQuery = ['own_query_map', 'own_output_gradient_map', 'key_map', 'value_map', 'query_gradient_map'];
+  const given = [
+    mapOf('query', queries, frame),
+    mapOf('key', keys, frame),
+    mapOf('value', values, frame),
+    mapOf('output_gradient', outputs, frame),
+  ];
+  const byKey = [mapOf('key_gradient', keys, frame), mapOf('value_gradient', values, frame)];
+  const byQuery = [mapOf('query_gradient', queries, frame)];
   return {
-    maps: [
-      mapOf('query_map', 'query', queries, rows),
-      mapOf('output_gradient_map', 'output_gradient', outputs, rows),
-      mapOf('own_key_map', 'key', keys, own),
-      mapOf('own_value_map', 'value', values, own),
-      mapOf('key_gradient_map', 'key_gradient', keys, own),
-      mapOf('value_gradient_map', 'value_gradient', values, own),
-      mapOf('own_query_map', 'query', queries, own),
-      mapOf('own_output_gradient_map', 'output_gradient', outputs, own),
-      mapOf('key_map', 'key', keys, columns),
-      mapOf('value_map', 'value', values, columns),
-      mapOf('query_gradient_map', 'query_gradient', queries, own),
-    ],
+    maps: [...given, ...byKey, ...byQuery],
     launches: [
-      launch(`${name}_sm90`, frame, 'key_gradient', sizes.kvHeads, [
-        ...byKey,
-        'key_gradient_map',
-        'value_gradient_map',
-      ]),
-      launch(`${name}_query_sm90`, frame, 'query_gradient', sizes.heads, byQuery),
+      launch(`${name}_sm90`, frame, 'key_gradient', sizes.kvHeads, [...given, ...byKey]),
+      launch(`${name}_query_sm90`, frame, 'query_gradient', sizes.heads, [...given, ...byQuery]),
       ...further.map(each => ({ ...each, maps: [] })),
     ],
   };
 }
-
-/** Vectors of a warpgroup. */
-const own = 'attention_sm90_own';
 
 interface Vectors {
   readonly heads: number;
@@ -100,26 +81,26 @@ const vectorsOf = ({ heads, kvHeads, headDim, valueWidth }: AttentionSizes, { va
   outputs: { heads, width: value_dim },
 });
 
-/** Vectors [batch][time][heads][width], in boxes of 64 elements of `rows` vectors of a head. */
-const mapOf = (name: string, base: string, { heads, width }: Vectors, rows: string): TensorMap => ({
-  name,
+/** Vectors [batch][time][heads][width], in boxes of 64 elements of some vectors of a head. */
+const mapOf = (base: string, { heads, width }: Vectors, frame: string): TensorMap => ({
+  name: `${base}_map`,
   base,
   sizes: [`${width}`, 'time', `${heads}`, 'batch'],
   strides: [`${heads * width}`, `${width}`, `time * ${heads * width}`],
-  box: { columns: 64, rows },
+  box: { columns: 64, rows: `${frame}::box` },
 });
 
-/** A block owns vectors of one of `heads`. */
+/** Blocks own vectors of one of `heads`. */
 const launch = (
   kernel: string,
   frame: string,
   pass: 'forward' | 'query_gradient' | 'key_gradient',
   heads: number,
-  maps: readonly string[],
+  maps: readonly TensorMap[],
 ): HopperLaunch => ({
   kernel,
   grid: `${frame}::${pass}::grid(batch, time, ${heads})`,
   block: `${frame}::${pass}::threads`,
   shared: `${frame}::${pass}_shared`,
-  maps,
+  maps: maps.map(({ name }) => name),
 });
