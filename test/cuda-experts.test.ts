@@ -17,8 +17,9 @@ import { groupedGradient } from '../compiler/ops/grouped-gradient.ts';
 import { primitives } from '../compiler/ops/index.ts';
 import { chooseGreatest } from '../compiler/ops/top-k.ts';
 import { withinCapacity } from '../compiler/ops/within-capacity.ts';
+import { inParallel } from '../compiler/targets/cuda/in-parallel.ts';
 import { openEmulated } from './cuda/build.ts';
-import { cudaGraphs } from './cuda/graph-source.ts';
+import { cudaGraphs } from './cuda/run-graph.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
 import { hold } from './held-against-oracle.ts';
 import { isDifferentiated, prepareCase } from './primitive-case.ts';
@@ -176,7 +177,7 @@ function distance(actual: Float64Array, expected: Float64Array, before: Float64A
 
 const hasExperts = ({ blocks }: Model) => blocks.some(block => block.ffn?.moe);
 const hasLatents = ({ blocks }: Model) => blocks.some(block => block.attention?.latent);
-/** What has kernels of others only besides. */
+/** Without what cuda-states.test.ts is about. */
 const isHeld = ({ blocks, mtp }: Model) => mtp === null && blocks.every(block => block.ssm === null);
 const models = fc.sample(randomModel, { seed: 23, numRuns: 300 }).filter(isHeld);
 
@@ -188,7 +189,7 @@ test('too many experts are refused by name', () => {
   });
   assert.throws(
     () => compile({ ...model, blocks }, { target: 'cuda' }),
-    /random needs more than 4096 experts, which the target cuda does not have yet/,
+    /random needs more than 4096 experts, which the target cuda does not have; use --target cpu/,
   );
 });
 
@@ -232,8 +233,8 @@ if (await emulatorAvailable()) {
 for (const architecture of (await architectures()).slice(-1))
   test(`nvcc compiles all kernels for sm_${architecture} without a warning or a spill`, async () => {
     for (const { graphs } of compiled) {
-      const kernels = await registersOf(graphs.source, architecture);
-      assert.is(kernels.filter(({ name }) => name.includes('graph_')).length, graphs.kernels);
+      const kernels = await inParallel(graphs.units, unit => registersOf(unit, architecture));
+      assert.is(kernels.flat().filter(({ name }) => name.includes('graph_')).length, graphs.kernels);
     }
   });
 

@@ -64,11 +64,7 @@ export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }:
   const step = stepLaunches(program, kernels);
   // Logits are handed to the host in parts besides.
   const inParts = new Set([...functionsInParts(program), program.head.logits.name]);
-  const units = emitUnits(kernels.reports, kind =>
-    headersOf
-      .filter(header => header.kind === kind && header.dtypes.includes(dtype))
-      .flatMap(header => header.included),
-  );
+  const units = emitUnits(kernels.reports, headersFor(dtype));
   const fields = {
     ...modelFields(program, lowered, {
       preparedFields: (stage, { name }) => copyFields(shortName(name), copies.get(parameterKey(program, stage, name))),
@@ -124,7 +120,10 @@ function copyFields(identifier: string, prepared: Prepared<'copy'> | undefined) 
   return { rows, needs: needs.copy.toUpperCase(), forms };
 }
 
-/** Headers of templates/cuda that kernels of a kind need. */
+/** Headers of templates/cuda that kernels of a kind need, in a program whose products multiply `dtype`. */
+export const headersFor = (dtype: CudaProductType) => (kind: string) =>
+  headersOf.filter(header => header.kind === kind && header.dtypes.includes(dtype)).flatMap(header => header.included);
+
 const headersOf: readonly {
   readonly kind: string;
   readonly dtypes: readonly CudaProductType[];
