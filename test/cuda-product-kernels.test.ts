@@ -19,7 +19,7 @@ import { loadLibrary } from '../runtime/ffi.ts';
 import { type ProductCase, productCases } from './cuda-product-cases.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
 import { randomNumbers } from './random-numbers.ts';
-import { buildEmulated, buildEmulator, emulatorAvailable } from './simt/build.ts';
+import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
 const test = suite('cuda matmul kernels');
 const folder = mkdtempSync(join(tmpdir(), 'malc-cuda-matmul-'));
@@ -216,8 +216,7 @@ function launch(
 
 if (await emulatorAvailable()) {
   const library = join(folder, 'kernels.so');
-  const emulator = await buildEmulator(folder);
-  await buildEmulated({ sources: [source], emulator, output: library, library: true });
+  await buildEmulated({ sources: [source], output: library, library: true });
   const arguments_ = 'uint8_t *memory, int64_t *starts, int64_t *ends, int64_t batch, int64_t time, bool adds';
   const prototypes = Object.fromEntries(
     all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${arguments_})`]),

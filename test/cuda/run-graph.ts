@@ -16,7 +16,7 @@ import { emitUnits } from '../../compiler/targets/cuda/units.ts';
 import { loadLibrary } from '../../runtime/ffi.ts';
 import { type GraphNeeds, homesOfGraph, regions, runInMemory } from '../graph-memory.ts';
 import { buildEmulated } from '../simt/build.ts';
-import { emulatorObject, programFolder } from './build.ts';
+import { programFolder } from './build.ts';
 
 /** Graphs as CUDA functions. */
 export interface CudaGraphs {
@@ -60,7 +60,6 @@ export function cudaGraphs(graphs: readonly Graph[], dtype: CudaProductType): Cu
     await buildEmulated({
       sources: [join(folder, 'graphs.cu'), ...sources],
       include: [folder],
-      emulator: await emulatorObject(),
       output,
       library: true,
     });
