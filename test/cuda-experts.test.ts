@@ -22,6 +22,7 @@ import { openEmulated } from './cuda/build.ts';
 import { cudaGraphs } from './cuda/run-graph.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
 import { hold } from './held-against-oracle.ts';
+import { holdBalance } from './held-balance.ts';
 import { isDifferentiated, prepareCase } from './primitive-case.ts';
 import { randomModel } from './random-models.ts';
 import { randomNumbers } from './random-numbers.ts';
@@ -228,6 +229,9 @@ if (await emulatorAvailable()) {
       await hold(native, model, 2, 7, n + 1);
       native.close();
     });
+
+  test('an update moves the bias of each expert by the rate, towards the mean load of all micro-batches', () =>
+    holdBalance((model, sizes) => openEmulated(model, { dtype: 'f32' }, sizes)));
 } else console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
 
 for (const architecture of (await architectures()).slice(-1))

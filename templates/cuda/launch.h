@@ -69,9 +69,9 @@ inline void malc_guard(void *start, size_t bytes) {
 }
 
 /* Describes a row-major bfloat16 tensor [planes][rows][columns] (rank 3; rank 2 has no planes) to TMA in boxes of
- * [box_rows][box_columns], box_columns * 2 bytes <= 128, swizzled by 128 bytes. Strides are in elements, multiples of 8;
- * the base is 16-byte aligned. Sizes: columns, rows, planes; strides: from row to row, from plane to plane. The driver's
- * encoder is found through the runtime, so that nothing links against the driver. */
+ * [box_rows][box_columns], box_columns * 2 bytes <= 128, swizzled by 128 bytes. Strides are in elements, multiples of
+ * 8; the base is 16-byte aligned. Sizes: columns, rows, planes; strides: from row to row, from plane to plane. The
+ * driver's encoder is found through the runtime, so that nothing links against the driver. */
 inline cudaError_t encode_tensor_map(CUtensorMap *map, const void *base, unsigned rank, const uint64_t (&sizes)[3],
                                      const uint64_t (&strides)[2], unsigned box_columns, unsigned box_rows) {
   typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,

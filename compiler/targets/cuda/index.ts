@@ -3,7 +3,13 @@
 import { graphsOf, type Program } from '../../build/program.ts';
 import { parameterKey, unusedParameters } from '../../emission/homes.ts';
 import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
-import { functionsInParts, headTokensOnDevice, type Lowered, needs } from '../../emission/memory-needs.ts';
+import {
+  functionsInParts,
+  headTokensOnDevice,
+  type Lowered,
+  memoryFields,
+  needs,
+} from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
@@ -79,8 +85,7 @@ export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }:
     launch_count: kernels.launches.length,
     draws: functions.some(({ text }) => text.includes('noise_of(')),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
-    training: needs(functions, lowered, inParts),
-    inference: needs(forward, lowered, inParts),
+    memory: memoryFields(needs(functions, lowered, inParts), needs(forward, lowered, inParts)),
     head_tokens: headTokensOnDevice(program),
   };
   const furtherAhead = program.modules ? ['modules'] : [];
@@ -108,8 +113,8 @@ const allCopies = {
   type: '__nv_bfloat16',
   ways: ways.length,
   about: [
-    'A matrix that products read has a copy in bfloat16: `rows` are those of the matrix, 0 where there is none, and `needs`',
-    'says when there is one.',
+    'A matrix that products read has a copy in bfloat16: `rows` are those of the matrix, 0 where there is none, and',
+    '`needs` says when there is one.',
   ],
 };
 
