@@ -9,6 +9,7 @@ import { buildLibrary, type Compiler, findCompiler } from '../compiler/targets/c
 import {
   buildEmulated,
   buildEmulator,
+  type EmulatorCompiler,
   emulatorSources,
   findEmulatorCompiler,
 } from '../compiler/targets/cuda/emulator.ts';
@@ -89,20 +90,26 @@ const builders: Readonly<Record<RunTarget, (options: CompilerOptions) => Promise
   // Without the check of every access to memory, which is for tests.
   async 'cuda-simt'() {
     const compiler = await findEmulatorCompiler();
-    const own = JSON.stringify([emulatorSources(), compiler]);
     const build = async (folder: string, output: string) => {
       const units = readdirSync(folder).filter(name => name.endsWith('.cu'));
-      const emulator = await cachedUnit([own], async object => {
-        await buildEmulator(compiler, object);
-        return '';
-      });
       const sources = units.map(name => join(folder, name));
-      await buildEmulated(compiler, {
-        ...{ sources, include: [folder], emulator: emulator.object },
-        ...{ output, library: true, checked: false },
-      });
+      const emulator = await cachedEmulator(compiler);
+      const checked = false;
+      await buildEmulated(compiler, { sources, include: [folder], emulator, output, library: true, checked });
       return '';
     };
-    return { ...compiler, version: `g++ ${compiler.version}, emulator ${contentHash(own)}`, build };
+    return { ...compiler, version: `g++ ${compiler.version}, emulator ${contentHash(identityOf(compiler))}`, build };
   },
 };
+
+/** What the emulator's object file depends on. */
+const identityOf = (compiler: EmulatorCompiler): string => JSON.stringify([emulatorSources(), compiler]);
+
+/** The emulator's object file, from the cache: it is compiled once for all programs. */
+export async function cachedEmulator(compiler: EmulatorCompiler): Promise<string> {
+  const { object } = await cachedUnit([identityOf(compiler)], async output => {
+    await buildEmulator(compiler, output);
+    return '';
+  });
+  return object;
+}

@@ -2,9 +2,9 @@
 // moves to keep experts equally busy.
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { NativeModel } from '../runtime/native.ts';
 import { edgeModel } from './edge-models.ts';
 import { batchOf, open, scramble } from './held-against-oracle.ts';
+import { holdBalance } from './held-balance.ts';
 import { relativeError } from './oracle.ts';
 
 const test = suite('between calls');
@@ -94,31 +94,8 @@ test('a decoding call is refused whole, by the sequence at fault', async () => {
   }
 });
 
-test('an update moves the bias of each expert by the rate, towards the mean load of all micro-batches', async () => {
-  const text = edgeModel('alike');
-  const [first] = text.blocks;
-  const moe = { ...first!.ffn!.moe!, top_k: 2, balance: { kind: 'aux_free', rate: 0.125 } } as const;
-  const model = { ...text, blocks: [{ ...first!, ffn: { ...first!.ffn!, moe } }], layers: [0, 0] };
-  const [microBatches, batch, time] = [2, 2, 7];
-  const native = await open(model, { fuse: true }, { batch, time });
-  scramble(native, 4);
-  const { tokens, labels } = batchOf(model, microBatches * batch, time, 5);
-  const biases = ({ parameters }: NativeModel) => parameters.filter(({ trained }) => !trained);
-  assert.is(biases(native).length, 2);
-  const before = biases(native).map(({ data }) => Float32Array.from(data));
-  const adamw = { learningRate: 0.1, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1e-6 };
-  await native.step(tokens, labels, { microBatches, batch, time, update: { ...adamw, update: 1 } });
-  const choices = microBatches * batch * time * moe.top_k;
-  biases(native).forEach(({ data, gradient: loads }, n) => {
-    assert.is(
-      loads!.reduce((sum, load) => sum + load, 0),
-      choices,
-    );
-    const moved = before[n]!.map((value, e) => value + 0.125 * Math.sign(choices / moe.experts - loads![e]!));
-    assert.equal(data, moved);
-  });
-  native.close();
-});
+test('an update moves the bias of each expert by the rate, towards the mean load of all micro-batches', () =>
+  holdBalance((model, sizes) => open(model, { fuse: true }, sizes)));
 
 test('a moment that has shrunk below the normal numbers is zero, not a number that is slow to count with for ever', async () => {
   const model = edgeModel('alike');

@@ -15,7 +15,7 @@ import { encodeText } from '../compiler/targets/cuda/launcher.ts';
 import { loadLibrary, type NativeFunction } from '../runtime/ffi.ts';
 import type { AttentionShape } from './cpu/attention-reference.ts';
 import { compiledShape, isNarrow, type Program } from './cpu/attention-shapes.ts';
-import { buildEmulated, buildEmulator } from './simt/build.ts';
+import { buildEmulated } from './simt/build.ts';
 
 const vectors = 'const void *query, const void *key, const void *value';
 const further = 'const void *sinks, const void *slopes, const void *noise, const void *training';
@@ -38,9 +38,8 @@ export interface Compiled {
 export async function buildShapes(folder: string, all: readonly Compiled[]): Promise<Record<string, NativeFunction>> {
   const source = join(folder, 'attention.cu');
   writeFileSync(source, `#include "cuda-attention.h"\n${all.map(sourceOf).join('\n')}`);
-  const emulator = await buildEmulator(folder);
   const output = join(folder, 'attention.so');
-  await buildEmulated({ sources: [source], emulator, output, library: true, include: [packagePath('test')] });
+  await buildEmulated({ sources: [source], output, library: true, include: [packagePath('test')] });
   const declared = all.flatMap(called =>
     [
       ['forward', forwardParameters],

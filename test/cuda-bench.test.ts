@@ -13,7 +13,7 @@ import { type Place, peakOfProducts } from '../runtime/bench/place.ts';
 import { benchSteps } from '../runtime/bench/step.ts';
 import { findBuilder } from '../runtime/build.ts';
 import { loadLibrary, type NativeFunction } from '../runtime/ffi.ts';
-import { buildEmulated, buildEmulator, emulatorAvailable } from './simt/build.ts';
+import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
 const test = suite('bench on cuda');
 const folder = mkdtempSync(join(tmpdir(), 'malc-cuda-bench-'));
@@ -45,12 +45,11 @@ else console.log('no nvcc: the ceilings are compiled for the emulator alone');
 
 if (await emulatorAvailable()) {
   test('the ceilings, with fewer rounds, are measured without a fault', async () => {
-    const emulator = await buildEmulator(folder);
     const { 'model.cu': source } = ceilingSources('cuda');
     const fewer = source!.replace('ROUNDS = 1 << 12', 'ROUNDS = 2').replace('EACH = 8', 'EACH = 1');
     writeFileSync(join(folder, 'fewer.cu'), fewer);
     const output = join(folder, 'ceilings.so');
-    await buildEmulated({ sources: [join(folder, 'fewer.cu')], emulator, output, library: true });
+    await buildEmulated({ sources: [join(folder, 'fewer.cu')], output, library: true });
     const ceilings = ['float32', 'bfloat16', 'read', 'copy', 'update'].map(name => `malc_ceiling_${name}`);
     const native: Record<string, NativeFunction> = loadLibrary(output, {
       malc_ceiling_reserve: 'int32_t malc_ceiling_reserve(int32_t threads, int64_t bytes)',

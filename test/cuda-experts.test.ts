@@ -6,21 +6,21 @@ import * as assert from 'uvu/assert';
 import type { Model } from '../compiler/check/model.ts';
 import { differentiate } from '../compiler/grad/differentiate.ts';
 import { Builder } from '../compiler/graph/builder.ts';
-import { batch, type Dimension, dimension, type Sizes, time } from '../compiler/graph/dimension.ts';
+import { batch, dimension, type Sizes, time } from '../compiler/graph/dimension.ts';
 import { evaluate } from '../compiler/graph/evaluate.ts';
 import { type Graph, makeGraph, type Node } from '../compiler/graph/graph.ts';
 import { type Tensor, zeros } from '../compiler/graph/tensor.ts';
 import { compile } from '../compiler/index.ts';
-import { multiplyEach } from '../compiler/ops/contract-each.ts';
-import { multiplyGrouped } from '../compiler/ops/grouped.ts';
-import { groupedGradient } from '../compiler/ops/grouped-gradient.ts';
 import { primitives } from '../compiler/ops/index.ts';
 import { chooseGreatest } from '../compiler/ops/top-k.ts';
 import { withinCapacity } from '../compiler/ops/within-capacity.ts';
+import { inParallel } from '../compiler/targets/cuda/in-parallel.ts';
 import { openEmulated } from './cuda/build.ts';
-import { cudaGraphs } from './cuda/graph-source.ts';
+import { cudaGraphs } from './cuda/run-graph.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
+import { distance, groupedNodes, type Shape } from './grouped-graphs.ts';
 import { hold } from './held-against-oracle.ts';
+import { holdBalance } from './held-balance.ts';
 import { isDifferentiated, prepareCase } from './primitive-case.ts';
 import { randomModel } from './random-models.ts';
 import { randomNumbers } from './random-numbers.ts';
@@ -67,19 +67,11 @@ const ofPrimitives: readonly Case[] = primitives
 
 // ---- Shapes on both sides of tiles, few rows and many, experts that nobody chose ----
 
-interface Shape {
-  readonly experts: number;
-  readonly chosen: number;
-  readonly inner: number;
-  readonly outer: number;
-  /** The weights are [experts, outer, inner], or else [experts, inner, outer]. */
-  readonly outerFirst: boolean;
-  /** All slots of a row read the same left operand. */
-  readonly shared: boolean;
+interface Calls extends Shape {
   readonly times: readonly number[];
 }
 
-const shapes: readonly Shape[] = [
+const shapes: readonly Calls[] = [
   { experts: 3, chosen: 2, inner: 72, outer: 36, outerFirst: true, shared: true, times: [1, 4, 5, 90] },
   { experts: 2, chosen: 1, inner: 19, outer: 150, outerFirst: false, shared: false, times: [3, 70] },
   { experts: 40, chosen: 4, inner: 22, outer: 7, outerFirst: true, shared: false, times: [1, 33] },
@@ -87,22 +79,15 @@ const shapes: readonly Shape[] = [
   { experts: 33, chosen: 3, inner: 6, outer: 8, outerFirst: false, shared: true, times: [190] },
 ];
 
-function graphOf({ experts, chosen, inner, outer, outerFirst, shared }: Shape): Graph {
+function graphOf(shape: Shape): Graph {
   const builder = new Builder();
-  const [e, c] = [dimension('experts', experts), dimension('chosen', chosen)];
-  const [i, o] = [dimension('inner', inner), dimension('outer', outer)];
-  const matrices: readonly Dimension[] = outerFirst ? [e, o, i] : [e, i, o];
-  const left = builder.input('left', [batch, time, ...(shared ? [] : [c]), i]);
-  const weights = builder.input('weights', matrices);
-  const index = builder.input('index', [batch, time, c], 'i32');
-  const each = builder.input('each', [batch, time, e, i]);
-  const gradient = builder.input('gradient', [batch, time, c, o]);
-  const ofWeights = builder.apply(groupedGradient, [left, gradient, index], { dimensions: matrices });
+  const { index, product, ofWeights, eachProduct } = groupedNodes(builder, shape);
+  const { experts, chosen } = shape;
   const fits = builder.apply(withinCapacity, [index], { experts, limit: 1.1 * (chosen / experts) });
   return makeGraph('grouped', [
-    { name: 'product', node: multiplyGrouped(builder, left, weights, index), accumulate: false },
+    { name: 'product', node: product, accumulate: false },
     { name: 'gradient.weights', node: ofWeights, accumulate: true },
-    { name: 'each product', node: multiplyEach(builder, each, weights), accumulate: false },
+    { name: 'each product', node: eachProduct, accumulate: false },
     { name: 'fits', node: fits, accumulate: false },
   ]);
 }
@@ -160,23 +145,11 @@ const compiled = (['f32', 'bf16'] as const).map(dtype => {
   };
 });
 
-/** Relative L2 distance of `actual` and the sum of `expected` and `before`; absolute where that is all zeros. */
-function distance(actual: Float64Array, expected: Float64Array, before: Float64Array | undefined): number {
-  let difference = 0;
-  let norm = 0;
-  actual.forEach((value, n) => {
-    const sum = expected[n]! + (before?.[n] ?? 0);
-    difference += (value - sum) ** 2;
-    norm += sum ** 2;
-  });
-  return Math.sqrt(difference / (norm || 1));
-}
-
 // ---- Architectures ----
 
 const hasExperts = ({ blocks }: Model) => blocks.some(block => block.ffn?.moe);
 const hasLatents = ({ blocks }: Model) => blocks.some(block => block.attention?.latent);
-/** What has kernels of others only besides. */
+/** Without what cuda-states.test.ts is about. */
 const isHeld = ({ blocks, mtp }: Model) => mtp === null && blocks.every(block => block.ssm === null);
 const models = fc.sample(randomModel, { seed: 23, numRuns: 300 }).filter(isHeld);
 
@@ -227,13 +200,16 @@ if (await emulatorAvailable()) {
       await hold(native, model, 2, 7, n + 1);
       native.close();
     });
+
+  test('an update moves the bias of each expert by the rate, towards the mean load of all micro-batches', () =>
+    holdBalance((model, sizes) => openEmulated(model, { dtype: 'f32' }, sizes)));
 } else console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
 
 for (const architecture of (await architectures()).slice(-1))
   test(`nvcc compiles all kernels for sm_${architecture} without a warning or a spill`, async () => {
     for (const { graphs } of compiled) {
-      const kernels = await registersOf(graphs.source, architecture);
-      assert.is(kernels.filter(({ name }) => name.includes('graph_')).length, graphs.kernels);
+      const kernels = await inParallel(graphs.units, unit => registersOf(unit, architecture));
+      assert.is(kernels.flat().filter(({ name }) => name.includes('graph_')).length, graphs.kernels);
     }
   });
 

@@ -11,7 +11,7 @@ import { buildEmulatedModel } from './cuda/build.ts';
 import { emitCase, libraryOf, openCases } from './cuda-product-calls.ts';
 import { largeCases, type ProductCase, productCases } from './cuda-product-cases.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
-import { buildEmulated, buildEmulator, emulatorAvailable } from './simt/build.ts';
+import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
 const test = suite('cuda products on Hopper GPUs');
 const folder = mkdtempSync(join(tmpdir(), 'malc-cuda-hopper-'));
@@ -40,8 +40,7 @@ test('what a warp cannot finish alone, and exact products, keep the kernels that
 
 if (await emulatorAvailable()) {
   const library = join(folder, 'kernels.so');
-  const emulator = await buildEmulator(folder);
-  await buildEmulated({ sources: [source], emulator, output: library, library: true });
+  await buildEmulated({ sources: [source], output: library, library: true });
   for (const seed of [0, 1, 2, 3]) {
     const copy = join(folder, `kernels_${seed}.so`); // the emulator reads its schedule once
     copyFileSync(library, copy);

@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 import { emitCase, libraryOf, openCases } from './cuda-product-calls.ts';
 import { productCases } from './cuda-product-cases.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
-import { buildEmulated, buildEmulator, emulatorAvailable } from './simt/build.ts';
+import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
 const test = suite('cuda matmul kernels');
 const folder = mkdtempSync(join(tmpdir(), 'malc-cuda-matmul-'));
@@ -20,8 +20,7 @@ writeFileSync(source, libraryOf(all));
 
 if (await emulatorAvailable()) {
   const library = join(folder, 'kernels.so');
-  const emulator = await buildEmulator(folder);
-  await buildEmulated({ sources: [source], emulator, output: library, library: true });
+  await buildEmulated({ sources: [source], output: library, library: true });
   const check = openCases(library, all);
   for (const each of all)
     test(each.name, () => {

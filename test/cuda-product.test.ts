@@ -8,7 +8,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { packagePath } from '../compiler/package-files.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
-import { buildEmulated, buildEmulator, emulatorAvailable } from './simt/build.ts';
+import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
 const test = suite('cuda products');
 const run = promisify(execFile);
@@ -17,13 +17,11 @@ test.after(() => rmSync(folder, { recursive: true, force: true }));
 
 const available = await emulatorAvailable();
 if (!available) console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
-const emulator = available ? await buildEmulator(folder) : '';
 
 if (available) {
   const program = join(folder, 'products');
   await buildEmulated({
     sources: [packagePath('test/cuda-product.cu.cpp')],
-    emulator,
     output: program,
     include: [packagePath('test')],
   });

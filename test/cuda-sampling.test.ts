@@ -10,7 +10,7 @@ import { loadLibrary } from '../runtime/ffi.ts';
 import { type SamplerOptions, sampleToken } from '../runtime/generate/sampler.ts';
 import { NOT_A_NUMBER, nativeSampler } from '../runtime/interface.ts';
 import { randomNumbers } from './random-numbers.ts';
-import { buildEmulated, buildEmulator, emulatorAvailable } from './simt/build.ts';
+import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
 const test = suite('cuda sampling');
 
@@ -59,7 +59,7 @@ if (await emulatorAvailable()) {
   const output = join(folder, 'choices.so');
   const sources = [packagePath('test/cuda/choices.cu')];
   const include = [packagePath('templates/cpu')];
-  await buildEmulated({ sources, include, emulator: await buildEmulator(folder), output, library: true });
+  await buildEmulated({ sources, include, output, library: true });
   const library = loadLibrary(output, { choose: prototype });
 
   const choose = (rows: readonly Row[]): Int32Array => {

@@ -36,6 +36,9 @@ const models: readonly (readonly [string, Model])[] = [
   ...fc.sample(randomModel, { seed: 4, numRuns: 6 }).map((model, n) => [`random ${n}`, model] as const),
 ];
 
+/** Loops of one, what is added to 0 or multiplied by 1, double brackets. */
+const needless = /i < 1; i\+\+| \+ 0(?![.\w])|(?<![.\d])1 \* |\* 1(?![.\w])|(?<!__attribute__)\(\(\w+\)\)/;
+
 const programs = models.flatMap(([name, model]) => productTypes.map(dtype => [name, model, dtype] as const));
 
 for (const [name, model, dtype] of programs)
@@ -52,10 +55,7 @@ for (const [name, model, dtype] of programs)
       lines.some((line, n) => line === '' && lines[n - 1] === ''),
       'no two empty lines',
     );
-    const needless = lines.filter(line =>
-      /i < 1; i\+\+| \+ 0(?![.\w])|(?<![.\d])1 \* |\* 1(?![.\w])|\(\(\w+\)\)/.test(line),
-    );
-    assert.is(needless.join('\n'), '', 'no loop of one, nothing added to 0 or multiplied by 1');
+    assert.is(lines.filter(line => needless.test(line)).join('\n'), '', 'nothing needless');
     // A kernel is a static function between these two headings; what belongs to attention has helpers of its own.
     const [from, to] = ['/* ---- Kernels ---- */', '/* ---- Stages ---- */'].map(heading => lines.indexOf(heading));
     lines.slice(from, to).forEach((line, n, all) => {
@@ -67,6 +67,24 @@ for (const [name, model, dtype] of programs)
       if (line === '}') assert.is(lines[n + 1], '', 'an empty line after each function');
     });
   });
+
+for (const [name, model] of models)
+  for (const dtype of ['f32', 'bf16'] as const)
+    test(`${name}, ${dtype}, for CUDA: every file as a person would write it`, () => {
+      const { files } = compile(model, { target: 'cuda', dtype });
+      for (const [file, text] of Object.entries(files)) {
+        const lines = text.split('\n');
+        assert.match(lines[0]!, /^\/[/*] \S/, `${file} says what it is`);
+        assert.is(lines.filter(line => line.length > 120).join('\n'), '', `${file}: no line over 120 columns`);
+        assert.is(lines.filter(line => /\s$/.test(line)).join('\n'), '', `${file}: no space at the end of a line`);
+        assert.not.match(text, /\n\n\n|\n\n$|[^\n]$/, `${file}: no two empty lines, and none at the end`);
+      }
+      // Models of the usual sizes: in the random ones a dimension may be 1.
+      if (name.startsWith('random')) return;
+      const own = Object.entries(files).filter(([file]) => file.endsWith('.cu'));
+      const found = own.flatMap(([, text]) => text.split('\n').filter(line => needless.test(line)));
+      assert.is(found.join('\n'), '', 'nothing needless');
+    });
 
 test('a kernel says in a formula what each of its outputs is, however long the formula', () => {
   for (const [name, model] of models)

@@ -23,6 +23,12 @@ export interface GraphNeeds {
   readonly scratch: number;
 }
 
+/** Where each buffer begins, and where it ends, counted in floats. */
+export interface Buffers {
+  readonly places: Int32Array;
+  readonly ends: Int32Array;
+}
+
 /** Inputs are `run->given[N]`, outputs `run->results[N]`. */
 export const homesOfGraph =
   (graph: Graph): Homes =>
@@ -37,8 +43,7 @@ export const homesOfGraph =
  * Lays a graph's values out, calls it and reads its outputs.
  * @param given the graph's inputs, by label; and, by name, what the buffers of outputs that accumulate hold before, where
  * that is not zeros
- * @param call runs it: sizes are batch, time, sequences, context; places are those of the regions, inputs and outputs,
- * counted in floats
+ * @param call runs it: sizes are batch, time, sequences, context; buffers are those of the regions, inputs and outputs
  * @returns the outputs, by name
  * @throws where something was written outside the memory that it was given
  */
@@ -47,7 +52,7 @@ export function runInMemory(
   { totals, workspaces, scratch }: GraphNeeds,
   given: ReadonlyMap<string, Tensor>,
   sizes: Sizes,
-  call: (sizes: readonly number[], places: Int32Array, memory: Float32Array) => void,
+  call: (sizes: readonly number[], buffers: Buffers, memory: Float32Array) => void,
 ): Map<string, Tensor> {
   const { batch = 1, time = 1, sequences = 0, context = 0 } = sizes;
   const runtime: Sizes = { batch, time, sequences, context };
@@ -72,7 +77,7 @@ export function runInMemory(
   graph.outputs.forEach(({ name, node, accumulate }, n) => {
     if (accumulate) floats.set(given.get(name)?.data ?? zeros(node.dimensions, sizes).data, outputPlaces[n]!);
   });
-  call([batch, time, sequences, context], Int32Array.from(memory.places), floats);
+  call([batch, time, sequences, context], memory.buffers(), floats);
   memory.check(floats, graph.name);
 
   return new Map(
@@ -101,7 +106,7 @@ function givenFor(given: ReadonlyMap<string, Tensor>, label: string): Tensor {
 
 /** Buffers one after the other, a gap after each. */
 class Layout {
-  readonly places: number[] = [];
+  private readonly places: number[] = [];
   private readonly ends: number[] = [];
 
   /** Returns where the buffer begins. */
@@ -110,6 +115,10 @@ class Layout {
     this.places.push(place);
     this.ends.push(place + count);
     return place;
+  }
+
+  buffers(): Buffers {
+    return { places: Int32Array.from(this.places), ends: Int32Array.from(this.ends) };
   }
 
   /** Memory that holds nothing but NaN. */

@@ -4,30 +4,17 @@ import * as fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Builder } from '../compiler/graph/builder.ts';
-import { batch, type Dimension, dimension, type Sizes, time } from '../compiler/graph/dimension.ts';
+import type { Sizes } from '../compiler/graph/dimension.ts';
 import { evaluate } from '../compiler/graph/evaluate.ts';
 import { type Graph, makeGraph } from '../compiler/graph/graph.ts';
 import { type Tensor, zeros } from '../compiler/graph/tensor.ts';
-import { multiplyEach } from '../compiler/ops/contract-each.ts';
-import { multiplyGrouped } from '../compiler/ops/grouped.ts';
-import { groupedGradient } from '../compiler/ops/grouped-gradient.ts';
 import { runOnCpu } from './cpu/run-graph.ts';
+import { distance, groupedNodes, type Shape } from './grouped-graphs.ts';
 import { randomNumbers } from './random-numbers.ts';
 
 fc.configureGlobal({ includeErrorInReport: true });
 
 const test = suite('grouped products');
-
-interface Shape {
-  readonly experts: number;
-  readonly chosen: number;
-  readonly inner: number;
-  readonly outer: number;
-  /** The weights are [experts, outer, inner], or else [experts, inner, outer]. */
-  readonly outerFirst: boolean;
-  /** All slots of a row read the same left operand. */
-  readonly shared: boolean;
-}
 
 const randomShape: fc.Arbitrary<Shape> = fc.record({
   experts: fc.integer({ min: 1, max: 9 }),
@@ -45,22 +32,12 @@ const largeShapes: readonly Shape[] = [
   { experts: 2, chosen: 2, inner: 401, outer: 97, outerFirst: false, shared: true },
 ];
 
-/** The product, the gradient of its weights, and one matrix for each expert as for each head. */
-function graphOf({ experts, chosen, inner, outer, outerFirst, shared }: Shape): Graph {
-  const builder = new Builder();
-  const [e, c] = [dimension('experts', experts), dimension('chosen', chosen)];
-  const [i, o] = [dimension('inner', inner), dimension('outer', outer)];
-  const matrices: readonly Dimension[] = outerFirst ? [e, o, i] : [e, i, o];
-  const left = builder.input('left', [batch, time, ...(shared ? [] : [c]), i]);
-  const weights = builder.input('weights', matrices);
-  const index = builder.input('index', [batch, time, c], 'i32');
-  const each = builder.input('each', [batch, time, e, i]);
-  const gradient = builder.input('gradient', [batch, time, c, o]);
-  const ofWeights = builder.apply(groupedGradient, [left, gradient, index], { dimensions: matrices });
+function graphOf(shape: Shape): Graph {
+  const { product, ofWeights, eachProduct } = groupedNodes(new Builder(), shape);
   return makeGraph('grouped', [
-    { name: 'product', node: multiplyGrouped(builder, left, weights, index), accumulate: false },
+    { name: 'product', node: product, accumulate: false },
     { name: 'of weights', node: ofWeights, accumulate: true },
-    { name: 'each product', node: multiplyEach(builder, each, weights), accumulate: false },
+    { name: 'each product', node: eachProduct, accumulate: false },
   ]);
 }
 
@@ -84,18 +61,6 @@ function given(graph: Graph, { low, high }: Choice, sizes: Sizes, seed: number):
     values.set(label, tensor);
   }
   return values;
-}
-
-/** Relative L2 distance of `actual` and the sum of `expected` and `before`. */
-function distance(actual: Float64Array, expected: Float64Array, before: Float64Array | undefined): number {
-  let difference = 0;
-  let norm = 0;
-  actual.forEach((value, n) => {
-    const sum = expected[n]! + (before?.[n] ?? 0);
-    difference += (value - sum) ** 2;
-    norm += sum ** 2;
-  });
-  return Math.sqrt(difference / norm);
 }
 
 const shapes = [...largeShapes, ...fc.sample(randomShape, { seed: 4, numRuns: 9 })];

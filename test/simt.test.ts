@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { packagePath } from '../compiler/package-files.ts';
-import { buildEmulated, buildEmulator, emulatorAvailable } from './simt/build.ts';
+import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
 const test = suite('simt');
 const run = promisify(execFile);
@@ -25,11 +25,10 @@ async function outputOf(program: string, names: readonly string[]): Promise<stri
 
 const available = await emulatorAvailable();
 if (!available) console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
-const emulator = available ? await buildEmulator(folder) : '';
 
 for (const name of available ? ['language', 'matrices', 'hopper', 'host', 'faults', 'hopper-faults'] : []) {
   const program = join(folder, name);
-  await buildEmulated({ sources: [packagePath(`test/simt/${name}.cu.cpp`)], emulator, output: program });
+  await buildEmulated({ sources: [packagePath(`test/simt/${name}.cu.cpp`)], output: program });
   const names = (await outputOf(program, [])).trim().split('\n');
   const lines = (await outputOf(program, names)).trim().split('\n');
   for (const [index, title] of names.entries())
@@ -42,7 +41,7 @@ test('a program without checks computes the same', async () => {
   if (!available) return;
   const program = join(folder, 'unchecked');
   const sources = [packagePath('test/simt/hopper.cu.cpp')];
-  await buildEmulated({ sources, emulator, output: program, checked: false });
+  await buildEmulated({ sources, output: program, checked: false });
   const names = (await outputOf(program, [])).trim().split('\n');
   assert.is(
     (await outputOf(program, names)).trim(),
@@ -57,7 +56,7 @@ test('float atomics are refused', async () => {
   if (!available) return;
   const source = join(folder, 'atomic.cu');
   writeFileSync(source, '#include "launch.h"\n__global__ void add(float *sum) { atomicAdd(sum, 1.0f); }\n');
-  await buildEmulated({ sources: [source], emulator, output: join(folder, 'atomic') }).then(
+  await buildEmulated({ sources: [source], output: join(folder, 'atomic') }).then(
     () => assert.unreachable(),
     error => assert.match(error.message, /use of deleted function .*atomicAdd/),
   );

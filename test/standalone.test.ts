@@ -11,7 +11,7 @@ import { SafetensorsFile } from '../runtime/hub/safetensors.ts';
 import { NativeModel } from '../runtime/native.ts';
 import { learningRateAt } from '../runtime/train/schedule.ts';
 import { ship } from './fixtures/shipped.ts';
-import { buildEmulated, buildEmulator, emulatorAvailable } from './simt/build.ts';
+import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
 const test = suite('standalone');
 const { folder, run, remove } = ship();
@@ -219,10 +219,9 @@ else console.log('no nvcc: the trainer is built for CUDA on the emulator alone')
 if (await emulatorAvailable())
   test('on the emulator it trains as on the CPU, rounding aside', async () => {
     const place = join(folder, 'cuda');
-    const emulator = await buildEmulator(folder);
     const units = readdirSync(place).filter(name => name.endsWith('.cu'));
     const sources = units.map(name => join(place, name));
-    await buildEmulated({ sources, include: [place], emulator, output: join(place, 'train'), checked: false });
+    await buildEmulated({ sources, include: [place], output: join(place, 'train'), checked: false });
     const { status, stdout, stderr } = await train('cuda', [...training, '--save', 'emulated.st']);
     assert.is(status, 0, stderr);
     const { losses, model } = await trainFromNode(join(folder, 'cpu/model.so'));

@@ -42,6 +42,24 @@ export function headTokensOnDevice({ model }: Program): number {
 export const functionsInParts = ({ head, modules }: Program): ReadonlySet<string> =>
   new Set([head.loss, head.train, ...(modules ? [modules.head.train] : [])].map(graph => graph.name));
 
+/** The memory of a program, as C texts: `training` has all of its functions, `inference` those that it needs without. */
+export function memoryFields(training: Needs, inference: Needs) {
+  const either = (name: Exclude<keyof Needs, 'workspaces'>) =>
+    training[name] === inference[name] ? `${training[name]}` : `training ? ${training[name]} : ${inference[name]}`;
+  return {
+    fixed: either('fixed'),
+    per_sequence: times('batch', either('per_sequence')),
+    per_position: times('positions', either('per_position')),
+    per_token: times('tokens', either('per_token')),
+    per_head_token: times('head_tokens', either('per_head_token')),
+    scratch: either('scratch'),
+    workspaces: inference.workspaces,
+    training_workspaces: training.workspaces.filter(text => !inference.workspaces.includes(text)),
+  };
+}
+
+type Needs = ReturnType<typeof needs>;
+
 /** The memory that a set of functions needs while one of them runs. */
 export function needs(functions: readonly FunctionNeeds[], lowered: Lowered, inParts: ReadonlySet<string>) {
   const most = (growth: string, among = functions) =>

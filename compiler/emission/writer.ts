@@ -15,9 +15,12 @@ export class Writer {
     this.outer = outer;
   }
 
-  /** A writer of lines that are appended at this one's depth. */
-  inside(): Writer {
-    return new Writer(this.outer + 2 * this.depth);
+  /**
+   * A writer of lines that are appended to this one.
+   * @param deeper how many blocks they will lie in besides those that are open
+   */
+  inside(deeper = 0): Writer {
+    return new Writer(this.outer + 2 * (this.depth + deeper));
   }
 
   line(text = ''): void {
@@ -88,7 +91,10 @@ export const withName = (text: string, name: string): string =>
     .flatMap(line => (line.includes(ownName) ? wrapLine(line.replaceAll(ownName, name), widest) : [line]))
     .join('\n');
 
-/** Breaks a long line after a comma or before an operator, with the rest indented under it; a pragma goes on after `\\`. */
+/**
+ * Breaks a long line after a comma or before an operator, with the rest indented under it; where there is none, after an
+ * opening bracket. A pragma goes on after `\\`.
+ */
 function wrapLine(text: string, width: number): string[] {
   if (text.length <= width || text.includes(ownName)) return [text];
   const goesOn = text.startsWith('#') ? ' \\' : '';
@@ -96,12 +102,11 @@ function wrapLine(text: string, width: number): string[] {
   let rest = text;
   const indent = ' '.repeat(4 + (text.length - text.trimStart().length));
   while (rest.length > width) {
-    const breaks = [...rest.slice(0, width - goesOn.length).matchAll(/, | (?=[-+*/?:=|&]{1,2} )/g)].filter(
-      match => match.index > 20,
-    );
-    const last = breaks.at(-1);
+    const fitting = rest.slice(0, width - goesOn.length);
+    const lastOf = (pattern: RegExp) => [...fitting.matchAll(pattern)].findLast(match => match.index > 20);
+    const last = lastOf(/, | (?=[-+*/?:=|&]{1,2} )/g) ?? lastOf(/\(/g);
     if (!last) break;
-    const at = last[0] === ', ' ? last.index + 1 : last.index;
+    const at = last[0] === ' ' ? last.index : last.index + 1;
     parts.push(rest.slice(0, at).trimEnd() + goesOn);
     rest = indent + rest.slice(at).trimStart();
   }

@@ -30,8 +30,11 @@ static DEVICE void convolve(int64_t tokens, int64_t time, const X *__restrict__ 
     float sum = 0.0f;
     const auto add = [&](int k, float factor) {
       const int64_t at = Reverse ? t + memory - k : t - memory + k;
-      if (Reverse ? at < piece.count : at >= 0) sum += factor * malc_to_float(x[(piece.first + at) * Channels + channel]);
-      else if (!Reverse && state) sum += factor * state[((sequence + 1) * memory + at) * Channels + channel];
+      if (Reverse ? at < piece.count : at >= 0) {
+        sum += factor * malc_to_float(x[(piece.first + at) * Channels + channel]);
+      } else if (!Reverse && state) {
+        sum += factor * state[((sequence + 1) * memory + at) * Channels + channel];
+      }
     };
     if constexpr (held)
 #pragma unroll

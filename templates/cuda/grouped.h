@@ -1,8 +1,8 @@
 // grouped.h - products of rows with one of several matrices: the experts that each row chose, or each head's own.
 //
 // Slots are sorted by expert (slots.h), so that each expert's rows meet its matrix together: a block has a tile of one
-// expert's slots, reads their rows where they lie, and stores each result where its slot is. How many slots an expert has
-// only the device knows. So there are blocks for the worst case, and each finds its own tile; those that find none end.
+// expert's slots, reads their rows where they lie, and stores each result where its slot is. How many slots an expert
+// has only the device knows. So there are blocks for the worst case; each finds its own tile, or ends.
 #pragma once
 #include "product.h"
 #include "slots.h"
@@ -78,7 +78,8 @@ DEVICE void malc_store_sums(T *to, const Sums &sums, int64_t row, int64_t column
   }
 }
 
-/* Moves an operand to an expert's matrix, which has so many columns of `inner` elements: matrices follow one another. */
+/* Moves an operand to an expert's matrix, which has so many columns of `inner` elements: matrices follow one
+ * another. */
 template <class Right>
 DEVICE void malc_skip_matrices(Right &right, int expert, int inner, int columns) {
   right.data[0] += static_cast<int64_t>(expert) * (Right::run == malc_side::inner ? columns : inner) * right.stride;
@@ -120,8 +121,8 @@ DEVICE void malc_grouped_few(float *result, const malc_slots<Experts> &slots, co
   malc_multiply_few<Threads, malc_few_columns, Step>(left, right, at, inner, finish);
 }
 
-/* gradient[expert][Rows][Columns] = the sum of left x right over the expert's slots, in their order: one block's tile. With
- * `adds`, that is added. */
+/* gradient[expert][Rows][Columns] = the sum of left x right over the expert's slots, in their order: one block's tile.
+ * With `adds`, that is added. */
 template <class Tile, int Experts, int Rows, int Columns, int Step, class Left, class Right>
 DEVICE void malc_grouped_gradient(float *gradient, const malc_slots<Experts> &slots, const Left &left,
                                   const Right &right, bool adds) {
@@ -145,8 +146,8 @@ DEVICE void malc_grouped_gradient(float *gradient, const malc_slots<Experts> &sl
   });
 }
 
-/* result[row][head][Columns] = left[row][head][Inner] times the head's matrix: one block's tile, or where rows are few and
- * the matrices lie by columns, its malc_few_columns columns. */
+/* result[row][head][Columns] = left[row][head][Inner] times the head's matrix: one block's tile, or where rows are few
+ * and the matrices lie by columns, its malc_few_columns columns. */
 template <class Tile, int Threads, int Heads, int Inner, int Columns, int Step, class Left, class Right>
 DEVICE void malc_each(float *result, int64_t rows, Left left, Right right) {
   constexpr bool streams = Right::run == malc_side::inner;

@@ -92,7 +92,7 @@ DEVICE void bulk_load(uint32_t shared, const void *global, uint32_t bytes, uint3
 }
 /* Closes this thread's group of stores. */
 DEVICE void bulk_commit() { PTX(simt::bulk_commit(), "cp.async.bulk.commit_group;" ::: "memory"); }
-/* Waits until all but the `Pending` newest groups of this thread have read their shared memory, or have been written. */
+/* Waits until all but the `Pending` newest groups of this thread have read their shared memory, or were written. */
 template <int Pending>
 DEVICE void bulk_wait_read() {
   PTX(simt::bulk_wait(Pending, true), "cp.async.bulk.wait_group.read %0;" ::"n"(Pending) : "memory");

@@ -31,7 +31,8 @@ cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 bloc
   return simt::launch(kernel, grid.blocks, block, grid.cluster, shared_bytes, stream, arguments...);
 #else
   const void *address = reinterpret_cast<const void *>(kernel);
-  if (shared_bytes > 32 * 1024) { // more than 48 KB must be asked for, with what the kernel's own variables take of them
+  // More than 48 KB must be asked for, with what the kernel's own variables take of them.
+  if (shared_bytes > 32 * 1024) {
     const cudaError_t error = cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     if (error != cudaSuccess) return error;
   }
@@ -94,9 +95,9 @@ inline void malc_guard(void *start, size_t bytes) {
 }
 
 /* Describes a bfloat16 tensor of columns, rows and, in rank 3 and 4, one or two more dimensions to TMA in boxes of
- * [box_rows][box_columns], box_columns * 2 bytes <= 128, swizzled by 128 bytes. Strides are in elements, multiples of 8,
- * in any order; the base is 16-byte aligned. Sizes begin with the columns, strides with that from row to row. The driver's
- * encoder is found through the runtime, so that nothing links against the driver. */
+ * [box_rows][box_columns], box_columns * 2 bytes <= 128, swizzled by 128 bytes. Strides are in elements, multiples of
+ * 8, in any order; the base is 16-byte aligned. Sizes begin with the columns, strides with that from row to row. The
+ * driver's encoder is found through the runtime, so that nothing links against the driver. */
 inline cudaError_t encode_tensor_map(CUtensorMap *map, const void *base, unsigned rank, const uint64_t (&sizes)[4],
                                      const uint64_t (&strides)[3], unsigned box_columns, unsigned box_rows) {
   typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,

@@ -1,9 +1,9 @@
 // product.h - what products of matrices share: operands, tiles and their order, sums and who finishes them, few rows.
 //
 // A product is sum over i of left[row][i] right[column][i]. Rows of the left and columns of the right operand are its
-// outer positions, i its inner ones; either may lie side by side in memory. A block of threads computes a tile, leaves the
-// sums in shared memory and finishes each element there: finish(sums, row, column), where sums(product, row, column) is
-// any element of the tile. product_bf16.h and product_f32.h have the tiles.
+// outer positions, i its inner ones; either may lie side by side in memory. A block of threads computes a tile, leaves
+// the sums in shared memory and finishes each element there: finish(sums, row, column), where sums(product, row,
+// column) is any element of the tile. product_bf16.h and product_f32.h have the tiles.
 #pragma once
 #include "rows.h"
 
@@ -12,9 +12,9 @@
 /* Which positions of an operand lie side by side. */
 enum class malc_side { inner, outer };
 
-/* An operand in memory, or those of several products that share the other operand: the tile's outer positions are divided
- * among them. Runs start at multiples of `Aligned` elements (1, 2, 4 or 8), and are as long; those of bfloat16 are padded
- * to as many, with anything. */
+/* An operand in memory, or those of several products that share the other operand: the tile's outer positions are
+ * divided among them. Runs start at multiples of `Aligned` elements (1, 2, 4 or 8), and are as long; those of bfloat16
+ * are padded to as many, with anything. */
 template <class T, malc_side Run, int Aligned, int Parts = 1>
 struct malc_operand {
   typedef T type;
@@ -89,8 +89,8 @@ DEVICE void malc_finish_tile(const float *tile, const malc_place &at, const Fini
 }
 
 // ---- Sums in parts ----
-// Where a result has few tiles and many inner positions, these are divided into parts, each with blocks of its own. Parts
-// are added in order by a second launch, so that the result is always the same.
+// Where a result has few tiles and many inner positions, these are divided into parts, each with blocks of its own.
+// Parts are added in order by a second launch, so that the result is always the same.
 
 constexpr int malc_least_part = 256; /* inner positions that a block is worth starting for */
 
@@ -157,8 +157,8 @@ struct alignas(sizeof(T) * Count) malc_elements {
 
 constexpr int malc_few_rows = 8;
 
-/* Multiplies up to malc_few_rows rows by the columns of a place, of which there are at most `Width`, a warp a column, and
- * finishes the elements. Inner positions lie side by side in both operands. */
+/* Multiplies up to malc_few_rows rows by the columns of a place, of which there are at most `Width`, a warp a column,
+ * and finishes the elements. Inner positions lie side by side in both operands. */
 template <int Threads, int Width, int Step, class Left, class Right, class Finish>
 DEVICE void malc_multiply_few(const Left &left, const Right &right, const malc_place &at, int inner,
                               const Finish &finish) {

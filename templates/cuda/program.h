@@ -132,8 +132,8 @@ struct malc_task {
   int32_t columns, stride; // elements of a row, and from row to row of the copy
 };
 
-/* Writes four weights from the task's i-th on, a multiple of four, to the copy. A row whose elements fill whole pieces of
- * 16 bytes is not padded: then the copy lies as the parameter does, which ends with such a piece. */
+/* Writes four weights from the task's i-th on, a multiple of four, to the copy. A row whose elements fill whole pieces
+ * of 16 bytes is not padded: then the copy lies as the parameter does, which ends with such a piece. */
 static DEVICE void malc_copy_weights(const malc_task &task, int i, const float (&weights)[4]) {
   if (task.columns == task.stride) {
     malc_store_4(task.copy + task.first + i, weights);

@@ -1,5 +1,5 @@
-// scalars.h - the scalar functions of generated kernels, in float32: CUDA's own where they are exact to a few units in the
-// last place, under the names that all targets print.
+// scalars.h - the scalar functions of generated kernels, in float32: CUDA's own where they are exact to a few units in
+// the last place, under the names that all targets print.
 #pragma once
 #include <math.h>
 #include "instructions.h"

@@ -6,8 +6,8 @@
 
 /* A shape is a type with the model's sizes, `channels` and `states` (numbers of a channel's state), and the compiler's
  * choices: `lanes` neighbouring threads share a channel and have `own` numbers of its state each; a block has
- * `threads`, and takes positions `chunk` at a time. lanes * own may exceed `states`, and a block's channels the model's:
- * the numbers beyond are zeros and stay zeros. */
+ * `threads`, and takes positions `chunk` at a time. lanes * own may exceed `states`, and a block's channels the
+ * model's: the numbers beyond are zeros and stay zeros. */
 template <class Shape>
 struct scan_layout {
   static constexpr int channels = Shape::channels, states = Shape::states, lanes = Shape::lanes, own = Shape::own;

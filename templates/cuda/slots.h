@@ -1,8 +1,8 @@
 // slots.h - the slots of a mixture of experts by their experts. A slot is one choice of one row; what sorts them leaves
 // each expert's slots together and in their order, with no word from the host (MegaBlocks, Gale et al., 2022).
 //
-// Blocks first count the slots of each expert among their own; then each finds the places of its own by prefix sums over
-// all counts. Integers alone are added, so that the result does not depend on who comes first.
+// Blocks first count the slots of each expert among their own; then each finds the places of its own by prefix sums
+// over all counts. Integers alone are added, so that the result does not depend on who comes first.
 #pragma once
 #include "rows.h"
 
@@ -54,8 +54,8 @@ DEVICE unsigned malc_lanes_like(int number) {
   return lanes;
 }
 
-/* Calls visit(slot, rank, place) for each of the block's slots: how many slots before it chose its expert, and where it is
- * once all are sorted. Block 0 leaves the experts' bounds, unless that is null. */
+/* Calls visit(slot, rank, place) for each of the block's slots: how many slots before it chose its expert, and where it
+ * is once all are sorted. Block 0 leaves the experts' bounds, unless that is null. */
 template <int Experts, class Visit>
 DEVICE void malc_rank_slots(const int32_t *counts, const int32_t *index, int slots, int32_t *bounds,
                             const Visit &visit) {
@@ -136,7 +136,7 @@ DEVICE void malc_sort_slots(const malc_slots<Experts> &slots, const int32_t *ind
                            [&](int slot, int, int place) { slots.order[place] = slot; });
 }
 
-/* fits[slot]: 1 while the slot's expert has room for it, then 0. It has room for so many slots for each token, rounded up. */
+/* fits[slot]: 1 while the slot's expert has room for it, then 0. It has room for `limit` slots a token, rounded up. */
 template <int Experts>
 DEVICE void malc_within_capacity(float *fits, const int32_t *counts, const int32_t *index, int slots, double limit,
                                  int64_t tokens) {

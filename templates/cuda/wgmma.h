@@ -1,9 +1,9 @@
 // wgmma.h - sm_90a's product of a warpgroup (128 threads): d [64][N] float32 += a [64][16] b [16][N] bfloat16.
 //
-// Both operands come from shared memory in the layout that TMA's 128-byte swizzle leaves (or a from registers). K-major:
-// rows of 64 elements, 128 bytes; stride = 1024 bytes, from 8 rows to the next 8; 16 further along k is 32 bytes.
-// MN-major (`transposed`): chunks of 64 elements of m or n by all rows of k; stride = 1024 bytes, from 8 k to the next 8,
-// leading = the bytes of a chunk; 16 further along k is 2048 bytes. Tiles start at multiples of 1024 bytes.
+// Both operands come from shared memory in the layout that TMA's 128-byte swizzle leaves (or a from registers).
+// K-major: rows of 64 elements, 128 bytes; stride = 1024 bytes, from 8 rows to the next 8; 16 further along k is 32
+// bytes. MN-major (`transposed`): chunks of 64 elements of m or n by all rows of k; stride = 1024 bytes, from 8 k to
+// the next 8, leading = the bytes of a chunk; 16 further along k is 2048 bytes. Tiles start at multiples of 1024 bytes.
 // The order: wgmma_fence, wgmmas, wgmma_commit, wgmma_wait; d, and a in registers, are not touched in between.
 // Thread t's d[4j + {0, 1}] lie in row 16 (t / 32) + t % 32 / 4, columns 8j + 2 (t % 4) + {0, 1}; d[4j + {2, 3}] lie 8
 // rows below.
@@ -75,8 +75,8 @@ struct wgmma_instruction {
     template <int TransposedB>                                                                                         \
     static DEVICE void registers(float (&d)[n / 2], const uint32_t (&a)[4], uint64_t b, int accumulate) {              \
       asm volatile("{ .reg .pred accumulate; setp.ne.b32 accumulate, %" #o5 ", 0; "                                    \
-                   "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" text "}, {%" #o0 ", %" #o1 ", %" #o2    \
-                   ", %" #o3 "}, %" #o4 ", accumulate, 1, 1, %" #o6 "; }"                                              \
+                   "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" text "}, {%" #o0 ", %" #o1             \
+                   ", %" #o2 ", %" #o3 "}, %" #o4 ", accumulate, 1, 1, %" #o6 "; }"                                    \
                    : __VA_ARGS__                                                                                       \
                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(TransposedB));           \
     }                                                                                                                  \

@@ -75,7 +75,7 @@ export async function runOnCpu(graphs: readonly Graph[]): Promise<RunOnCpu> {
     const emitted = functions.get(graph);
     if (!emitted) throw failures.get(graph) ?? new Error(`${graph.name} is none of the graphs that were compiled`);
     const needs = { ...emitted, scratch: emitted.scratch * threads };
-    return runInMemory(graph, needs, given, sizes, (numbers, places, memory) =>
+    return runInMemory(graph, needs, given, sizes, (numbers, { places }, memory) =>
       library[emitted.name]!(threads, Int32Array.from([...numbers, emitted.scratch]), places, memory),
     );
   };

@@ -6,19 +6,12 @@ import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
 import type { CudaProductType } from '../../compiler/targets/cuda/kernel-source.ts';
 import { NativeModel } from '../../runtime/native.ts';
-import { buildEmulated, buildEmulator } from '../simt/build.ts';
+import { buildEmulated } from '../simt/build.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'malc-cuda-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
-let emulator: Promise<string> | null = null;
 let programs = 0;
-
-/** The emulator's object file, made once. */
-export function emulatorObject(): Promise<string> {
-  emulator ??= buildEmulator(folder);
-  return emulator;
-}
 
 export interface EmulatedOptions {
   readonly dtype: CudaProductType;
@@ -50,7 +43,7 @@ export async function buildEmulatedModel(model: Model, options: EmulatedOptions)
   const output = join(sources, 'model.so');
   const units = Object.keys(files).filter(name => name.endsWith('.cu'));
   const source = { sources: units.map(name => join(sources, name)), include: [sources] };
-  await buildEmulated({ ...source, emulator: await emulatorObject(), output, library: true, checked });
+  await buildEmulated({ ...source, output, library: true, checked });
   return output;
 }
 

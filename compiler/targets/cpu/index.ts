@@ -3,7 +3,7 @@ import { graphsOf, type Program } from '../../build/program.ts';
 import type { Stage } from '../../build/stage.ts';
 import { parameterKey, unusedParameters } from '../../emission/homes.ts';
 import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
-import { functionsInParts, headTokens, type Lowered, needs } from '../../emission/memory-needs.ts';
+import { functionsInParts, headTokens, type Lowered, memoryFields, needs } from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
 import type { Homes } from '../../emission/places.ts';
@@ -95,8 +95,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
     in_panels: !prepared.isEmpty,
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
-    training: needs(functions, lowered, inParts),
-    inference: needs(forward, lowered, inParts),
+    memory: memoryFields(needs(functions, lowered, inParts), needs(forward, lowered, inParts)),
     head_tokens: headTokens(program),
     profile: profile ? { ...step, names: kernels.launches.map(({ name }) => name) } : null,
     launch_count: kernels.launches.length,

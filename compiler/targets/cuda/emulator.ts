@@ -1,12 +1,12 @@
 // The emulator of CUDA (test/simt/README.md): g++ in place of nvcc and a GPU. Finds it, knows its flags, and turns CUDA C++,
 // unchanged, into libraries and programs that run on the CPU.
-import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MachineError } from '../../diagnostic.ts';
 import { packagePath } from '../../package-files.ts';
 import { inParallel } from './in-parallel.ts';
+import { invoke } from './invoke.ts';
 
 export interface EmulatorCompiler {
   readonly command: string;
@@ -111,15 +111,4 @@ export async function buildEmulated({ command, flags }: EmulatorCompiler, progra
 async function compile(command: string, words: readonly string[]): Promise<void> {
   const { code, output } = await invoke(command, words);
   if (code !== 0) throw new Error(`${command} could not compile for the emulator:\n${output}`);
-}
-
-/** The code is null where the command does not exist or did not end by itself. */
-function invoke(command: string, words: readonly string[]): Promise<{ code: number | null; output: string }> {
-  const options = { maxBuffer: 64 * 1024 * 1024, env: { ...process.env, LC_ALL: 'C' } };
-  return new Promise(resolve => {
-    execFile(command, words, options, (error, stdout, stderr) => {
-      const code = error ? (typeof error.code === 'number' ? error.code : null) : 0;
-      resolve({ code, output: `${stdout}${stderr}`.trim() });
-    });
-  });
 }

@@ -3,7 +3,13 @@
 import { graphsOf, type Program } from '../../build/program.ts';
 import { parameterKey, unusedParameters } from '../../emission/homes.ts';
 import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
-import { functionsInParts, headTokensOnDevice, type Lowered, needs } from '../../emission/memory-needs.ts';
+import {
+  functionsInParts,
+  headTokensOnDevice,
+  type Lowered,
+  memoryFields,
+  needs,
+} from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
@@ -64,11 +70,7 @@ export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }:
   const step = stepLaunches(program, kernels);
   // Logits are handed to the host in parts besides.
   const inParts = new Set([...functionsInParts(program), program.head.logits.name]);
-  const units = emitUnits(kernels.reports, kind =>
-    headersOf
-      .filter(header => header.kind === kind && header.dtypes.includes(dtype))
-      .flatMap(header => header.included),
-  );
+  const units = emitUnits(kernels.reports, headersFor(dtype));
   const fields = {
     ...modelFields(program, lowered, {
       preparedFields: (stage, { name }) => copyFields(shortName(name), copies.get(parameterKey(program, stage, name))),
@@ -83,8 +85,7 @@ export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }:
     launch_count: kernels.launches.length,
     draws: functions.some(({ text }) => text.includes('noise_of(')),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
-    training: needs(functions, lowered, inParts),
-    inference: needs(forward, lowered, inParts),
+    memory: memoryFields(needs(functions, lowered, inParts), needs(forward, lowered, inParts)),
     head_tokens: headTokensOnDevice(program),
   };
   const furtherAhead = program.modules ? ['modules'] : [];
@@ -112,8 +113,8 @@ const allCopies = {
   type: '__nv_bfloat16',
   ways: ways.length,
   about: [
-    'A matrix that products read has a copy in bfloat16: `rows` are those of the matrix, 0 where there is none, and `needs`',
-    'says when there is one.',
+    'A matrix that products read has a copy in bfloat16: `rows` are those of the matrix, 0 where there is none, and',
+    '`needs` says when there is one.',
   ],
 };
 
@@ -124,7 +125,10 @@ function copyFields(identifier: string, prepared: Prepared<'copy'> | undefined) 
   return { rows, needs: needs.copy.toUpperCase(), forms };
 }
 
-/** Headers of templates/cuda that kernels of a kind need. */
+/** Headers of templates/cuda that kernels of a kind need, in a program whose products multiply `dtype`. */
+export const headersFor = (dtype: CudaProductType) => (kind: string) =>
+  headersOf.filter(header => header.kind === kind && header.dtypes.includes(dtype)).flatMap(header => header.included);
+
 const headersOf: readonly {
   readonly kind: string;
   readonly dtypes: readonly CudaProductType[];

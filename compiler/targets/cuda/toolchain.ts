@@ -1,11 +1,11 @@
 // NVIDIA's compiler: finds it, knows its flags, and turns a folder of translation units into a shared library.
-import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { MachineError } from '../../diagnostic.ts';
 import { architectureFlags, parseArchitectures, usualArchitectures } from './architectures.ts';
 import { inParallel } from './in-parallel.ts';
 import { allIncludedBy } from './included.ts';
+import { invoke } from './invoke.ts';
 
 export interface CudaCompiler {
   readonly command: string;
@@ -108,15 +108,4 @@ async function run(compiler: CudaCompiler, words: readonly string[], folder: str
 export function programCommand({ command, leadingArguments, flags }: CudaCompiler): string[] {
   const ofLibrary = ['-shared', '-c', '-Xcompiler', '-fPIC,-Wall'];
   return [command, ...leadingArguments, ...flags.filter(flag => !ofLibrary.includes(flag)), '*.cu', '-o', 'train'];
-}
-
-/** The code is null where the command does not exist or did not end by itself. */
-function invoke(command: string, words: readonly string[]): Promise<{ code: number | null; output: string }> {
-  const options = { maxBuffer: 64 * 1024 * 1024, env: { ...process.env, LC_ALL: 'C' } };
-  return new Promise(resolve => {
-    execFile(command, words, options, (error, stdout, stderr) => {
-      const code = error ? (typeof error.code === 'number' ? error.code : null) : 0;
-      resolve({ code, output: `${stdout}${stderr}`.trim() });
-    });
-  });
 }

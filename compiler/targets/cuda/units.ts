@@ -63,7 +63,10 @@ export function emitUnits(
         file: files === 1 ? `${group}.cu` : `${group}_${n + 1}.cu`,
         title,
         headers,
-        kernels: own.map(({ source }) => source).join('\n'),
+        kernels: own
+          .map(({ source }) => source)
+          .join('\n')
+          .trimEnd(),
         declarations: own.map(({ declaration }) => declaration).join('\n'),
       };
     });
