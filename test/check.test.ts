@@ -331,7 +331,7 @@ models('operations follow 6 N + 12 L H Q T, and a window shortens T', () => {
 });
 
 models('a well-known model goes by several names, and an unknown one is met with the nearest', () => {
-  for (const name of ['gpt2-small', 'gpt2_small', 'gpt2_small.mal', 'well-known/gpt2_small.mal'])
+  for (const name of ['gpt2-small', 'gpt2_small', 'well-known/gpt2_small.mal', 'well-known/models/gpt2-small.mal'])
     assert.is(readModel(name).model.name, 'gpt2-small');
   for (const name of ['qwen2.5-0.5b', 'qwen2_5_0_5b', 'qwen2-5-0-5b.mal', 'well-known/qwen2.5_0.5b'])
     assert.is(readModel(name).model.name, 'qwen2_5-0_5b');

@@ -51,6 +51,12 @@ async function openBoth() {
   return both;
 }
 
+/** Adds a line to the start of the function of this head, in the file that has it. */
+const inserting = (head: string, line: string) => (source: string) => {
+  const at = source.indexOf('\n', source.indexOf('{', source.indexOf(head))) + 1;
+  return source.includes(head) ? `${source.slice(0, at)}  ${line}\n${source.slice(at)}` : source;
+};
+
 /** One step, of numbers that this update alone has. */
 async function step(native: NativeModel, update: number, microBatches: number, batch: number, time: number) {
   const { tokens, labels } = batchOf(model, microBatches * batch, time, update);
@@ -210,13 +216,36 @@ if (await emulatorAvailable()) {
     for (const each of [native, ...both]) each.close();
   });
 
+  test('a step of which a launch is refused moves nothing, and the model goes on', async () => {
+    const line = 'if (time == 7) return cudaErrorInvalidConfiguration;';
+    const change = inserting('cudaError_t launch_block_attention_norm(', line);
+    const library = await buildEmulatedModel(model, { dtype: 'f32', change });
+    const other = `${library}.other.so`;
+    copyFileSync(library, other);
+    const both = await openBoth();
+    const [replays, launches] = [NativeModel.open(library, sizes), openBlocking(other)];
+    for (const native of [replays, launches]) {
+      await native.initialize(3);
+      const before = native.parameters.map(({ data }) => data.slice());
+      const refused = await step(native, 1, 3, 2, 7).then(
+        () => 'nothing failed',
+        (error: Error) => error.message,
+      );
+      assert.match(refused, /^malc_step: block_attention_norm \(tiny\.mal:\d+\): invalid configuration argument$/);
+      for (const [n, { name, data }] of native.parameters.entries()) assert.equal(data.slice(), before[n], name);
+      await native.initialize(3);
+    }
+    const results = [];
+    for (const native of [...both, replays, launches]) results.push(await step(native, 1, 3, 2, 5));
+    for (const result of results) assert.equal(result, results[0]);
+    for (const native of [...both, replays, launches]) native.close();
+  });
+
   test('a failed kernel is named with its line of MAL where launches block; else the call is, and how to learn more', async () => {
-    const reads = 'block_attention_norm(int64_t batch, int64_t time, const float *__restrict__ x,';
-    const change = (source: string) => {
-      const at = source.indexOf('\n', source.indexOf('{', source.indexOf(reads))) + 1;
-      assert.ok(at > 1000, 'the kernel is there');
-      return `${source.slice(0, at)}  if (x[1 << 20] > 3.0f) return;\n${source.slice(at)}`;
-    };
+    const change = inserting(
+      'block_attention_norm(int64_t batch, int64_t time, const float *__restrict__ x,',
+      'if (x[1 << 20] > 3.0f) return;',
+    );
     const library = await buildEmulatedModel(model, { dtype: 'f32', checked: true, change });
     const failure = async (native: NativeModel): Promise<string> => {
       try {

@@ -35,13 +35,15 @@ function driverOf(generation: number): Record<string, string> {
 const none = { CUDA_VISIBLE_DEVICES: '' };
 
 test('--target cuda without a GPU says what is missing and how to get it', async () => {
-  const { status, stderr } = await run([...training, '--target', 'cuda'], none);
-  assert.is(status, 3);
-  assert.match(
-    stderr,
-    /^error: --target cuda needs a GPU, and (there is no driver of NVIDIA's|NVIDIA's driver sees no)/,
-  );
-  assert.match(stderr, /To mend it: /);
+  for (const command of [training, ['verify', packagePath('test/fixtures/reference/gemma2')]]) {
+    const { status, stderr } = await run([...command, '--target', 'cuda'], none);
+    assert.is(status, 3);
+    assert.match(
+      stderr,
+      /^error: --target cuda needs a GPU, and (there is no driver of NVIDIA's|NVIDIA's driver sees no)/,
+    );
+    assert.match(stderr, /To mend it: /);
+  }
 });
 
 test('auto without a GPU is the CPU, and says no more', async () => {

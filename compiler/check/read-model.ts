@@ -17,7 +17,8 @@ interface FoundSource {
 
 /**
  * Reads the model that a user names (LANGUAGE 1.4): a path to a file, or a well-known model, so that `gpt2-small`,
- * `gpt2_small`, `gpt2_small.mal` and `well-known/gpt2_small.mal` are the same. A file that exists wins.
+ * `gpt2_small`, `gpt2_small.mal` and `well-known/gpt2_small.mal` are the same, and so is `well-known/models/gpt2-small.mal`.
+ * A file that exists wins.
  *
  * @param modelName which model, where the file has several.
  * @returns the model, its file's warnings as formatted texts, and the file.
@@ -69,7 +70,7 @@ function loadSource(pathOrName: string) {
 
 function findSource(pathOrName: string): FoundSource {
   if (existsSync(pathOrName)) return readSource(pathOrName);
-  const name = pathOrName.replace(/^well-known\//, '').replace(/\.mal$/, '');
+  const name = pathOrName.replace(/^well-known\/(models\/)?/, '').replace(/\.mal$/, '');
   const files = readdirSync(packagePath(wellKnown)).filter(file => file.endsWith('.mal'));
   const found = files.find(file => plainName(basename(file, '.mal')) === plainName(name));
   if (found) return readSource(join(packagePath(wellKnown), found));

@@ -1,11 +1,9 @@
 // malc verify: an imported model against what PyTorch computed with it.
 
 import { type TrainingType, trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
-import { type RunTarget, runTargets } from '../../compiler/targets/names.ts';
 import type { Report } from '../verify/verify.ts';
 import type { Command } from './command.ts';
-
-const targetText = 'What to compile for; cuda-simt emulates a GPU on the CPU, slowly';
+import { chooseTarget, targetOption } from './target-option.ts';
 
 export const verify: Command = {
   name: 'verify',
@@ -18,7 +16,7 @@ export const verify: Command = {
     },
   ],
   options: {
-    target: { type: 'string', default: 'cpu', choices: runTargets, describe: targetText },
+    target: { ...targetOption, default: 'cpu' },
     dtype: { type: 'string', default: 'f32', choices: trainingTypes, describe: 'What products multiply' },
     json: { type: 'boolean', default: false, describe: 'Prints the result as one line of JSON' },
   },
@@ -28,8 +26,9 @@ export const verify: Command = {
     const { UserError } = await import('../../compiler/diagnostic.ts');
     const { verifyFolder, verifyTarget } = await import('../verify/verify.ts');
     const dtype = args.dtype as TrainingType;
+    const { target } = await chooseTarget(args);
     const warn = (warning: string) => console.error(`warning: ${warning}`);
-    const report = await verifyFolder(args.dir as string, dtype, warn, verifyTarget(args.target as RunTarget));
+    const report = await verifyFolder(args.dir as string, dtype, warn, verifyTarget(target));
     console.log(args.json ? JSON.stringify(report) : await table(report));
     if (!report.pass) throw new UserError(`${report.case} differs from the reference by more than ${dtype} explains`);
   },

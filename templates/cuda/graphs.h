@@ -49,6 +49,7 @@ inline malc_graph *malc_find_graph(malc_graphs *graphs, malc_shape shape, cudaSt
  * a shape that it had before as the graph that is kept of it. */
 template <class Work>
 void malc_replay(malc_graphs *graphs, malc_shape shape, cudaStream_t queue, malc_status *status, Work work) {
+  if (status->error != cudaSuccess) return;
   if (graphs->off) return work();
   malc_graph *const graph = malc_find_graph(graphs, shape, queue, status);
   if (!graph->executable) {

@@ -197,13 +197,13 @@ DEVICE int malc_choose_token(float *scores, int count, const malc_sampler &sampl
   if (sampler.top_p >= 0) {
     const double target = sampler.top_p * tokens.whole();
     key = tokens.reach(target, false, true, above);
-    tokens.ties = fmax(1, fmin(tokens.ties_at(key), ceil((target - above) / tokens.weight_at(key))));
+    tokens.ties = fmax(1.0, fmin(tokens.ties_at(key), ceil((target - above) / tokens.weight_at(key))));
     tokens.floor = key;
   }
   const double target = uniform * tokens.whole(); // the likeliest first
   key = tokens.reach(target, true, true, above);
   const double tie = fmin(tokens.ties_at(key) - 1, floor((target - above) / tokens.weight_at(key)));
-  return malc_walk(tokens, fmax(0, tie), {key, key + 1, false});
+  return malc_walk(tokens, fmax(0.0, tie), {key, key + 1, false});
 }
 
 /* A block for each text: row n of the logits is the one that ends at the call's token lasts[n], and is overwritten.

@@ -25,7 +25,7 @@ export interface EmulatedOptions {
   readonly fuse?: boolean;
   /** Whether the program takes the time of its launches. */
   readonly profile?: boolean;
-  /** Changes model.cu: plants a fault. */
+  /** Changes each file of kernels, and model.cu: plants a fault. */
   readonly change?: (source: string) => string;
   /** Whether every access to memory is checked: slower. */
   readonly checked?: boolean;
@@ -46,7 +46,7 @@ export async function buildEmulatedModel(model: Model, options: EmulatedOptions)
   const sources = programFolder();
   const { files } = compile(model, { target: 'cuda', dtype, fuse, profile, verify: true });
   for (const [name, text] of Object.entries(files))
-    writeFileSync(join(sources, name), name === 'model.cu' ? change(text) : text);
+    writeFileSync(join(sources, name), name.endsWith('.cu') ? change(text) : text);
   const output = join(sources, 'model.so');
   const units = Object.keys(files).filter(name => name.endsWith('.cu'));
   const source = { sources: units.map(name => join(sources, name)), include: [sources] };
