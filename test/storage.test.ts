@@ -13,7 +13,7 @@ import { zeros } from '../compiler/graph/tensor.ts';
 import { verify } from '../compiler/graph/verify.ts';
 import { compile } from '../compiler/index.ts';
 import { fuse } from '../compiler/kernels/fuse.ts';
-import { multiplyMatrices } from '../compiler/ops/contract.ts';
+import { isExact, multiplyMatrices } from '../compiler/ops/contract.ts';
 import { mapOver } from '../compiler/ops/map.ts';
 import { compose } from '../compiler/passes/compose.ts';
 import { roundOperands } from '../compiler/passes/round.ts';
@@ -142,6 +142,20 @@ test('a router reads float32', () => {
   );
   assert.ok(routers.length > 0);
   for (const node of routers) assert.equal([node, ...node.inputs].map(storage), ['f32', 'f32', 'f32'], node.label);
+});
+
+test('where others round what they read, the products of routers have launches of their own', () => {
+  const { model } = readModel('deepseek-v2-lite');
+  const graph = compose(buildProgram(model, formulaLibrary(model)).blocks[1]!.backward);
+  const mixed = (exactApart: boolean): number => {
+    const kinds = fuse(graph, { fuse: true, exactApart }).kernels.map(({ members }) => {
+      const products = members.filter(({ primitive }) => primitive!.name === 'contract');
+      return new Set(products.map(isExact)).size;
+    });
+    return kinds.filter(count => count > 1).length;
+  };
+  assert.is(mixed(false), 1);
+  assert.is(mixed(true), 0);
 });
 
 test('a float32 program stores nothing as bfloat16', () => {
