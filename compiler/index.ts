@@ -86,11 +86,13 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   const scheduled = stage(
     'fuse',
     () => {
-      const functions = graphs.map((graph): Scheduled => ({ graph, schedule: fuse(graph, { fuse: fused }) }));
       // The CPU's products round what they read while they pack it anyway.
-      if (dtype !== 'bf16' || options.target !== 'cuda') return functions;
+      const rounds = dtype === 'bf16' && options.target === 'cuda';
+      const fusion = { fuse: fused, exactApart: rounds };
+      const functions = graphs.map((graph): Scheduled => ({ graph, schedule: fuse(graph, fusion) }));
+      if (!rounds) return functions;
       const groups = trainingGroups(program, functions);
-      const rounded = new Map(groups.flatMap(group => [...roundOperands(group, { fuse: fused })]));
+      const rounded = new Map(groups.flatMap(group => [...roundOperands(group, fusion)]));
       return functions.map(each => rounded.get(each) ?? each);
     },
     functions => printSchedules(functions.map(({ schedule }) => schedule)),

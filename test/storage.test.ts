@@ -5,14 +5,22 @@ import * as assert from 'uvu/assert';
 import { buildProgram, graphsOf } from '../compiler/build/program.ts';
 import { readModel } from '../compiler/check/read-model.ts';
 import { formulaLibrary } from '../compiler/check/standard-library.ts';
-import type { Graph, Node } from '../compiler/graph/graph.ts';
+import { Builder } from '../compiler/graph/builder.ts';
+import { batch, dimension, time } from '../compiler/graph/dimension.ts';
+import { evaluate } from '../compiler/graph/evaluate.ts';
+import { type Graph, makeGraph, type Node } from '../compiler/graph/graph.ts';
+import { zeros } from '../compiler/graph/tensor.ts';
 import { verify } from '../compiler/graph/verify.ts';
 import { compile } from '../compiler/index.ts';
 import { fuse } from '../compiler/kernels/fuse.ts';
+import { isExact, multiplyMatrices } from '../compiler/ops/contract.ts';
+import { mapOver } from '../compiler/ops/map.ts';
 import { compose } from '../compiler/passes/compose.ts';
 import { roundOperands } from '../compiler/passes/round.ts';
 import { chooseStorage, type Scheduled, type Storage } from '../compiler/plan/storage.ts';
+import { multiply, operand } from '../compiler/scalar/expression.ts';
 import { type Target, targets } from '../compiler/targets/names.ts';
+import { randomNumbers } from './random-numbers.ts';
 
 const test = suite('storage');
 
@@ -75,7 +83,7 @@ test('on CUDA, all that products read for each token is bfloat16, and on the CPU
     operandsOf('llama3-1b', 'cpu').filter(operand => operand.endsWith('f32')),
     ['gradient.y f32', 'attention_residual_gradient f32'],
   );
-  for (const name of ['gpt2-small', 'llama3-1b', 'olmo2-1b', 'mixtral-8x7b', 'deepseek-v2-lite'])
+  for (const name of ['gpt2-small', 'llama3-1b', 'olmo2-1b', 'mixtral-8x7b', 'deepseek-v2-lite', 'mamba-130m'])
     assert.equal(
       operandsOf(name, 'cuda').filter(operand => operand.endsWith('f32')),
       [],
@@ -97,12 +105,34 @@ test('the gradient of the stream is rounded once, where it is made, and stays fl
   assert.is(rounded.length, 1);
 });
 
-test('copies change no value, and a graph that needs none is left as it is', () => {
-  const { graphs } = blockOf('olmo2-1b', 'cuda');
-  for (const graph of graphs) verify(graph);
-  const { model } = readModel('gpt2-small');
-  const forward = compose(buildProgram(model, formulaLibrary(model)).blocks[0]!.forward);
-  assert.is(roundOperands([{ graph: forward, schedule: fuse(forward, { fuse: true }) }], { fuse: true }).size, 0);
+test('copies are the same numbers, and a function that needs none is left as it is', () => {
+  const builder = new Builder();
+  const [hidden, out] = [dimension('hidden', 8), dimension('out', 3)];
+  const x = builder.input('x', [batch, time, hidden]);
+  const weight = builder.input('weight', [out, hidden]);
+  const squares = mapOver(builder, x.dimensions, multiply(operand(0), operand(0)), [x]);
+  const product = multiplyMatrices(builder, squares, weight, [batch, time, out]);
+  const node = (name: string, of: Node) => ({ name, node: of, accumulate: false });
+  const scheduled = (graph: Graph): Scheduled => ({ graph, schedule: fuse(graph, { fuse: true }) });
+  // What is no stream has no other reader; a stream has.
+  const alone = scheduled(makeGraph('alone', [node('product', product)]));
+  const stream = scheduled(makeGraph('stream', [node('y', squares), node('product', product)]));
+  assert.is(roundOperands([alone], { fuse: true }).size, 0);
+  const { graph, schedule } = roundOperands([stream], { fuse: true }).get(stream)!;
+  verify(graph);
+  assert.equal(
+    schedule.kernels.map(({ kind }) => kind),
+    ['row', 'matmul'],
+  );
+  const random = randomNumbers(3);
+  const sizes = { batch: 2, time: 3 };
+  const values = new Map(
+    [x, weight].map(({ label, dimensions }) => {
+      const { data, ...rest } = zeros(dimensions, sizes);
+      return [label, { ...rest, data: data.map(random) }];
+    }),
+  );
+  assert.equal(evaluate(graph, values, sizes), evaluate(stream.graph, values, sizes));
 });
 
 test('a router reads float32', () => {
@@ -112,6 +142,20 @@ test('a router reads float32', () => {
   );
   assert.ok(routers.length > 0);
   for (const node of routers) assert.equal([node, ...node.inputs].map(storage), ['f32', 'f32', 'f32'], node.label);
+});
+
+test('where others round what they read, the products of routers have launches of their own', () => {
+  const { model } = readModel('deepseek-v2-lite');
+  const graph = compose(buildProgram(model, formulaLibrary(model)).blocks[1]!.backward);
+  const mixed = (exactApart: boolean): number => {
+    const kinds = fuse(graph, { fuse: true, exactApart }).kernels.map(({ members }) => {
+      const products = members.filter(({ primitive }) => primitive!.name === 'contract');
+      return new Set(products.map(isExact)).size;
+    });
+    return kinds.filter(count => count > 1).length;
+  };
+  assert.is(mixed(false), 1);
+  assert.is(mixed(true), 0);
 });
 
 test('a float32 program stores nothing as bfloat16', () => {

@@ -1,17 +1,20 @@
 // Fusion: starts with a kernel for each node and merges kernels as long as the result has a legal form (forms.ts) and
 // the launches can still be put in order. Each merge keeps a tensor in registers or cache that would go through memory.
 import { consumers, type Graph, type KernelClass, type Node } from '../graph/graph.ts';
+import { isExact } from '../ops/contract.ts';
 import { matmulForm, rowForm } from './forms.ts';
 import { type Kernel, type Schedule, stored } from './kernel.ts';
 
 export interface FuseOptions {
   /** False for a kernel for each node (`--no-fuse`): slower, the same result within rounding. */
   readonly fuse: boolean;
+  /** True where launches of exact products are their own: what rounds its operands has tiles and threads unlike theirs. */
+  readonly exactApart?: boolean;
 }
 
 /** Partitions a graph's nodes into kernels and orders them. */
 export function fuse(graph: Graph, options: FuseOptions): Schedule {
-  const partition = new Partition(graph);
+  const partition = new Partition(graph, options);
   // Attention's output and log-sum-exp, a scan's output and state, and the gradients of either are by-products of one
   // another: one launch.
   mergeSiblings(graph, partition, 'attention');
@@ -19,7 +22,7 @@ export function fuse(graph: Graph, options: FuseOptions): Schedule {
   mergeSiblings(graph, partition, 'scan');
   mergeSiblings(graph, partition, 'scan-gradient');
   if (options.fuse) {
-    mergeEpilogues(graph, partition);
+    mergeEpilogues(graph, partition, options);
     mergeBesideEpilogues(graph, partition);
     mergeRows(graph, partition);
     mergeRowSiblings(graph, partition);
@@ -30,7 +33,7 @@ export function fuse(graph: Graph, options: FuseOptions): Schedule {
 }
 
 /** Maps that follow a product finish its elements in the product's epilogue. */
-function mergeEpilogues(graph: Graph, partition: Partition): void {
+function mergeEpilogues(graph: Graph, partition: Partition, options: FuseOptions): void {
   const readers = consumers(graph);
   for (const node of graph.nodes) {
     if (node.primitive?.name !== 'map' && node.primitive?.name !== 'pair') continue;
@@ -49,6 +52,8 @@ function mergeEpilogues(graph: Graph, partition: Partition): void {
     // Several products become one tensor in any case.
     if (matmuls.length === 1 && (feedsReduction(node) || (readsProductInRow && onlyForRows))) continue;
     if (partition.merge([node, ...matmuls])) continue;
+    const rounding = matmuls.filter(matmul => !partition.groupWith(matmul).some(isExact));
+    if (options.exactApart && rounding.length > 0 && partition.merge([node, ...rounding])) continue;
     for (const matmul of matmuls.reverse()) if (partition.merge([node, matmul])) break;
   }
 }
@@ -128,7 +133,10 @@ function shapeOf(node: Node): string {
 class Partition {
   private readonly groupOf = new Map<Node, Node[]>();
 
-  constructor(graph: Graph) {
+  private readonly options: FuseOptions;
+
+  constructor(graph: Graph, options: FuseOptions) {
+    this.options = options;
     for (const node of graph.nodes) if (isComputed(node)) this.groupOf.set(node, [node]);
   }
 
@@ -149,7 +157,7 @@ class Partition {
     const groups = [...new Set(nodes.map(node => this.groupOf.get(node)!))];
     if (groups.length < 2) return true;
     const merged = groups.flat().sort((a, b) => a.id - b.id);
-    if (!isLegal(merged)) return false;
+    if (!isLegal(merged, this.options)) return false;
     for (const node of merged) this.groupOf.set(node, merged);
     if (this.tryOrder() !== null) return true;
     for (const group of groups) for (const node of group) this.groupOf.set(node, group);
@@ -198,7 +206,9 @@ class Partition {
 /** False for inputs and for what is inline: part of every kernel that reads it. */
 const isComputed = (node: Node) => node.primitive !== null && node.primitive.kernel !== 'inline';
 
-function isLegal(members: readonly Node[]): boolean {
+function isLegal(members: readonly Node[], { exactApart = false }: FuseOptions): boolean {
+  const products = members.filter(({ primitive }) => primitive!.kernel === 'matmul');
+  if (exactApart && products.some(isExact) && !products.every(isExact)) return false;
   // What is inline reads at other places, which a kernel that makes what is read has not made yet.
   const elsewhere = members.flatMap(node => node.inputs.filter(input => !isComputed(input)).flatMap(stored));
   if (elsewhere.some(node => members.includes(node))) return false;

@@ -84,6 +84,10 @@ function operandsFor(result: Node, gradient: Node, other: Node): [Node, Node] {
   return hasDimension(gradient.dimensions, result.dimensions[0]!.name) ? [gradient, other] : [other, gradient];
 }
 
+/** Whether it is a product whose operands are never rounded, as a router's. */
+export const isExact = ({ primitive, attributes }: Node): boolean =>
+  primitive?.name === 'contract' && (attributes as ContractAttributes).exact === true;
+
 /** `left` times `right`, to `dimensions`: the left operand's kept dimensions, then the right's. */
 export const multiplyMatrices = (
   builder: Builder,

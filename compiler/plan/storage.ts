@@ -4,7 +4,7 @@
 import { type Dimension, product, sameDimensions } from '../graph/dimension.ts';
 import type { Graph, Node } from '../graph/graph.ts';
 import type { Schedule } from '../kernels/kernel.ts';
-import type { ContractAttributes } from '../ops/contract.ts';
+import { isExact } from '../ops/contract.ts';
 import type { Target } from '../targets/names.ts';
 import { extentOf } from './extent.ts';
 
@@ -122,9 +122,6 @@ function candidates(graph: Graph, { kernels }: Schedule, target: Target) {
 
 const isOutputAgain = ({ outputs }: Graph, name: string, node: Node): boolean =>
   outputs.some(other => other.node === node && other.name !== name);
-
-const isExact = ({ primitive, attributes }: Node): boolean =>
-  primitive!.name === 'contract' && (attributes as ContractAttributes).exact === true;
 
 const products: ReadonlySet<string> = new Set(['matmul', ...grouped]);
 

@@ -192,7 +192,7 @@ struct attention_f32 {
 
   /* Blocks that a multiprocessor is to hold: what registers allow without spilling. */
   static constexpr int forward_blocks = 2, query_gradient_blocks = 2, key_gradient_blocks = 2;
-  static constexpr int few_blocks = Shape::value_dim > 512 ? 2 : 4;
+  static constexpr int few_blocks = Shape::value_dim > 512 ? 2 : Shape::value_dim > 256 ? 3 : 4;
 
   static dim3 grid(int64_t batch, int64_t count, int rows) {
     return dim3(static_cast<unsigned>((count + rows - 1) / rows), Shape::kv_heads, static_cast<unsigned>(batch));
