@@ -11,6 +11,7 @@ import { explainKernel } from './kernels/explain.ts';
 import { fuse } from './kernels/fuse.ts';
 import type { Schedule } from './kernels/kernel.ts';
 import { compose } from './passes/compose.ts';
+import { roundOperands } from './passes/round.ts';
 import { type LoweredFunction, planMemory } from './plan/plan.ts';
 import { chooseStorage, type Scheduled, type Storage, storedAsFloat } from './plan/storage.ts';
 import { emitCpu, type ProgramLaunch } from './targets/cpu/index.ts';
@@ -82,12 +83,24 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   );
   const graphs = stage('compose', () => graphsOf(program).map(graph => (fused ? compose(graph) : graph)), printGraphs);
   if (options.verify) for (const graph of [...graphsOf(program), ...graphs]) verify(graph);
-  const schedules = stage('fuse', () => graphs.map(graph => fuse(graph, { fuse: fused })), printSchedules);
+  const scheduled = stage(
+    'fuse',
+    () => {
+      const functions = graphs.map((graph): Scheduled => ({ graph, schedule: fuse(graph, { fuse: fused }) }));
+      // The CPU's products round what they read while they pack it anyway.
+      if (dtype !== 'bf16' || options.target !== 'cuda') return functions;
+      const groups = trainingGroups(program, functions);
+      const rounded = new Map(groups.flatMap(group => [...roundOperands(group, { fuse: fused })]));
+      return functions.map(each => rounded.get(each) ?? each);
+    },
+    functions => printSchedules(functions.map(({ schedule }) => schedule)),
+  );
+  if (options.verify) for (const { graph } of scheduled) verify(graph);
   const lowered = stage(
     'plan',
     () => {
-      const scheduled = graphs.map((graph, n) => ({ graph, schedule: schedules[n]! }));
-      const storages = dtype !== 'bf16' ? new Map<string, Storage>() : storagesOf(program, scheduled);
+      const storages =
+        dtype !== 'bf16' ? new Map<string, Storage>() : storagesOf(program, scheduled, options.target ?? 'cpu');
       return scheduled.map(({ graph, schedule }): LoweredFunction => {
         const storage = storages.get(graph.name) ?? storedAsFloat;
         return { graph, schedule, storage, plan: planMemory(graph, schedule, storage) };
@@ -134,12 +147,15 @@ function cudaType({ dtype = 'f32', scheduleOf }: CompileOptions): CudaProductTyp
   return dtype;
 }
 
+/** The functions of training, in groups that hand values to one another. */
+const trainingGroups = (program: Program, functions: readonly Scheduled[]): Scheduled[][] =>
+  trainingFunctions(program).map(names => functions.filter(({ graph }) => names.includes(graph.name)));
+
 /** How the functions of training store values, by name. */
-function storagesOf(program: Program, scheduled: readonly Scheduled[]): Map<string, Storage> {
-  const groups = trainingFunctions(program).map(names => scheduled.filter(({ graph }) => names.includes(graph.name)));
+function storagesOf(program: Program, scheduled: readonly Scheduled[], target: Target): Map<string, Storage> {
   return new Map(
-    groups.flatMap(functions => {
-      const storage = chooseStorage(functions);
+    trainingGroups(program, scheduled).flatMap(functions => {
+      const storage = chooseStorage(functions, target);
       return functions.map(({ graph }) => [graph.name, storage] as const);
     }),
   );

@@ -10,6 +10,8 @@ import {
   forwardSource,
   partsOf,
 } from '../compiler/targets/cuda/attention-source.ts';
+import type { Launch } from '../compiler/targets/cuda/kernel-source.ts';
+import { encodeText } from '../compiler/targets/cuda/launcher.ts';
 import { loadLibrary, type NativeFunction } from '../runtime/ffi.ts';
 import type { AttentionShape } from './cpu/attention-reference.ts';
 import { compiledShape, isNarrow, type Program } from './cpu/attention-shapes.ts';
@@ -49,7 +51,8 @@ export async function buildShapes(folder: string, all: readonly Compiled[]): Pro
       return [name, `const char *${name}(${parameters})`];
     }),
   );
-  return loadLibrary(output, { schedule: 'void schedule(uint32_t seed)', ...Object.fromEntries(declared) });
+  const common = { schedule: 'void schedule(uint32_t seed)', on_hopper: 'int on_hopper()' };
+  return loadLibrary(output, { ...common, ...Object.fromEntries(declared) });
 }
 
 /** The source of one shape's functions. */
@@ -135,11 +138,16 @@ extern "C" const char *backward_${name}(${backwardParameters}) {
 `;
 }
 
-function launches({ launches }: AttentionSource, given: readonly string[]): string {
-  return launches
-    .map(
-      ({ kernel, grid, block, shared }) =>
-        `check(malc_launch(${kernel}, ${grid}, ${block}, ${shared}, nullptr, ${given.join(', ')}));`,
-    )
-    .join('\n  ');
+function launches({ launches, hopper }: AttentionSource, given: readonly string[]): string {
+  const call = ({ kernel, grid, block, shared }: Launch, maps: readonly string[] = []) =>
+    `check(malc_launch(${[kernel, grid, block, shared, 'nullptr', ...maps, ...given].join(', ')}));`;
+  const usual = launches.map(launch => call(launch)).join('\n  ');
+  if (!hopper) return usual;
+  return `if (malc_on_hopper()) {
+    CUtensorMap ${hopper.maps.map(({ name }) => name).join(', ')};
+    ${hopper.maps.map(map => `check(${encodeText(map, `${map.base}_`)});`).join('\n    ')}
+    ${hopper.launches.map(launch => call(launch, launch.maps)).join('\n    ')}
+  } else {
+    ${usual}
+  }`;
 }

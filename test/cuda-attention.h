@@ -7,6 +7,8 @@
 #include "attention_bf16_forward.h"
 #include "attention_f32_backward.h"
 #include "attention_f32_forward.h"
+#include "attention_sm90_backward.h"
+#include "attention_sm90_forward.h"
 
 /* The first error of a call, for its caller to read. */
 inline std::string failure;
@@ -22,6 +24,9 @@ extern "C" void schedule(uint32_t seed) {
   (void)seed;
 #endif
 }
+
+/* Whether kernels for sm_90a are launched. */
+extern "C" int on_hopper() { return malc_on_hopper(); }
 
 /* An array on the device: a copy of the host's, or of bytes that nobody has written. */
 template <class T>

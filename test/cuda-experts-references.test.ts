@@ -17,6 +17,7 @@ const references: readonly [string, EmulatedOptions['dtype'], number][] = [
   ['deepseek-v2-lite', 'f32', 39],
   ['deepseek-v3', 'f32', 45],
   ['mixtral', 'f32', 21],
+  ['mixtral', 'bf16', 21],
   ['qwen3-moe', 'f32', 36],
 ];
 const target = {

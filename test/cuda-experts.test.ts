@@ -188,7 +188,7 @@ test('too many experts are refused by name', () => {
   });
   assert.throws(
     () => compile({ ...model, blocks }, { target: 'cuda' }),
-    /random needs more than 4096 experts, which the target cuda does not have yet/,
+    /random needs more than 4096 experts, which the target cuda does not have; use --target cpu/,
   );
 });
 

@@ -241,3 +241,39 @@ export const productCases: readonly ProductCase[] = [
     return [make.product('scores', x, make.input('router', experts, hidden), tokens(experts), true)];
   }),
 ];
+
+const outer = dimension('outer', 328);
+
+/** Cases of several large tiles, down and across, and of layouts that models do not have. */
+export const largeCases: readonly ProductCase[] = [
+  productCase(
+    'several_tiles',
+    make => {
+      const inner = dimension('inner', 200);
+      const product = make.product(
+        'product',
+        make.input('x', ...tokens(inner)),
+        make.input('weight', outer, inner),
+        tokens(outer),
+      );
+      const [bias, residual] = [make.input('bias', outer), make.input('residual', ...tokens(outer))];
+      return [make.map('y', add(add(a, b), c), tokens(outer), product, bias, residual)];
+    },
+    {
+      narrow: ['x', 'y'],
+      calls: [
+        { batch: 2, time: 300 },
+        { batch: 1, time: 5 },
+      ],
+    }, // an odd number of blocks down, or none
+  ),
+  productCase(
+    'left_across_its_rows',
+    make => {
+      const inner = dimension('inner', 136);
+      const [left, right] = [make.input('left', inner, outer), make.input('right', hidden, inner)];
+      return [make.product('y', left, right, [outer, hidden])];
+    },
+    { narrow: ['left', 'right'] },
+  ),
+];

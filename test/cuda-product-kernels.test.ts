@@ -5,248 +5,38 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Names, ownName, withName } from '../compiler/emission/writer.ts';
-import { product as productOf, type Sizes, sizeOf } from '../compiler/graph/dimension.ts';
-import { evaluate } from '../compiler/graph/evaluate.ts';
-import type { Node } from '../compiler/graph/graph.ts';
-import type { Tensor } from '../compiler/graph/tensor.ts';
-import { fuse } from '../compiler/kernels/fuse.ts';
-import type { MatmulKernel } from '../compiler/kernels/kernel.ts';
-import { storedDimensions } from '../compiler/plan/storage.ts';
-import type { CudaProductType, KernelSource } from '../compiler/targets/cuda/kernel-source.ts';
-import { emitMatmul } from '../compiler/targets/cuda/matmul.ts';
-import { loadLibrary } from '../runtime/ffi.ts';
-import { type ProductCase, productCases } from './cuda-product-cases.ts';
+import { emitCase, libraryOf, openCases } from './cuda-product-calls.ts';
+import { productCases } from './cuda-product-cases.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
-import { randomNumbers } from './random-numbers.ts';
 import { buildEmulated, buildEmulator, emulatorAvailable } from './simt/build.ts';
 
 const test = suite('cuda matmul kernels');
 const folder = mkdtempSync(join(tmpdir(), 'malc-cuda-matmul-'));
 test.after(() => rmSync(folder, { recursive: true, force: true }));
 
-/** A case as it is compiled for one dtype. */
-interface Emitted {
-  readonly case: ProductCase;
-  readonly dtype: CudaProductType;
-  readonly name: string;
-  readonly kernel: MatmulKernel;
-  readonly source: KernelSource;
-  readonly isNarrow: (node: Node) => boolean;
-}
-
-function emit(each: ProductCase, dtype: CudaProductType): Emitted {
-  const { kernels } = fuse(each.graph, { fuse: true });
-  assert.is(kernels.length, 1, `${each.name} is one kernel`);
-  const kernel = kernels[0] as MatmulKernel;
-  assert.is(kernel.kind, 'matmul');
-  const isNarrow = (node: Node) => dtype === 'bf16' && each.narrow.includes(node.label);
-  const isGradient = (node: Node) => node.label.startsWith('gradient.');
-  const hasCopy = (node: Node) => dtype === 'bf16' && node.primitive === null && node.label.endsWith('weight');
-  const names = new Names();
-  const named = new Map([...kernel.inputs, ...kernel.outputs, ...kernel.members].map(node => [node, node.label]));
-  for (const node of named.keys()) named.set(node, names.unique(node.label));
-  const source = emitMatmul(kernel, {
-    nameOf: node => named.get(node) ?? node.label,
-    accumulates: isGradient,
-    isGradient,
-    comment: [each.name],
-    dtype,
-    hasCopy,
-    storageOf: node => (isNarrow(node) ? 'bf16' : 'f32'),
-  });
-  return { case: each, dtype, name: `${each.name}_${dtype}`, kernel, source, isNarrow };
-}
-
-/** A function that runs the kernel once: buffer n is `memory` from starts[n] to ends[n]. */
-function runnerOf({ name, source }: Emitted): string {
-  let buffer = 0;
-  const list = source.arguments.map(argument => {
-    if (argument.kind === 'input' || argument.kind === 'output' || argument.kind === 'copy')
-      return `device.at(starts[${buffer++}])`;
-    return argument.kind === 'size' ? argument.name : argument.kind;
-  });
-  const extents = source.arguments.flatMap(argument => (argument.kind === 'workspace' ? argument.extents : []));
-  const floats = extents.map(({ runtime, count }) => [...runtime, String(count)].join(' * ')).join(' + ') || '0';
-  const launches = source.launches.map(({ kernel, grid, block, shared }) => {
-    const call = [kernel.replace(ownName, name), `(unsigned)(${grid})`, block, shared, 'nullptr', ...list].join(', ');
-    return `  if (device.error == cudaSuccess) device.error = malc_launch(${call});`;
-  });
-  return `
-extern "C" const char *run_${name}(unsigned char *memory, const int64_t *starts, const int64_t *ends,
-                                   int64_t batch, int64_t time, bool adds) {
-  (void)batch, (void)time, (void)adds;
-  device_memory device(memory, starts, ends, ${buffer}, ${floats});
-  float *const workspace = device.workspace;
-  (void)workspace;
-${launches.join('\n')}
-  return device.finish();
-}
-`;
-}
-
-const frame = `#include "launch.h"
-#include "scalars.h"
-#include "random.h"
-#include "product_bf16.h"
-#include "product_f32.h"
-
-/* An address, whatever is there. */
-struct address {
-  void *there;
-  template <class T>
-  operator T *() const { return static_cast<T *>(there); }
-};
-
-/* A copy of all buffers on the device; no kernel may touch what lies between them. */
-struct device_memory {
-  unsigned char *start = nullptr, *host;
-  float *workspace = nullptr;
-  int64_t bytes;
-  cudaError_t error = cudaSuccess;
-  device_memory(unsigned char *host, const int64_t *starts, const int64_t *ends, int count, int64_t floats)
-      : host(host), bytes(starts[count]) {
-    cudaMalloc(reinterpret_cast<void **>(&start), bytes);
-    if (floats > 0) cudaMalloc(reinterpret_cast<void **>(&workspace), floats * 4);
-    cudaMemcpy(start, host, bytes, cudaMemcpyHostToDevice);
-    for (int n = 0; n < count; n++) malc_guard(start + ends[n], starts[n + 1] - ends[n]);
-  }
-  address at(int64_t offset) const { return {start + offset}; }
-  const char *finish() {
-    if (error == cudaSuccess) error = cudaDeviceSynchronize();
-    if (error == cudaSuccess) cudaMemcpy(host, start, bytes, cudaMemcpyDeviceToHost);
-    cudaFree(start);
-    if (workspace) cudaFree(workspace);
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-  }
-};
-`;
-
-const all = productCases.flatMap(each => (['f32', 'bf16'] as const).map(dtype => emit(each, dtype)));
+const all = productCases.flatMap(each => (['f32', 'bf16'] as const).map(dtype => emitCase(each, dtype)));
 const source = join(folder, 'kernels.cu');
-const kernels = all.map(each => `${withName(each.source.text, each.name)}${runnerOf(each)}`);
-writeFileSync(source, [frame, ...kernels].join('\n'));
-
-/** The bfloat16 that is nearest, ties to even. */
-function rounded(value: number): number {
-  const bits = new Uint32Array(Float32Array.of(value).buffer)[0]!;
-  return new Float32Array(Uint32Array.of((bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000).buffer)[0]!;
-}
-
-/** Inputs: small numbers, as they are stored. */
-function inputsOf({ case: { graph }, isNarrow }: Emitted, sizes: Sizes): Map<string, Tensor> {
-  const random = randomNumbers(11);
-  const value = (node: Node) => {
-    if (node.dtype === 'i32') return Math.floor(random() * 1000);
-    const number = Math.fround(2 * random() - 1);
-    return isNarrow(node) ? rounded(number) : number;
-  };
-  const tensor = (node: Node): Tensor => {
-    const shape = node.dimensions.map(dim => sizeOf(dim, sizes));
-    return {
-      names: node.dimensions.map(dim => dim.name),
-      shape,
-      data: Float64Array.from({ length: productOf(shape) }, () => value(node)),
-    };
-  };
-  return new Map(graph.inputs.map(node => [node.label, tensor(node)]));
-}
-
-/** Rows that lie `stride` apart, with what must make no difference between them. */
-function padded(given: Float64Array, width: number, stride: number): Float64Array {
-  const rows = given.length / width;
-  const lying = new Float64Array(rows * stride).fill(Number.NaN);
-  for (let row = 0; row < rows; row++) lying.set(given.subarray(row * width, (row + 1) * width), row * stride);
-  return lying;
-}
-
-/** Runs a kernel; resolves to its outputs by label. Outputs begin as ones. */
-function launch(
-  each: Emitted,
-  native: (...values: unknown[]) => unknown,
-  inputs: ReadonlyMap<string, Tensor>,
-  sizes: Sizes,
-  adds: boolean,
-) {
-  const buffers = each.source.arguments.flatMap(argument => {
-    if (argument.kind !== 'input' && argument.kind !== 'output' && argument.kind !== 'copy') return [];
-    const { node } = argument;
-    const length = productOf(node.dimensions.map(dim => sizeOf(dim, sizes)));
-    const given = inputs.get(node.label)?.data ?? new Float64Array(length).fill(1);
-    const isNarrow = argument.kind === 'copy' || each.isNarrow(node);
-    const row = storedDimensions(node, each.isNarrow(node) ? 'bf16' : 'f32').at(-1)!.size;
-    if (argument.kind === 'copy')
-      return [{ node, given: padded(given, length / argument.copy.rows, argument.copy.stride), isNarrow }];
-    return [{ node, given: row ? padded(given, node.dimensions.at(-1)!.size!, row) : given, isNarrow }];
-  });
-  const nodes = buffers.map(({ node }) => node);
-  const lengths = buffers.map(({ given }) => given.length);
-  const starts = [0];
-  const ends = buffers.map(({ given, isNarrow }, n) => {
-    const end = starts[n]! + given.length * (isNarrow ? 2 : 4);
-    starts.push(Math.ceil(end / 64) * 64 + 64);
-    return end;
-  });
-  const memory = new Uint8Array(starts.at(-1)!);
-  buffers.forEach(({ node, given, isNarrow }, n) => {
-    if (node.dtype === 'i32') new Int32Array(memory.buffer, starts[n], lengths[n]).set(given);
-    else if (!isNarrow) new Float32Array(memory.buffer, starts[n], lengths[n]).set(given);
-    else {
-      const bits = new Uint32Array(Float32Array.from(given, rounded).buffer);
-      new Uint16Array(memory.buffer, starts[n], lengths[n]).set(bits.map(word => word >>> 16));
-    }
-  });
-  const places = [BigInt64Array.from(starts.map(BigInt)), BigInt64Array.from(ends.map(BigInt))];
-  const error = native(memory, ...places, sizes.batch, sizes.time, adds);
-  assert.is(error, null);
-  return new Map(
-    each.kernel.outputs.map(node => {
-      const n = nodes.indexOf(node);
-      const narrow = () =>
-        new Float32Array(
-          Uint32Array.from(new Uint16Array(memory.buffer, starts[n], lengths[n]), half => half * 65536).buffer,
-        );
-      const values = each.isNarrow(node) ? narrow() : new Float32Array(memory.buffer, starts[n], lengths[n]);
-      const width = node.dimensions.at(-1)!.size!;
-      const stride = storedDimensions(node, each.isNarrow(node) ? 'bf16' : 'f32').at(-1)!.size!;
-      return [node.label, values.filter((_, i) => i % stride < width)] as const;
-    }),
-  );
-}
+writeFileSync(source, libraryOf(all));
 
 if (await emulatorAvailable()) {
   const library = join(folder, 'kernels.so');
   const emulator = await buildEmulator(folder);
   await buildEmulated({ sources: [source], emulator, output: library, library: true });
-  const arguments_ = 'uint8_t *memory, int64_t *starts, int64_t *ends, int64_t batch, int64_t time, bool adds';
-  const prototypes = Object.fromEntries(
-    all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${arguments_})`]),
-  );
-  const native = loadLibrary(library, prototypes);
+  const check = openCases(library, all);
   for (const each of all)
     test(each.name, () => {
       assert.is(each.source.launches.length, each.case.later ? 2 : 1);
-      for (const sizes of each.case.calls) {
-        const inputs = inputsOf(each, sizes);
-        const expected = evaluate(each.case.graph, inputs, sizes);
-        for (const adds of [false, true]) {
-          const results = launch(each, native[`run_${each.name}`]!, inputs, sizes, adds);
-          for (const [label, result] of results) {
-            const before = adds && label.startsWith('gradient.') ? 1 : 0;
-            const wanted = expected.get(label)!.data;
-            const squares = result.reduce((sum, value, n) => sum + (value - before - wanted[n]!) ** 2, 0);
-            const error = Math.sqrt(squares / wanted.reduce((sum, value) => sum + value * value, 0));
-            assert.ok(error < (each.dtype === 'f32' ? 1e-6 : 6e-3), `${label}: relative error ${error}`);
-          }
-        }
-      }
+      check(each);
     });
 } else console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
 
 for (const architecture of await architectures())
   test(`nvcc compiles all kernels for sm_${architecture} without a warning or a spill`, async () => {
     const kernels = await registersOf(source, architecture);
-    assert.is(kernels.length, all.flatMap(each => each.source.launches).length);
+    assert.is(
+      kernels.length,
+      all.flatMap(({ source: { launches, hopper } }) => [...launches, ...(hopper?.launches ?? [])]).length,
+    );
   });
 
 test.run();

@@ -80,9 +80,13 @@ test('architectures: a list is checked name by name', () => {
 
 test('architectures: code for newer GPUs is kept of the highest generic one', () => {
   const codes = (...names: string[]) => architectureFlags(names).filter(word => word !== '-gencode');
-  assert.equal(codes('sm_80', 'sm_90a'), ['arch=compute_80,code=[sm_80,compute_80]', 'arch=compute_90a,code=sm_90a']);
+  assert.equal(codes('sm_80', 'sm_90a'), [
+    'arch=compute_80,code=[sm_80,compute_80]',
+    'arch=compute_90a,code=sm_90a',
+    '-DMALC_HOPPER',
+  ]);
   assert.equal(codes('sm_100', 'sm_90'), ['arch=compute_100,code=[sm_100,compute_100]', 'arch=compute_90,code=sm_90']);
-  assert.equal(codes('sm_90a'), ['arch=compute_90a,code=sm_90a']);
+  assert.equal(codes('sm_90a'), ['arch=compute_90a,code=sm_90a', '-DMALC_HOPPER']);
 });
 
 test('a unit that is as it was is not compiled again', async () => {
@@ -138,6 +142,42 @@ test('a launcher takes values of any name beside its own stream and the sizes', 
     text,
     `  if (error == cudaSuccess) error = malc_launch(@NAME@_second, 1, 64, 0, ${given});\n  return error;`,
   );
+});
+
+test('a launcher chooses the launches for Hopper GPUs when it runs, and describes tensors to TMA first', () => {
+  const builder = new Builder();
+  const { text, declaration } = emitLauncher(
+    {
+      arguments: [{ kind: 'input', node: builder.input('x', [time]), name: 'x_map' }],
+      launches: [{ kernel: '@NAME@', grid: '1', block: '32', shared: '0' }],
+      hopper: {
+        maps: [
+          {
+            ...{ name: 'x_map', base: 'x_map', sizes: ['64', 'batch * time'], strides: ['72'] },
+            box: { columns: 64, rows: 128 },
+          },
+        ],
+        launches: [{ kernel: '@NAME@_hopper', grid: '2', block: '384', shared: '1024', maps: ['x_map'] }],
+      },
+    },
+    storedAsFloat,
+  );
+  assert.is(
+    declaration,
+    'cudaError_t launch_@NAME@(cudaStream_t queue, int64_t batch, int64_t time, const float *x_map_2);',
+  );
+  const lines = [
+    'if (malc_on_hopper()) {',
+    '  CUtensorMap x_map;',
+    '  cudaError_t error = encode_tensor_map(&x_map, x_map_2, 2, {64, static_cast<uint64_t>(batch * time)}, ' +
+      '{72}, 64, 128);',
+    '  if (error == cudaSuccess) error = malc_launch(@NAME@_hopper, 2, 384, 1024, queue, x_map, x_map_2);',
+    '  return error;',
+    '}',
+    'return malc_launch(@NAME@, 1, 32, 0, queue, x_map_2);',
+  ];
+  const folded = (long: string) => long.replaceAll(/\s+/g, ' ');
+  assert.ok(folded(text).includes(folded(lines.join('\n'))), text);
 });
 
 test('units do not know the model', () => {

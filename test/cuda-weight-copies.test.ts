@@ -14,7 +14,7 @@ import { batchOf, open, scramble } from './held-against-oracle.ts';
 import { oracle, relativeError } from './oracle.ts';
 import { emulatorAvailable } from './simt/build.ts';
 
-// Rows of 36 and 50 elements are padded, those of 64 are not; the head is tied in one, and untied in the other.
+// Rows of 36, 50 and 22 elements are padded, those of 64 are not; the head is tied in one, and untied in the others.
 const { syntax } = parse(
   `model tied {
     vocab_size: 45  max_seq_len: 24  hidden_size: 36  num_layers: 2
@@ -32,6 +32,13 @@ const { syntax } = parse(
       attention { num_heads: 4  num_kv_heads: 2 }
       ffn { hidden_dim: 150 }
     }
+  }
+  model mixed {
+    vocab_size: 45  max_seq_len: 24  hidden_size: 36  num_layers: 1
+    block {
+      attention { num_heads: 3 }
+      ffn { hidden_dim: 22  moe { experts: 4  top_k: 2 } }
+    }
   }`,
   'copies.mal',
 );
@@ -42,7 +49,7 @@ function modelOf(name: string): Model {
   return model;
 }
 
-const models = ['tied', 'gated'].map(modelOf);
+const models = ['tied', 'gated', 'mixed'].map(modelOf);
 const [batch, time] = [2, 12];
 const sizes = { batch, time };
 const adamw = { learningRate: 0.001, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 };
@@ -53,9 +60,13 @@ const test = suite('cuda copies of weights');
 
 for (const model of models)
   test(`${model.name}: products of bfloat16 read copies, and those of float32 the weights themselves`, () => {
-    const text = (dtype: 'f32' | 'bf16') => compile(model, { target: 'cuda', dtype }).files['model.cu']!;
+    const text = (dtype: 'f32' | 'bf16') => {
+      const { files } = compile(model, { target: 'cuda', dtype });
+      const units = Object.keys(files).filter(name => name.endsWith('.cu'));
+      return units.map(name => files[name]).join('\n');
+    };
     assert.match(text('bf16'), /const malc_operand<__nv_bfloat16, malc_side::\w+, 8> right\{\{\w+_copy\b/);
-    assert.not.match(text('bf16'), /malc_operand<float, malc_side::\w+, \d(, \d)?> right/);
+    assert.not.match(text('bf16'), /malc_operand<float, malc_side::\w+, \d(, \d)?> right\{\{\w+_proj_/);
     assert.not.match(text('f32'), /_copy\b|__nv_bfloat16/);
   });
 

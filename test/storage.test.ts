@@ -5,23 +5,29 @@ import * as assert from 'uvu/assert';
 import { buildProgram, graphsOf } from '../compiler/build/program.ts';
 import { readModel } from '../compiler/check/read-model.ts';
 import { formulaLibrary } from '../compiler/check/standard-library.ts';
-import type { Graph } from '../compiler/graph/graph.ts';
+import type { Graph, Node } from '../compiler/graph/graph.ts';
+import { verify } from '../compiler/graph/verify.ts';
 import { compile } from '../compiler/index.ts';
 import { fuse } from '../compiler/kernels/fuse.ts';
 import { compose } from '../compiler/passes/compose.ts';
-import { chooseStorage, type Storage } from '../compiler/plan/storage.ts';
+import { roundOperands } from '../compiler/passes/round.ts';
+import { chooseStorage, type Scheduled, type Storage } from '../compiler/plan/storage.ts';
+import { type Target, targets } from '../compiler/targets/names.ts';
 
 const test = suite('storage');
 
 /** The graphs of the first block kind, forward and backward, and how their values are stored. */
-function blockOf(name: string): { graphs: Graph[]; storage: Storage } {
+function blockOf(name: string, target: Target = 'cpu'): { graphs: Graph[]; storage: Storage } {
   const { model } = readModel(name);
   const program = buildProgram(model, formulaLibrary(model));
   const { forward, backward } = program.blocks[0]!;
   const graphs = graphsOf(program)
     .filter(graph => graph === forward || graph === backward)
     .map(compose);
-  return { graphs, storage: chooseStorage(graphs.map(graph => ({ graph, schedule: fuse(graph, { fuse: true }) }))) };
+  const scheduled = graphs.map((graph): Scheduled => ({ graph, schedule: fuse(graph, { fuse: true }) }));
+  const rounded = target === 'cuda' ? roundOperands(scheduled, { fuse: true }) : new Map<Scheduled, Scheduled>();
+  const functions = scheduled.map(each => rounded.get(each) ?? each);
+  return { graphs: functions.map(({ graph }) => graph), storage: chooseStorage(functions, target) };
 }
 
 const savedAs = (name: string, wanted: 'f32' | 'bf16'): string[] => {
@@ -41,16 +47,66 @@ test('a llama block keeps the operands of its products as bfloat16, and its stre
 });
 
 test('what a forward function keeps, the backward one reads alike', () => {
-  for (const name of ['gpt2-small', 'llama3-1b', 'mixtral-8x7b', 'deepseek-v2-lite', 'mamba-130m']) {
-    const { graphs, storage } = blockOf(name);
+  const names = ['gpt2-small', 'llama3-1b', 'mixtral-8x7b', 'deepseek-v2-lite', 'mamba-130m'];
+  for (const [name, target] of names.flatMap(name => targets.map(target => [name, target] as const))) {
+    const { graphs, storage } = blockOf(name, target);
     const kept = new Map(graphs[0]!.outputs.map(output => [output.name, storage(output.node)]));
     for (const node of graphs[1]!.inputs)
       if (node.label.startsWith('saved.')) assert.is(storage(node), kept.get(node.label), `${name} ${node.label}`);
   }
 });
 
+/** What products of bfloat16 read for each token, and how it is stored: `LABEL f32`. */
+const operandsOf = (name: string, target: Target): string[] => {
+  const { graphs, storage } = blockOf(name, target);
+  const products = graphs.flatMap(({ nodes }) =>
+    nodes.filter(({ primitive, attributes }) => {
+      const { exact = false } = (attributes ?? {}) as { exact?: boolean };
+      return ['contract', 'grouped', 'grouped-gradient'].includes(primitive?.name ?? '') && !exact;
+    }),
+  );
+  const isPerToken = ({ dtype, dimensions }: Node) => dtype === 'f32' && dimensions[1]?.name === 'time';
+  const read = new Set(products.flatMap(({ inputs }) => inputs.filter(isPerToken)));
+  return [...read].map(node => `${node.label} ${storage(node)}`);
+};
+
+test('on CUDA, all that products read for each token is bfloat16, and on the CPU what nothing else reads', () => {
+  assert.equal(
+    operandsOf('llama3-1b', 'cpu').filter(operand => operand.endsWith('f32')),
+    ['gradient.y f32', 'attention_residual_gradient f32'],
+  );
+  for (const name of ['gpt2-small', 'llama3-1b', 'olmo2-1b', 'mixtral-8x7b', 'deepseek-v2-lite'])
+    assert.equal(
+      operandsOf(name, 'cuda').filter(operand => operand.endsWith('f32')),
+      [],
+      name,
+    );
+});
+
+test('the gradient of the stream is rounded once, where it is made, and stays float32 besides', () => {
+  const { graphs, storage } = blockOf('llama3-1b', 'cuda');
+  const { kernels } = fuse(graphs[1]!, { fuse: true });
+  const made = kernels.find(({ outputs }) => outputs.some(({ label }) => label === 'attention_residual_gradient'))!;
+  assert.is(made.kind, 'row');
+  const found = made.outputs.filter(({ label }) => label.startsWith('attention_residual_gradient'));
+  assert.equal(
+    found.map(node => `${node.label} ${storage(node)}`),
+    ['attention_residual_gradient f32', 'attention_residual_gradient_rounded bf16'],
+  );
+  const rounded = graphs[1]!.nodes.filter(({ label }) => label === 'gradient.y_rounded');
+  assert.is(rounded.length, 1);
+});
+
+test('copies change no value, and a graph that needs none is left as it is', () => {
+  const { graphs } = blockOf('olmo2-1b', 'cuda');
+  for (const graph of graphs) verify(graph);
+  const { model } = readModel('gpt2-small');
+  const forward = compose(buildProgram(model, formulaLibrary(model)).blocks[0]!.forward);
+  assert.is(roundOperands([{ graph: forward, schedule: fuse(forward, { fuse: true }) }], { fuse: true }).size, 0);
+});
+
 test('a router reads float32', () => {
-  const { graphs, storage } = blockOf('mixtral-8x7b');
+  const { graphs, storage } = blockOf('mixtral-8x7b', 'cuda');
   const routers = graphs.flatMap(({ nodes }) =>
     nodes.filter(node => node.primitive?.name === 'contract' && (node.attributes as { exact?: boolean }).exact),
   );

@@ -58,8 +58,8 @@ export function kernelName(kernel: Kernel, outputNames: ReadonlyMap<Node, string
     outputNames.get(node)?.startsWith('gradient.') && outputNames.get(node) !== 'gradient.x';
   const values = kernel.outputs.filter(node => !isWeight(node)).map(node => valueName(node, outputNames));
   const weights = kernel.outputs.filter(isWeight).map(node => valueName(node, outputNames).replace('_weight_', '_'));
-  // A statistic that is kept beside a value says nothing new.
-  const main = values.filter(name => !/_(sum|max|factor)$|^log_sum_exp$/.test(name));
+  // A statistic that is kept beside a value says nothing new, nor does its copy.
+  const main = values.filter(name => !/_(sum|max|factor|rounded)$|^log_sum_exp$/.test(name));
   const named = [...new Set(main.length > 0 ? main : values)];
   if (named.length === 0) return fewOf(weights);
   if (kernel.kind === 'attention-gradient') return 'attention_gradient';

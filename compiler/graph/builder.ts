@@ -38,6 +38,12 @@ export class Builder {
     return node;
   }
 
+  /** What another graph has, on these inputs: its label and origin too. */
+  again({ primitive, attributes, label, origin, dimensions, dtype }: Node, inputs: readonly Node[]): Node {
+    if (primitive === null) return this.input(label, dimensions, dtype);
+    return this.within(label, origin, () => this.apply(primitive, inputs, attributes));
+  }
+
   /** Runs `build` with a label and an origin that every node made inside carries. */
   within<T>(label: string, origin: string, build: () => T): T {
     const before = [this.label, this.origin] as const;

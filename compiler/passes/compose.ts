@@ -35,15 +35,9 @@ export function compose(graph: Graph): Graph {
     copies.set(node, copyOf(node));
   }
   function copyOf(node: Node): Node {
-    const { primitive } = node;
-    if (primitive === null) return builder.input(node.label, node.dimensions, node.dtype);
+    const copied = (input: Node) => copies.get(input)!;
+    if (!isMap(node)) return builder.again(node, node.inputs.map(copied));
     return builder.within(node.label, node.origin, () => {
-      if (!isMap(node))
-        return builder.apply(
-          primitive,
-          node.inputs.map(input => copies.get(input)!),
-          node.attributes,
-        );
       const operands: Node[] = [];
       const expression = expand(node, operands);
       return mapOver(builder, node.dimensions, expression, operands);

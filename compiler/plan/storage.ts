@@ -1,10 +1,11 @@
 // Which values a program of bfloat16 products stores as bfloat16, two to a float: what products and attention read or make,
 // for each token. Products round their operands anyway, so what only they read loses nothing. The residual stream and its
 // gradient, statistics, routers and whatever is not as wide as a row of a product stay float32.
-import { type Dimension, product } from '../graph/dimension.ts';
+import { type Dimension, product, sameDimensions } from '../graph/dimension.ts';
 import type { Graph, Node } from '../graph/graph.ts';
 import type { Schedule } from '../kernels/kernel.ts';
 import type { ContractAttributes } from '../ops/contract.ts';
+import type { Target } from '../targets/names.ts';
 import { extentOf } from './extent.ts';
 
 export type ElementStorage = 'f32' | 'bf16';
@@ -45,15 +46,15 @@ export interface Scheduled {
   readonly schedule: Schedule;
 }
 
-/** Elements of a token's row below which nothing is gained. */
-const leastWidth = 32;
+/** Elements of a token's row below which nothing is gained: on CUDA, all of a launch's operands should be bfloat16. */
+const leastWidth: Readonly<Record<Target, number>> = { cpu: 32, cuda: piece };
 
 /**
  * The storage of values of functions that hand them to one another as outputs and inputs `saved.NAME`: such a value is
  * stored alike in all of them.
  */
-export function chooseStorage(functions: readonly Scheduled[]): Storage {
-  const found = functions.map(({ graph, schedule }) => ({ graph, ...candidates(graph, schedule) }));
+export function chooseStorage(functions: readonly Scheduled[], target: Target): Storage {
+  const found = functions.map(({ graph, schedule }) => ({ graph, ...candidates(graph, schedule, target) }));
   const gains = new Set(found.flatMap(each => [...each.gains]));
   const refuses = new Set(found.flatMap(each => [...each.refuses]));
   const saved = found.flatMap(({ graph }) => savedValues(graph));
@@ -61,8 +62,19 @@ export function chooseStorage(functions: readonly Scheduled[]): Storage {
     const names = new Set(saved.filter(({ node }) => set.has(node)).map(({ name }) => name));
     for (const { name, node } of saved) if (names.has(name)) set.add(node);
   }
-  return node => (gains.has(node) && !refuses.has(node) && isWidePerToken(node) ? 'bf16' : 'f32');
+  return node => (gains.has(node) && !refuses.has(node) && isWidePerToken(node, target) ? 'bf16' : 'f32');
 }
+
+/** Whether a product of CUDA rounds what it reads here: an operand that is worth a copy, with a value for each token. */
+export const isRounded = (reader: Node, input: Node): boolean =>
+  reader.primitive !== null &&
+  products.has(reader.primitive.kernel) &&
+  !isExact(reader) &&
+  isWidePerToken(input, 'cuda');
+
+/** What products round of a graph although it is stored as float32: other things read it too, or hand it over. */
+export const operandsAsFloat = ({ nodes }: Graph, storage: Storage): Set<Node> =>
+  new Set(nodes.flatMap(node => node.inputs.filter(input => isRounded(node, input) && storage(input) === 'f32')));
 
 const isSaved = (name: string) => name.startsWith('saved.');
 
@@ -72,19 +84,26 @@ const savedValues = ({ inputs, outputs }: Graph): { name: string; node: Node }[]
   ...outputs.filter(({ name }) => isSaved(name)),
 ];
 
+const onAll = ['matmul', 'row', 'attention', 'attention-gradient'] as const;
+const grouped = ['grouped', 'grouped-gradient'] as const;
+const convolutions = ['convolution', 'convolution-gradient'] as const;
+
 /** Kernels that read and write bfloat16, and those among them that know of padding. */
-const able: ReadonlySet<string> = new Set(['matmul', 'row', 'attention', 'attention-gradient']);
-const ablePadded: ReadonlySet<string> = new Set(['matmul', 'row']);
+const able: Readonly<Record<Target, ReadonlySet<string>>> = {
+  cpu: new Set(onAll),
+  cuda: new Set([...onAll, ...grouped, ...convolutions]),
+};
+const ablePadded: ReadonlySet<string> = new Set(['matmul', 'row', ...grouped]);
 
 /** What one function would gain by, and what it cannot store otherwise than as float32. */
-function candidates(graph: Graph, { kernels }: Schedule) {
+function candidates(graph: Graph, { kernels }: Schedule, target: Target) {
   const [gains, refuses] = [new Set<Node>(), streamOf(graph)];
   const add = (set: Set<Node>, nodes: readonly Node[]) => {
     for (const node of nodes) set.add(node);
   };
   for (const kernel of kernels) {
     const passed = [...kernel.inputs, ...kernel.outputs];
-    if (!able.has(kernel.kind)) add(refuses, passed);
+    if (!able[target].has(kernel.kind)) add(refuses, passed);
     if (!ablePadded.has(kernel.kind))
       add(
         refuses,
@@ -107,26 +126,32 @@ const isOutputAgain = ({ outputs }: Graph, name: string, node: Node): boolean =>
 const isExact = ({ primitive, attributes }: Node): boolean =>
   primitive!.name === 'contract' && (attributes as ContractAttributes).exact === true;
 
+const products: ReadonlySet<string> = new Set(['matmul', ...grouped]);
+
 const multiplies = ({ primitive }: Node): boolean =>
-  primitive!.kernel === 'matmul' || primitive!.kernel === 'attention' || primitive!.kernel === 'attention-gradient';
+  products.has(primitive!.kernel) || primitive!.kernel === 'attention' || primitive!.kernel === 'attention-gradient';
 
 /** Of attention, the vectors that are multiplied, and none of its statistics: those have one number for a head. */
 const isVectors = ({ dimensions }: Node): boolean => dimensions.at(-1)?.name !== 'heads';
 
-function isWidePerToken({ dimensions, dtype }: Node): boolean {
+function isWidePerToken({ dimensions, dtype }: Node, target: Target): boolean {
   const runtime = dimensions.filter(dim => dim.size === null).map(dim => dim.name);
   const width = product(dimensions.map(dim => dim.size ?? 1));
-  return dtype === 'f32' && runtime.join() === 'batch,time' && width >= leastWidth;
+  return dtype === 'f32' && runtime.join() === 'batch,time' && width >= leastWidth[target];
 }
 
-/** What the stream and its gradient are made of by maps alone: sums along the residual stream lose no bits. */
+/**
+ * What the stream and its gradient are made of by maps, and by sums of as many elements, as those over the experts that a
+ * token chose: sums along the residual stream lose no bits.
+ */
 function streamOf({ outputs }: Graph): Set<Node> {
   const stream = new Set<Node>();
-  const visit = (node: Node): void => {
+  const visit = (node: Node, width: readonly Dimension[]): void => {
     if (stream.has(node)) return;
     stream.add(node);
-    if (node.primitive?.name === 'map') node.inputs.forEach(visit);
+    const isSum = node.primitive?.name === 'reduce' && sameDimensions(node.dimensions, width);
+    if (isSum || node.primitive?.name === 'map') for (const input of node.inputs) visit(input, width);
   };
-  for (const { name, node } of outputs) if (name === 'y' || name === 'gradient.x') visit(node);
+  for (const { name, node } of outputs) if (name === 'y' || name === 'gradient.x') visit(node, node.dimensions);
   return stream;
 }

@@ -67,15 +67,21 @@ DEVICE malc_expert_tile malc_tile_of(const int32_t *bounds, int number, int rows
 // ---- Products ----
 
 /* Stores `Step` sums, 1 or 4, from a column on. */
-template <int Step, class Sums>
-DEVICE void malc_store_sums(float *to, const Sums &sums, int64_t row, int64_t column) {
+template <int Step, class T, class Sums>
+DEVICE void malc_store_sums(T *to, const Sums &sums, int64_t row, int64_t column) {
   if constexpr (Step == 4) {
     float four[4];
     sums.four(four, 0, row, column);
     malc_store_4(to, four);
   } else {
-    *to = sums(0, row, column);
+    malc_store(to, sums(0, row, column));
   }
+}
+
+/* Moves an operand to an expert's matrix, which has so many columns of `inner` elements: matrices follow one another. */
+template <class Right>
+DEVICE void malc_skip_matrices(Right &right, int expert, int inner, int columns) {
+  right.data[0] += static_cast<int64_t>(expert) * (Right::run == malc_side::inner ? columns : inner) * right.stride;
 }
 
 /* The columns of a tile. */
@@ -83,14 +89,13 @@ DEVICE malc_place malc_columns_of(int first, int end, int tile, int width, int c
   return {first, end, tile * width, min((tile + 1) * width, columns)};
 }
 
-/* result[slot][Columns] = what the slot reads, `inner` elements, times its expert's matrix: one block's tile of it.
- * Matrices of as many elements as the product needs follow one another. */
-template <class Tile, int Experts, int Columns, int Step, class Left, class Right>
-DEVICE void malc_grouped(float *result, const malc_slots<Experts> &slots, const Left &left, Right right, int inner) {
+/* result[slot][Columns] = what the slot reads, `inner` elements, times its expert's matrix: one block's tile of it. */
+template <class Tile, int Experts, int Columns, int Step, class T, class Left, class Right>
+DEVICE void malc_grouped(T *result, const malc_slots<Experts> &slots, const Left &left, Right right, int inner) {
   constexpr int across = (Columns + Tile::columns - 1) / Tile::columns;
   const malc_expert_tile own = malc_tile_of<Experts>(slots.bounds, blockIdx.x / across, Tile::rows);
   if (own.expert < 0) return;
-  right.data[0] += static_cast<int64_t>(own.expert) * inner * Columns;
+  malc_skip_matrices(right, own.expert, inner, Columns);
   Tile tile(malc_columns_of(own.first, own.end, blockIdx.x % across, Tile::columns, Columns));
   tile.multiply(left, right, 0, inner);
   tile.template finish<1, Step>([&](const auto &sums, int64_t row, int64_t column) {
@@ -107,7 +112,7 @@ DEVICE void malc_grouped_few(float *result, const malc_slots<Experts> &slots, co
   constexpr int across = (Columns + malc_few_columns - 1) / malc_few_columns;
   const malc_expert_tile own = malc_tile_of<Experts>(slots.bounds, blockIdx.x / across, malc_few_rows);
   if (own.expert < 0) return;
-  right.data[0] += static_cast<int64_t>(own.expert) * inner * Columns;
+  malc_skip_matrices(right, own.expert, inner, Columns);
   const malc_place at = malc_columns_of(own.first, own.end, blockIdx.x % across, malc_few_columns, Columns);
   const auto finish = [&](const auto &sums, int64_t row, int64_t column) {
     malc_store_sums<Step>(result + static_cast<int64_t>(slots.order[row]) * Columns + column, sums, row, column);
@@ -149,7 +154,7 @@ DEVICE void malc_each(float *result, int64_t rows, Left left, Right right) {
   const malc_tiles tiles(rows, Columns, few ? malc_few_rows : Tile::rows, few ? malc_few_columns : Tile::columns);
   const int head = blockIdx.x / tiles.count();
   left.data[0] += head * Inner;
-  right.data[0] += static_cast<int64_t>(head) * Inner * Columns;
+  malc_skip_matrices(right, head, Inner, Columns);
   const malc_place at = tiles.place(blockIdx.x % tiles.count());
   const auto finish = [&](const auto &sums, int64_t row, int64_t column) {
     malc_store_sums<Step>(result + (row * Heads + head) * Columns + column, sums, row, column);

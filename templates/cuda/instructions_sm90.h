@@ -43,37 +43,46 @@ DEVICE void fence_async() { PTX(simt::fence_async(), "fence.proxy.async.shared::
 
 /* Coordinates are in elements, innermost first. Elements outside the tensor arrive as zeros, and count as bytes. */
 DEVICE void tma_load_2d(uint32_t shared, const CUtensorMap *map, uint32_t barrier, int x, int y) {
-  PTX(simt::tma_load(shared, map, barrier, 2, x, y, 0, 0), "cp.async.bulk.tensor.2d.shared::cluster.global.tile."
+  PTX(simt::tma_load(shared, map, barrier, 2, x, y, 0, 0, 0), "cp.async.bulk.tensor.2d.shared::cluster.global.tile."
       "mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(shared), "l"(map), "r"(barrier), "r"(x), "r"(y)
       : "memory");
 }
 DEVICE void tma_load_3d(uint32_t shared, const CUtensorMap *map, uint32_t barrier, int x, int y, int z) {
-  PTX(simt::tma_load(shared, map, barrier, 3, x, y, z, 0), "cp.async.bulk.tensor.3d.shared::cluster.global.tile."
+  PTX(simt::tma_load(shared, map, barrier, 3, x, y, z, 0, 0), "cp.async.bulk.tensor.3d.shared::cluster.global.tile."
       "mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared), "l"(map), "r"(barrier), "r"(x),
       "r"(y), "r"(z) : "memory");
+}
+DEVICE void tma_load_4d(uint32_t shared, const CUtensorMap *map, uint32_t barrier, int x, int y, int z, int w) {
+  PTX(simt::tma_load(shared, map, barrier, 4, x, y, z, w, 0), "cp.async.bulk.tensor.4d.shared::cluster.global.tile."
+      "mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared), "l"(map), "r"(barrier),
+      "r"(x), "r"(y), "r"(z), "r"(w) : "memory");
 }
 /* The box lands at the same address, and completes on the same barrier, in every block of the cluster whose bit is set
  * in `ranks`. */
 DEVICE void tma_load_2d_multicast(uint32_t shared, const CUtensorMap *map, uint32_t barrier, int x, int y,
                                   uint16_t ranks) {
-  PTX(simt::tma_load(shared, map, barrier, 2, x, y, 0, ranks), "cp.async.bulk.tensor.2d.shared::cluster.global.tile."
+  PTX(simt::tma_load(shared, map, barrier, 2, x, y, 0, 0, ranks), "cp.async.bulk.tensor.2d.shared::cluster.global.tile."
       "mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared), "l"(map),
       "r"(barrier), "r"(x), "r"(y), "h"(ranks) : "memory");
 }
 DEVICE void tma_load_3d_multicast(uint32_t shared, const CUtensorMap *map, uint32_t barrier, int x, int y, int z,
                                   uint16_t ranks) {
-  PTX(simt::tma_load(shared, map, barrier, 3, x, y, z, ranks), "cp.async.bulk.tensor.3d.shared::cluster.global.tile."
+  PTX(simt::tma_load(shared, map, barrier, 3, x, y, z, 0, ranks), "cp.async.bulk.tensor.3d.shared::cluster.global.tile."
       "mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared), "l"(map),
       "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(ranks) : "memory");
 }
 /* What lies outside the tensor is not written. fence_async by every writer and a barrier come before. */
 DEVICE void tma_store_2d(const CUtensorMap *map, uint32_t shared, int x, int y) {
-  PTX(simt::tma_store(map, shared, 2, x, y, 0), "cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group "
+  PTX(simt::tma_store(map, shared, 2, x, y, 0, 0), "cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group "
       "[%0, {%2, %3}], [%1];" ::"l"(map), "r"(shared), "r"(x), "r"(y) : "memory");
 }
 DEVICE void tma_store_3d(const CUtensorMap *map, uint32_t shared, int x, int y, int z) {
-  PTX(simt::tma_store(map, shared, 3, x, y, z), "cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group "
+  PTX(simt::tma_store(map, shared, 3, x, y, z, 0), "cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group "
       "[%0, {%2, %3, %4}], [%1];" ::"l"(map), "r"(shared), "r"(x), "r"(y), "r"(z) : "memory");
+}
+DEVICE void tma_store_4d(const CUtensorMap *map, uint32_t shared, int x, int y, int z, int w) {
+  PTX(simt::tma_store(map, shared, 4, x, y, z, w), "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group "
+      "[%0, {%2, %3, %4, %5}], [%1];" ::"l"(map), "r"(shared), "r"(x), "r"(y), "r"(z), "r"(w) : "memory");
 }
 /* Copies `bytes` contiguous bytes; addresses and size are multiples of 16. */
 DEVICE void bulk_load(uint32_t shared, const void *global, uint32_t bytes, uint32_t barrier) {

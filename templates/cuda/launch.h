@@ -57,6 +57,31 @@ cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 bloc
 #endif
 }
 
+/* An attribute of the current device; 0 where there is none. */
+inline int malc_device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess ? value : 0;
+}
+
+/* Whether kernels for sm_90a are launched in place of those for sm_80: the program was compiled for sm_90a
+ * (-DMALC_HOPPER), and the device is one. Asked once: a process has one kind of device. */
+inline bool malc_on_hopper() {
+#ifdef MALC_HOPPER
+  static const bool answer = malc_device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
+                             malc_device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
+  return answer;
+#else
+  return false;
+#endif
+}
+
+/* Multiprocessors of the device, for kernels whose blocks take one tile after another. Asked once. */
+inline int malc_multiprocessors() {
+  static const int count = malc_device_attribute(cudaDevAttrMultiProcessorCount);
+  return count;
+}
+
 /* Marks bytes of device memory that no kernel may touch, such as a gap between buffers of one allocation: the emulator
  * reports a kernel that does. Nothing on a GPU. */
 inline void malc_guard(void *start, size_t bytes) {
@@ -68,12 +93,12 @@ inline void malc_guard(void *start, size_t bytes) {
 #endif
 }
 
-/* Describes a row-major bfloat16 tensor [planes][rows][columns] (rank 3; rank 2 has no planes) to TMA in boxes of
- * [box_rows][box_columns], box_columns * 2 bytes <= 128, swizzled by 128 bytes. Strides are in elements, multiples of 8;
- * the base is 16-byte aligned. Sizes: columns, rows, planes; strides: from row to row, from plane to plane. The driver's
+/* Describes a bfloat16 tensor of columns, rows and, in rank 3 and 4, one or two more dimensions to TMA in boxes of
+ * [box_rows][box_columns], box_columns * 2 bytes <= 128, swizzled by 128 bytes. Strides are in elements, multiples of 8,
+ * in any order; the base is 16-byte aligned. Sizes begin with the columns, strides with that from row to row. The driver's
  * encoder is found through the runtime, so that nothing links against the driver. */
-inline cudaError_t encode_tensor_map(CUtensorMap *map, const void *base, unsigned rank, const uint64_t (&sizes)[3],
-                                     const uint64_t (&strides)[2], unsigned box_columns, unsigned box_rows) {
+inline cudaError_t encode_tensor_map(CUtensorMap *map, const void *base, unsigned rank, const uint64_t (&sizes)[4],
+                                     const uint64_t (&strides)[3], unsigned box_columns, unsigned box_rows) {
   typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                              const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -87,9 +112,9 @@ inline cudaError_t encode_tensor_map(CUtensorMap *map, const void *base, unsigne
 #endif
   if (error != cudaSuccess) return error;
   if (outcome != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
-  const cuuint64_t dimensions[3] = {sizes[0], sizes[1], sizes[2]};
-  const cuuint64_t bytes[2] = {strides[0] * 2, strides[1] * 2};
-  const cuuint32_t box[3] = {box_columns, box_rows, 1}, steps[3] = {1, 1, 1};
+  const cuuint64_t dimensions[4] = {sizes[0], sizes[1], sizes[2], sizes[3]};
+  const cuuint64_t bytes[3] = {strides[0] * 2, strides[1] * 2, strides[2] * 2};
+  const cuuint32_t box[4] = {box_columns, box_rows, 1, 1}, steps[4] = {1, 1, 1, 1};
   const CUresult result = reinterpret_cast<Encode>(found)(
       map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void *>(base), dimensions, bytes, box, steps,
       CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,

@@ -77,12 +77,12 @@ struct malc_tile_sums {
   }
 };
 
-/* Calls finish(sums, row, column) for every `Step`-th element of the tile that exists. */
+/* Calls finish(sums, row, column) for every `Step`-th element of the tile that exists: the share of one of its threads. */
 template <int Threads, int Rows, int Columns, int Parts, int Step, class Finish>
-DEVICE void malc_finish_tile(const float *tile, const malc_place &at, const Finish &finish) {
+DEVICE void malc_finish_tile(const float *tile, const malc_place &at, const Finish &finish, int thread = threadIdx.x) {
   constexpr int steps = Columns / Parts / Step;
   const malc_tile_sums<Columns, Parts> sums{tile, at};
-  for (int index = threadIdx.x; index < Rows * steps; index += Threads) {
+  for (int index = thread; index < Rows * steps; index += Threads) {
     const int row = at.row + index / steps, column = at.column + index % steps * Step;
     if (row < at.row_end && column < at.column_end) finish(sums, row, column);
   }
@@ -96,7 +96,7 @@ constexpr int malc_least_part = 256; /* inner positions that a block is worth st
 
 /* Inner positions of a part: a whole number of slices, whoever multiplies. */
 __host__ __device__ constexpr int64_t malc_part_length(int64_t inner, int most_parts) {
-  const int64_t length = malc_ceil_divide(malc_ceil_divide(inner, most_parts), 32) * 32;
+  const int64_t length = malc_ceil_divide(malc_ceil_divide(inner, most_parts), 64) * 64;
   return most_parts > 1 && length < malc_least_part ? malc_least_part : length;
 }
 __host__ __device__ constexpr int malc_part_count(int64_t inner, int most_parts) {
@@ -146,9 +146,6 @@ DEVICE int64_t malc_quotient(int64_t a, int64_t b) { return static_cast<uint32_t
 DEVICE int64_t malc_remainder(int64_t a, int64_t b) { return static_cast<uint32_t>(a) % static_cast<uint32_t>(b); }
 
 // ---- Elements ----
-
-DEVICE float malc_to_float(float value) { return value; }
-DEVICE float malc_to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
 
 /* Elements that are read together. */
 template <class T, int Count>

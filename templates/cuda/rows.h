@@ -1,6 +1,12 @@
-// rows.h - what row kernels are made of: four elements at a time, and sums and maxima over the lanes of a row.
+// rows.h - what row kernels are made of: elements, one or four at a time, and sums and maxima over the lanes of a row.
 #pragma once
 #include "scalars.h"
+
+/* An element as a float, and a float as one. */
+DEVICE float malc_to_float(float value) { return value; }
+DEVICE float malc_to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
+DEVICE void malc_store(float *to, float value) { *to = value; }
+DEVICE void malc_store(__nv_bfloat16 *to, float value) { *to = __float2bfloat16_rn(value); }
 
 /* Four elements from a place that is aligned to as many. */
 DEVICE void malc_load_4(float (&to)[4], const float *from) {

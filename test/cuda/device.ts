@@ -3,6 +3,7 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { packagePath } from '../../compiler/package-files.ts';
+import { architectureFlags } from '../../compiler/targets/cuda/architectures.ts';
 import { inParallel } from '../../compiler/targets/cuda/in-parallel.ts';
 import type { TestedProgram } from '../simt/build.ts';
 
@@ -21,7 +22,7 @@ export async function buildForDevice(program: TestedProgram, architecture: strin
   const flags = [
     '-O3',
     '-std=c++20',
-    `-arch=${architecture}`,
+    ...architectureFlags([architecture]),
     '-Xcompiler',
     '-fPIC',
     ...folders.map(path => `-I${path}`),

@@ -17,28 +17,31 @@ static Moment engine_moment(Thread &self, Actor engine, Time time) {
 
 /* Calls `visit(shared address, global address)` for elements of a box inside its tensor, else `outside(address)`. */
 template <class Visit, class Outside>
-static void for_box(const TensorMap &map, uint32_t shared, int x, int y, int z, Visit visit, Outside outside) {
+static void for_box(const TensorMap &map, uint32_t shared, int x, int y, int z, int w, Visit visit, Outside outside) {
   uint32_t address = shared;
-  for (uint32_t plane = 0; plane < map.box[2]; plane++)
+  for (uint32_t n = 0; n < map.box[3] * map.box[2]; n++)
     for (uint32_t row = 0; row < map.box[1]; row++)
       for (uint32_t column = 0; column < map.box[0]; column++, address += map.element_bytes) {
-        const int64_t at[3] = {int64_t{x} + column, int64_t{y} + row, int64_t{z} + plane};
+        const int64_t at[4] = {int64_t{x} + column, int64_t{y} + row, int64_t{z} + n % map.box[2],
+                               int64_t{w} + n / map.box[2]};
         const uint32_t place = map.swizzled ? swizzle(address) : address;
         bool inside = true;
-        for (int i = 0; i < 3; i++) inside = inside && at[i] >= 0 && at[i] < static_cast<int64_t>(map.sizes[i]);
+        for (int i = 0; i < 4; i++) inside = inside && at[i] >= 0 && at[i] < static_cast<int64_t>(map.sizes[i]);
         if (inside)
           visit(place, map.base + static_cast<uint64_t>(at[0]) * map.element_bytes +
                            static_cast<uint64_t>(at[1]) * map.strides[0] +
-                           static_cast<uint64_t>(at[2]) * map.strides[1]);
+                           static_cast<uint64_t>(at[2]) * map.strides[1] +
+                           static_cast<uint64_t>(at[3]) * map.strides[2]);
         else
           outside(place);
       }
 }
 
-static void check_box(Thread &self, const TensorMap &map, uint32_t shared, int x, int y, int z, const char *verb) {
+static void check_box(Thread &self, const TensorMap &map, uint32_t shared, int x, int y, int z, int w,
+                      const char *verb) {
   self.block->shared.at(shared, map.box_bytes(), map.swizzled ? 1024 : 128);
   const auto check = [&](uint32_t, char *global) { check_global(global, map.element_bytes, 1, verb); };
-  for_box(map, shared, x, y, z, check, [](uint32_t) {});
+  for_box(map, shared, x, y, z, w, check, [](uint32_t) {});
 }
 
 /* Has an engine write `bytes` of this block's and, at the same address, other blocks' shared memory, and complete on
@@ -64,13 +67,13 @@ static void load(Thread &self, uint32_t shared, uint32_t bytes, uint32_t barrier
   }
 }
 
-void tma_load(uint32_t shared, const CUtensorMap *encoded, uint32_t barrier, unsigned rank, int x, int y, int z,
+void tma_load(uint32_t shared, const CUtensorMap *encoded, uint32_t barrier, unsigned rank, int x, int y, int z, int w,
               uint16_t ranks) {
   Thread &self = SIMT_ENTER("tma_load");
   const TensorMap map = tensor_map(encoded, rank);
   if (ranks >> machine.blocks.size() != 0)
     fault("a multicast to blocks %x of a cluster of %zu", ranks, machine.blocks.size());
-  check_box(self, map, shared, x, y, z, "TMA reads");
+  check_box(self, map, shared, x, y, z, w, "TMA reads");
   const uint16_t own = static_cast<uint16_t>(1u << self.block->rank);
   load(self, shared, map.box_bytes(), barrier, ranks ? ranks : own, [=](Block &block) {
     const auto copy = [&](uint32_t place, const char *global) {
@@ -79,7 +82,7 @@ void tma_load(uint32_t shared, const CUtensorMap *encoded, uint32_t barrier, uns
     const auto clear = [&](uint32_t place) {
       memset(block.shared.at(place, map.element_bytes, 1), 0, map.element_bytes);
     };
-    for_box(map, shared, x, y, z, copy, clear);
+    for_box(map, shared, x, y, z, w, copy, clear);
   });
 }
 
@@ -92,21 +95,21 @@ void bulk_load(uint32_t shared, const void *global, uint32_t bytes, uint32_t bar
        [=](Block &block) { memcpy(block.shared.at(shared, bytes, 16), global, bytes); });
 }
 
-void tma_store(const CUtensorMap *encoded, uint32_t shared, unsigned rank, int x, int y, int z) {
+void tma_store(const CUtensorMap *encoded, uint32_t shared, unsigned rank, int x, int y, int z, int w) {
   Thread &self = SIMT_ENTER("tma_store");
   const TensorMap map = tensor_map(encoded, rank);
-  check_box(self, map, shared, x, y, z, "TMA writes");
+  check_box(self, map, shared, x, y, z, w, "TMA writes");
   if (self.stores == 0) self.stores = new_actor("the tma_store of " + actor_name(self.moment.actor));
   // The read counts from its issue to the wait.
   self.block->shared.read(shared, map.box_bytes(), engine_moment(self, self.stores, ++self.store_time),
                           Manner::asynchronous, self.place);
   const size_t group = self.store_groups.size();
   self.stores_left[group]++;
-  const auto perform = [&self, map, shared, x, y, z, group] {
+  const auto perform = [&self, map, shared, x, y, z, w, group] {
     const auto store = [&](uint32_t place, char *global) {
       memcpy(global, self.block->shared.at(place, map.element_bytes, 1), map.element_bytes);
     };
-    for_box(map, shared, x, y, z, store, [](uint32_t) {});
+    for_box(map, shared, x, y, z, w, store, [](uint32_t) {});
     self.stores_left[group]--;
     if (!self.waits_for_stores) return;
     self.waits_for_stores = false;

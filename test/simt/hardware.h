@@ -45,9 +45,9 @@ SIMT_INLINE void grid_dependency_wait() {}
 SIMT_INLINE void grid_dependency_launch() {}
 
 // The asynchronous engines.
-void tma_load(uint32_t shared, const CUtensorMap *map, uint32_t barrier, unsigned rank, int x, int y, int z,
+void tma_load(uint32_t shared, const CUtensorMap *map, uint32_t barrier, unsigned rank, int x, int y, int z, int w,
               uint16_t ranks);
-void tma_store(const CUtensorMap *map, uint32_t shared, unsigned rank, int x, int y, int z);
+void tma_store(const CUtensorMap *map, uint32_t shared, unsigned rank, int x, int y, int z, int w);
 void bulk_load(uint32_t shared, const void *global, uint32_t bytes, uint32_t barrier);
 void bulk_commit();
 void bulk_wait(unsigned pending, bool read);

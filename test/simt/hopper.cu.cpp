@@ -14,7 +14,7 @@ static CUtensorMap map_of(const __nv_bfloat16 *base, uint64_t columns, uint64_t 
 
 /* Loads a box, adds one to each element, and stores it in another place, by TMA both ways. */
 __global__ void move_box(const __grid_constant__ CUtensorMap from, const __grid_constant__ CUtensorMap to, int x, int y,
-                         int z) {
+                         int z, int w) {
   auto *const tile = reinterpret_cast<__nv_bfloat16 *>(dynamic_shared());
   __shared__ uint64_t arrived;
   const uint32_t barrier = shared_address(&arrived);
@@ -27,6 +27,8 @@ __global__ void move_box(const __grid_constant__ CUtensorMap from, const __grid_
     mbarrier_arrive_expect(barrier, 8 * 128);
     if (z < 0)
       tma_load_2d(shared_address(tile), &from, barrier, x, y);
+    else if (w >= 0)
+      tma_load_4d(shared_address(tile), &from, barrier, x, y, z, w);
     else
       tma_load_3d(shared_address(tile), &from, barrier, x, y, z);
   }
@@ -40,6 +42,8 @@ __global__ void move_box(const __grid_constant__ CUtensorMap from, const __grid_
   if (threadIdx.x != 0) return;
   if (z < 0)
     tma_store_2d(&to, shared_address(tile), x, y);
+  else if (w >= 0)
+    tma_store_4d(&to, shared_address(tile), x, y, z, w);
   else
     tma_store_3d(&to, shared_address(tile), x, y, z);
   bulk_commit();
@@ -51,7 +55,7 @@ TEST(tma_2d) { // over the edges: zeros come in, nothing goes out
   const auto in = check::bf16_numbers(columns * rows);
   Device<__nv_bfloat16> source(in), target(std::vector<__nv_bfloat16>(columns * rows, __nv_bfloat16(-9.0f)));
   const CUtensorMap from = map_of(source, columns, rows, 64, 8), to = map_of(target, columns, rows, 64, 8);
-  LAUNCH(move_box, 1, 32, 1024, nullptr, from, to, 16, -2, -1);
+  LAUNCH(move_box, 1, 32, 1024, nullptr, from, to, 16, -2, -1, -1);
   const auto out = target.read();
   for (int row = 0; row < rows; row++)
     for (int column = 0; column < columns; column++) {
@@ -64,15 +68,31 @@ TEST(tma_3d) {
   const auto in = check::bf16_numbers(columns * rows * planes);
   Device<__nv_bfloat16> source(in), target(in);
   CUtensorMap from, to;
-  const uint64_t sizes[3] = {64, 16, 3}, strides[2] = {64, 64 * 16};
+  const uint64_t sizes[4] = {64, 16, 3}, strides[3] = {64, 64 * 16};
   check::succeeded(encode_tensor_map(&from, source, 3, sizes, strides, 64, 8), "encode_tensor_map");
   check::succeeded(encode_tensor_map(&to, target, 3, sizes, strides, 64, 8), "encode_tensor_map");
-  LAUNCH(move_box, 1, 32, 1024, nullptr, from, to, 0, 8, 2);
+  LAUNCH(move_box, 1, 32, 1024, nullptr, from, to, 0, 8, 2, -1);
   const auto out = target.read();
   for (int i = 0; i < columns * rows * planes; i++) {
     const int row = i / 64;
     const float added = row < 40 ? 0.0f : row == 40 ? 100.0f : 1.0f;
     expect(out[i], __nv_bfloat16(in[i] + added), "element");
+  }
+}
+TEST(tma_4d) { // rows of 2 heads in turn, of 3 texts: the box is cut off where a text ends
+  const int columns = 64, rows = 12, planes = 2, texts = 3;
+  const auto in = check::bf16_numbers(columns * rows * planes * texts);
+  Device<__nv_bfloat16> source(in), target(in);
+  CUtensorMap from, to;
+  const uint64_t sizes[4] = {64, 12, 2, 3}, strides[3] = {64 * 2, 64, 64 * 2 * 12};
+  check::succeeded(encode_tensor_map(&from, source, 4, sizes, strides, 64, 8), "encode_tensor_map");
+  check::succeeded(encode_tensor_map(&to, target, 4, sizes, strides, 64, 8), "encode_tensor_map");
+  LAUNCH(move_box, 1, 32, 1024, nullptr, from, to, 0, 8, 1, 1);
+  const auto out = target.read();
+  for (int i = 0; i < columns * rows * planes * texts; i++) {
+    const int plane = i / 64 % 2, row = i / 128 % 12, text = i / 128 / 12;
+    const bool moved = plane == 1 && text == 1 && row >= 8;
+    expect(out[i], __nv_bfloat16(in[i] + (!moved ? 0.0f : row == 8 ? 100.0f : 1.0f)), "element");
   }
 }
 TEST(encode_refuses) {

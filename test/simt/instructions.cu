@@ -72,6 +72,7 @@ __global__ void __launch_bounds__(128, 1)
     mbarrier_arrive_expect(barrier, 8192);
     tma_load_2d(address, &map, barrier, 0, 0);
     tma_load_3d(address, &map, barrier, 0, 0, 0);
+    tma_load_4d(address, &map, barrier, 0, 0, 0, 0);
     tma_load_2d_multicast(address, &map, barrier, 0, 0, 3);
     tma_load_3d_multicast(address, &map, barrier, 0, 0, 0, 3);
     bulk_load(address, global, 1024, barrier);
@@ -92,6 +93,7 @@ __global__ void __launch_bounds__(128, 1)
   if (threadIdx.x == 0) {
     tma_store_2d(&map, address, 0, 0);
     tma_store_3d(&map, address, 0, 0, 0);
+    tma_store_4d(&map, address, 0, 0, 0, 0);
     bulk_commit();
     bulk_wait_read<1>();
     bulk_wait<0>();

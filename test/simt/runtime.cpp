@@ -133,12 +133,17 @@ cudaError_t cudaGetDevice(int *device) {
   *device = 0;
   return cudaSuccess;
 }
+/* 8.0, or what MALC_SIMT_CAPABILITY says, such as 9.0. */
+static const char *capability() {
+  const char *const said = getenv("MALC_SIMT_CAPABILITY");
+  return said ? said : "8.0";
+}
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
   if (device != 0) return result(cudaErrorInvalidDevice);
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = 4; break; // few, so that persistent kernels loop
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = atoi(capability()); break;
+    case cudaDevAttrComputeCapabilityMinor: *value = atoi(strchr(capability(), '.') + 1); break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 232448; break;
     default: return result(cudaErrorInvalidValue);
   }

@@ -3,13 +3,13 @@
 #include "machine.h"
 
 namespace simt {
-/* cuTensorMapEncodeTiled: for ranks 2 and 3, float32 and bfloat16, swizzled by 128 bytes or not at all. */
+/* cuTensorMapEncodeTiled: for ranks 2 to 4, float32 and bfloat16, swizzled by 128 bytes or not at all. */
 static CUresult encode(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *base, const cuuint64_t *sizes,
                        const cuuint64_t *strides, const cuuint32_t *box, const cuuint32_t *steps, CUtensorMapInterleave,
                        CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
   const uint32_t element_bytes = type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 ? 2 : 4;
   const bool swizzled = swizzle == CU_TENSOR_MAP_SWIZZLE_128B;
-  if (rank < 2 || rank > 3 || reinterpret_cast<uintptr_t>(map) % 64 != 0 ||
+  if (rank < 2 || rank > 4 || reinterpret_cast<uintptr_t>(map) % 64 != 0 ||
       reinterpret_cast<uintptr_t>(base) % 16 != 0 || (!swizzled && swizzle != CU_TENSOR_MAP_SWIZZLE_NONE))
     return CUDA_ERROR_INVALID_VALUE;
   TensorMap made{};
@@ -18,7 +18,7 @@ static CUresult encode(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t ra
   made.rank = rank;
   made.element_bytes = element_bytes;
   made.swizzled = swizzled;
-  for (unsigned i = 0; i < 3; i++) {
+  for (unsigned i = 0; i < 4; i++) {
     made.sizes[i] = i < rank ? sizes[i] : 1;
     made.box[i] = i < rank ? box[i] : 1;
     if (made.sizes[i] == 0 || made.sizes[i] > uint64_t{1} << 32 || made.box[i] == 0 || made.box[i] > 256)

@@ -7,11 +7,11 @@ struct TensorMap {
   static const uint64_t mark = 0x70616d726f736e65; // in place of a map that nobody encoded
   uint64_t marked;
   char *base;
-  uint64_t sizes[3];   // elements, innermost first
-  uint64_t strides[2]; // bytes
-  uint32_t box[3], rank, element_bytes, swizzled;
+  uint64_t sizes[4];   // elements, innermost first
+  uint64_t strides[3]; // bytes
+  uint32_t box[4], rank, element_bytes, swizzled;
 
-  uint32_t box_bytes() const { return box[0] * box[1] * box[2] * element_bytes; }
+  uint32_t box_bytes() const { return box[0] * box[1] * box[2] * box[3] * element_bytes; }
 };
 static_assert(sizeof(TensorMap) <= sizeof(CUtensorMap));
 

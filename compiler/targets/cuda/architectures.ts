@@ -29,14 +29,16 @@ const numberOf = (name: string): number => Number(/^sm_(\d+)/.exec(name)?.[1] ??
 const isOld = (name: string): boolean => numberOf(name) < oldest;
 
 /**
- * What nvcc is told: machine code for each architecture; and of the highest that is generic (those with a letter are not),
- * the code from which drivers compile for GPUs that are newer.
+ * What nvcc is told: machine code for each architecture; of the highest that is generic (those with a letter are not), the
+ * code from which drivers compile for GPUs that are newer; and whether launchers have Hopper's kernels to choose
+ * (malc_on_hopper of templates/cuda/launch.h).
  */
 export function architectureFlags(architectures: readonly string[]): string[] {
   const generic = architectures.filter(name => /^sm_\d+$/.test(name));
   const highest = generic.reduce<string | null>((a, b) => (a && numberOf(a) > numberOf(b) ? a : b), null);
-  return architectures.flatMap(name => {
+  const codes = architectures.flatMap(name => {
     const virtual = name.replace('sm_', 'compute_');
     return ['-gencode', `arch=${virtual},code=${name === highest ? `[${name},${virtual}]` : name}`];
   });
+  return [...codes, ...(architectures.includes('sm_90a') ? ['-DMALC_HOPPER'] : [])];
 }

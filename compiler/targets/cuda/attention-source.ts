@@ -10,10 +10,11 @@ import {
 import { floatLiteral } from '../../emission/scalar.ts';
 import type { AttentionShape } from '../../ops/attention.ts';
 import { renderTemplate } from '../../template.ts';
+import { backwardOnHopper, forwardOnHopper, onHopper } from './attention-hopper.ts';
 import type { CudaProductType, KernelSource, Launch } from './kernel-source.ts';
 
 /** A kernel's functions, and how they are launched. */
-export type AttentionSource = Pick<KernelSource, 'text' | 'launches'>;
+export type AttentionSource = Pick<KernelSource, 'text' | 'launches' | 'hopper'>;
 
 /** The widest vectors that tensor cores multiply: attention_bf16_widest of templates/cuda/attention_bf16.h. */
 const widestOfTensorCores = 256;
@@ -44,14 +45,17 @@ export function forwardSource(
 ): AttentionSource {
   const fields = frameFields(name, origin, sizes, shape, [], dtype);
   const vectors = vectorParameters(storage);
+  const hopper = onHopper(sizes, shape, storage);
   return {
     text: renderTemplate('cuda/attention_forward.cu.hbs', {
       ...fields,
+      hopper,
       types: forwardTypes(storage),
       parameters: list(['int64_t batch', 'int64_t time', ...vectors, ...fields.extras], 8),
       given: list(['batch', 'time', 'time', 'nullptr', 'nullptr', ...forwardGiven, fields.given_extras, 'nullptr'], 6),
     }),
     launches: [launch(name, `${name}_frame`, 'forward_grid(batch, time)', 'forward_shared')],
+    ...(hopper ? { hopper: forwardOnHopper(name, sizes, shape) } : {}),
   };
 }
 
@@ -118,9 +122,14 @@ export function backwardSource(
   ];
   const types = (['query', 'key', 'value', 'output_gradient', ...gradients] as const).map(each => storage[each]);
   const frame = `${name}_frame`;
+  const sumOfSlopes: Launch[] = slopeGradient
+    ? [{ kernel: `${name}_slopes`, grid: `dim3(${sizes.heads}, (unsigned)batch)`, block: '32', shared: '0' }]
+    : [];
+  const hopper = onHopper(sizes, shape, storage);
   return {
     text: renderTemplate('cuda/attention_backward.cu.hbs', {
       ...fields,
+      hopper,
       types: list(types, 6),
       slopes: slopeGradient,
       parameters: list(all, 8),
@@ -129,10 +138,9 @@ export function backwardSource(
     launches: [
       launch(name, frame, 'key_gradient_grid(batch, time)', 'backward_shared'),
       launch(`${name}_query`, frame, 'query_gradient_grid(batch, time)', 'backward_shared'),
-      ...(slopeGradient
-        ? [{ kernel: `${name}_slopes`, grid: `dim3(${sizes.heads}, (unsigned)batch)`, block: '32', shared: '0' }]
-        : []),
+      ...sumOfSlopes,
     ],
+    ...(hopper ? { hopper: backwardOnHopper(name, sizes, shape, sumOfSlopes) } : {}),
   };
 }
 

@@ -4,7 +4,7 @@ import type { Node } from '../../graph/graph.ts';
 import type { ProductKernel } from '../../kernels/kernel.ts';
 import type { ConvolutionAttributes } from '../../ops/convolution.ts';
 import { renderTemplate } from '../../template.ts';
-import { type Argument, absent, type KernelSource, type Surroundings } from './kernel-source.ts';
+import { type Argument, absent, elementType, type KernelSource, type Surroundings } from './kernel-source.ts';
 
 /** Channels of a block at most, a thread each. */
 const most = 128;
@@ -20,7 +20,9 @@ export function emitConvolution(kernel: ProductKernel, surroundings: Surrounding
   const weight = isGradient ? node : node.inputs[1]!;
   const [channels, taps] = weight.dimensions.map(dim => dim.size!) as [number, number];
   const threads = Math.min(most, 32 * Math.ceil(channels / 32));
-  const fields = { name: ownName, origin: node.origin, channels, taps, memory: taps - 1, threads };
+  const typeOf = (value: Node) => elementType(value, surroundings.storageOf(value));
+  const types = { x_type: typeOf(node.inputs[0]!), y_type: typeOf(isGradient ? node.inputs[1]! : node) };
+  const fields = { ...types, name: ownName, origin: node.origin, channels, taps, memory: taps - 1, threads };
   const blocks = Math.ceil(channels / threads);
   const common = { block: String(threads), shared: '0' };
   const sizes = [

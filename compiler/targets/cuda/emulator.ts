@@ -22,6 +22,7 @@ const cuda = [
   '-Werror',
   '-O1',
   '-DMALC_SIMT',
+  '-DMALC_HOPPER', // kernels for sm_90a are there: MALC_SIMT_CAPABILITY says whether they run
   '-x',
   'c++', // whatever the file is called
   '-Wno-unknown-pragmas', // #pragma unroll

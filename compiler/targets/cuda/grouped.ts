@@ -3,16 +3,18 @@
 import { countText, times } from '../../emission/index-text.ts';
 import { addsArgument, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
-import { constantCount } from '../../graph/dimension.ts';
+import { constantCount, type Dimension } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { ProductKernel } from '../../kernels/kernel.ts';
 import { eachShape } from '../../ops/contract-each.ts';
 import { type GroupedShape, groupedShape } from '../../ops/grouped.ts';
 import type { Extent } from '../../plan/extent.ts';
+import { type ElementStorage, storedDimensions } from '../../plan/storage.ts';
 import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
 import {
   assumedTokens,
   chooseTiling,
+  copyingThreads,
   isSmall,
   type ProductWork,
   roundingThreads,
@@ -20,6 +22,7 @@ import {
   tileType,
 } from './product-tiles.ts';
 import { slotsText, sortingExtents, sortingLaunches } from './slots.ts';
+import { copyName, type WeightCopy, weightCopy } from './weight-copies.ts';
 
 /** Names that the kernels give to their own variables. */
 const locals = ['left', 'right', 'slots', 'adds'];
@@ -32,7 +35,11 @@ export function emitGrouped(kernel: ProductKernel, surroundings: Surroundings): 
   const [node] = kernel.members as [Node];
   if (surroundings.accumulates(node) && kernel.kind !== 'grouped-gradient')
     throw new Error(`${kernel.kind}: ${surroundings.nameOf(node)} cannot be added to what its buffer holds`);
-  const named = new Map([...kernel.inputs, node].map(value => [value, names.unique(surroundings.nameOf(value))]));
+  const nameOf = (value: Node): string => {
+    const own = surroundings.nameOf(value);
+    return kernel.kind === 'grouped' && surroundings.hasCopy(value) ? copyName(own) : own;
+  };
+  const named = new Map([...kernel.inputs, node].map(value => [value, names.unique(nameOf(value))]));
   const writer = new Writer();
   const emitted = emit({ writer, node, name: value => named.get(value)!, surroundings });
   return { text: writer.toString(), ...emitted };
@@ -51,27 +58,35 @@ function grouped({ writer, node, name, surroundings }: Site): Emitted {
   const [left, weights, index] = node.inputs as [Node, Node, Node];
   const shape = groupedShape(left, weights, index);
   const [experts, inner, columns] = [shape.experts.size!, constantCount(shape.inner), constantCount(shape.outer)];
-  const tile = tileFor(surroundings, { rows: rowsOfExpert(shape), columns, inner, results: experts });
-  const list = argumentsOf(node, name, surroundings, sortingExtents(index.dimensions, experts));
-  const sorting = sortingLaunches(writer, list, { name: name(index), dimensions: index.dimensions }, experts);
-  const streams = shape.outerFirst;
+  const run = shape.outerFirst ? shape.inner : shape.outer;
+  const copy = surroundings.hasCopy(weights) ? weightCopy(weights, run) : null;
+  const rows = runsOf(left, shape.inner, surroundings);
+  const matrices: Runs = copy
+    ? { storage: 'bf16', stride: copy.stride, aligned: 8 }
+    : runsOf(weights, run, surroundings);
+  const work = { rows: rowsOfExpert(shape), columns, inner, results: experts };
+  const tile = tileFor(surroundings, [rows, matrices], work);
+  const list = argumentsOf(node, name, surroundings, sortingExtents(index.dimensions, experts), copy);
+  const sorting = sortingLaunches(writer, list, surroundings.storageOf, index, name(index), experts);
+  // As for other products: only training, whose rows are many, has those in bfloat16.
+  const streams = shape.outerFirst && [left, node].every(value => surroundings.storageOf(value) === 'f32');
   const [slots, tokens] = [countText(index.dimensions), countText(shape.rows)];
   kernelFunction(writer, tile, list, surroundings, () => {
     writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
-    slotRows(writer, 'left', name(left), 'inner', inner, shape);
-    matrices(writer, name(weights), streams, inner, columns);
+    slotRows(writer, 'left', name(left), 'inner', rows, shape.shared ? shape.chosen.size! : 1);
+    firstMatrix(writer, name(weights), shape.outerFirst, matrices);
     const operands = `(${name(node)}, slots, left, right, ${inner});`;
     const sizes = [experts, columns, atOnce(columns)].join(', ');
     if (streams) {
       writer.block(`if (${tokens} <= malc_few_rows)`, () => {
-        writer.line(`malc_grouped_few<${roundingThreads}, ${sizes}>${operands}`);
+        writer.line(`malc_grouped_few<${tile.threads}, ${sizes}>${operands}`);
         writer.line('return;');
       });
     }
     writer.line(`malc_grouped<${tile.type}, ${sizes}>${operands}`);
   });
-  const blocks = (rows: string | number, width: number) =>
-    times(`malc_expert_tiles(${slots}, ${experts}, ${rows})`, String(Math.ceil(columns / width)));
+  const blocks = (height: string | number, width: number) =>
+    times(`malc_expert_tiles(${slots}, ${experts}, ${height})`, String(Math.ceil(columns / width)));
   const many = blocks(tile.shape.rows, tile.shape.columns);
   const grid = streams ? `${tokens} <= malc_few_rows ? ${blocks('malc_few_rows', fewColumns)} : ${many}` : many;
   return { arguments: list, launches: [...sorting, launchOf(tile, grid)] };
@@ -83,15 +98,17 @@ function groupedGradient({ writer, node, name, surroundings }: Site): Emitted {
   const experts = shape.experts.size!;
   const [inner, outer] = [constantCount(shape.inner), constantCount(shape.outer)];
   const [rows, columns] = shape.outerFirst ? [outer, inner] : [inner, outer];
-  const tile = tileFor(surroundings, { rows, columns, inner: rowsOfExpert(shape), results: experts });
+  const ofLeft = runsOf(left, shape.inner, surroundings);
+  const ofGradient = runsOf(gradient, shape.outer, surroundings);
+  const work = { rows, columns, inner: rowsOfExpert(shape), results: experts };
+  const tile = tileFor(surroundings, [ofLeft, ofGradient], work);
   const list = argumentsOf(node, name, surroundings, sortingExtents(index.dimensions, experts));
-  const sorting = sortingLaunches(writer, list, { name: name(index), dimensions: index.dimensions }, experts);
+  const sorting = sortingLaunches(writer, list, surroundings.storageOf, index, name(index), experts);
   kernelFunction(writer, tile, list, surroundings, () => {
     writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
-    const ofLeft = shape.outerFirst ? 'right' : 'left';
-    const ofGradient = shape.outerFirst ? 'left' : 'right';
-    slotRows(writer, ofLeft, name(left), 'outer', inner, shape);
-    slotRows(writer, ofGradient, name(gradient), 'outer', outer, { ...shape, shared: false });
+    const [first, second] = shape.outerFirst ? ['right', 'left'] : ['left', 'right'];
+    slotRows(writer, first!, name(left), 'outer', ofLeft, shape.shared ? shape.chosen.size! : 1);
+    slotRows(writer, second!, name(gradient), 'outer', ofGradient, 1);
     const adds = surroundings.isGradient(node) ? 'adds' : String(surroundings.accumulates(node));
     const sizes = [tile.type, experts, rows, columns, atOnce(columns)].join(', ');
     writer.line(`malc_grouped_gradient<${sizes}>(${name(node)}, slots, left, right, ${adds});`);
@@ -105,13 +122,15 @@ function contractEach({ writer, node, name, surroundings }: Site): Emitted {
   const shape = eachShape(left, right);
   const [heads, inner, columns] = [shape.heads.size!, shape.inner.size!, shape.outer.size!];
   const rows = countText(shape.rows);
-  const tile = tileFor(surroundings, { rows: assumedTokens, columns, inner, results: heads });
+  const vectors = runsOf(left, [shape.inner], surroundings);
+  const matrices = runsOf(right, [shape.outerFirst ? shape.inner : shape.outer], surroundings);
+  const tile = tileFor(surroundings, [vectors, matrices], { rows: assumedTokens, columns, inner, results: heads });
   const list = argumentsOf(node, name, surroundings, []);
   kernelFunction(writer, tile, list, surroundings, () => {
-    const stride = heads * inner;
-    writer.line(`const malc_operand<float, malc_side::inner, ${aligned(inner)}> left{{${name(left)}}, ${stride}};`);
-    matrices(writer, name(right), shape.outerFirst, inner, columns);
-    const sizes = [tile.type, roundingThreads, heads, inner, columns, atOnce(columns)].join(', ');
+    const type = operandText(vectors, 'inner');
+    writer.line(`const malc_operand<${type}> left{{${name(left)}}, ${heads * inner}};`);
+    firstMatrix(writer, name(right), shape.outerFirst, matrices);
+    const sizes = [tile.type, tile.threads, heads, inner, columns, atOnce(columns)].join(', ');
     writer.line(`malc_each<${sizes}>(${name(node)}, ${rows}, left, right);`);
   });
   const blocks = (height: string | number, width: string | number) =>
@@ -134,12 +153,38 @@ const fewColumns = 16;
 interface Tile {
   readonly shape: TileShape;
   readonly type: string;
+  readonly threads: number;
 }
 
-/** The cheapest tile: all read float32, so that operands come through registers. */
-function tileFor({ dtype }: Surroundings, work: Pick<ProductWork, 'rows' | 'columns' | 'inner' | 'results'>): Tile {
+/** How the runs of an operand lie in memory. */
+interface Runs {
+  readonly storage: ElementStorage;
+  /** Elements from run to run, and the largest power of two up to 8 that divides them. */
+  readonly stride: number;
+  readonly aligned: number;
+}
+
+/** The runs of a tensor whose last dimensions these are. */
+function runsOf(node: Node, run: readonly Dimension[], { storageOf }: Surroundings): Runs {
+  const storage = storageOf(node);
+  const stride = constantCount(storedDimensions(node, storage).slice(-run.length));
+  return { storage, stride, aligned: [8, 4, 2].find(count => stride % count === 0) ?? 1 };
+}
+
+/** What declares operands of these runs for the device code: the elements' type, which positions are runs, alignment. */
+const operandText = ({ storage, aligned }: Runs, run: 'inner' | 'outer'): string =>
+  [storage === 'bf16' ? '__nv_bfloat16' : 'float', `malc_side::${run}`, aligned].join(', ');
+
+/** The cheapest tile. Operands that do not all come by asynchronous copies need more threads. */
+function tileFor(
+  { dtype }: Surroundings,
+  operands: readonly Runs[],
+  work: Pick<ProductWork, 'rows' | 'columns' | 'inner' | 'results'>,
+): Tile {
   const { shape } = chooseTiling({ ...work, kind: dtype, beside: 1, step: 1, isDivisible: false })!;
-  return { shape, type: tileType(shape, dtype, roundingThreads) };
+  const areCopied = operands.every(({ storage, aligned }) => storage === 'bf16' && aligned >= 2);
+  const threads = areCopied ? copyingThreads : roundingThreads;
+  return { shape, type: tileType(shape, dtype, threads), threads };
 }
 
 /** Slots of an expert, where the choice is even. */
@@ -148,18 +193,21 @@ const rowsOfExpert = ({ rows, chosen, experts }: GroupedShape): number => {
   return Math.max(1, Math.round((tokens * chosen.size!) / experts.size!));
 };
 
+/** @param copy the copy that is read of the second operand, where one is */
 function argumentsOf(
   node: Node,
   name: (node: Node) => string,
   surroundings: Surroundings,
   workspace: readonly Extent[],
+  copy: WeightCopy | null = null,
 ): readonly Argument[] {
   const inputs = [...new Set(node.inputs)];
-  for (const value of [...inputs, node])
-    if (surroundings.storageOf(value) !== 'f32') throw new Error(`${name(value)}: experts' rows are float32`);
   return [
     ...sizeArguments([...inputs, node].map(({ dimensions }) => dimensions)),
-    ...inputs.map(input => ({ kind: 'input' as const, node: input, name: name(input) })),
+    ...inputs.map((input): Argument => {
+      const argument = { node: input, name: name(input) };
+      return copy && input === node.inputs[1] ? { kind: 'copy', ...argument, copy } : { kind: 'input', ...argument };
+    }),
     { kind: 'output', node, name: name(node) },
     ...addsArgument([node], surroundings),
     ...(workspace.length > 0 ? [{ kind: 'workspace' as const, extents: workspace }] : []),
@@ -169,21 +217,22 @@ function argumentsOf(
 /** The kernel that multiplies. The comment that says what it computes is above it. */
 function kernelFunction(
   writer: Writer,
-  { shape }: Tile,
+  { shape, threads }: Tile,
   list: readonly Argument[],
-  { comment }: Surroundings,
+  { comment, storageOf }: Surroundings,
   body: () => void,
 ): void {
   // As for other products: with small tiles, two blocks of a multiprocessor, or ptxas would save registers by spills.
-  const bounds = `${roundingThreads}${isSmall(shape) ? ', 2' : ''}`;
+  const bounds = `${threads}, ${isSmall(shape) ? 2 : 1}`;
+  const parameters = parameterList(list, storageOf);
   writer.comment(comment);
-  writer.block(`static __global__ void __launch_bounds__(${bounds}) ${ownName}(${parameterList(list)})`, body);
+  writer.block(`static __global__ void __launch_bounds__(${bounds}) ${ownName}(${parameters})`, body);
 }
 
-const launchOf = ({ type }: Tile, grid: string): Launch => ({
+const launchOf = ({ type, threads }: Tile, grid: string): Launch => ({
   kernel: ownName,
   grid,
-  block: String(roundingThreads),
+  block: String(threads),
   shared: `${type}::shared_bytes`,
 });
 
@@ -193,22 +242,18 @@ function slotRows(
   variable: string,
   data: string,
   run: 'inner' | 'outer',
-  width: number,
-  { shared, chosen }: GroupedShape,
+  rows: Runs,
+  sharing: number,
 ): void {
-  const type = ['float', `malc_side::${run}`, aligned(width), shared ? chosen.size : 1].join(', ');
-  writer.line(`const malc_slot_rows<${type}> ${variable}{${data}, slots.order, ${width}, slots.count - 1};`);
+  const type = `${operandText(rows, run)}, ${sharing}`;
+  writer.line(`const malc_slot_rows<${type}> ${variable}{${data}, slots.order, ${rows.stride}, slots.count - 1};`);
 }
 
-/** Declares the first of the matrices: columns of `inner` elements where `outerFirst`, or else the reverse. */
-function matrices(writer: Writer, data: string, outerFirst: boolean, inner: number, columns: number): void {
-  const run = outerFirst ? 'inner' : 'outer';
-  const width = outerFirst ? inner : columns;
-  writer.line(`const malc_operand<float, malc_side::${run}, ${aligned(width)}> right{{${data}}, ${width}};`);
+/** Declares the first of the matrices, which lie by columns where the result's dimensions come first. */
+function firstMatrix(writer: Writer, data: string, outerFirst: boolean, runs: Runs): void {
+  const type = operandText(runs, outerFirst ? 'inner' : 'outer');
+  writer.line(`const malc_operand<${type}> right{{${data}}, ${runs.stride}};`);
 }
-
-/** The largest power of two up to 8 that divides a run. */
-const aligned = (width: number): number => [8, 4, 2].find(count => width % count === 0) ?? 1;
 
 /** Columns that are finished at once. */
 const atOnce = (columns: number): number => (columns % 4 === 0 ? 4 : 1);

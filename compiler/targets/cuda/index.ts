@@ -131,7 +131,7 @@ const headersOf: readonly {
   readonly included: readonly string[];
 }[] = [
   { kind: 'matmul', dtypes: ['f32', 'bf16'], included: ['product_f32.h'] },
-  { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h'] },
+  { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h', 'product_sm90.h'] },
   { kind: 'top-k', dtypes: ['f32', 'bf16'], included: ['top_k.h'] },
   { kind: 'within-capacity', dtypes: ['f32', 'bf16'], included: ['slots.h'] },
   ...['grouped', 'contract-each'].flatMap(kind => [
@@ -139,9 +139,13 @@ const headersOf: readonly {
     { kind, dtypes: ['bf16'] as const, included: ['product_bf16.h'] },
   ]),
   { kind: 'attention', dtypes: ['f32', 'bf16'], included: ['attention_f32_forward.h'] },
-  { kind: 'attention', dtypes: ['bf16'], included: ['attention_bf16_forward.h'] },
+  { kind: 'attention', dtypes: ['bf16'], included: ['attention_bf16_forward.h', 'attention_sm90_forward.h'] },
   { kind: 'attention-gradient', dtypes: ['f32', 'bf16'], included: ['attention_f32_backward.h'] },
-  { kind: 'attention-gradient', dtypes: ['bf16'], included: ['attention_bf16_backward.h'] },
+  {
+    kind: 'attention-gradient',
+    dtypes: ['bf16'],
+    included: ['attention_bf16_backward.h', 'attention_sm90_backward.h'],
+  },
   { kind: 'scan', dtypes: ['f32', 'bf16'], included: ['scan_forward.h'] },
   { kind: 'scan-gradient', dtypes: ['f32', 'bf16'], included: ['scan_backward.h'] },
   // Where there is one, there is its gradient.

@@ -34,6 +34,29 @@ export interface Launch {
   readonly shared: string;
 }
 
+/** A tensor map, for TMA: encode_tensor_map of templates/cuda/launch.h. Counts are C++ text, as a launch's. */
+export interface TensorMap {
+  readonly name: string;
+  /** The argument (its name) that is the tensor. */
+  readonly base: string;
+  /** Elements: columns, rows, and of up to two more dimensions. */
+  readonly sizes: readonly [columns: string, rows: string, ...further: string[]];
+  /** Elements from row to row, and from one to the next of each further dimension. */
+  readonly strides: readonly [row: string, ...further: string[]];
+  readonly box: { readonly columns: number; readonly rows: number | string };
+}
+
+/** What is launched on Hopper GPUs. */
+export interface HopperLaunch extends Launch {
+  /** What the kernel takes first, each as `const __grid_constant__ CUtensorMap`: names of maps. */
+  readonly maps: readonly string[];
+}
+
+export interface HopperSource {
+  readonly maps: readonly TensorMap[];
+  readonly launches: readonly HopperLaunch[];
+}
+
 export interface KernelSource {
   /** The __global__ functions and what is theirs alone, the kernel's own name as @NAME@: equal kernels are recognised by it. */
   readonly text: string;
@@ -41,6 +64,8 @@ export interface KernelSource {
   readonly arguments: readonly Argument[];
   /** In order, on one stream. */
   readonly launches: readonly Launch[];
+  /** What stands in for them on Hopper GPUs, where there is something. */
+  readonly hopper?: HopperSource;
 }
 
 /** What products multiply. */

@@ -2,7 +2,7 @@
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { Storage } from '../../plan/storage.ts';
-import { type Argument, type KernelSource, parameterList } from './kernel-source.ts';
+import { type Argument, type KernelSource, type Launch, parameterList, type TensorMap } from './kernel-source.ts';
 
 export interface Launcher {
   readonly text: string;
@@ -20,19 +20,22 @@ export const launcherName = (kernel: string): string => `launch_${kernel}`;
 
 /**
  * It takes a stream, sizes that the launches name and the kernels do not take, and the kernels' parameters, and returns the
- * first error of its launches.
+ * first error of its launches. Where there are launches for Hopper GPUs, it asks which GPU this is.
  */
 export function emitLauncher(
-  { arguments: list, launches }: Pick<KernelSource, 'arguments' | 'launches'>,
+  { arguments: list, launches, hopper }: Omit<KernelSource, 'text'>,
   storageOf: Storage,
 ): Launcher {
   const names = new Names();
   const others = list.filter(argument => !isValue(argument) && argument.kind !== 'size');
-  for (const name of [...sizes, ...others.map(argumentName)]) names.unique(name);
+  const tensorMaps = hopper?.maps ?? [];
+  for (const name of [...sizes, ...others.map(argumentName), ...tensorMaps.map(({ name }) => name)]) names.unique(name);
   // Values may have any name; sizes are what the grid is computed from.
   const own = list.map(argument => (isValue(argument) ? { ...argument, name: names.unique(argument.name) } : argument));
   const given = own.map(argumentName);
-  const grids = launches.map(({ grid, block, shared }) => `${grid} ${block} ${shared}`).join(' ');
+  const all = [...launches, ...(hopper?.launches ?? [])];
+  const counts = tensorMaps.flatMap(map => [...map.sizes, ...map.strides]);
+  const grids = [...all.flatMap(({ grid, block, shared }) => [grid, block, shared]), ...counts].join(' ');
   const further = sizes
     .filter(name => !given.includes(name) && new RegExp(`\\b${name}\\b`).test(grids))
     .map((name): Argument => ({ kind: 'size', name }));
@@ -42,22 +45,45 @@ export function emitLauncher(
     parameterList([...further, ...own], storageOf).replaceAll('__restrict__ ', ''),
   ].filter(text => text !== '');
   const declaration = `cudaError_t ${launcherName(ownName)}(${parameters.join(', ')})`;
-  const calls = launches.map(
-    ({ kernel, grid, block, shared }) => `malc_launch(${[kernel, grid, block, shared, queue, ...given].join(', ')})`,
-  );
-  const writer = new Writer();
-  writer.block(declaration, () => {
+  const call = ({ kernel, grid, block, shared }: Launch, maps: readonly string[] = []) =>
+    `malc_launch(${[kernel, grid, block, shared, queue, ...maps, ...given].join(', ')})`;
+  const inOrder = (to: Writer, calls: readonly string[]) => {
     if (calls.length === 1) {
-      writer.line(`return ${calls[0]};`);
+      to.line(`return ${calls[0]};`);
       return;
     }
-    calls.forEach((call, n) => {
-      writer.line(n === 0 ? `cudaError_t ${error} = ${call};` : `if (${error} == cudaSuccess) ${error} = ${call};`);
+    calls.forEach((text, n) => {
+      to.line(n === 0 ? `cudaError_t ${error} = ${text};` : `if (${error} == cudaSuccess) ${error} = ${text};`);
     });
-    writer.line(`return ${error};`);
+    to.line(`return ${error};`);
+  };
+  const writer = new Writer();
+  writer.block(declaration, () => {
+    if (hopper) {
+      const encoded = hopper.maps.map(map => encodeText(map, given[list.findIndex(each => isNamed(each, map.base))]!));
+      writer.block('if (malc_on_hopper())', () => {
+        writer.line(`CUtensorMap ${hopper.maps.map(({ name }) => name).join(', ')};`);
+        inOrder(writer, [...encoded, ...hopper.launches.map(launch => call(launch, launch.maps))]);
+      });
+    }
+    inOrder(
+      writer,
+      launches.map(launch => call(launch)),
+    );
   });
   return { text: writer.toString(), declaration: `${declaration};`, arguments: [...further, ...list] };
 }
+
+/** Describes a tensor to TMA, by a name of the launcher's. */
+export function encodeText({ name, sizes, strides, box }: TensorMap, base: string): string {
+  const list = (counts: readonly string[]) => `{${counts.map(countOf).join(', ')}}`;
+  return `encode_tensor_map(${[`&${name}`, base, sizes.length, list(sizes), list(strides), box.columns, box.rows].join(', ')})`;
+}
+
+/** Tensor maps count in uint64_t. */
+const countOf = (text: string): string => (/^\d+$/.test(text) ? text : `static_cast<uint64_t>(${text})`);
+
+const isNamed = (argument: Argument, name: string): boolean => isValue(argument) && argument.name === name;
 
 type Value = Extract<Argument, { readonly node: Node }>;
 const isValue = (argument: Argument): argument is Value => 'node' in argument;

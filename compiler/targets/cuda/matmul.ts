@@ -6,17 +6,27 @@ import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulKernel, stored } from '../../kernels/kernel.ts';
 import { finishNames, finishText } from './finish.ts';
-import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
+import { HopperTiles, planForHopper } from './hopper-products.ts';
+import {
+  type Argument,
+  type HopperSource,
+  type KernelSource,
+  type Launch,
+  parameterList,
+  type Surroundings,
+} from './kernel-source.ts';
 import {
   columnCount,
   type GroupPlan,
+  largerWorkspace,
   type Operand,
   type Product,
   partsOf,
   planGroup,
-  workspaceOf,
+  workspaceAt,
 } from './product-plan.ts';
-import { copyingThreads, isSmall, roundingThreads, tileType } from './product-tiles.ts';
+import { copyingThreads, isSmall, roundingThreads } from './product-tiles.ts';
+import { BlockTiles, type TileText } from './tile-text.ts';
 import { copyName } from './weight-copies.ts';
 
 /** Threads of a block of the second launch. */
@@ -33,26 +43,32 @@ class MatmulEmitter {
   private readonly named = new Map<Node, string>();
   /** What the copies of weights are called. */
   private readonly copies = new Map<Node, string>();
+  private readonly names = new Names();
   private readonly plans: readonly GroupPlan[];
+  /** Those for Hopper GPUs; none where these run the same kernels as others. */
+  private readonly hopperPlans: readonly GroupPlan[];
   private readonly threads: number;
   private readonly parameters: readonly Argument[];
   /** What each group's finishing function is called, and takes besides sums, row and column. */
-  private readonly finishers = new Map<GroupPlan, { name: string; rest: readonly string[] }>();
+  private readonly finishers = new Map<GroupPlan, { name: string; rest: readonly string[]; text: string }>();
 
   constructor(kernel: MatmulKernel, surroundings: Surroundings) {
     this.surroundings = surroundings;
-    const names = new Names();
+    const { names } = this;
     for (const name of [...finishNames, 'finish', 'left', 'right', 'tiles', 'tile', 'thread', 'adds'])
       names.unique(name);
     for (const node of new Set([...kernel.inputs, ...kernel.outputs, ...kernel.members]))
       this.named.set(node, names.unique(surroundings.nameOf(node)));
     this.plans = kernel.groups.map(group => planGroup(group, surroundings));
+    this.hopperPlans = planForHopper(kernel, this.plans, surroundings) ?? [];
     this.threads = this.products.every(isCopied) ? copyingThreads : roundingThreads;
     for (const operand of this.operands) {
       const { node, copy } = operand;
       if (copy && !this.copies.has(node)) this.copies.set(node, names.unique(copyName(this.named.get(node)!)));
     }
-    const extents = this.plans.map(workspaceOf).filter(extent => extent !== null);
+    const extents = this.plans
+      .map((plan, n) => largerWorkspace(plan, this.hopperPlans[n]))
+      .filter(extent => extent !== null);
     this.parameters = [
       ...sizeArguments([
         ...kernel.groups.flatMap(group => [group.rows, group.columns]),
@@ -89,59 +105,86 @@ class MatmulEmitter {
   }
 
   emit(): KernelSource {
-    const { plans, threads } = this;
+    const { plans, hopperPlans, threads } = this;
     const writer = new Writer();
-    plans.forEach((plan, n) => {
-      this.finishFunction(writer, plan, plans.length === 1 ? `${ownName}_finish` : `${ownName}_finish_${n}`);
-    });
+    this.finishFunctions(writer, plans, `${ownName}_finish`);
+    this.finishFunctions(writer, hopperPlans, `${ownName}_finish_on_hopper`);
     writer.comment(this.surroundings.comment);
-    const jobs = plans.flatMap(plan =>
-      plan.way === 'later'
-        ? plan.products.map((product, n) => ({
-            blocks: blocksOfProduct(plan, product),
-            print: (body: Writer) => this.toWorkspace(body, plan, n),
-          }))
-        : [{ blocks: blocksHere(plan), print: (body: Writer) => this.here(body, plan) }],
-    );
+    const tiles = new BlockTiles(threads, this.argumentOf);
+    const jobs = this.jobs(plans, tiles);
     this.kernelFunction(writer, ownName, this.bounds(), body => {
       body.line(`${jobs.length > 1 ? '' : 'const '}int block = blockIdx.x;`);
-      for (const { blocks, print } of jobs.slice(0, -1)) {
-        body.block(`if (block < ${blocks})`, () => {
-          print(body);
-          body.line('return;');
-        });
-        body.line(`block -= ${blocks};`);
-      }
-      jobs.at(-1)!.print(body);
+      printJobs(body, jobs);
     });
-    const types = new Set(plans.flatMap(plan => plan.products.map(product => this.tileOf(plan, product))));
+    const types = new Set(plans.flatMap(plan => plan.products.map(product => tiles.type(plan, product))));
     const shared = [...types].map(type => `${type}::shared_bytes`);
     const launches: Launch[] = [
       {
         kernel: ownName,
-        grid: jobs.map(({ blocks }) => blocks).join(' + '),
+        grid: countOf(jobs),
         block: String(threads),
         shared: shared.reduce((most, bytes) => `malc_larger(${most}, ${bytes})`),
       },
+      ...this.second(writer, plans, `${ownName}_second`),
     ];
+    const source = { arguments: this.parameters, launches };
+    if (hopperPlans.length === 0) return { text: writer.toString(), ...source };
+    const hopper = this.onHopper(writer);
+    return { text: writer.toString(), ...source, hopper };
+  }
+
+  /** The kernels that take the others' place on Hopper GPUs. */
+  private onHopper(writer: Writer): HopperSource {
+    const plans = this.hopperPlans;
+    const tiles = new HopperTiles(plans, this.names, this.argumentOf);
+    const maps = tiles.maps.map(map => map.name);
+    const own = maps.map(map => `const __grid_constant__ CUtensorMap ${map}`);
+    const jobs = this.jobs(plans, tiles);
+    const { columns } = plans[0]!.tiling.shape;
+    const name = `${ownName}_on_hopper`;
+    writer.line();
+    const print = (body: Writer) => {
+      body.line(`malc_run_jobs<${columns}>(${countOf(jobs)}, [&](auto &tile, int block) {`);
+      body.inner(() => printJobs(body, jobs));
+      body.line('});');
+    };
+    this.kernelFunction(writer, name, '384, 1', print, own);
+    const grid = `malc_hopper_grid(${countOf(jobs)})`;
+    const shared = `malc_hopper_shape<${columns}>::shared_bytes`;
+    const second = this.second(writer, plans, `${name}_second`).map(launch => ({ ...launch, maps: [] }));
+    return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...second] };
+  }
+
+  /** What the blocks of each group do, or of each product of one that is finished later. */
+  private jobs(plans: readonly GroupPlan[], tiles: TileText): Job[] {
+    return plans.flatMap(plan =>
+      plan.way === 'later'
+        ? plan.products.map((product, n) => ({
+            count: blocksOfProduct(plan, product),
+            print: (body: Writer) => this.toWorkspace(body, plans, plan, n, tiles),
+          }))
+        : [{ count: blocksHere(plan), print: (body: Writer) => this.here(body, plan, tiles) }],
+    );
+  }
+
+  /** The launch that finishes groups from sums in the workspace, where there are such. */
+  private second(writer: Writer, plans: readonly GroupPlan[], name: string): Launch[] {
     const later = plans.filter(({ way }) => way === 'later');
-    if (later.length > 0) {
-      writer.line();
-      this.kernelFunction(writer, `${ownName}_second`, secondBounds, body => {
-        const isOne = later.length === 1;
-        body.line(`${isOne ? 'const ' : ''}int64_t thread = (int64_t)blockIdx.x * ${secondThreads} + threadIdx.x;`);
-        for (const plan of later) {
-          body.block(`if (thread < ${threadsOfSecond(plan)})`, () => {
-            this.addAndFinish(body, plan);
-            if (plan !== later.at(-1)) body.line('return;');
-          });
-          if (plan !== later.at(-1)) body.line(`thread -= ${threadsOfSecond(plan)};`);
-        }
-      });
-      const grid = `malc_ceil_divide(${later.map(threadsOfSecond).join(' + ')}, ${secondThreads})`;
-      launches.push({ kernel: `${ownName}_second`, grid, block: String(secondThreads), shared: '0' });
-    }
-    return { text: writer.toString(), arguments: this.parameters, launches };
+    if (later.length === 0) return [];
+    writer.line();
+    this.kernelFunction(writer, name, secondBounds, body => {
+      const isOne = later.length === 1;
+      body.line(`${isOne ? 'const ' : ''}int64_t thread = (int64_t)blockIdx.x * ${secondThreads} + threadIdx.x;`);
+      for (const plan of later) {
+        body.block(`if (thread < ${threadsOfSecond(plan)})`, () => {
+          this.addAndFinish(body, plans, plan);
+          if (plan !== later.at(-1)) body.line('return;');
+        });
+        if (plan !== later.at(-1)) body.line(`thread -= ${threadsOfSecond(plan)};`);
+      }
+    });
+    const grid = `malc_ceil_divide(${later.map(threadsOfSecond).join(' + ')}, ${secondThreads})`;
+    return [{ kernel: name, grid, block: String(secondThreads), shared: '0' }];
   }
 
   /**
@@ -152,10 +195,19 @@ class MatmulEmitter {
     return `${this.threads}, ${this.plans.every(({ tiling }) => isSmall(tiling.shape)) ? 2 : 1}`;
   }
 
-  /** The function that finishes an element of a group. */
-  private finishFunction(writer: Writer, plan: GroupPlan, name: string): void {
-    const { group, products, sums, atOnce } = plan;
-    const text = finishText({ ...group, sums, atOnce }, this.named, this.surroundings);
+  /** The functions that finish an element of each group, each distinct one once. */
+  private finishFunctions(writer: Writer, plans: readonly GroupPlan[], name: string): void {
+    plans.forEach((plan, n) => {
+      const { group, sums, atOnce } = plan;
+      const text = finishText({ ...group, sums, atOnce }, this.named, this.surroundings);
+      const known = [...this.finishers].find(([other, finisher]) => other.group === group && finisher.text === text);
+      if (known) this.finishers.set(plan, known[1]);
+      else this.finishFunction(writer, plan, plans.length === 1 ? name : `${name}_${n}`, text);
+    });
+  }
+
+  private finishFunction(writer: Writer, plan: GroupPlan, name: string, text: string): void {
+    const { products } = plan;
     const used = this.parameters.filter(argument => uses(text, parameterName(argument)));
     const place = ['row', columnName(plan)].map(each => (uses(text, each) ? `int64_t ${each}` : 'int64_t'));
     const list = ['const Sums &sums', ...place, parameterList(used, this.surroundings.storageOf)].join(', ');
@@ -165,7 +217,7 @@ class MatmulEmitter {
       for (const line of text.trimEnd().split('\n')) writer.line(line);
     });
     writer.line();
-    this.finishers.set(plan, { name, rest: used.map(parameterName) });
+    this.finishers.set(plan, { name, rest: used.map(parameterName), text });
   }
 
   private finishCall(plan: GroupPlan, row: string, column: string): string {
@@ -173,9 +225,18 @@ class MatmulEmitter {
     return `${name}(${['sums', row, column, ...rest].join(', ')});`;
   }
 
-  /** A __global__ function. Both launches have the same parameters, of which one may not need all. */
-  private kernelFunction(writer: Writer, name: string, bounds: string, print: (body: Writer) => void): void {
-    const list = parameterList(this.parameters, this.surroundings.storageOf);
+  /**
+   * A __global__ function. All launches have the same parameters, of which one may not need all.
+   * @param own declarations of parameters that come before them
+   */
+  private kernelFunction(
+    writer: Writer,
+    name: string,
+    bounds: string,
+    print: (body: Writer) => void,
+    own: readonly string[] = [],
+  ): void {
+    const list = [...own, parameterList(this.parameters, this.surroundings.storageOf)].join(', ');
     writer.block(`static __global__ void __launch_bounds__(${bounds}) ${name}(${list})`, () => {
       const body = writer.inside();
       print(body);
@@ -186,20 +247,20 @@ class MatmulEmitter {
   }
 
   /** What a block of a group does whose tiles are finished where they are computed. */
-  private here(writer: Writer, plan: GroupPlan): void {
+  private here(writer: Writer, plan: GroupPlan, tiles: TileText): void {
     const { group, products, fewColumns, atOnce } = plan;
     const [first] = products as [Product];
     const parts = partsOf(plan);
     const steps =
       plan.way === 'beside'
-        ? [{ left: first.left, rights: products.map(({ right }) => right), inner: first.inner }]
-        : products.map(({ left, right, inner }) => ({ left, rights: [right], inner }));
+        ? [{ product: first, rights: products.map(({ right }) => right) }]
+        : products.map(product => ({ product, rights: [product.right] }));
     const [rows, columns] = [countText(group.rows), columnCount(group)];
-    const multiplied = steps.map(({ left, rights, inner }, n) => {
+    const multiplied = steps.map(({ product, rights }, n) => {
       const suffix = n === 0 ? '' : `_${n + 1}`;
-      this.declareOperand(writer, `left${suffix}`, [left], 1);
-      this.declareOperand(writer, `right${suffix}`, rights, parts);
-      return { operands: `left${suffix}, right${suffix}`, inner: integer(countText(inner)) };
+      writer.line(tiles.operand(`left${suffix}`, [product.left], 1));
+      writer.line(tiles.operand(`right${suffix}`, rights, parts));
+      return { operands: `left${suffix}, right${suffix}`, inner: integer(countText(product.inner)) };
     });
     writer.line('const auto finish = [&](const auto &sums, int64_t row, int64_t column) {');
     writer.inner(() => writer.line(this.finishCall(plan, 'row', 'column')));
@@ -213,27 +274,33 @@ class MatmulEmitter {
         writer.line('return;');
       });
     writer.line(`const malc_tiles tiles(${tilesText(plan)});`);
-    writer.line(`${this.tileOf(plan, first)} tile(tiles.place(block));`);
+    writer.line(tiles.begin(plan, first, 'tiles.place(block)'));
     for (const { operands, inner } of multiplied) writer.line(`tile.multiply(${operands}, 0, ${inner});`);
-    writer.line(`tile.finish<${parts}, ${atOnce}>(finish);`);
+    writer.line(`${tiles.finish(plan)}(finish);`);
   }
 
   /** What a block does for one product of a group that is finished later. */
-  private toWorkspace(writer: Writer, plan: GroupPlan, number: number): void {
+  private toWorkspace(
+    writer: Writer,
+    plans: readonly GroupPlan[],
+    plan: GroupPlan,
+    number: number,
+    tiles: TileText,
+  ): void {
     const { group, products, tiling, atOnce } = plan;
     const product = products[number]!;
     const inner = countText(product.inner);
     const columns = columnCount(group);
-    this.declareOperand(writer, 'left', [product.left], 1);
-    this.declareOperand(writer, 'right', [product.right], 1);
+    writer.line(tiles.operand('left', [product.left], 1));
+    writer.line(tiles.operand('right', [product.right], 1));
     writer.line(`const malc_tiles tiles(${tilesText(plan)});`);
     writer.line(`const malc_part part(${inner}, ${tiling.parts}, block / tiles.count());`);
-    writer.line(`${this.tileOf(plan, product)} tile(tiles.place(block % tiles.count()));`);
+    writer.line(tiles.begin(plan, product, 'tiles.place(block % tiles.count())'));
     writer.line('tile.multiply(left, right, part.from, part.to);');
     const before = number === 0 ? 'part.number' : `(${number * tiling.parts} + part.number)`;
-    const start = plus([this.workspaceAt(plan), times(before, countText([...group.rows, ...group.columns]))]);
+    const start = plus([workspaceAt(plans, plan), times(before, countText([...group.rows, ...group.columns]))]);
     writer.line(`float *const part_sums = workspace + ${start};`);
-    writer.line(`tile.finish<1, ${atOnce}>([&](const auto &sums, int64_t row, int64_t column) {`);
+    writer.line(`${tiles.finish(plan)}([&](const auto &sums, int64_t row, int64_t column) {`);
     writer.inner(() => {
       if (atOnce === 1) writer.line(`part_sums[row * ${columns} + column] = sums(0, row, column);`);
       else {
@@ -246,51 +313,44 @@ class MatmulEmitter {
   }
 
   /** What a thread of the second launch does for elements of a group. */
-  private addAndFinish(writer: Writer, plan: GroupPlan): void {
+  private addAndFinish(writer: Writer, plans: readonly GroupPlan[], plan: GroupPlan): void {
     const { group, products, tiling, atOnce } = plan;
     const [rows, columns] = [countText(group.rows), columnCount(group)];
     const parts = `malc_part_count(${countText(products[0]!.inner)}, ${tiling.parts})`;
-    const from = plus(['workspace', this.workspaceAt(plan)]);
+    const from = plus(['workspace', workspaceAt(plans, plan)]);
     writer.line(`const malc_part_sums sums(${from}, ${rows}, ${columns}, ${parts}, ${tiling.parts});`);
     const steps = columns / atOnce;
     writer.line(this.finishCall(plan, `thread / ${steps}`, times(`thread % ${steps}`, String(atOnce))));
   }
 
-  /** Where a group's sums begin in the workspace. */
-  private workspaceAt(plan: GroupPlan): string {
-    const before = this.plans.slice(0, this.plans.indexOf(plan)).filter(({ way }) => way === 'later');
-    return plus(
-      before.map(({ group, products, tiling }) =>
-        times(countText([...group.rows, ...group.columns]), String(products.length * tiling.parts)),
-      ),
-    );
-  }
-
-  private tileOf({ tiling }: GroupPlan, { kind }: Product): string {
-    return tileType(tiling.shape, kind, this.threads);
-  }
-
-  /**
-   * Declares operands that are read alike as one for the device code. Where a part of the tile is left over, the last is
-   * repeated.
-   */
-  private declareOperand(writer: Writer, name: string, operands: readonly Operand[], parts: number): void {
-    const [{ storage, run, aligned, stride }] = operands as [Operand];
-    const data = Array.from({ length: parts }, (_, n) => this.nameOf(operands[n] ?? operands.at(-1)!));
-    const type = storage === 'bf16' ? '__nv_bfloat16' : 'float';
-    const shape = [type, `malc_side::${run}`, aligned, ...(parts > 1 ? [parts] : [])].join(', ');
-    writer.line(`const malc_operand<${shape}> ${name}{{${data.join(', ')}}, ${stride}};`);
-  }
-
   /** What is read of an operand. */
-  private nameOf({ node, copy }: Operand): string {
-    return (copy ? this.copies : this.named).get(node)!;
-  }
+  private readonly argumentOf = ({ node, copy }: Operand): string => (copy ? this.copies : this.named).get(node)!;
 
   private formula({ node, left, right, inner }: Product): string {
-    const [product, a, b] = [this.named.get(node)!, this.nameOf(left), this.nameOf(right)];
+    const [product, a, b] = [this.named.get(node)!, this.argumentOf(left), this.argumentOf(right)];
     return `${product} = ${a} x ${b}, summed over ${inner.map(dim => dim.name).join(', ')}`;
   }
+}
+
+/** What a number of blocks do: the text for block `block` of them. */
+interface Job {
+  /** C++ text. */
+  readonly count: string;
+  print(body: Writer): void;
+}
+
+const countOf = (jobs: readonly Job[]): string => jobs.map(({ count }) => count).join(' + ');
+
+/** Each block finds the job that it is one of. */
+function printJobs(body: Writer, jobs: readonly Job[]): void {
+  for (const { count, print } of jobs.slice(0, -1)) {
+    body.block(`if (block < ${count})`, () => {
+      print(body);
+      body.line('return;');
+    });
+    body.line(`block -= ${count};`);
+  }
+  jobs.at(-1)!.print(body);
 }
 
 /** Whether both operands come by asynchronous copies: bfloat16 in memory, and their runs begin at even elements. */

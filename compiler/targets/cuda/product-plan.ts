@@ -1,6 +1,6 @@
 // How each group of products is computed: in one tile that is finished where it is computed, or in tiles of their own
 // whose sums a second launch finishes; how operands lie in memory; and what the workspace holds.
-import { countText } from '../../emission/index-text.ts';
+import { countText, plus, times } from '../../emission/index-text.ts';
 import { constantCount, type Dimension, hasDimension } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulGroup, stored } from '../../kernels/kernel.ts';
@@ -11,7 +11,7 @@ import { type ElementStorage, isPadded, type Storage, storedDimensions } from '.
 import { operandsOf, type Scalar } from '../../scalar/expression.ts';
 import { finishedAtOnce, pairedColumns } from './finish.ts';
 import type { Surroundings } from './kernel-source.ts';
-import { chooseTiling, type ProductKind, type Tiling } from './product-tiles.ts';
+import { chooseTiling, type ProductKind, shapes, type TileShape, type Tiling } from './product-tiles.ts';
 import { type WeightCopy, weightCopy } from './weight-copies.ts';
 
 /** An operand as the device code takes it: its outer positions are the left's rows or the right's columns. */
@@ -24,6 +24,8 @@ export interface Operand {
   readonly run: 'inner' | 'outer';
   /** C++ text: elements from run to run. */
   readonly stride: string;
+  /** C++ text: how many outer positions there are. */
+  readonly outer: string;
   /** The largest power of two up to 8 that divides it. */
   readonly aligned: number;
 }
@@ -67,7 +69,12 @@ export const partsOf = ({ way, products: { length } }: GroupPlan): number => (wa
 /** The power of two that is not less: tiles are halved, and halved again. */
 const dividing = (count: number): number => 2 ** Math.ceil(Math.log2(count));
 
-export function planGroup(group: MatmulGroup, surroundings: Surroundings): GroupPlan {
+/** @param among the tiles that there are */
+export function planGroup(
+  group: MatmulGroup,
+  surroundings: Surroundings,
+  among: readonly TileShape[] = shapes,
+): GroupPlan {
   const { storageOf } = surroundings;
   const products = group.products.map(node => productOf(node, group, surroundings));
   const [first, ...others] = products as [Product, ...Product[]];
@@ -85,12 +92,12 @@ export function planGroup(group: MatmulGroup, surroundings: Surroundings): Group
   const tiling =
     way === 'later'
       ? null
-      : chooseTiling({ ...work, results: 1, beside, step, isDivisible: hasManyInner && products.length === 1 });
+      : chooseTiling({ ...work, results: 1, beside, step, isDivisible: hasManyInner && products.length === 1 }, among);
   const numbered = new Map(group.products.map((node, n) => [node, n]));
   if (tiling === null || tiling.parts > 1) {
     // No element is finished before all sums are there: tiles may cut whatever they like.
     const alone = { ...work, results: products.length, beside: 1, step: 1, isDivisible: hasManyInner };
-    const plan = { group, products, way: 'later', tiling: chooseTiling(alone)!, sums: numbered } as const;
+    const plan = { group, products, way: 'later', tiling: chooseTiling(alone, among)!, sums: numbered } as const;
     return { ...plan, fewColumns: null, atOnce: finishedAtOnce(group) };
   }
   const areLong = group.outputs.every(node => storageOf(node) === 'f32');
@@ -116,8 +123,24 @@ function isPaddedAlong({ columns, products, epilogue, outputs }: MatmulGroup, st
   return along.every(node => isPadded(node, storageOf(node)));
 }
 
-/** Where a group's sums begin in the workspace, and what all groups need: sums of product after product, in parts. */
-export function workspaceOf({ way, group, products, tiling }: GroupPlan): Extent | null {
+/** C++ text: where a group's sums begin in the workspace, which has group after group. */
+export function workspaceAt(plans: readonly GroupPlan[], plan: GroupPlan): string {
+  const before = plans.slice(0, plans.indexOf(plan)).filter(({ way }) => way === 'later');
+  return plus(
+    before.map(({ group, products, tiling }) =>
+      times(countText([...group.rows, ...group.columns]), String(products.length * tiling.parts)),
+    ),
+  );
+}
+
+/** What a group needs of the workspace, whichever of two plans is followed; null where neither needs any. */
+export function largerWorkspace(plan: GroupPlan, other: GroupPlan | undefined): Extent | null {
+  const [own, others] = [workspaceOf(plan), other ? workspaceOf(other) : null];
+  return own && others ? { ...own, count: Math.max(own.count, others.count) } : (own ?? others);
+}
+
+/** Sums of product after product, in parts. */
+function workspaceOf({ way, group, products, tiling }: GroupPlan): Extent | null {
   if (way !== 'later') return null;
   const { runtime, count } = extentOf([...group.rows, ...group.columns]);
   return { runtime, count: products.length * tiling.parts * count };
@@ -130,14 +153,15 @@ function productOf(node: Node, group: MatmulGroup, { dtype, storageOf, hasCopy }
   const kind = exact || dtype === 'f32' ? 'f32' : 'bf16';
   const operand = (tensor: Node, outer: readonly Dimension[]): Operand => {
     const { run, along } = sidesOf(tensor, outer, inner);
+    const count = countText(outer);
     if (kind === 'bf16' && hasCopy(tensor)) {
       const copy = weightCopy(tensor, along);
-      return { node: tensor, storage: 'bf16', copy, run, stride: String(copy.stride), aligned: 8 };
+      return { node: tensor, storage: 'bf16', copy, run, stride: String(copy.stride), outer: count, aligned: 8 };
     }
     const storage = storageOf(tensor);
     const lying = storedDimensions(tensor, storage).slice(-along.length);
-    const aligned = [8, 4, 2].find(count => constantCount(lying) % count === 0) ?? 1;
-    return { node: tensor, storage, copy: null, run, stride: countText(lying), aligned };
+    const aligned = [8, 4, 2].find(step => constantCount(lying) % step === 0) ?? 1;
+    return { node: tensor, storage, copy: null, run, stride: countText(lying), outer: count, aligned };
   };
   return { node, left: operand(left, group.rows), right: operand(right, group.columns), inner, kind };
 }

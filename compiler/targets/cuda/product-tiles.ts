@@ -9,12 +9,22 @@ export interface TileShape {
   readonly columns: number;
   /** How well it uses what multiplies, against the best: large tiles read less for each multiplication. */
   readonly rate: number;
+  /** Blocks that share it, each on a multiprocessor of its own. */
+  readonly blocks: number;
+  /** Columns that each of the products side by side has at least. */
+  readonly narrowest: number;
 }
 
-const shapes: readonly TileShape[] = [
-  { rows: 128, columns: 128, rate: 1 },
-  { rows: 64, columns: 256, rate: 0.85 },
-  { rows: 64, columns: 64, rate: 0.5 },
+export const shapes: readonly TileShape[] = [
+  { rows: 128, columns: 128, rate: 1, blocks: 1, narrowest: 8 },
+  { rows: 64, columns: 256, rate: 0.85, blocks: 1, narrowest: 8 },
+  { rows: 64, columns: 64, rate: 0.5, blocks: 1, narrowest: 8 },
+];
+
+/** Those of templates/cuda/product_sm90.h: of a cluster of two blocks. */
+export const hopperShapes: readonly TileShape[] = [
+  { rows: 256, columns: 256, rate: 1, blocks: 2, narrowest: 64 },
+  { rows: 256, columns: 128, rate: 0.8, blocks: 2, narrowest: 64 },
 ];
 
 export const isSmall = ({ columns }: TileShape): boolean => columns === 64;
@@ -69,18 +79,19 @@ const mostParts = 16;
  */
 const partCost = { bf16: 6, f32: 0.75 };
 
-/** The cheapest tiling; null where no tile holds a step's columns. */
-export function chooseTiling(work: ProductWork): Tiling | null {
+/** The cheapest tiling by tiles of these shapes; null where none holds a step's columns. */
+export function chooseTiling(work: ProductWork, among: readonly TileShape[] = shapes): Tiling | null {
   const rows = work.rows ?? assumedTokens;
   const inner = work.inner ?? assumedTokens;
   const cost = ({ shape, width, parts }: Tiling): number => {
     const tiles = work.results * Math.ceil(rows / shape.rows) * Math.ceil(work.columns / width);
-    const each = (shape.rows * shape.columns * inner) / parts / shape.rate;
+    const each = (shape.rows * shape.columns * inner) / shape.blocks / parts / shape.rate;
     const moved = parts === 1 ? 0 : parts * work.results * rows * work.columns * partCost[work.kind];
-    return Math.ceil((tiles * parts) / multiprocessors) * each + moved;
+    return Math.ceil((tiles * shape.blocks * parts) / multiprocessors) * each + moved;
   };
-  const candidates = shapes.flatMap(shape => {
-    const width = Math.floor(shape.columns / work.beside / work.step) * work.step;
+  const candidates = among.flatMap(shape => {
+    const own = shape.columns / work.beside;
+    const width = own < shape.narrowest ? 0 : Math.floor(own / work.step) * work.step;
     const most = work.isDivisible ? mostParts : 1;
     return width === 0 ? [] : Array.from({ length: most }, (_, n): Tiling => ({ shape, width, parts: n + 1 }));
   });

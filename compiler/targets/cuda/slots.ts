@@ -8,6 +8,7 @@ import type { Node } from '../../graph/graph.ts';
 import type { TopKAttributes } from '../../ops/top-k.ts';
 import type { CapacityAttributes } from '../../ops/within-capacity.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
+import { type Storage, storedAsFloat } from '../../plan/storage.ts';
 import { type Argument, type KernelSource, type Launch, parameterList } from './kernel-source.ts';
 
 /** malc_sorting_threads and malc_slots_of_block of slots.h, and the threads of malc_top_k's rows. */
@@ -24,8 +25,8 @@ interface Site {
 
 type Emitted = Omit<KernelSource, 'text'>;
 
-const kernelHead = (name: string, bounds: string, list: readonly Argument[]) =>
-  `static __global__ void __launch_bounds__(${bounds}) ${name}(${parameterList(list)})`;
+const kernelHead = (name: string, bounds: string, list: readonly Argument[], storageOf: Storage = storedAsFloat) =>
+  `static __global__ void __launch_bounds__(${bounds}) ${name}(${parameterList(list, storageOf)})`;
 
 /** Left alone, ptxas would save registers for more than these 4 blocks of a multiprocessor at the price of spills. */
 const sortingBounds = `${sortingThreads}, 4`;
@@ -59,7 +60,15 @@ export function withinCapacity({ writer, node, name }: Site): Emitted {
     { kind: 'workspace', extents: countsExtents(node.dimensions, experts) },
   ];
   const [slots, tokens] = [countText(node.dimensions), countText(node.dimensions.slice(0, -1))];
-  const counting = countLaunch(writer, list, 'reinterpret_cast<int32_t *>(workspace)', from, slots, experts);
+  const counting = countLaunch(
+    writer,
+    list,
+    storedAsFloat,
+    'reinterpret_cast<int32_t *>(workspace)',
+    from,
+    slots,
+    experts,
+  );
   writer.block(kernelHead(ownName, sortingBounds, list), () => {
     const counts = 'reinterpret_cast<const int32_t *>(workspace)';
     writer.line(`malc_within_capacity<${experts}>(${to}, ${counts}, ${from}, ${slots}, ${limit}, ${tokens});`);
@@ -67,19 +76,25 @@ export function withinCapacity({ writer, node, name }: Site): Emitted {
   return { arguments: list, launches: [counting, sortingLaunch(ownName, slots, experts)] };
 }
 
-/** The launches that leave slots sorted in the workspace, as malc_slots<experts> has them. */
+/**
+ * The launches that leave slots sorted in the workspace, as malc_slots<experts> has them.
+ * @param list what all launches of the kernel are handed, stored so
+ * @param name what the choice is called there
+ */
 export function sortingLaunches(
   writer: Writer,
   list: readonly Argument[],
-  index: { readonly name: string; readonly dimensions: readonly Dimension[] },
+  storageOf: Storage,
+  { dimensions }: Node,
+  name: string,
   experts: number,
 ): readonly Launch[] {
-  const slots = countText(index.dimensions);
-  const declared = slotsText(index.dimensions, experts);
-  const counting = countLaunch(writer, list, `${declared}.counts`, index.name, slots, experts);
+  const slots = countText(dimensions);
+  const declared = slotsText(dimensions, experts);
+  const counting = countLaunch(writer, list, storageOf, `${declared}.counts`, name, slots, experts);
   const sort = `${ownName}_sort`;
-  writer.block(kernelHead(sort, sortingBounds, list), () =>
-    writer.line(`malc_sort_slots(${declared}, ${index.name});`),
+  writer.block(kernelHead(sort, sortingBounds, list, storageOf), () =>
+    writer.line(`malc_sort_slots(${declared}, ${name});`),
   );
   writer.line();
   return [counting, sortingLaunch(sort, slots, experts)];
@@ -108,13 +123,14 @@ function countsExtents(index: readonly Dimension[], experts: number): readonly E
 function countLaunch(
   writer: Writer,
   list: readonly Argument[],
+  storageOf: Storage,
   counts: string,
   index: string,
   slots: string,
   experts: number,
 ): Launch {
   const count = `${ownName}_count`;
-  writer.block(kernelHead(count, sortingBounds, list), () =>
+  writer.block(kernelHead(count, sortingBounds, list, storageOf), () =>
     writer.line(`malc_count_slots<${experts}>(${counts}, ${index}, ${slots});`),
   );
   writer.line();

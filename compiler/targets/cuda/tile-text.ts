@@ -1,0 +1,51 @@
+// How the device code of a kind of tiles is called: what generated kernels differ in between GPUs.
+import type { GroupPlan, Operand, Product } from './product-plan.ts';
+import { partsOf } from './product-plan.ts';
+import { tileType } from './product-tiles.ts';
+
+export interface TileText {
+  /**
+   * Declares operands of a product, or of several side by side that are read alike, as one. Where a part of the tile is left
+   * over, the last is repeated.
+   */
+  operand(name: string, operands: readonly Operand[], parts: number): string;
+  /** Begins a tile at a place. */
+  begin(plan: GroupPlan, product: Product, place: string): string;
+  /** What is called with a function that finishes an element. */
+  finish(plan: GroupPlan): string;
+}
+
+/** Of tiles whose blocks bring and multiply alike: templates/cuda/product_bf16.h and product_f32.h. */
+export class BlockTiles implements TileText {
+  private readonly threads: number;
+  private readonly nameOf: (operand: Operand) => string;
+
+  /**
+   * @param threads of a block
+   * @param nameOf the argument that an operand is
+   */
+  constructor(threads: number, nameOf: (operand: Operand) => string) {
+    this.threads = threads;
+    this.nameOf = nameOf;
+  }
+
+  type({ tiling }: GroupPlan, { kind }: Product): string {
+    return tileType(tiling.shape, kind, this.threads);
+  }
+
+  operand(name: string, operands: readonly Operand[], parts: number): string {
+    const [{ storage, run, aligned, stride }] = operands as [Operand];
+    const data = Array.from({ length: parts }, (_, n) => this.nameOf(operands[n] ?? operands.at(-1)!));
+    const type = storage === 'bf16' ? '__nv_bfloat16' : 'float';
+    const shape = [type, `malc_side::${run}`, aligned, ...(parts > 1 ? [parts] : [])].join(', ');
+    return `const malc_operand<${shape}> ${name}{{${data.join(', ')}}, ${stride}};`;
+  }
+
+  begin(plan: GroupPlan, product: Product, place: string): string {
+    return `${this.type(plan, product)} tile(${place});`;
+  }
+
+  finish(plan: GroupPlan): string {
+    return `tile.finish<${partsOf(plan)}, ${plan.atOnce}>`;
+  }
+}

@@ -1,0 +1,76 @@
+// Products on Hopper GPUs: emitted kernels in the emulator, which is a Hopper GPU here, against the float64 evaluation of their
+// graphs, in several schedules; gpt2 as PyTorch computed it; and real nvcc, which compiles them without a spill.
+import { copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { Node } from '../compiler/graph/graph.ts';
+import { verifyFolder } from '../runtime/verify/verify.ts';
+import { buildEmulatedModel } from './cuda/build.ts';
+import { emitCase, libraryOf, openCases } from './cuda-product-calls.ts';
+import { largeCases, type ProductCase, productCases } from './cuda-product-cases.ts';
+import { architectures, registersOf } from './cuda-product-nvcc.ts';
+import { buildEmulated, buildEmulator, emulatorAvailable } from './simt/build.ts';
+
+const test = suite('cuda products on Hopper GPUs');
+const folder = mkdtempSync(join(tmpdir(), 'malc-cuda-hopper-'));
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+
+process.env.MALC_SIMT_CAPABILITY = '9.0';
+
+/** The case with all that is multiplied in bfloat16, and rows for two tiles, the second of which has few. */
+function narrowed(each: ProductCase): ProductCase {
+  const multiplied = (node: Node) => (node.primitive?.name === 'contract' ? node.inputs : []);
+  const operands = each.graph.nodes.flatMap(multiplied).map(({ label }) => label);
+  return { ...each, narrow: [...each.narrow, ...operands], calls: [{ batch: 2, time: 140 }] };
+}
+
+const all = [...productCases.map(narrowed), ...largeCases].map(each => emitCase(each, 'bf16'));
+const [onHopper, others] = [all.filter(({ source }) => source.hopper), all.filter(({ source }) => !source.hopper)];
+const source = join(folder, 'kernels.cu');
+writeFileSync(source, libraryOf(onHopper));
+
+test('what a warp cannot finish alone, and exact products, keep the kernels that all GPUs have', () => {
+  assert.equal(
+    others.map(({ case: { name } }) => name),
+    ['heads_of_160', 'exact'],
+  );
+});
+
+if (await emulatorAvailable()) {
+  const library = join(folder, 'kernels.so');
+  const emulator = await buildEmulator(folder);
+  await buildEmulated({ sources: [source], emulator, output: library, library: true });
+  for (const seed of [0, 1, 2, 3]) {
+    const copy = join(folder, `kernels_${seed}.so`); // the emulator reads its schedule once
+    copyFileSync(library, copy);
+    process.env.MALC_SIMT_SEED = String(seed);
+    const check = openCases(copy, onHopper, { onHopper: true });
+    for (const each of onHopper) test(`${each.case.name}, schedule ${seed}`, () => check(each));
+  }
+
+  const shared = '../shared/reference/gpt2';
+  if (existsSync(shared))
+    test('gpt2 computes nearly what PyTorch computed', async () => {
+      const target = {
+        name: 'cuda',
+        build: async (...[model, dtype]: Parameters<NonNullable<Parameters<typeof verifyFolder>[3]>['build']>) => ({
+          libraryPath: await buildEmulatedModel(model, { dtype, checked: false }),
+        }),
+      };
+      const report = await verifyFolder(shared, 'bf16', warning => assert.unreachable(warning), target);
+      assert.ok(report.pass, JSON.stringify(report));
+      assert.ok(report.logits_rel_l2 > 1e-4, 'products are rounded');
+    });
+  else console.log(`  no ${shared}: gpt2 is not verified`);
+} else console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
+
+if ((await architectures()).length > 0)
+  test('nvcc compiles all kernels for sm_90a without a warning or a spill', async () => {
+    const kernels = await registersOf(source, '90a');
+    const launched = onHopper.flatMap(({ source: { hopper } }) => hopper!.launches);
+    assert.is(kernels.filter(({ name }) => name.includes('on_hopper')).length, launched.length);
+  });
+
+test.run();
