@@ -15,9 +15,9 @@ export class Writer {
     this.outer = outer;
   }
 
-  /** A writer of lines that are appended at this one's depth. */
-  inside(): Writer {
-    return new Writer(this.outer + 2 * this.depth);
+  /** A writer of lines that are appended at this one's depth, or as many steps further in as it will then be. */
+  inside(steps = 0): Writer {
+    return new Writer(this.outer + 2 * (this.depth + steps));
   }
 
   line(text = ''): void {
@@ -88,7 +88,7 @@ export const withName = (text: string, name: string): string =>
     .flatMap(line => (line.includes(ownName) ? wrapLine(line.replaceAll(ownName, name), widest) : [line]))
     .join('\n');
 
-/** Breaks a long line after a comma or before an operator, with the rest indented under it; a pragma goes on after `\\`. */
+/** Breaks a long line after a comma or before an operator, or else after a parenthesis, with the rest indented under it; a pragma goes on after `\\`. */
 function wrapLine(text: string, width: number): string[] {
   if (text.length <= width || text.includes(ownName)) return [text];
   const goesOn = text.startsWith('#') ? ' \\' : '';
@@ -100,8 +100,8 @@ function wrapLine(text: string, width: number): string[] {
       match => match.index > 20,
     );
     const last = breaks.at(-1);
-    if (!last) break;
-    const at = last[0] === ', ' ? last.index + 1 : last.index;
+    const at = last ? last.index + (last[0] === ', ' ? 1 : 0) : rest.lastIndexOf('(', width - goesOn.length - 1) + 1; // before the first of long arguments
+    if (at <= 20) break;
     parts.push(rest.slice(0, at).trimEnd() + goesOn);
     rest = indent + rest.slice(at).trimStart();
   }

@@ -51,7 +51,7 @@ export class Columns {
     const width = countText(columns);
     const type = columns.some(dim => dim.size === null) ? 'int64_t' : 'int';
     const at = new Map(columns.map(dim => [dim.name, coordinateName(dim)]));
-    const inner = writer.inside();
+    const inner = writer.inside(byFour ? 2 : 1);
     const partner = partnerOf(this.members, name => at.get(name)!);
     const name = 'partner';
     body(inner, at, new Map(partner ? [[partner.dimension, name]] : []));

@@ -112,8 +112,8 @@ const allCopies = {
   type: '__nv_bfloat16',
   ways: ways.length,
   about: [
-    'A matrix that products read has a copy in bfloat16: `rows` are those of the matrix, 0 where there is none, and `needs`',
-    'says when there is one.',
+    'A matrix that products read has a copy in bfloat16: `rows` are those of the matrix, 0 where there is none, and',
+    '`needs` says when there is one.',
   ],
 };
 
