@@ -58,6 +58,12 @@ const unitsIn = (lines: readonly string[]) =>
     .map(line => basename(/\S+\.cu\b/.exec(line)![0]))
     .sort();
 
+test('a program leaves the default stream alone, for which its own, which does not block, does not wait', () => {
+  const { 'model.cu': text = '', 'program.h': header = '', 'launch.h': launches = '' } = programOf('activation: silu');
+  assert.match(text, 'cudaStreamNonBlocking');
+  assert.not.match(`${text}${header}${launches}`, /\bcuda(Memcpy|Memset|MemcpyToSymbol)\(/);
+});
+
 test('architectures: a list is checked name by name', () => {
   const known = ['sm_75', 'sm_80', 'sm_90']; // nvcc 13 does not list sm_90a, and older ones do
   assert.equal(parseArchitectures('sm_90a', [...known, 'sm_90a']), ['sm_90a']);

@@ -14,6 +14,7 @@ import { packagePath } from '../compiler/package-files.ts';
 import { parse } from '../compiler/syntax/parse.ts';
 import { type ProductType, productTypes } from '../compiler/targets/cpu/kernel-source.ts';
 import { findCompiler } from '../compiler/targets/cpu/toolchain.ts';
+import { cudaProductTypes } from '../compiler/targets/cuda/kernel-source.ts';
 import { randomModel } from './random-models.ts';
 
 const test = suite('generated source');
@@ -40,6 +41,16 @@ const models: readonly (readonly [string, Model])[] = [
 const needless = /i < 1; i\+\+| \+ 0(?![.\w])|(?<![.\d])1 \* |\* 1(?![.\w])|(?<!__attribute__)\(\(\w+\)\)/;
 
 const programs = models.flatMap(([name, model]) => productTypes.map(dtype => [name, model, dtype] as const));
+
+for (const [name, model] of models)
+  test(`${name}, as CUDA C++: no line of its own over 120 columns`, () => {
+    for (const dtype of cudaProductTypes) {
+      const { files } = compile(model, { target: 'cuda', dtype });
+      const own = Object.entries(files).flatMap(([file, text]) => (file.endsWith('.cu') ? text.split('\n') : []));
+      const long = own.filter(line => line.length > 120);
+      assert.is(long.join('\n'), '', dtype);
+    }
+  });
 
 for (const [name, model, dtype] of programs)
   test(`${name}, ${dtype}: as a person would write it`, () => {

@@ -183,6 +183,13 @@ TEST(wrong_arguments) {
   expect(malc_launch(increment, 1, 1025, 0, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, "1025 threads");
   expect(malc_launch(increment, 0, 32, 0, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, "no blocks");
   expect(malc_launch(increment, 1, 32, 300000, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, "shared memory");
+  // What an A100 has, and a Hopper GPU.
+  for (const auto &[capability, most] : {std::pair{"8.0", 163u * 1024}, std::pair{"9.0", 227u * 1024}}) {
+    setenv("MALC_SIMT_CAPABILITY", capability, 1);
+    expect(malc_launch(increment, 1, 32, most, nullptr, values, 1.0f), cudaSuccess, capability);
+    expect(malc_launch(increment, 1, 32, most + 4, nullptr, values, 1.0f), cudaErrorInvalidConfiguration, capability);
+  }
+  unsetenv("MALC_SIMT_CAPABILITY");
   expect(malc_launch(increment, malc_grid(3).clusters_of(2), 32, 0, nullptr, values, 1.0f),
          cudaErrorInvalidConfiguration, "half a cluster");
   expect(cudaMemcpy(host, values, 132, cudaMemcpyDeviceToHost), cudaErrorInvalidValue, "a copy of too much");

@@ -138,13 +138,15 @@ static const char *capability() {
   const char *const said = getenv("MALC_SIMT_CAPABILITY");
   return said ? said : "8.0";
 }
+/* Bytes of shared memory that a block may ask for: 163 KB of an A100, 227 KB of a Hopper GPU. */
+static int most_shared_bytes() { return (atoi(capability()) >= 9 ? 227 : 163) * 1024; }
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
   if (device != 0) return result(cudaErrorInvalidDevice);
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = 4; break; // few, so that persistent kernels loop
     case cudaDevAttrComputeCapabilityMajor: *value = atoi(capability()); break;
     case cudaDevAttrComputeCapabilityMinor: *value = atoi(strchr(capability(), '.') + 1); break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 232448; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = most_shared_bytes(); break;
     default: return result(cudaErrorInvalidValue);
   }
   return cudaSuccess;
@@ -318,7 +320,7 @@ cudaError_t simt::queue(Call *call, const void *kernel, dim3 grid, dim3 block, u
   auto launch = std::make_shared<Launch>(
       Launch{std::unique_ptr<Call>(call), kernel, grid, block, cluster, shared_bytes, checked});
   if (threads == 0 || threads > 1024 || block.z > 64 || blocks == 0 || grid.x > 0x7fffffff || grid.y > 65535 ||
-      grid.z > 65535 || shared_bytes > 232448 || cluster == 0 || cluster > 8 || grid.x % cluster != 0)
+      grid.z > 65535 || shared_bytes > static_cast<unsigned>(most_shared_bytes()) || cluster == 0 || cluster > 8 || grid.x % cluster != 0)
     return result(cudaErrorInvalidConfiguration);
   const cudaError_t error = enqueue(stream, [launch] {
     run(*launch);
