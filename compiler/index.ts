@@ -11,14 +11,14 @@ import { explainKernel } from './kernels/explain.ts';
 import { fuse } from './kernels/fuse.ts';
 import type { Schedule } from './kernels/kernel.ts';
 import { compose } from './passes/compose.ts';
-import { roundOperands } from './passes/round.ts';
 import { type LoweredFunction, planMemory } from './plan/plan.ts';
+import { roundOperands } from './plan/round.ts';
 import { chooseStorage, type Scheduled, type Storage, storedAsFloat } from './plan/storage.ts';
 import { emitCpu, type ProgramLaunch } from './targets/cpu/index.ts';
-import type { ProductType } from './targets/cpu/kernel-source.ts';
+import { cpuStoring, type ProductType } from './targets/cpu/kernel-source.ts';
 import { chooseSchedule, type ProductShape, type ScheduleOf, shapeKey } from './targets/cpu/schedule.ts';
 import { emitCuda } from './targets/cuda/index.ts';
-import type { CudaProductType } from './targets/cuda/kernel-source.ts';
+import { type CudaProductType, cudaStoring } from './targets/cuda/kernel-source.ts';
 import type { Target } from './targets/names.ts';
 
 export interface CompileOptions {
@@ -92,7 +92,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
       const functions = graphs.map((graph): Scheduled => ({ graph, schedule: fuse(graph, fusion) }));
       if (!rounds) return functions;
       const groups = trainingGroups(program, functions);
-      const rounded = new Map(groups.flatMap(group => [...roundOperands(group, fusion)]));
+      const rounded = new Map(groups.flatMap(group => [...roundOperands(group, cudaStoring, fusion)]));
       return functions.map(each => rounded.get(each) ?? each);
     },
     functions => printSchedules(functions.map(({ schedule }) => schedule)),
@@ -157,7 +157,7 @@ const trainingGroups = (program: Program, functions: readonly Scheduled[]): Sche
 function storagesOf(program: Program, scheduled: readonly Scheduled[], target: Target): Map<string, Storage> {
   return new Map(
     trainingGroups(program, scheduled).flatMap(functions => {
-      const storage = chooseStorage(functions, target);
+      const storage = chooseStorage(functions, target === 'cuda' ? cudaStoring : cpuStoring);
       return functions.map(({ graph }) => [graph.name, storage] as const);
     }),
   );

@@ -16,9 +16,11 @@ import { fuse } from '../compiler/kernels/fuse.ts';
 import { isExact, multiplyMatrices } from '../compiler/ops/contract.ts';
 import { mapOver } from '../compiler/ops/map.ts';
 import { compose } from '../compiler/passes/compose.ts';
-import { roundOperands } from '../compiler/passes/round.ts';
+import { roundOperands } from '../compiler/plan/round.ts';
 import { chooseStorage, type Scheduled, type Storage } from '../compiler/plan/storage.ts';
 import { multiply, operand } from '../compiler/scalar/expression.ts';
+import { cpuStoring } from '../compiler/targets/cpu/kernel-source.ts';
+import { cudaStoring } from '../compiler/targets/cuda/kernel-source.ts';
 import { type Target, targets } from '../compiler/targets/names.ts';
 import { randomNumbers } from './random-numbers.ts';
 
@@ -33,9 +35,11 @@ function blockOf(name: string, target: Target = 'cpu'): { graphs: Graph[]; stora
     .filter(graph => graph === forward || graph === backward)
     .map(compose);
   const scheduled = graphs.map((graph): Scheduled => ({ graph, schedule: fuse(graph, { fuse: true }) }));
-  const rounded = target === 'cuda' ? roundOperands(scheduled, { fuse: true }) : new Map<Scheduled, Scheduled>();
+  const storing = target === 'cuda' ? cudaStoring : cpuStoring;
+  const rounded =
+    target === 'cuda' ? roundOperands(scheduled, storing, { fuse: true }) : new Map<Scheduled, Scheduled>();
   const functions = scheduled.map(each => rounded.get(each) ?? each);
-  return { graphs: functions.map(({ graph }) => graph), storage: chooseStorage(functions, target) };
+  return { graphs: functions.map(({ graph }) => graph), storage: chooseStorage(functions, storing) };
 }
 
 const savedAs = (name: string, wanted: 'f32' | 'bf16'): string[] => {
@@ -117,8 +121,8 @@ test('copies are the same numbers, and a function that needs none is left as it 
   // What is no stream has no other reader; a stream has.
   const alone = scheduled(makeGraph('alone', [node('product', product)]));
   const stream = scheduled(makeGraph('stream', [node('y', squares), node('product', product)]));
-  assert.is(roundOperands([alone], { fuse: true }).size, 0);
-  const { graph, schedule } = roundOperands([stream], { fuse: true }).get(stream)!;
+  assert.is(roundOperands([alone], cudaStoring, { fuse: true }).size, 0);
+  const { graph, schedule } = roundOperands([stream], cudaStoring, { fuse: true }).get(stream)!;
   verify(graph);
   assert.equal(
     schedule.kernels.map(({ kind }) => kind),

@@ -3,9 +3,8 @@
 // gradient, statistics, routers and whatever is not as wide as a row of a product stay float32.
 import { type Dimension, product, sameDimensions } from '../graph/dimension.ts';
 import type { Graph, Node } from '../graph/graph.ts';
-import type { Schedule } from '../kernels/kernel.ts';
+import type { Kernel, Schedule } from '../kernels/kernel.ts';
 import { isExact } from '../ops/contract.ts';
-import type { Target } from '../targets/names.ts';
 import { extentOf } from './extent.ts';
 
 export type ElementStorage = 'f32' | 'bf16';
@@ -46,15 +45,20 @@ export interface Scheduled {
   readonly schedule: Schedule;
 }
 
-/** Elements of a token's row below which nothing is gained: on CUDA, all of a launch's operands should be bfloat16. */
-const leastWidth: Readonly<Record<Target, number>> = { cpu: 32, cuda: piece };
+/** What a target stores as bfloat16. */
+export interface StoringKernels {
+  /** The kinds of kernels that read and write it. */
+  readonly kinds: ReadonlySet<Kernel['kind']>;
+  /** Elements of a token's row below which nothing is gained. */
+  readonly leastWidth: number;
+}
 
 /**
  * The storage of values of functions that hand them to one another as outputs and inputs `saved.NAME`: such a value is
  * stored alike in all of them.
  */
-export function chooseStorage(functions: readonly Scheduled[], target: Target): Storage {
-  const found = functions.map(({ graph, schedule }) => ({ graph, ...candidates(graph, schedule, target) }));
+export function chooseStorage(functions: readonly Scheduled[], storing: StoringKernels): Storage {
+  const found = functions.map(({ graph, schedule }) => ({ graph, ...candidates(graph, schedule, storing) }));
   const gains = new Set(found.flatMap(each => [...each.gains]));
   const refuses = new Set(found.flatMap(each => [...each.refuses]));
   const saved = found.flatMap(({ graph }) => savedValues(graph));
@@ -62,19 +66,21 @@ export function chooseStorage(functions: readonly Scheduled[], target: Target): 
     const names = new Set(saved.filter(({ node }) => set.has(node)).map(({ name }) => name));
     for (const { name, node } of saved) if (names.has(name)) set.add(node);
   }
-  return node => (gains.has(node) && !refuses.has(node) && isWidePerToken(node, target) ? 'bf16' : 'f32');
+  return node => (gains.has(node) && !refuses.has(node) && isWidePerToken(node, storing) ? 'bf16' : 'f32');
 }
 
-/** Whether a product of CUDA rounds what it reads here: an operand that is worth a copy, with a value for each token. */
-export const isRounded = (reader: Node, input: Node): boolean =>
+/** Whether a product rounds what it reads here: an operand that is worth a copy, with a value for each token. */
+export const isRounded = (reader: Node, input: Node, storing: StoringKernels): boolean =>
   reader.primitive !== null &&
   products.has(reader.primitive.kernel) &&
   !isExact(reader) &&
-  isWidePerToken(input, 'cuda');
+  isWidePerToken(input, storing);
 
 /** What products round of a graph although it is stored as float32: other things read it too, or hand it over. */
-export const operandsAsFloat = ({ nodes }: Graph, storage: Storage): Set<Node> =>
-  new Set(nodes.flatMap(node => node.inputs.filter(input => isRounded(node, input) && storage(input) === 'f32')));
+export const operandsAsFloat = ({ nodes }: Graph, storage: Storage, storing: StoringKernels): Set<Node> =>
+  new Set(
+    nodes.flatMap(node => node.inputs.filter(input => isRounded(node, input, storing) && storage(input) === 'f32')),
+  );
 
 const isSaved = (name: string) => name.startsWith('saved.');
 
@@ -84,26 +90,20 @@ const savedValues = ({ inputs, outputs }: Graph): { name: string; node: Node }[]
   ...outputs.filter(({ name }) => isSaved(name)),
 ];
 
-const onAll = ['matmul', 'row', 'attention', 'attention-gradient'] as const;
 const grouped = ['grouped', 'grouped-gradient'] as const;
-const convolutions = ['convolution', 'convolution-gradient'] as const;
 
-/** Kernels that read and write bfloat16, and those among them that know of padding. */
-const able: Readonly<Record<Target, ReadonlySet<string>>> = {
-  cpu: new Set(onAll),
-  cuda: new Set([...onAll, ...grouped, ...convolutions]),
-};
+/** Kernels that know of padding. */
 const ablePadded: ReadonlySet<string> = new Set(['matmul', 'row', ...grouped]);
 
 /** What one function would gain by, and what it cannot store otherwise than as float32. */
-function candidates(graph: Graph, { kernels }: Schedule, target: Target) {
+function candidates(graph: Graph, { kernels }: Schedule, { kinds }: StoringKernels) {
   const [gains, refuses] = [new Set<Node>(), streamOf(graph)];
   const add = (set: Set<Node>, nodes: readonly Node[]) => {
     for (const node of nodes) set.add(node);
   };
   for (const kernel of kernels) {
     const passed = [...kernel.inputs, ...kernel.outputs];
-    if (!able[target].has(kernel.kind)) add(refuses, passed);
+    if (!kinds.has(kernel.kind)) add(refuses, passed);
     if (!ablePadded.has(kernel.kind))
       add(
         refuses,
@@ -131,10 +131,10 @@ const multiplies = ({ primitive }: Node): boolean =>
 /** Of attention, the vectors that are multiplied, and none of its statistics: those have one number for a head. */
 const isVectors = ({ dimensions }: Node): boolean => dimensions.at(-1)?.name !== 'heads';
 
-function isWidePerToken({ dimensions, dtype }: Node, target: Target): boolean {
+function isWidePerToken({ dimensions, dtype }: Node, { leastWidth }: StoringKernels): boolean {
   const runtime = dimensions.filter(dim => dim.size === null).map(dim => dim.name);
   const width = product(dimensions.map(dim => dim.size ?? 1));
-  return dtype === 'f32' && runtime.join() === 'batch,time' && width >= leastWidth[target];
+  return dtype === 'f32' && runtime.join() === 'batch,time' && width >= leastWidth;
 }
 
 /**

@@ -2,7 +2,7 @@
 import type { KernelSurroundings } from '../../emission/kernel-outputs.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { Extent } from '../../plan/extent.ts';
-import { type ElementStorage, type Storage, storedAsFloat } from '../../plan/storage.ts';
+import { type ElementStorage, type Storage, type StoringKernels, storedAsFloat } from '../../plan/storage.ts';
 import type { PreparedForm } from './prepared.ts';
 import type { ScheduleOf } from './schedule.ts';
 
@@ -36,6 +36,12 @@ export type ProductType = (typeof productTypes)[number];
 /** Those that a model can be trained with. */
 export const trainingTypes = ['f32', 'bf16'] as const satisfies readonly ProductType[];
 export type TrainingType = (typeof trainingTypes)[number];
+
+/** What programs of bfloat16 products store as bfloat16. */
+export const cpuStoring: StoringKernels = {
+  kinds: new Set(['matmul', 'row', 'attention', 'attention-gradient']),
+  leastWidth: 32,
+};
 
 /** What an emitter needs to know about the function that a kernel belongs to. */
 export interface Surroundings extends KernelSurroundings {

@@ -2,7 +2,7 @@
 import type { KernelSurroundings } from '../../emission/kernel-outputs.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { Extent } from '../../plan/extent.ts';
-import { type ElementStorage, type Storage, storedAsFloat } from '../../plan/storage.ts';
+import { type ElementStorage, type Storage, type StoringKernels, storedAsFloat } from '../../plan/storage.ts';
 import type { WeightCopy } from './weight-copies.ts';
 
 /** What a kernel is handed. The declaration of a text ends with the parameter's name. */
@@ -71,6 +71,15 @@ export interface KernelSource {
 /** What products multiply. */
 export const cudaProductTypes = ['f32', 'bf16'] as const;
 export type CudaProductType = (typeof cudaProductTypes)[number];
+
+/** What programs of bfloat16 products store as bfloat16; all of a launch's operands should be. */
+export const cudaStoring: StoringKernels = {
+  kinds: new Set([
+    ...(['matmul', 'row', 'attention', 'attention-gradient'] as const),
+    ...(['grouped', 'grouped-gradient', 'convolution', 'convolution-gradient'] as const),
+  ]),
+  leastWidth: 8,
+};
 
 /** What an emitter needs to know about the function that a kernel belongs to. */
 export interface Surroundings extends KernelSurroundings {
