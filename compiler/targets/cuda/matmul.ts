@@ -241,7 +241,7 @@ class MatmulEmitter {
       const body = writer.inside();
       print(body);
       const unused = this.parameters.map(parameterName).filter(each => !uses(body.toString(), each));
-      if (unused.length > 0) writer.line(unused.map(each => `(void)${each};`).join(' '));
+      writer.words(unused.map(each => `(void)${each};`));
       writer.append(body);
     });
   }
