@@ -3,9 +3,8 @@
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Model } from '../compiler/check/model.ts';
 import { verifyFolder } from '../runtime/verify/verify.ts';
-import { buildEmulatedModel, type EmulatedOptions } from './cuda/build.ts';
+import { type EmulatedOptions, emulatedTarget } from './cuda/build.ts';
 import { emulatorAvailable } from './simt/build.ts';
 
 const test = suite('cuda references with experts');
@@ -20,18 +19,12 @@ const references: readonly [string, EmulatedOptions['dtype'], number][] = [
   ['mixtral', 'bf16', 21],
   ['qwen3-moe', 'f32', 36],
 ];
-const target = {
-  name: 'cuda',
-  build: async (model: Model, dtype: EmulatedOptions['dtype']) => ({
-    libraryPath: await buildEmulatedModel(model, { dtype }),
-  }),
-};
 const available = await emulatorAvailable();
 if (!available) console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
 for (const [name, dtype, count] of available ? references : [])
   test(`${name} in ${dtype} computes what PyTorch computed`, async () => {
     const folder = join('test/fixtures/reference', name);
-    const report = await verifyFolder(folder, dtype, warning => assert.unreachable(warning), target);
+    const report = await verifyFolder(folder, dtype, warning => assert.unreachable(warning), emulatedTarget());
     assert.ok(report.pass, JSON.stringify(report));
     assert.is(report.grads_compared, count);
   });

@@ -5,13 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Model } from '../compiler/check/model.ts';
 import { backwardSource, forwardSource } from '../compiler/targets/cuda/attention-source.ts';
 import { verifyFolder } from '../runtime/verify/verify.ts';
 import { type Case, cutToBf16, outputsOf, randomCase, randomFloats, training } from './cpu/attention-calls.ts';
 import type { AttentionShape } from './cpu/attention-reference.ts';
 import { compiledShape, shapes } from './cpu/attention-shapes.ts';
-import { buildEmulatedModel, type EmulatedOptions } from './cuda/build.ts';
+import { emulatedTarget } from './cuda/build.ts';
 import { type Bounds, backward, forward, holdBackward, holdForward } from './cuda-attention-calls.ts';
 import { buildShapes, type Compiled } from './cuda-attention-shapes.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
@@ -99,17 +98,11 @@ if (await emulatorAvailable()) {
   });
 
   test('gemma2 computes nearly what PyTorch computed', async () => {
-    const target = {
-      name: 'cuda',
-      build: async (model: Model, dtype: EmulatedOptions['dtype']) => ({
-        libraryPath: await buildEmulatedModel(model, { dtype }),
-      }),
-    };
     const report = await verifyFolder(
       'test/fixtures/reference/gemma2',
       'bf16',
       warning => assert.unreachable(warning),
-      target,
+      emulatedTarget(),
     );
     assert.ok(report.pass, JSON.stringify(report));
   });

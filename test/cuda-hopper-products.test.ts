@@ -7,7 +7,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Node } from '../compiler/graph/graph.ts';
 import { verifyFolder } from '../runtime/verify/verify.ts';
-import { buildEmulatedModel } from './cuda/build.ts';
+import { emulatedTarget } from './cuda/build.ts';
 import { emitCase, libraryOf, openCases } from './cuda-product-calls.ts';
 import { largeCases, type ProductCase, productCases } from './cuda-product-cases.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
@@ -52,13 +52,7 @@ if (await emulatorAvailable()) {
   const shared = '../shared/reference/gpt2';
   if (existsSync(shared))
     test('gpt2 computes nearly what PyTorch computed', async () => {
-      const target = {
-        name: 'cuda',
-        build: async (...[model, dtype]: Parameters<NonNullable<Parameters<typeof verifyFolder>[3]>['build']>) => ({
-          libraryPath: await buildEmulatedModel(model, { dtype, checked: false }),
-        }),
-      };
-      const report = await verifyFolder(shared, 'bf16', warning => assert.unreachable(warning), target);
+      const report = await verifyFolder(shared, 'bf16', warning => assert.unreachable(warning), emulatedTarget());
       assert.ok(report.pass, JSON.stringify(report));
       assert.ok(report.logits_rel_l2 > 1e-4, 'products are rounded');
     });

@@ -15,7 +15,7 @@ import { chooseSchedule } from '../compiler/targets/cpu/schedule.ts';
 import { buildCudaLibrary, findCudaCompiler } from '../compiler/targets/cuda/toolchain.ts';
 import { NativeModel } from '../runtime/native.ts';
 import { verifyFolder } from '../runtime/verify/verify.ts';
-import { buildEmulatedModel, type EmulatedOptions, openEmulated, programFolder } from './cuda/build.ts';
+import { type EmulatedOptions, emulatedTarget, openEmulated, programFolder } from './cuda/build.ts';
 import { batchOf, hold, open, scramble } from './held-against-oracle.ts';
 import { relativeError } from './oracle.ts';
 import { randomModel } from './random-models.ts';
@@ -72,14 +72,8 @@ if (nvcc)
 else console.log('no nvcc: programs for CUDA are compiled for the emulator alone');
 
 if (await emulatorAvailable()) {
-  const target = (checked: boolean) => ({
-    name: 'cuda',
-    build: async (model: Model, dtype: EmulatedOptions['dtype']) => ({
-      libraryPath: await buildEmulatedModel(model, { dtype, checked }),
-    }),
-  });
   const verify = (folder: string, dtype: EmulatedOptions['dtype'], checked: boolean) =>
-    verifyFolder(folder, dtype, warning => assert.unreachable(warning), target(checked));
+    verifyFolder(folder, dtype, warning => assert.unreachable(warning), emulatedTarget(checked));
 
   test('gemma2 computes what PyTorch computed, with every access to memory checked', async () => {
     const report = await verify('test/fixtures/reference/gemma2', 'f32', true);

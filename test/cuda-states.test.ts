@@ -5,12 +5,11 @@ import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { check } from '../compiler/check/index.ts';
-import type { Model } from '../compiler/check/model.ts';
 import { compile } from '../compiler/index.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { parse } from '../compiler/syntax/parse.ts';
 import { verifyFolder } from '../runtime/verify/verify.ts';
-import { buildEmulatedModel, type EmulatedOptions, openEmulated } from './cuda/build.ts';
+import { emulatedTarget, openEmulated } from './cuda/build.ts';
 import { cudaGraphs } from './cuda/run-graph.ts';
 import { batchOf, hold, open, scramble } from './held-against-oracle.ts';
 import { randomModel } from './random-models.ts';
@@ -72,11 +71,8 @@ if (await emulatorAvailable()) {
 
   for (const dtype of ['f32', 'bf16'] as const)
     test(`mamba computes what PyTorch computed${dtype === 'f32' ? '' : ', nearly, with products of bfloat16'}`, async () => {
-      const build = async (model: Model, dtype: EmulatedOptions['dtype']) => ({
-        libraryPath: await buildEmulatedModel(model, { dtype }),
-      });
       const warn = (warning: string) => assert.unreachable(warning);
-      const report = await verifyFolder('test/fixtures/reference/mamba', dtype, warn, { name: 'cuda', build });
+      const report = await verifyFolder('test/fixtures/reference/mamba', dtype, warn, emulatedTarget());
       assert.ok(report.pass, JSON.stringify(report));
     });
 } else console.log('no g++ that the emulator can use: state spaces for CUDA are not run');

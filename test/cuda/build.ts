@@ -6,6 +6,7 @@ import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
 import type { CudaProductType } from '../../compiler/targets/cuda/kernel-source.ts';
 import { NativeModel } from '../../runtime/native.ts';
+import type { VerifyTarget } from '../../runtime/verify/verify.ts';
 import { buildEmulated } from '../simt/build.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'malc-cuda-'));
@@ -46,6 +47,12 @@ export async function buildEmulatedModel(model: Model, options: EmulatedOptions)
   await buildEmulated({ ...source, output, library: true, checked });
   return output;
 }
+
+/** What verifyFolder compiles for where a test has the emulator's programs compared with PyTorch. */
+export const emulatedTarget = (checked = false): VerifyTarget => ({
+  name: 'cuda',
+  build: async (model, dtype) => ({ libraryPath: await buildEmulatedModel(model, { dtype, checked }) }),
+});
 
 /** The same, opened for training with a cache for all positions. */
 export async function openEmulated(
