@@ -93,7 +93,7 @@ export const withName = (text: string, name: string): string =>
 
 /**
  * Breaks a long line after a comma or before an operator, with the rest indented under it; where there is none, after an
- * opening bracket. A pragma goes on after `\\`.
+ * opening bracket, and never within a string. A pragma goes on after `\\`.
  */
 function wrapLine(text: string, width: number): string[] {
   if (text.length <= width || text.includes(ownName)) return [text];
@@ -102,9 +102,10 @@ function wrapLine(text: string, width: number): string[] {
   let rest = text;
   const indent = ' '.repeat(4 + (text.length - text.trimStart().length));
   while (rest.length > width) {
-    const fitting = rest.slice(0, width - goesOn.length);
-    const lastOf = (pattern: RegExp) => [...fitting.matchAll(pattern)].findLast(match => match.index > 20);
-    const last = lastOf(/, | (?=[-+*/?:=|&]{1,2} )/g) ?? lastOf(/\(/g);
+    const fitting = rest.slice(0, width - goesOn.length).replace(/"[^"]*"?/g, string => '_'.repeat(string.length));
+    const lastOf = (pattern: RegExp, after = 20) =>
+      [...fitting.matchAll(pattern)].findLast(({ index }) => index > after);
+    const last = lastOf(/, | (?=[-+*/?:=|&]{1,2} )/g) ?? lastOf(/\(/g) ?? lastOf(/, /g, indent.length);
     if (!last) break;
     const at = last[0] === ' ' ? last.index : last.index + 1;
     parts.push(rest.slice(0, at).trimEnd() + goesOn);

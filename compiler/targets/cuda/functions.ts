@@ -57,7 +57,7 @@ export function emitFunction(
     },
     callText(name, source, places, kernel) {
       const given = ['run->queue', ...source.arguments.map(argument => argumentText(argument, places))];
-      return noted(`${launcherName(name)}(${given.join(', ')})`, `${name}${placeText(kernel)}`);
+      return noted(`${launcherName(name)}(${given.join(', ')})`, placeText(name, kernel));
     },
     copyText: (to, from, count, accumulate) =>
       noted(`malc_copy(${to}, ${from}, ${count}, ${accumulate}, run->queue)`, lowered.graph.name),
@@ -71,10 +71,15 @@ export function emitFunction(
   return { ...emitted, copies: all.flatMap(argument => (argument.kind === 'copy' ? [argument.copy] : [])) };
 }
 
-/** What a failed launch is called by, beside its kernel: the first lines of MAL that the kernel came from. */
-function placeText(kernel: Kernel): string {
-  const origins = originsOf(kernel).slice(0, 2);
-  return origins.length === 0 ? '' : ` (${origins.join(' and ')})`;
+/** What fits into a line of the program beside quotes and brackets. */
+const longestPlace = 100;
+
+/** What a failed launch is called by: its kernel, and the first lines of MAL that this came from, as far as there is room. */
+function placeText(name: string, kernel: Kernel): string {
+  const [first, second] = originsOf(kernel);
+  if (first === undefined) return name;
+  const both = `${name} (${first} and ${second})`;
+  return second !== undefined && both.length <= longestPlace ? both : `${name} (${first})`;
 }
 
 function emitKernel(kernel: Kernel, surroundings: Surroundings): KernelSource {
