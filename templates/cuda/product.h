@@ -82,6 +82,8 @@ template <int Threads, int Rows, int Columns, int Parts, int Step, class Finish>
 DEVICE void malc_finish_tile(const float *tile, const malc_place &at, const Finish &finish, int thread = threadIdx.x) {
   constexpr int steps = Columns / Parts / Step;
   const malc_tile_sums<Columns, Parts> sums{tile, at};
+  // Two at once: more would need registers that Hopper's consumers, whose sums have most of them, do not have left.
+#pragma unroll 2
   for (int index = thread; index < Rows * steps; index += Threads) {
     const int row = at.row + index / steps, column = at.column + index % steps * Step;
     if (row < at.row_end && column < at.column_end) finish(sums, row, column);
