@@ -146,7 +146,7 @@ const { values, positionals } = parseArgs({
   options: {
     // Tests use native threads themselves: two files at once keep a small machine busy and a large one honest.
     jobs: { type: 'string', default: String(Math.min(2, cores)) },
-    timeout: { type: 'string', default: '300' },
+    timeout: { type: 'string', default: '900' },
   },
 });
 const jobs = positiveNumber('jobs', values.jobs);
