@@ -148,3 +148,19 @@ export function holdDecoding(
   const outputs = decode(library, compiled, all);
   all.forEach((text, n) => void holdOutput(compiled, text, outputs[n]!, bounds));
 }
+
+/** Holds that results are the same bits in whatever order threads and copies run: as they come, and in each of `orders`. */
+export function holdOrders(
+  library: Library,
+  each: Compiled,
+  given: Case,
+  outputGradient: Float32Array,
+  orders: readonly number[],
+): void {
+  const [first, ...others] = [0, ...orders].map(order => {
+    library.schedule!(order);
+    return [forward(library, each, given), backward(library, each, given, outputGradient)];
+  });
+  library.schedule!(0);
+  for (const other of others) assert.equal(other, first, each.name);
+}
