@@ -77,6 +77,14 @@ inline bool malc_on_hopper() {
 #endif
 }
 
+/* Whether this is code for sm_90a, in a program whose kernels have forms for it: the others are never launched there,
+ * and stay empty, so that nvcc has half the work. */
+#if defined(MALC_HOPPER) && defined(__CUDA_ARCH_FEAT_SM90_ALL)
+constexpr bool malc_code_for_hopper = true;
+#else
+constexpr bool malc_code_for_hopper = false;
+#endif
+
 /* Multiprocessors of the device, for kernels whose blocks take one tile after another. Asked once. */
 inline int malc_multiprocessors() {
   static const int count = malc_device_attribute(cudaDevAttrMultiProcessorCount);

@@ -226,14 +226,14 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
   cluster_sync();
   const int first = blockIdx.x / Shape::cluster, clusters = gridDim.x / Shape::cluster;
   if (warpgroup == 0) {
-    registers_decrease<40>();
+    registers_decrease<24>();
     if (threadIdx.x == 0) {
       malc_producer<Columns> producer(shared, rank);
       for (int number = first; number < jobs; number += clusters) job(producer, number);
       producer.drain();
     }
   } else {
-    registers_increase<232>();
+    registers_increase<240>();
     malc_consumer<Columns> consumer(shared, rank, warpgroup - 1);
     for (int number = first; number < jobs; number += clusters) job(consumer, number);
   }

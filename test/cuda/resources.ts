@@ -37,6 +37,7 @@ export const nvccAvailable = (): Promise<boolean> =>
  */
 export async function compileDevice(source: string, architecture: string, include: string): Promise<Verdict> {
   const target = ['-cubin', '-gencode', `arch=${architecture.replace('sm_', 'compute_')},code=${architecture}`];
+  if (architecture === 'sm_90a') target.push('-DMALC_HOPPER');
   const strict = ['-std=c++17', '-Werror', 'all-warnings', '-Xptxas', '-v'];
   const folders = [`-I${include}`, `-I${packagePath('templates/cuda')}`];
   const output = `${source}.${architecture}.cubin`;

@@ -112,7 +112,7 @@ class MatmulEmitter {
     writer.comment(this.surroundings.comment);
     const tiles = new BlockTiles(threads, this.argumentOf);
     const jobs = this.jobs(plans, tiles);
-    this.kernelFunction(writer, ownName, this.bounds(), body => {
+    this.kernelFunction(writer, ownName, this.bounds(), this.others, body => {
       body.line(`${jobs.length > 1 ? '' : 'const '}int block = blockIdx.x;`);
       printJobs(body, jobs);
     });
@@ -125,12 +125,17 @@ class MatmulEmitter {
         block: String(threads),
         shared: shared.reduce((most, bytes) => `malc_larger(${most}, ${bytes})`),
       },
-      ...this.second(writer, plans, `${ownName}_second`),
+      ...this.second(writer, plans, `${ownName}_second`, this.others),
     ];
     const source = { arguments: this.parameters, launches };
     if (hopperPlans.length === 0) return { text: writer.toString(), ...source };
     const hopper = this.onHopper(writer);
     return { text: writer.toString(), ...source, hopper };
+  }
+
+  /** The condition of kernels that Hopper GPUs have others for. */
+  private get others(): string {
+    return this.hopperPlans.length > 0 ? '!malc_code_for_hopper' : '';
   }
 
   /** The kernels that take the others' place on Hopper GPUs. */
@@ -148,10 +153,10 @@ class MatmulEmitter {
       body.inner(() => printJobs(body, jobs));
       body.line('});');
     };
-    this.kernelFunction(writer, name, '384, 1', print, own);
+    this.kernelFunction(writer, name, '384, 1', '', print, own);
     const grid = `malc_hopper_grid(${countOf(jobs)})`;
     const shared = `malc_hopper_shape<${columns}>::shared_bytes`;
-    const second = this.second(writer, plans, `${name}_second`).map(launch => ({ ...launch, maps: [] }));
+    const second = this.second(writer, plans, `${name}_second`, '').map(launch => ({ ...launch, maps: [] }));
     return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...second] };
   }
 
@@ -168,11 +173,11 @@ class MatmulEmitter {
   }
 
   /** The launch that finishes groups from sums in the workspace, where there are such. */
-  private second(writer: Writer, plans: readonly GroupPlan[], name: string): Launch[] {
+  private second(writer: Writer, plans: readonly GroupPlan[], name: string, condition: string): Launch[] {
     const later = plans.filter(({ way }) => way === 'later');
     if (later.length === 0) return [];
     writer.line();
-    this.kernelFunction(writer, name, secondBounds, body => {
+    this.kernelFunction(writer, name, secondBounds, condition, body => {
       const isOne = later.length === 1;
       body.line(`${isOne ? 'const ' : ''}int64_t thread = (int64_t)blockIdx.x * ${secondThreads} + threadIdx.x;`);
       for (const plan of later) {
@@ -227,19 +232,22 @@ class MatmulEmitter {
 
   /**
    * A __global__ function. All launches have the same parameters, of which one may not need all.
+   * @param condition what of the code's architecture decides whether it does anything; empty where it always does
    * @param own declarations of parameters that come before them
    */
   private kernelFunction(
     writer: Writer,
     name: string,
     bounds: string,
+    condition: string,
     print: (body: Writer) => void,
     own: readonly string[] = [],
   ): void {
     const list = [...own, parameterList(this.parameters, this.surroundings.storageOf)].join(', ');
     writer.block(`static __global__ void __launch_bounds__(${bounds}) ${name}(${list})`, () => {
       const body = writer.inside();
-      print(body);
+      if (condition === '') print(body);
+      else body.block(`if constexpr (${condition})`, () => print(body));
       const unused = this.parameters.map(parameterName).filter(each => !uses(body.toString(), each));
       writer.words(unused.map(each => `(void)${each};`));
       writer.append(body);
