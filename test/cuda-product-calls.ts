@@ -12,6 +12,7 @@ import { storedDimensions } from '../compiler/plan/storage.ts';
 import type { CudaProductType, KernelSource } from '../compiler/targets/cuda/kernel-source.ts';
 import { emitLauncher, type Launcher, launcherName } from '../compiler/targets/cuda/launcher.ts';
 import { emitMatmul } from '../compiler/targets/cuda/matmul.ts';
+import type { ProductChoice } from '../compiler/targets/cuda/product-choice.ts';
 import { loadLibrary } from '../runtime/ffi.ts';
 import type { ProductCase } from './cuda-product-cases.ts';
 import { randomNumbers } from './random-numbers.ts';
@@ -27,7 +28,7 @@ export interface EmittedCase {
   readonly isNarrow: (node: Node) => boolean;
 }
 
-export function emitCase(each: ProductCase, dtype: CudaProductType): EmittedCase {
+export function emitCase(each: ProductCase, dtype: CudaProductType, choice?: ProductChoice): EmittedCase {
   const { kernels } = fuse(each.graph, { fuse: true });
   assert.is(kernels.length, 1, `${each.name} is one kernel`);
   const kernel = kernels[0] as MatmulKernel;
@@ -39,15 +40,10 @@ export function emitCase(each: ProductCase, dtype: CudaProductType): EmittedCase
   const names = new Names();
   const named = new Map([...kernel.inputs, ...kernel.outputs, ...kernel.members].map(node => [node, node.label]));
   for (const node of named.keys()) named.set(node, names.unique(node.label));
-  const source = emitMatmul(kernel, {
-    nameOf: node => named.get(node) ?? node.label,
-    accumulates: isGradient,
-    isGradient,
-    comment: [each.name],
-    dtype,
-    hasCopy,
-    storageOf,
-  });
+  const nameOf = (node: Node) => named.get(node) ?? node.label;
+  const comment = [each.name];
+  const surroundings = { nameOf, accumulates: isGradient, isGradient, comment, dtype, hasCopy, storageOf };
+  const source = emitMatmul(kernel, surroundings, choice);
   const name = `${each.name}_${dtype}`;
   return { case: each, dtype, name, kernel, source, launcher: emitLauncher(source, storageOf), isNarrow };
 }
@@ -81,6 +77,7 @@ const frame = `#include "launch.h"
 #include "product_bf16.h"
 #include "product_sm90.h"
 #include "product_f32.h"
+#include "cublas.h"
 
 /* An address, whatever is there. */
 struct address {

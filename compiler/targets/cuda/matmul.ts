@@ -12,9 +12,12 @@ import {
   type HopperSource,
   type KernelSource,
   type Launch,
+  type LibrarySource,
   parameterList,
   type Surroundings,
 } from './kernel-source.ts';
+import { type LibraryPlan, largerWorkspaces, planForLibrary } from './library-products.ts';
+import type { ProductChoice } from './product-choice.ts';
 import {
   columnCount,
   type GroupPlan,
@@ -34,8 +37,13 @@ const secondThreads = 256;
 /** And what bounds it: left alone, ptxas would save registers for more blocks at the price of spills. */
 const secondBounds = `${secondThreads}, 4`;
 
-export function emitMatmul(kernel: MatmulKernel, surroundings: Surroundings): KernelSource {
-  return new MatmulEmitter(kernel, surroundings).emit();
+/** @param choice what was measured to be fastest, where it is not what the cost model says */
+export function emitMatmul(
+  kernel: MatmulKernel,
+  surroundings: Surroundings,
+  choice: ProductChoice = {},
+): KernelSource {
+  return new MatmulEmitter(kernel, surroundings, choice).emit();
 }
 
 class MatmulEmitter {
@@ -47,12 +55,14 @@ class MatmulEmitter {
   private readonly plans: readonly GroupPlan[];
   /** Those for Hopper GPUs; none where these run the same kernels as others. */
   private readonly hopperPlans: readonly GroupPlan[];
+  /** How cuBLASLt is told of the products; null where it is not asked. */
+  private readonly library: LibraryPlan | null;
   private readonly threads: number;
   private readonly parameters: readonly Argument[];
   /** What each group's finishing function is called, and takes besides sums, row and column. */
   private readonly finishers = new Map<GroupPlan, { name: string; rest: readonly string[]; text: string }>();
 
-  constructor(kernel: MatmulKernel, surroundings: Surroundings) {
+  constructor(kernel: MatmulKernel, surroundings: Surroundings, choice: ProductChoice) {
     this.surroundings = surroundings;
     const { names } = this;
     for (const name of [...finishNames, 'finish', 'left', 'right', 'tiles', 'tile', 'thread', 'adds'])
@@ -66,9 +76,12 @@ class MatmulEmitter {
       const { node, copy } = operand;
       if (copy && !this.copies.has(node)) this.copies.set(node, names.unique(copyName(this.named.get(node)!)));
     }
-    const extents = this.plans
+    const ofLibrary = { operand: this.argumentOf, output: (node: Node) => this.named.get(node)! };
+    this.library = choice.library ? planForLibrary(this.plans, surroundings, ofLibrary) : null;
+    const own = this.plans
       .map((plan, n) => largerWorkspace(plan, this.hopperPlans[n]))
       .filter(extent => extent !== null);
+    const extents = this.library ? largerWorkspaces(own, this.library.workspace) : own;
     this.parameters = [
       ...sizeArguments([
         ...kernel.groups.flatMap(group => [group.rows, group.columns]),
@@ -109,6 +122,7 @@ class MatmulEmitter {
     const writer = new Writer();
     this.finishFunctions(writer, plans, `${ownName}_finish`);
     this.finishFunctions(writer, hopperPlans, `${ownName}_finish_on_hopper`);
+    this.finishFunctions(writer, this.library?.later ?? [], `${ownName}_finish_of_library`);
     writer.comment(this.surroundings.comment);
     const tiles = new BlockTiles(threads, this.argumentOf);
     const jobs = this.jobs(plans, tiles);
@@ -127,7 +141,7 @@ class MatmulEmitter {
       },
       ...this.second(writer, plans, `${ownName}_second`, this.others),
     ];
-    const source = { arguments: this.parameters, launches };
+    const source = { arguments: this.parameters, launches, ...this.byLibrary(writer) };
     if (hopperPlans.length === 0) return { text: writer.toString(), ...source };
     const hopper = this.onHopper(writer);
     return { text: writer.toString(), ...source, hopper };
@@ -158,6 +172,13 @@ class MatmulEmitter {
     const shared = `malc_hopper_shape<${columns}>::shared_bytes`;
     const second = this.second(writer, plans, `${name}_second`, '').map(launch => ({ ...launch, maps: [] }));
     return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...second] };
+  }
+
+  /** The launch that finishes what cuBLASLt leaves. */
+  private byLibrary(writer: Writer): { library?: LibrarySource } {
+    if (this.library === null) return {};
+    const { products, later } = this.library;
+    return { library: { products, launches: this.second(writer, later, `${ownName}_of_library`, '') } };
   }
 
   /** What the blocks of each group do, or of each product of one that is finished later. */
