@@ -12,7 +12,6 @@ import { storedDimensions } from '../compiler/plan/storage.ts';
 import type { CudaProductType, KernelSource } from '../compiler/targets/cuda/kernel-source.ts';
 import { emitLauncher, type Launcher, launcherName } from '../compiler/targets/cuda/launcher.ts';
 import { emitMatmul } from '../compiler/targets/cuda/matmul.ts';
-import type { ProductChoice } from '../compiler/targets/cuda/product-choice.ts';
 import { loadLibrary } from '../runtime/ffi.ts';
 import type { ProductCase } from './cuda-product-cases.ts';
 import { randomNumbers } from './random-numbers.ts';
@@ -28,7 +27,8 @@ export interface EmittedCase {
   readonly isNarrow: (node: Node) => boolean;
 }
 
-export function emitCase(each: ProductCase, dtype: CudaProductType, choice?: ProductChoice): EmittedCase {
+/** @param library whether cuBLASLt multiplies, where the program finds it */
+export function emitCase(each: ProductCase, dtype: CudaProductType, library = false): EmittedCase {
   const { kernels } = fuse(each.graph, { fuse: true });
   assert.is(kernels.length, 1, `${each.name} is one kernel`);
   const kernel = kernels[0] as MatmulKernel;
@@ -43,7 +43,7 @@ export function emitCase(each: ProductCase, dtype: CudaProductType, choice?: Pro
   const nameOf = (node: Node) => named.get(node) ?? node.label;
   const comment = [each.name];
   const surroundings = { nameOf, accumulates: isGradient, isGradient, comment, dtype, hasCopy, storageOf };
-  const source = emitMatmul(kernel, surroundings, choice);
+  const source = emitMatmul(kernel, surroundings, undefined, library);
   const name = `${each.name}_${dtype}`;
   return { case: each, dtype, name, kernel, source, launcher: emitLauncher(source, storageOf), isNarrow };
 }
@@ -206,6 +206,8 @@ export const libraryOf = (all: readonly EmittedCase[]): string =>
     ...all.map(each => `${withName(`${each.source.text}\n${each.launcher.text}`, each.name)}${runnerOf(each)}`),
   ].join('\n');
 
+const callOf = 'uint8_t *memory, int64_t *starts, int64_t *ends, int64_t batch, int64_t time, bool adds';
+
 /**
  * Opens a library of cases; the function runs all calls of one and checks the results.
  * @param onHopper whether it must be the kernels for Hopper GPUs that run
@@ -215,11 +217,10 @@ export function openCases(
   all: readonly EmittedCase[],
   { onHopper = false } = {},
 ): (each: EmittedCase) => void {
-  const arguments_ = 'uint8_t *memory, int64_t *starts, int64_t *ends, int64_t batch, int64_t time, bool adds';
   const native = loadLibrary(
     library,
     Object.fromEntries([
-      ...all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${arguments_})`]),
+      ...all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${callOf})`]),
       ['on_hopper', 'bool on_hopper()'],
     ]),
   );

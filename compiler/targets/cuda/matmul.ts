@@ -6,7 +6,8 @@ import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulKernel, stored } from '../../kernels/kernel.ts';
 import { finishNames, finishText } from './finish.ts';
-import { HopperTiles, planForHopper } from './hopper-products.ts';
+import { type HopperPlan, HopperTiles, planForHopper, schedulesForHopper, shapeType } from './hopper-products.ts';
+import type { Circumstances, HopperSchedule, RankedSchedule } from './hopper-schedule.ts';
 import {
   type Argument,
   type HopperSource,
@@ -17,7 +18,6 @@ import {
   type Surroundings,
 } from './kernel-source.ts';
 import { type LibraryPlan, largerWorkspaces, planForLibrary } from './library-products.ts';
-import type { ProductChoice } from './product-choice.ts';
 import {
   columnCount,
   type GroupPlan,
@@ -37,13 +37,27 @@ const secondThreads = 256;
 /** And what bounds it: left alone, ptxas would save registers for more blocks at the price of spills. */
 const secondBounds = `${secondThreads}, 4`;
 
-/** @param choice what was measured to be fastest, where it is not what the cost model says */
+/**
+ * @param schedule of products on Hopper GPUs, one of those that `hopperSchedules` returns; the first where none is given
+ * @param library whether cuBLASLt multiplies, where the machine that runs the program has it
+ */
 export function emitMatmul(
   kernel: MatmulKernel,
   surroundings: Surroundings,
-  choice: ProductChoice = {},
+  schedule?: HopperSchedule,
+  library = false,
 ): KernelSource {
-  return new MatmulEmitter(kernel, surroundings, choice).emit();
+  return new MatmulEmitter(kernel, surroundings, schedule, library).emit();
+}
+
+/** The schedules that a kernel can have on Hopper GPUs, best first; none where it runs there as on others. */
+export function hopperSchedules(
+  kernel: MatmulKernel,
+  surroundings: Surroundings,
+  circumstances?: Circumstances,
+): readonly RankedSchedule[] {
+  const plans = kernel.groups.map(group => planGroup(group, surroundings));
+  return schedulesForHopper(kernel, plans, surroundings, circumstances);
 }
 
 class MatmulEmitter {
@@ -53,8 +67,8 @@ class MatmulEmitter {
   private readonly copies = new Map<Node, string>();
   private readonly names = new Names();
   private readonly plans: readonly GroupPlan[];
-  /** Those for Hopper GPUs; none where these run the same kernels as others. */
-  private readonly hopperPlans: readonly GroupPlan[];
+  /** That for Hopper GPUs; null where these run the same kernels as others. */
+  private readonly hopper: HopperPlan | null;
   /** How cuBLASLt is told of the products; null where it is not asked. */
   private readonly library: LibraryPlan | null;
   private readonly threads: number;
@@ -62,7 +76,12 @@ class MatmulEmitter {
   /** What each group's finishing function is called, and takes besides sums, row and column. */
   private readonly finishers = new Map<GroupPlan, { name: string; rest: readonly string[]; text: string }>();
 
-  constructor(kernel: MatmulKernel, surroundings: Surroundings, choice: ProductChoice) {
+  constructor(
+    kernel: MatmulKernel,
+    surroundings: Surroundings,
+    schedule: HopperSchedule | undefined,
+    asksLibrary: boolean,
+  ) {
     this.surroundings = surroundings;
     const { names } = this;
     for (const name of [...finishNames, 'finish', 'left', 'right', 'tiles', 'tile', 'thread', 'adds'])
@@ -70,16 +89,17 @@ class MatmulEmitter {
     for (const node of new Set([...kernel.inputs, ...kernel.outputs, ...kernel.members]))
       this.named.set(node, names.unique(surroundings.nameOf(node)));
     this.plans = kernel.groups.map(group => planGroup(group, surroundings));
-    this.hopperPlans = planForHopper(kernel, this.plans, surroundings) ?? [];
+    const chosen = schedule ?? schedulesForHopper(kernel, this.plans, surroundings)[0]?.schedule;
+    this.hopper = chosen ? planForHopper(kernel, chosen, surroundings) : null;
     this.threads = this.products.every(isCopied) ? copyingThreads : roundingThreads;
     for (const operand of this.operands) {
       const { node, copy } = operand;
       if (copy && !this.copies.has(node)) this.copies.set(node, names.unique(copyName(this.named.get(node)!)));
     }
     const ofLibrary = { operand: this.argumentOf, output: (node: Node) => this.named.get(node)! };
-    this.library = choice.library ? planForLibrary(this.plans, surroundings, ofLibrary) : null;
+    this.library = asksLibrary ? planForLibrary(this.plans, surroundings, ofLibrary) : null;
     const own = this.plans
-      .map((plan, n) => largerWorkspace(plan, this.hopperPlans[n]))
+      .map((plan, n) => largerWorkspace(plan, this.hopper?.groups[n]))
       .filter(extent => extent !== null);
     const extents = this.library ? largerWorkspaces(own, this.library.workspace) : own;
     this.parameters = [
@@ -118,11 +138,11 @@ class MatmulEmitter {
   }
 
   emit(): KernelSource {
-    const { plans, hopperPlans, threads } = this;
+    const { plans, hopper, library, threads } = this;
     const writer = new Writer();
     this.finishFunctions(writer, plans, `${ownName}_finish`);
-    this.finishFunctions(writer, hopperPlans, `${ownName}_finish_on_hopper`);
-    this.finishFunctions(writer, this.library?.later ?? [], `${ownName}_finish_of_library`);
+    if (hopper) this.finishFunctions(writer, hopper.groups, `${ownName}_finish_on_hopper`);
+    if (library) this.finishFunctions(writer, library.later, `${ownName}_finish_of_library`);
     writer.comment(this.surroundings.comment);
     const tiles = new BlockTiles(threads, this.argumentOf);
     const jobs = this.jobs(plans, tiles);
@@ -141,44 +161,44 @@ class MatmulEmitter {
       },
       ...this.second(writer, plans, `${ownName}_second`, this.others),
     ];
-    const source = { arguments: this.parameters, launches, ...this.byLibrary(writer) };
-    if (hopperPlans.length === 0) return { text: writer.toString(), ...source };
-    const hopper = this.onHopper(writer);
-    return { text: writer.toString(), ...source, hopper };
+    const source = {
+      arguments: this.parameters,
+      launches,
+      ...(library ? { library: this.byLibrary(writer, library) } : {}),
+    };
+    const onHopper = hopper ? this.onHopper(writer, hopper) : undefined;
+    return { text: writer.toString(), ...source, ...(onHopper ? { hopper: onHopper } : {}) };
   }
 
   /** The condition of kernels that Hopper GPUs have others for. */
   private get others(): string {
-    return this.hopperPlans.length > 0 ? '!malc_code_for_hopper' : '';
+    return this.hopper ? '!malc_code_for_hopper' : '';
   }
 
   /** The kernels that take the others' place on Hopper GPUs. */
-  private onHopper(writer: Writer): HopperSource {
-    const plans = this.hopperPlans;
+  private onHopper(writer: Writer, { groups: plans, schedule }: HopperPlan): HopperSource {
     const tiles = new HopperTiles(plans, this.names, this.argumentOf);
     const maps = tiles.maps.map(map => map.name);
     const own = maps.map(map => `const __grid_constant__ CUtensorMap ${map}`);
     const jobs = this.jobs(plans, tiles);
-    const { columns } = plans[0]!.tiling.shape;
+    const shape = shapeType(schedule);
     const name = `${ownName}_on_hopper`;
     writer.line();
     const print = (body: Writer) => {
-      body.line(`malc_run_jobs<${columns}>(${countOf(jobs)}, [&](auto &tile, int block) {`);
+      body.line(`malc_run_jobs<${shape}>(${countOf(jobs)}, [&](auto &tile, int block) {`);
       body.inner(() => printJobs(body, jobs));
       body.line('});');
     };
     this.kernelFunction(writer, name, '384, 1', '', print, own);
-    const grid = `malc_hopper_grid(${countOf(jobs)})`;
-    const shared = `malc_hopper_shape<${columns}>::shared_bytes`;
+    const grid = `malc_hopper_grid<${shape}>(${countOf(jobs)})`;
+    const shared = `${shape}::shared_bytes`;
     const second = this.second(writer, plans, `${name}_second`, '').map(launch => ({ ...launch, maps: [] }));
     return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...second] };
   }
 
-  /** The launch that finishes what cuBLASLt leaves. */
-  private byLibrary(writer: Writer): { library?: LibrarySource } {
-    if (this.library === null) return {};
-    const { products, later } = this.library;
-    return { library: { products, launches: this.second(writer, later, `${ownName}_of_library`, '') } };
+  /** What cuBLASLt is told, and the launch that finishes what it leaves. */
+  private byLibrary(writer: Writer, { products, later }: LibraryPlan): LibrarySource {
+    return { products, launches: this.second(writer, later, `${ownName}_of_library`, '') };
   }
 
   /** What the blocks of each group do, or of each product of one that is finished later. */
@@ -412,8 +432,8 @@ function parameterName(argument: Argument): string {
   }
 }
 
-const tilesText = ({ group, tiling: { shape, width } }: GroupPlan): string =>
-  [countText(group.rows), columnCount(group), shape.rows, width].join(', ');
+const tilesText = ({ group, tiling: { shape, width, band } }: GroupPlan): string =>
+  [countText(group.rows), columnCount(group), shape.rows, width, ...(band ? [band] : [])].join(', ');
 
 const blocksOfProduct = (plan: GroupPlan, { inner }: Product): string =>
   `malc_tiles(${tilesText(plan)}).count() * malc_part_count(${countText(inner)}, ${plan.tiling.parts})`;
