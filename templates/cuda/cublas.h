@@ -193,6 +193,9 @@ public:
   }
 };
 
+/* Products that the library multiplied so far: what measures them asks whether it did. */
+inline int64_t malc_cublas_count = 0;
+
 /* The products of a launcher: all are multiplied by the library, or none. */
 template <int Count>
 class malc_cublas_plans {
@@ -211,6 +214,7 @@ public:
       if (!plans[n].has(products[n])) return false;
     for (int n = 0; n < Count && *error == cudaSuccess; n++)
       *error = plans[n].multiply(products[n], workspace, queue);
+    malc_cublas_count += Count;
     return true;
   }
 };
