@@ -105,7 +105,7 @@ export async function autotuneCuda(request: CudaTuningRequest, place: TuningPlac
     const { malc_tune } = loadLibrary(libraryPath, PROTOTYPES);
     makeFolder(folder);
     for (const [number, { trial, file, size }] of unknown.entries()) {
-      const took = new Float64Array(trial.choices.length);
+      const took = new Float64Array(trial.choices.length).fill(-1);
       const failed = (await callAsync(malc_tune, number, ...size, ROUNDS, SECONDS, took)) as string | null;
       if (failed !== null) throw new MachineError(`tuning ${trial.product.name} on ${place.gpu}: ${failed}`);
       const finding = findingOf(trial, size, took);
