@@ -101,6 +101,8 @@ export interface KernelSource {
   /** What stands in for them on Hopper GPUs, where there is something. */
   readonly hopper?: HopperSource;
   readonly library?: LibrarySource;
+  /** How its products are divided, in words, where that was chosen among several ways. */
+  readonly schedule?: string | null;
 }
 
 /** What products multiply. */

@@ -7,7 +7,7 @@ import type { Node } from '../../graph/graph.ts';
 import { type MatmulKernel, stored } from '../../kernels/kernel.ts';
 import { finishNames, finishText } from './finish.ts';
 import { type HopperPlan, HopperTiles, planForHopper, schedulesForHopper, shapeType } from './hopper-products.ts';
-import type { Circumstances, HopperSchedule, RankedSchedule } from './hopper-schedule.ts';
+import { type Circumstances, describeSchedule, type HopperSchedule, type RankedSchedule } from './hopper-schedule.ts';
 import {
   type Argument,
   type HopperSource,
@@ -165,6 +165,7 @@ class MatmulEmitter {
       arguments: this.parameters,
       launches,
       ...(library ? { library: this.byLibrary(writer, library) } : {}),
+      ...(hopper ? { schedule: `${describeSchedule(hopper.schedule)}${library ? '; cuBLASLt where it is' : ''}` } : {}),
     };
     const onHopper = hopper ? this.onHopper(writer, hopper) : undefined;
     return { text: writer.toString(), ...source, ...(onHopper ? { hopper: onHopper } : {}) };

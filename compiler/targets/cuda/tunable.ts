@@ -2,7 +2,7 @@
 // and the compiler takes its choices as a part of its input.
 import type { MatmulKernel } from '../../kernels/kernel.ts';
 import type { Storage } from '../../plan/storage.ts';
-import type { Circumstances, HopperSchedule, RankedSchedule } from './hopper-schedule.ts';
+import { type Circumstances, describeSchedule, type HopperSchedule, type RankedSchedule } from './hopper-schedule.ts';
 import type { Surroundings } from './kernel-source.ts';
 import { emitMatmul, hopperSchedules } from './matmul.ts';
 import { type QueuedKernel, queuedKernel } from './queued-kernel.ts';
@@ -51,12 +51,6 @@ export function tunableProduct(
     emit: ({ schedule, library }) =>
       queuedKernel(emitMatmul(kernel, surroundings, schedule ?? undefined, library), storageOf),
   };
-}
-
-/** A schedule in words. */
-export function describeSchedule({ columns, cluster, stages, band, parts }: HopperSchedule): string {
-  const divided = parts.some(count => count > 1) ? `, parts ${parts.join(' + ')}` : '';
-  return `128 x ${columns}, ${cluster === 1 ? 'no cluster' : 'clusters of 2'}, ${stages} stages, bands of ${band}${divided}`;
 }
 
 /** The same text for the same choice. */
