@@ -1,6 +1,7 @@
 // malc train: from a model, a text and a few numbers to a trained model in a run folder.
+import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
@@ -13,19 +14,25 @@ import type { Cadence, Observer, TrainResult } from '../train/loop.ts';
 import type { Prepared } from '../train/prepare.ts';
 import type { RunFolder } from '../train/run-folder.ts';
 import type { Sampling } from '../train/samples.ts';
+import { scheduleKinds } from '../train/schedule.ts';
 import { type Command, type Option, UsageError } from './command.ts';
+import { configOptions } from './config-words.ts';
 import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
 
 /** Options that are settings of the run's mathematics; what is left out is derived or, on --resume, as the run has it. */
-const settingOptions: Readonly<Record<SettingName | 'epochs', Option>> = {
+const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
   steps: setting('count', 'Updates of the weights', 'one pass over the text', ['iters', 'max-steps']),
   epochs: setting('aboveZero', 'Passes over the text, in place of --steps', undefined, 'e'),
+  tokens: setting('count', 'Tokens to learn from, in place of --steps'),
   'batch-size': setting('count', 'Sequences in one micro-batch', '8', 'b'),
   'seq-len': setting('count', 'Tokens in a sequence', 'the model’s, at most 256', 'block-size'),
   lr: setting('aboveZero', 'Peak learning rate', 'by the model’s width'),
+  schedule: { type: 'string', choices: scheduleKinds, describe: 'How --lr goes down', whenAbsent: 'cosine' },
   'grad-accum': advanced('count', 'Micro-batches in one update', '1'),
+  'tokens-per-step': advanced('count', 'Tokens in one update, in place of --grad-accum'),
   warmup: advanced('countOrNone', 'Steps up to the peak of --lr', 'a tenth of the steps'),
-  'min-lr-share': advanced('share', 'Where the cosine of --lr ends, as a share of it', '0.1'),
+  'min-lr-share': advanced('share', 'Where --lr ends, as a share of its peak', '0.1'),
+  'decay-share': advanced('share', 'Share of the steps in which --schedule wsd goes down', '0.2'),
   'weight-decay': advanced('zeroOrAbove', 'Decay of tensors of 2 and more dimensions', '0.1'),
   'grad-clip': advanced('zeroOrAbove', 'Largest gradient norm, 0 for any', '1'),
   beta1: advanced('shareBelowOne', 'Decay of AdamW’s first moment', '0.9'),
@@ -50,7 +57,7 @@ function setting(
   };
 }
 
-function advanced(number: NonNullable<Option['number']>, describe: string, whenAbsent: string): Option {
+function advanced(number: NonNullable<Option['number']>, describe: string, whenAbsent?: string): Option {
   return { ...setting(number, describe, whenAbsent), advanced: true };
 }
 
@@ -58,8 +65,15 @@ function advanced(number: NonNullable<Option['number']>, describe: string, whenA
 const cadenceOptions = {
   'eval-every': 'evaluate',
   'save-every': 'save',
+  'save-minutes': 'saveMinutes',
   'sample-every': 'sample',
 } as const satisfies Record<string, keyof Cadence>;
+
+/** Options that change no weight: a resumed run has them from the folder where they are not given again. */
+const habits = [...Object.keys(cadenceOptions), 'log-every', 'keep', 'patience', 'prompt'];
+
+/** Checkpoints that stay, besides the best. */
+const usuallyKept = 2;
 
 export const train: Command = {
   name: 'train',
@@ -72,14 +86,18 @@ export const train: Command = {
     tokenizer: { type: 'string', alias: 't', describe: 'A tokenizer.json', whenAbsent: 'learned from the text' },
     target: targetOption,
     ...settingOptions,
-    prompt: { type: 'string', default: '', describe: 'What the samples begin with' },
+    prompt: { type: 'string', describe: 'What the samples begin with', whenAbsent: 'nothing' },
     'eval-every': advanced('count', 'Steps between evaluations', 'a tenth of all'),
     'save-every': advanced('count', 'Steps between checkpoints', 'a tenth of all, at least 100'),
+    'save-minutes': advanced('aboveZero', 'Minutes after which one is saved in any case', '15'),
+    keep: advanced('count', 'Checkpoints that stay, besides the best', `${usuallyKept}`),
+    patience: advanced('count', 'Evaluations without a new lowest loss that end the run', 'any number'),
     'sample-every': advanced('count', 'Steps between samples', 'a tenth of all'),
     'log-every': advanced('count', 'Steps between lines', 'a fiftieth of all'),
     autotune: { ...autotuneOption, advanced: true },
     threads: advanced('threads', 'Threads of the native program', 'all'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
+    ...configOptions,
   },
   examples: [
     ['malc train -m nano -d input.txt', 'derive everything else, and show it'],
@@ -87,19 +105,21 @@ export const train: Command = {
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
   ],
 
-  async run(args) {
+  async run(given) {
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const { buildModel } = await import('../build.ts');
     const { NativeModel } = await import('../native.ts');
     const { prepare } = await import('../train/prepare.ts');
-    const { RunFolder } = await import('../train/run-folder.ts');
+    const { RunFolder, readOptions } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
 
-    checkTogether(args);
+    checkTogether(given);
     const source =
-      args.model === undefined ? undefined : readModel(args.model as string, args.name as string | undefined);
+      given.model === undefined ? undefined : readModel(given.model as string, given.name as string | undefined);
     for (const warning of source?.warnings ?? []) console.error(warning);
-    const output = (args.output as string | undefined) ?? `runs/${source!.model.name}`;
+    const output = (given.output as string | undefined) ?? `runs/${source!.model.name}`;
+    const before = given.resume ? Object.entries(readOptions(output)).filter(([name]) => habits.includes(name)) : [];
+    const args = { ...Object.fromEntries(before), ...given };
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
     const prepared = prepare({
@@ -113,8 +133,15 @@ export const train: Command = {
       cadence: givenCadence(args),
     });
     const { model, settings, corpus } = prepared;
+    if (args.patience !== undefined && prepared.validation === null)
+      throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
     if ((model.embeddings.role_embeddings ?? 1) > 1) console.error(rolesUntrained);
-    const sampling = new Sampling(args.prompt as string, corpus.tokenizer, model.max_seq_len, settings.seed);
+    const sampling = new Sampling(
+      (args.prompt as string | undefined) ?? '',
+      corpus.tokenizer,
+      model.max_seq_len,
+      settings.seed,
+    );
 
     console.log(`building the native program of ${model.name} ...`);
     const tune = async (compiler: Compiler) => {
@@ -137,7 +164,7 @@ export const train: Command = {
     try {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;
       await showOpening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
-      report(output, await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder));
+      report(output, prepared, await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder));
     } finally {
       native.close();
     }
@@ -149,8 +176,10 @@ const rolesUntrained =
 
 /** Refuses options that are nothing without another, or contradict one. */
 function checkTogether(args: Readonly<Record<string, unknown>>): void {
-  if (args.steps !== undefined && args.epochs !== undefined) {
-    throw new UsageError('--steps and --epochs both say how long to train; give one of them');
+  const lengths = ['steps', 'epochs', 'tokens'].filter(name => args[name] !== undefined).map(name => `--${name}`);
+  if (lengths.length > 1) throw new UsageError(`${lengths.join(' and ')} both say how long to train; give one of them`);
+  if (args['grad-accum'] !== undefined && args['tokens-per-step'] !== undefined) {
+    throw new UsageError('--grad-accum and --tokens-per-step both say how much an update takes; give one of them');
   }
   if (args.model === undefined && args.name !== undefined) {
     throw new UsageError('--name chooses a model of a file; give the file as --model');
@@ -182,7 +211,7 @@ async function trainIn(
   const loop = await import('../train/loop.ts');
 
   const { settings, from, corpus } = prepared;
-  const run = await openRun(args.resume as boolean, output, prepared, native, sourceFolder);
+  const run = await openRun(args, output, prepared, native, target, sourceFolder);
   const line = new StepLine(process.stdout, {
     steps: settings.steps,
     start: from?.step ?? 0,
@@ -207,6 +236,7 @@ async function trainIn(
       from,
       origin: { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash },
       cadence: prepared.cadence,
+      patience: (args.patience as number | undefined) ?? null,
       sample: () => sampling.write(native),
       observer,
       stop: interrupts.signal,
@@ -224,21 +254,25 @@ function resumed({ step, target: before }: TrainState, target: RunTarget): strin
 
 /** Opens the run folder with all that stands in it before the first step; on resume, reads the last checkpoint. */
 async function openRun(
-  resume: boolean,
+  args: Readonly<Record<string, unknown>>,
   output: string,
-  { from, text, model, corpus }: Prepared,
+  prepared: Prepared,
   native: NativeModel,
+  target: RunTarget,
   sourceFolder: string,
 ): Promise<RunFolder> {
   const { writeTokenizer } = await import('../tokenizer/json.ts');
   const { loadTraining } = await import('../train/checkpoint.ts');
-  const { RunFolder } = await import('../train/run-folder.ts');
+  const { readOptions, RunFolder } = await import('../train/run-folder.ts');
 
+  const { from, text, model, corpus } = prepared;
   // Read before anything is written: a damaged checkpoint leaves the folder as it was.
   if (from) loadTraining(join(output, `step-${from.step}`), native);
-  const run = await RunFolder.open(output, { resume });
+  const keep = (args.keep as number | undefined) ?? usuallyKept;
+  const run = await RunFolder.open(output, { resume: args.resume as boolean, keep });
   try {
     run.writeSources(sourceFolder);
+    run.writeOptions({ ...(from && readOptions(output)), ...optionsOf(args, output, prepared, target) });
     if (!from) {
       run.writeModel(text, model, corpus.tokenizer.endOfText);
       writeTokenizer(join(output, 'tokenizer.json'), corpus.tokenizer);
@@ -250,14 +284,40 @@ async function openRun(
   }
 }
 
-function report(output: string, result: TrainResult): void {
-  if (result.interrupted) {
+/** What run.json says: with it as --config, and another --output, the run is done again. */
+function optionsOf(
+  args: Readonly<Record<string, unknown>>,
+  output: string,
+  { settings, cadence, corpus, tokenizerPath }: Prepared,
+  target: RunTarget,
+): Record<string, unknown> {
+  const told = ['name', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune'];
+  return {
+    ...Object.fromEntries(told.filter(name => args[name] !== undefined).map(name => [name, args[name]])),
+    ...(args.model !== undefined && { model: placeOf(args.model as string) }),
+    data: corpus.paths,
+    tokenizer: resolve(tokenizerPath ?? join(output, 'tokenizer.json')),
+    target,
+    ...settings,
+    ...Object.fromEntries(Object.entries(cadenceOptions).map(([name, key]) => [name, cadence[key]])),
+  };
+}
+
+/** A file by its whole path, so that it is found from anywhere; a well-known model by its name. */
+const placeOf = (model: string): string => (existsSync(model) ? resolve(model) : model);
+
+function report(output: string, { validation }: Prepared, result: TrainResult): void {
+  if (result.ending === 'interrupted') {
     console.log(`\nsaved at step ${result.step}; go on with: malc train --resume -o ${output}`);
     process.exitCode = 130;
     return;
   }
-  const loss = result.validationLoss === null ? '' : `, validation loss ${result.validationLoss.toFixed(4)}`;
-  console.log(`\n${result.step} steps done${loss}; write with it: malc generate -c ${output} -p "..."`);
+  const nats = result.validationLoss;
+  const bits =
+    nats === null || !validation ? '' : ` (${(nats / Math.LN2 / validation.bytesPerToken!).toFixed(3)} bits a byte)`;
+  const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}`;
+  const early = result.ending === 'patience' ? ', as the validation loss no longer fell' : '';
+  console.log(`\n${result.step} steps done${early}${loss}; write with it: malc generate -c ${output} -p "..."`);
 }
 
 /** Every setting and where it came from. */

@@ -14,6 +14,8 @@ export interface Corpus {
   readonly tokenizer: Tokenizer;
   readonly training: Tokens;
   readonly validation: Tokens;
+  /** Of the validation text, in UTF-8. */
+  readonly validationBytes: number;
 }
 
 /**
@@ -37,5 +39,6 @@ export function readCorpus(
     tokenizer,
     training: encodeTokens(training, tokenizer),
     validation: encodeTokens(validation, tokenizer),
+    validationBytes: Buffer.byteLength(validation),
   };
 }

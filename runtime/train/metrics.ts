@@ -13,6 +13,7 @@ export interface StepRecord {
   readonly auxiliary_loss?: number;
   /** Present where this step ended with an evaluation. */
   readonly validation_loss?: number;
+  readonly validation_bits_per_byte?: number;
   /** Before clipping. */
   readonly gradient_norm: number;
   readonly learning_rate: number;
