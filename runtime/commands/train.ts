@@ -208,6 +208,7 @@ async function trainIn(
 ): Promise<TrainResult> {
   const { StepLine } = await import('../show/step-line.ts');
   const { listenForInterrupts } = await import('../train/interrupt.ts');
+  const { EventFile } = await import('../train/event-file.ts');
   const loop = await import('../train/loop.ts');
 
   const { settings, from, corpus } = prepared;
@@ -218,9 +219,16 @@ async function trainIn(
     logEvery: (args['log-every'] as number | undefined) ?? Math.max(1, Math.round(settings.steps / 50)),
     tokensPerStep: settings['batch-size'] * settings['grad-accum'] * settings['seq-len'],
   });
+  const events = new EventFile(output, (from?.step ?? 0) + 1);
   const observer: Observer = {
-    step: record => line.step(record),
-    sample: (_step, text) => line.sample(text),
+    step(record) {
+      line.step(record);
+      events.step(record);
+    },
+    sample(step, text) {
+      line.sample(text);
+      events.sample(step, text);
+    },
     saved() {},
   };
   const interrupts = listenForInterrupts(() => line.note('  stopping after this step; once more leaves at once'));
@@ -243,6 +251,7 @@ async function trainIn(
     });
   } finally {
     interrupts.release();
+    events.close();
     run.close();
   }
 }

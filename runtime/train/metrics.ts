@@ -44,9 +44,9 @@ export class Journal {
     return fstatSync(this.#file).size;
   }
 
-  append(text: string): void {
+  append(text: string | Uint8Array): void {
     try {
-      writeWhole(this.#file, Buffer.from(text, 'utf8'));
+      writeWhole(this.#file, typeof text === 'string' ? Buffer.from(text, 'utf8') : text);
     } catch (error) {
       throw explainWriting(error, this.path);
     }
