@@ -2,78 +2,29 @@
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
-import { trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
 import type { OpeningRow } from '../show/opening-table.ts';
 import type { TrainState } from '../train/checkpoint.ts';
-import type { GivenSettings, SettingName } from '../train/derive.ts';
-import type { Cadence, Observer, TrainResult } from '../train/loop.ts';
+import type { SettingName } from '../train/derive.ts';
+import type { Observer, TrainOptions, TrainResult } from '../train/loop.ts';
 import type { Prepared } from '../train/prepare.ts';
 import type { RunFolder } from '../train/run-folder.ts';
 import type { Sampling } from '../train/samples.ts';
-import { scheduleKinds } from '../train/schedule.ts';
-import { type Command, type Option, UsageError } from './command.ts';
+import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
 import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
-
-/** Options that are settings of the run's mathematics; what is left out is derived or, on --resume, as the run has it. */
-const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
-  steps: setting('count', 'Updates of the weights', 'one pass over the text', ['iters', 'max-steps']),
-  epochs: setting('aboveZero', 'Passes over the text, in place of --steps', undefined, 'e'),
-  tokens: setting('count', 'Tokens to learn from, in place of --steps'),
-  'batch-size': setting('count', 'Sequences in one micro-batch', '8', 'b'),
-  'seq-len': setting('count', 'Tokens in a sequence', 'the model’s, at most 256', 'block-size'),
-  lr: setting('aboveZero', 'Peak learning rate', 'by the model’s width'),
-  schedule: { type: 'string', choices: scheduleKinds, describe: 'How --lr goes down', whenAbsent: 'cosine' },
-  'grad-accum': advanced('count', 'Micro-batches in one update', '1'),
-  'tokens-per-step': advanced('count', 'Tokens in one update, in place of --grad-accum'),
-  warmup: advanced('countOrNone', 'Steps up to the peak of --lr', 'a tenth of the steps'),
-  'min-lr-share': advanced('share', 'Where --lr ends, as a share of its peak', '0.1'),
-  'decay-share': advanced('share', 'Share of the steps in which --schedule wsd goes down', '0.2'),
-  'weight-decay': advanced('zeroOrAbove', 'Decay of tensors of 2 and more dimensions', '0.1'),
-  'grad-clip': advanced('zeroOrAbove', 'Largest gradient norm, 0 for any', '1'),
-  beta1: advanced('shareBelowOne', 'Decay of AdamW’s first moment', '0.9'),
-  beta2: advanced('shareBelowOne', 'Decay of AdamW’s second moment', '0.95'),
-  seed: advanced('countOrNone', 'Seed of the first weights and of the text’s order', '1337'),
-  'validation-share': advanced('shareBelowOne', 'Share of the text held out, 0 for none', '0.1'),
-  dtype: { type: 'string', choices: trainingTypes, describe: 'What products multiply', whenAbsent: 'the faster' },
-};
-
-function setting(
-  number: NonNullable<Option['number']>,
-  describe: string,
-  whenAbsent?: string,
-  alias?: string | readonly string[],
-): Option {
-  return {
-    type: 'number',
-    number,
-    describe,
-    ...(whenAbsent !== undefined && { whenAbsent }),
-    ...(alias !== undefined && { alias }),
-  };
-}
-
-function advanced(number: NonNullable<Option['number']>, describe: string, whenAbsent?: string): Option {
-  return { ...setting(number, describe, whenAbsent), advanced: true };
-}
-
-/** The loop's cadence by the option that sets it. */
-const cadenceOptions = {
-  'eval-every': 'evaluate',
-  'save-every': 'save',
-  'save-minutes': 'saveMinutes',
-  'sample-every': 'sample',
-} as const satisfies Record<string, keyof Cadence>;
-
-/** Options that change no weight: a resumed run has them from the folder where they are not given again. */
-const habits = [...Object.keys(cadenceOptions), 'log-every', 'keep', 'patience', 'prompt'];
-
-/** Checkpoints that stay, besides the best. */
-const usuallyKept = 2;
+import {
+  advanced,
+  cadenceOptions,
+  givenCadence,
+  givenSettings,
+  habits,
+  settingOptions,
+  usuallyKept,
+} from './train-options.ts';
 
 export const train: Command = {
   name: 'train',
@@ -86,6 +37,7 @@ export const train: Command = {
     tokenizer: { type: 'string', alias: 't', describe: 'A tokenizer.json', whenAbsent: 'learned from the text' },
     target: targetOption,
     ...settingOptions,
+    'self-check': { type: 'boolean', default: true, describe: 'Try model, tokenizer and disk before the first step' },
     prompt: { type: 'string', describe: 'What the samples begin with', whenAbsent: 'nothing' },
     'eval-every': advanced('count', 'Steps between evaluations', 'a tenth of all'),
     'save-every': advanced('count', 'Steps between checkpoints', 'a tenth of all, at least 100'),
@@ -219,6 +171,8 @@ async function trainIn(
     logEvery: (args['log-every'] as number | undefined) ?? Math.max(1, Math.round(settings.steps / 50)),
     tokensPerStep: settings['batch-size'] * settings['grad-accum'] * settings['seq-len'],
   });
+  const origin = { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash };
+  if (!from && args['self-check']) await checkBefore(output, prepared, native, run, origin);
   const events = new EventFile(output, (from?.step ?? 0) + 1);
   const observer: Observer = {
     step(record) {
@@ -242,7 +196,7 @@ async function trainIn(
       validation: prepared.validation,
       run,
       from,
-      origin: { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash },
+      origin,
       cadence: prepared.cadence,
       patience: (args.patience as number | undefined) ?? null,
       sample: () => sampling.write(native),
@@ -253,6 +207,40 @@ async function trainIn(
     interrupts.release();
     events.close();
     run.close();
+  }
+}
+
+/** Tries what a run relies on, and shows what was found; a run that fails leaves the folder as it was. */
+async function checkBefore(
+  output: string,
+  { model, settings, corpus, training }: Prepared,
+  native: NativeModel,
+  run: RunFolder,
+  origin: TrainOptions['origin'],
+): Promise<void> {
+  const { selfCheck } = await import('../train/self-check.ts');
+
+  const size = settings['batch-size'] * settings['seq-len'];
+  const [tokens, labels] = [0, 1].map(() => new Int32Array(size * settings['grad-accum'])) as [Int32Array, Int32Array];
+  training.fill(0, tokens, labels);
+  const began = performance.now();
+  try {
+    const findings = await selfCheck({
+      model: native,
+      hiddenSize: model.hidden_size,
+      settings,
+      tokens: tokens.subarray(0, size),
+      labels: labels.subarray(0, size),
+      tokenizer: corpus.tokenizer,
+      lines: corpus.lines,
+      folder: output,
+      origin,
+    });
+    for (const { text, warns } of findings) console.log(`  ${warns ? 'note ' : 'check'}  ${text}`);
+    console.log(`  checked in ${((performance.now() - began) / 1000).toFixed(1)} s\n`);
+  } catch (error) {
+    run.abandon();
+    throw error;
   }
 }
 
@@ -366,14 +354,4 @@ function row(name: string, value: string, automatic = false): OpeningRow {
 
 function number(value: number): string {
   return value.toLocaleString('en-US');
-}
-
-function givenSettings(args: Readonly<Record<string, unknown>>): GivenSettings {
-  const given = Object.keys(settingOptions).filter(name => args[name] !== undefined);
-  return Object.fromEntries(given.map(name => [name, args[name]]));
-}
-
-function givenCadence(args: Readonly<Record<string, unknown>>): Partial<Cadence> {
-  const given = Object.entries(cadenceOptions).filter(([name]) => args[name] !== undefined);
-  return Object.fromEntries(given.map(([name, key]) => [key, args[name]]));
 }

@@ -16,7 +16,12 @@ export interface Corpus {
   readonly validation: Tokens;
   /** Of the validation text, in UTF-8. */
   readonly validationBytes: number;
+  /** The first lines of the training text. */
+  readonly lines: readonly string[];
 }
+
+/** Characters of the training text whose lines are kept. */
+const LINES_WITHIN = 20_000;
 
 /**
  * Reads text files and turns them into tokens. Each file gives its last `validationShare` to validation.
@@ -40,5 +45,9 @@ export function readCorpus(
     training: encodeTokens(training, tokenizer),
     validation: encodeTokens(validation, tokenizer),
     validationBytes: Buffer.byteLength(validation),
+    lines: training
+      .slice(0, LINES_WITHIN)
+      .split('\n')
+      .filter(line => line !== ''),
   };
 }
