@@ -103,6 +103,18 @@ test('what a run does without being told is said', async () => {
   assert.match(stdout, /\n {2}sample-every +3 +auto\n/);
 });
 
+test('a dry run says what the run would take, and writes nothing', async () => {
+  const { stdout, stderr, status } = await run(
+    split('train -m small.mal -d text.txt -b 2 --seq-len 8 -o dry --dry-run'),
+  );
+  assert.is(stderr, '');
+  assert.is(status, 0);
+  for (const name of ['FLOPs per token', 'speed', 'time', 'peak memory', 'disk'])
+    assert.match(stdout, new RegExp(`\\n {2}${name} +\\d`));
+  assert.match(stdout, /a dry run: nothing was written\n$/);
+  assert.not(existsSync(inFolder('dry')));
+});
+
 test('a run to begin with', () => {
   assert.is(trained.stderr, '');
   assert.is(trained.status, 0);

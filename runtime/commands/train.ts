@@ -37,6 +37,7 @@ export const train: Command = {
     tokenizer: { type: 'string', alias: 't', describe: 'A tokenizer.json', whenAbsent: 'learned from the text' },
     target: targetOption,
     ...settingOptions,
+    'dry-run': { type: 'boolean', default: false, describe: 'Show what the run will take, and write nothing' },
     'self-check': { type: 'boolean', default: true, describe: 'Try model, tokenizer and disk before the first step' },
     prompt: { type: 'string', describe: 'What the samples begin with', whenAbsent: 'nothing' },
     'eval-every': advanced('count', 'Steps between evaluations', 'a tenth of all'),
@@ -116,6 +117,10 @@ export const train: Command = {
     try {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;
       await showOpening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
+      if (args['dry-run']) {
+        await showForecast(prepared, native, (args.keep as number | undefined) ?? usuallyKept);
+        return;
+      }
       report(output, prepared, await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder));
     } finally {
       native.close();
@@ -315,6 +320,30 @@ function report(output: string, { validation }: Prepared, result: TrainResult): 
   const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}`;
   const early = result.ending === 'patience' ? ', as the validation loss no longer fell' : '';
   console.log(`\n${result.step} steps done${early}${loss}; write with it: malc generate -c ${output} -p "..."`);
+}
+
+/** What the run will take, from its first steps. */
+async function showForecast({ model, settings, training }: Prepared, native: NativeModel, keep: number): Promise<void> {
+  const { openingTable } = await import('../show/opening-table.ts');
+  const { describeCount, describeDuration, describeMemory } = await import('../show/quantities.ts');
+  const { forecast } = await import('../train/dry-run.ts');
+
+  const found = await forecast(native, model, settings, training);
+  const { flopsPerToken, tokensPerStep, secondsPerStep, checkpoint } = found;
+  const tokens = settings.steps * tokensPerStep;
+  const rate = tokensPerStep / secondsPerStep;
+  const operations = `${describeCount(flopsPerToken)}, and ${describeCount(flopsPerToken * rate)} a second`;
+  const rows = [
+    row('FLOPs per token', operations),
+    row('tokens', `${number(tokens)}, ${number(tokensPerStep)} a step`),
+    row('speed', `${describeCount(rate)} tokens/s, the median of ${found.measuredSteps} steps`),
+    row('time', `${describeDuration(settings.steps * secondsPerStep)}, besides evaluations, samples and checkpoints`),
+    row('state', `${describeMemory(found.state)}: weights, gradients, two moments`),
+    row('activations', `${describeMemory(found.activations)}, with caches and all else`),
+    row('peak memory', describeMemory(found.peak)),
+    row('disk', `${describeMemory((keep + 1) * checkpoint)}: ${keep + 1} checkpoints`),
+  ];
+  console.log(`${openingTable(rows)}\n\na dry run: nothing was written`);
 }
 
 /** Every setting and where it came from. */

@@ -7,7 +7,7 @@ import type { TrainState } from './checkpoint.ts';
 import type { StepRecord } from './metrics.ts';
 import type { RunFolder } from './run-folder.ts';
 import { learningRateAt } from './schedule.ts';
-import { EPSILON, type Settings, scheduleOf } from './settings.ts';
+import { type Settings, scheduleOf, updateOf } from './settings.ts';
 
 /** Training samples by number, from 0 without end: `fill` writes one step's worth of them, [sequence][time], from `index` on. */
 export interface TrainingSamples {
@@ -199,18 +199,6 @@ export async function evaluate(
     scored += result.scored;
   }
   return sum / scored;
-}
-
-function updateOf(settings: Settings, update: number, learningRate: number) {
-  return {
-    learningRate,
-    beta1: settings.beta1,
-    beta2: settings.beta2,
-    epsilon: EPSILON,
-    weightDecay: settings['weight-decay'],
-    clipNorm: settings['grad-clip'],
-    update,
-  };
 }
 
 function unwritable(error: WriteError, folder: string, savedStep: number): UserError {

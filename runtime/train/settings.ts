@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
+import type { Update } from '../native.ts';
 import type { Schedule, ScheduleKind } from './schedule.ts';
 
 /** Every setting that changes a weight. Keys are option names of `malc train`. */
@@ -53,6 +54,19 @@ export function scheduleOf(settings: Settings): Schedule {
     warmupSteps: settings.warmup,
     decaySteps: Math.round(settings['decay-share'] * steps),
     steps,
+  };
+}
+
+/** One update of a run, the `update`-th from 1. */
+export function updateOf(settings: Settings, update: number, learningRate: number): Update {
+  return {
+    learningRate,
+    beta1: settings.beta1,
+    beta2: settings.beta2,
+    epsilon: EPSILON,
+    weightDecay: settings['weight-decay'],
+    clipNorm: settings['grad-clip'],
+    update,
   };
 }
 
