@@ -148,7 +148,7 @@ const headersOf: readonly {
   {
     kind: 'attention-gradient',
     dtypes: ['bf16'],
-    included: ['attention_bf16_backward.h', 'attention_sm90_backward.h'],
+    included: ['attention_bf16_backward.h', 'attention_sm90_backward.h', 'attention_sm90_gradient.h'],
   },
   { kind: 'scan', dtypes: ['f32', 'bf16'], included: ['scan_forward.h'] },
   { kind: 'scan-gradient', dtypes: ['f32', 'bf16'], included: ['scan_backward.h'] },
