@@ -63,18 +63,6 @@ DEVICE void malc_order_by_digit(const malc_updates<Bits, Width> &updates, const 
   });
 }
 
-/* One element, or four that lie side by side. */
-DEVICE void malc_load_some(float (&to)[1], const float *from) { to[0] = *from; }
-DEVICE void malc_load_some(float (&to)[4], const float *from) { malc_load_4(to, from); }
-DEVICE void malc_store_some(float *to, const float (&from)[1]) { *to = from[0]; }
-DEVICE void malc_store_some(float *to, const float (&from)[4]) { malc_store_4(to, from); }
-
-template <int Some>
-DEVICE void malc_add_some(float (&sum)[Some], const float (&other)[Some]) {
-#pragma unroll
-  for (int n = 0; n < Some; n++) sum[n] += other[n];
-}
-
 /* Adds the block's own updates, in order, to the rows of the table where their sums begin. */
 template <int Bits, int Width>
 DEVICE void malc_add_updates(float *table, const malc_updates<Bits, Width> &updates, const int32_t *order,
@@ -98,20 +86,20 @@ DEVICE void malc_add_updates(float *table, const malc_updates<Bits, Width> &upda
       float loaded[malc_updates_in_flight][some] = {};
 #pragma unroll
       for (int k = 0; k < malc_updates_in_flight; k++)
-        if (n + k < own) malc_load_some(loaded[k], rows + static_cast<int64_t>(sources[n + k]) * Width + column);
+        if (n + k < own) malc_load_vector(loaded[k], rows + static_cast<int64_t>(sources[n + k]) * Width + column);
 #pragma unroll
       for (int k = 0; k < malc_updates_in_flight; k++) {
         if (n + k >= own) break;
-        malc_add_some(sum, loaded[k]);
+        malc_add_vector(sum, loaded[k]);
         if (places[n + k + 1] == places[n + k]) continue;
         float *target = updates.partials + static_cast<int64_t>(blockIdx.x) * Width + column;
         if (!goes_on) {
           target = table + static_cast<int64_t>(places[n + k]) * Width + column;
           float before[some];
-          malc_load_some(before, target);
-          malc_add_some(sum, before);
+          malc_load_vector(before, target);
+          malc_add_vector(sum, before);
         }
-        malc_store_some(target, sum);
+        malc_store_vector(target, sum);
 #pragma unroll
         for (float &element : sum) element = 0.0f;
         goes_on = false;
@@ -145,13 +133,13 @@ DEVICE void malc_add_partials(float *table, const malc_updates<Bits, Width> &upd
   for (int column = some * threadIdx.x; column < Width; column += some * blockDim.x) {
     float *const target = table + static_cast<int64_t>(place) * Width + column;
     float sum[some];
-    malc_load_some(sum, target);
+    malc_load_vector(sum, target);
 #pragma unroll 4
     for (int n = 0; n < following; n++) {
       float part[some];
-      malc_load_some(part, partials + static_cast<int64_t>(n) * Width + column);
-      malc_add_some(sum, part);
+      malc_load_vector(part, partials + static_cast<int64_t>(n) * Width + column);
+      malc_add_vector(sum, part);
     }
-    malc_store_some(target, sum);
+    malc_store_vector(target, sum);
   }
 }
