@@ -9,8 +9,11 @@ import * as assert from 'uvu/assert';
 import { peakOf } from '../bench/gpu/devices.ts';
 import { type Item, markdownTable } from '../bench/gpu/part.ts';
 import { allParts, stages } from '../bench/gpu/parts.ts';
+import { estimateProduct, measuredModels, predictStep } from '../bench/gpu/predict.ts';
 import { writeRun } from '../bench/gpu/report.ts';
 import { byTurns, startRunner } from '../bench/peers/turns.ts';
+import { flopsPerToken } from '../compiler/check/cost.ts';
+import { readModel } from '../compiler/check/read-model.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { architectureOf, findCudaDevice } from '../runtime/cuda-device.ts';
 import { emulatorAvailable } from './simt/build.ts';
@@ -94,6 +97,28 @@ test('every part has a name and a table of nothing', () => {
   for (const { name, table } of allParts) assert.type(table([]), 'string', name);
   // Two stages of compiler and correctness; in every other one a part has the device for itself.
   for (const stage of stages.slice(2)) assert.is(stage.length, 1);
+});
+
+test('predictions are of every product of a step, each once forward and twice backward', () => {
+  for (const { model: name, batch, time } of measuredModels) {
+    const { model } = readModel(name);
+    const predictions = predictStep(model, { batch, time });
+    const multiplied = predictions
+      .flatMap(({ shapes }) => shapes)
+      .map(shape => (shape.kind === 'product' ? shape.rows * shape.columns * shape.inner * shape.times : 0));
+    // Without positions there are no scores: what is left is matrices.
+    const operations = 2 * multiplied.reduce((a, b) => a + b, 0);
+    assert.is(operations / batch / time, flopsPerToken(model, 0), name);
+    assert.ok(predictions.every(({ seconds }) => seconds > 0 && seconds < 0.1));
+  }
+});
+
+test('a product is predicted by its tiles, waves and the clocks in which nothing is multiplied', () => {
+  const output = { kind: 'product', rows: 65536, columns: 768, inner: 768, layout: 'nt' } as const;
+  const { waves, efficiency } = estimateProduct(output);
+  // 1,536 tiles for 132 multiprocessors; 12 slices of 1,024 clocks and 2,000 that nothing hides.
+  assert.is(waves, 12);
+  assert.ok(Math.abs(efficiency - (1536 / 132 / 12) * (12288 / 14288)) < 1e-9, String(efficiency));
 });
 
 test('a page has the failures and the ends of parts that died', () => {

@@ -1,6 +1,7 @@
 // `npm run gpu`: everything that only a machine with a GPU can tell, in one command and a few minutes (README.md).
 //
 //   node dist/gpu.js [--minutes 8] [--parts NAME,..] [--out DIR] [--dry]
+//   node dist/gpu.js --predict                                what its tables hold measurements against, with no GPU
 //
 // Each part is a process of its own with a time limit, and fails alone. Results are written after every part, so that a run
 // which is cut off leaves what it had. Exits with 0, with 1 where something is not as it should be, with 2 where it is called
@@ -13,6 +14,7 @@ import { findCudaDevice, whyNoDevice } from '../../runtime/cuda-device.ts';
 import { watchClock } from './clock.ts';
 import type { Item, Part, PartResult } from './part.ts';
 import { allParts, stages } from './parts.ts';
+import { predictionPage } from './predict.ts';
 import { endParts, runPart } from './process.ts';
 import { type Run, writeRun } from './report.ts';
 import { takeTurns } from './turn.ts';
@@ -22,6 +24,7 @@ const options = {
   parts: { type: 'string' },
   minutes: { type: 'string', default: '8' },
   dry: { type: 'boolean', default: false },
+  predict: { type: 'boolean', default: false },
   // How this program calls itself.
   part: { type: 'string' },
   seconds: { type: 'string', default: '0' },
@@ -60,6 +63,7 @@ function partCalled(name: string): Part {
 const values = readOptions();
 if (values.turn !== undefined) await takeTurns(values.turn, values.dtype as TrainingType, values.dry);
 else if (values.part !== undefined) await measurePart(partCalled(values.part));
+else if (values.predict) console.log(predictionPage());
 else await runAll(chooseStages(values.parts));
 
 /** In the part's own process. */
