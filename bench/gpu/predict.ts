@@ -6,6 +6,7 @@ import type { Model } from '../../compiler/check/model.ts';
 import { readModel } from '../../compiler/check/read-model.ts';
 import { compile } from '../../compiler/index.ts';
 import type { Shape } from '../../compiler/plan/shapes.ts';
+import { countPairs } from '../../compiler/plan/work.ts';
 import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
 import { type KernelRow, type RepeatedShape, rowsOf } from '../../runtime/bench/kernels.ts';
 import { markdownTable } from './part.ts';
@@ -69,10 +70,18 @@ export function estimateProduct({ rows, columns, inner }: ProductShape): Product
   return estimates.reduce((best, each) => (each.seconds < best.seconds ? each : best));
 }
 
-/** Multiply-adds of attention are counted as `malc bench kernels` does: of the pairs that are seen, backward 5/2 of it. */
-function attentionSeconds(shape: Extract<Shape, { kind: 'attention' }>, operations: number): number {
+/** Operations of one launch: of attention those of the pairs that are seen, backward 5/2 of them, as `malc bench` counts. */
+export function operationsOf(shape: Shape): number {
+  if (shape.kind === 'product') return 2 * shape.rows * shape.columns * shape.inner;
+  const { batch, time, heads, width, valueWidth, causal, window } = shape;
+  const pairs = countPairs({ causal, window }, time, time);
+  return (shape.pass === 'forward' ? 1 : 2.5) * 2 * batch * heads * pairs * (width + valueWidth);
+}
+
+function secondsOf(shape: Shape): number {
+  if (shape.kind === 'product') return estimateProduct(shape).seconds;
   const rates = shape.width <= 64 ? assumed.attention[64] : assumed.attention[128];
-  return operations / rates[shape.pass];
+  return operationsOf(shape) / rates[shape.pass];
 }
 
 export interface Prediction {
@@ -110,11 +119,7 @@ export function predictStep(model: Model, size: { readonly batch: number; readon
 
 function predict({ name, calls, operations, bytes, shapes }: KernelRow): Prediction {
   const kind = kindOf({ name, shapes });
-  const ofShapes = shapes.reduce((sum, shape) => {
-    const each =
-      shape.kind === 'product' ? estimateProduct(shape).seconds : attentionSeconds(shape, operations / shape.times);
-    return sum + shape.times * each;
-  }, 0);
+  const ofShapes = shapes.reduce((sum, shape) => sum + shape.times * secondsOf(shape), 0);
   const forMemory = bytes / assumed.memory;
   const forLaunches = calls * assumed.launch;
   const seconds = Math.max(ofShapes, forMemory, forLaunches);

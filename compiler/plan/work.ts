@@ -94,7 +94,7 @@ export function amount(quantities: readonly Quantity[], sizes: Sizes): number {
 }
 
 /** Pairs of the last `queries` positions of a text with its `keys` positions: of causal attention t (t + 1) / 2. */
-function countPairs({ causal, window }: Pairs, queries: number, keys: number): number {
+export function countPairs({ causal, window }: Omit<Pairs, 'keys'>, queries: number, keys: number): number {
   const future = causal ? (queries * (queries - 1)) / 2 : 0;
   // What lies before the windows of the first n positions.
   const past = (n: number) => (window > 0 && n > window ? ((n - window) * (n - window + 1)) / 2 : 0);
