@@ -140,12 +140,12 @@ function tableOf({ kernels, step_seconds, outside_seconds, configuration, librar
     ];
   });
   const own = ['kernel', 'launches', 'ms', 'share', 'predicted ms', 'TFLOP/s', 'TB/s', 'of ceiling'];
-  const columns = [...own, 'library ms', 'malc is faster by', 'library', 'held back by'];
+  const columns = [...own, 'library ms', 'ratio', 'library', 'held back by'];
   const rest = kernels.length > SHOWN ? `, the ${SHOWN} longest of ${kernels.length} kernels` : '';
   return [
     `${configuration}, ${milliseconds(step_seconds)} ms a step, of which ${milliseconds(outside_seconds ?? 0)} in no launch:`,
     kindTable(kernels),
-    `By kernel${rest}. A library's time is that of its products or attention alone, without what malc's kernel does besides:`,
+    `By kernel${rest}. A library's time is that of its products or attention alone, without what malc's kernel does besides; the ratio is its time over malc's:`,
     markdownTable(columns, rows),
     'The libraries, one launch of each shape:',
     libraryTable(libraries),
