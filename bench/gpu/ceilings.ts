@@ -91,7 +91,7 @@ function ownRows(measured: Measured): (readonly [string, string])[] {
     ['memory read', bandwidth(measured.read)],
     ['memory changed in place', bandwidth(measured.update)],
     ['float32 in registers', rate(measured.float32)],
-    ['bf16 in tensor cores, by mma.sync', rate(measured.bfloat16)],
+    ['bf16 in tensor cores, from shared memory on Hopper', rate(measured.bfloat16)],
     ['malc, product of 8192 x 8192, best', rate(product)],
     ['malc, product of 8192 x 8192, median', rate(product_median)],
     ['a launch in a stream', `${(launch_stream * 1e6).toFixed(2)} µs`],
