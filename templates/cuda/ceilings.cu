@@ -59,8 +59,8 @@ static __global__ void multiply_tiles(float *result, int rounds, uint32_t pair) 
   if (total == -1.0f) *result = total;
 }
 
-/* Two warpgroups, each with 64 rows of its own and the same 256 columns, multiply 64 inner positions again and again. Their
- * operands stay in shared memory, which hands them over as fast as tiles of real products need it. */
+/* Two warpgroups, each with 64 rows of its own and the same 256 columns, multiply 64 inner positions four times a round.
+ * Their operands stay in shared memory, which hands them over as fast as tiles of real products need it. */
 constexpr int WGMMA_THREADS = 256, WGMMA_BOX = 64 * 64 * 2, WGMMA_SHARED = 6 * WGMMA_BOX;
 
 static __global__ void __launch_bounds__(WGMMA_THREADS, 1) multiply_on_hopper(float *result, int rounds) {
@@ -83,11 +83,10 @@ static __global__ void __launch_bounds__(WGMMA_THREADS, 1) multiply_on_hopper(fl
   for (int round = 0; round < rounds; round++) {
     wgmma_fence();
 #pragma unroll
-    for (int n = 0; n < 4; n++) wgmma<256, 0, 0>(sums, left + 2 * n, right + 2 * n, 1);
+    for (int n = 0; n < 16; n++) wgmma<256, 0, 0>(sums, left + n % 4 * 2, right + n % 4 * 2, 1);
     wgmma_commit();
-    wgmma_wait<1>(); // the next four are queued while these are multiplied
+    wgmma_wait<0>(); // the other warpgroup multiplies meanwhile
   }
-  wgmma_wait<0>();
   float total = 0;
   for (int n = 0; n < 128; n++) total += sums[n];
   if (total == 0.1f) *result = total; // hardly ever, but the compiler cannot know
@@ -153,7 +152,7 @@ double malc_ceiling_bfloat16(int32_t threads, double seconds) {
   (void)threads;
   if (malc_on_hopper()) {
     const auto blocks = static_cast<unsigned>(malc_multiprocessors());
-    return best(seconds, 2.0 * 128 * 256 * 64 * ROUNDS * blocks, [&](int64_t) {
+    return best(seconds, 2.0 * 128 * 256 * 64 * 4 * ROUNDS * blocks, [&](int64_t) {
       return malc_launch(multiply_on_hopper, blocks, WGMMA_THREADS, WGMMA_SHARED, nullptr, sink, ROUNDS);
     });
   }
