@@ -23,7 +23,7 @@ interface Measured {
   readonly shapes: readonly RepeatedShape[];
 }
 
-interface Kernel extends Measured {
+export interface Kernel extends Measured {
   readonly kind: Kind;
   /** Null where the program has no such kernel by the compiler's word, as in a dry run. */
   readonly predicted_seconds: number | null;
@@ -35,7 +35,7 @@ interface Kernel extends Measured {
 /** What holds a kernel back, as far as times say it. */
 type Limit = 'tensor cores' | 'arithmetic' | 'memory' | 'launches' | 'waves, finishing' | 'latency';
 
-interface Kernels extends Item {
+export interface Kernels extends Item {
   readonly configuration: string;
   readonly step_seconds?: number;
   readonly outside_seconds?: number;

@@ -139,10 +139,10 @@ function callsOf(
   return count * runs * (part === null ? 1 : Math.ceil((batch * time) / part));
 }
 
-/** The models of the run, and what a step of them has. */
+/** The models of the run, how their parts are called, a step's size, and the tokens a second that are wanted. */
 export const measuredModels = [
-  { model: 'gpt2-small', batch: 64, time: 1024, goal: 650_000 },
-  { model: 'llama3-1b', batch: 16, time: 2048, goal: 80_000 },
+  { model: 'gpt2-small', part: 'gpt2', batch: 64, time: 1024, goal: 650_000 },
+  { model: 'llama3-1b', part: 'llama', batch: 16, time: 2048, goal: 80_000 },
 ] as const;
 
 /** Markdown of all predictions, with a column for what is measured. */

@@ -21,7 +21,7 @@ interface Trained {
   readonly start_seconds: number;
 }
 
-interface Compared extends Item {
+export interface Compared extends Item {
   readonly configuration: string;
   /** Of PyTorch: mode and type. */
   readonly variant: string;

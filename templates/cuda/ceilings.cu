@@ -2,8 +2,8 @@
 // read, copied and changed in place. A kernel's time is held against these, which the same compiler built and the same
 // run measured. Each is the best of the samples that fit in some time.
 //
-// The functions are those of the CPU's ceilings.c; `threads`, which are its own, mean nothing here. The tensor cores are
-// asked by mma.sync, as on every GPU since Ampere, or on Hopper by wgmma, which does up to half as much again.
+// The functions are those of the CPU's ceilings.c; `threads`, which are its own, mean nothing here. The tensor cores
+// are asked by mma.sync, as on every GPU since Ampere, or on Hopper by wgmma, which does up to half as much again.
 #include <chrono>
 #include "launch.h"
 
@@ -59,8 +59,8 @@ static __global__ void multiply_tiles(float *result, int rounds, uint32_t pair) 
   if (total == -1.0f) *result = total;
 }
 
-/* Two warpgroups, each with 64 rows of its own and the same 256 columns, multiply 64 inner positions four times a round.
- * Their operands stay in shared memory, which hands them over as fast as tiles of real products need it. */
+/* Two warpgroups, each with 64 rows of its own and the same 256 columns, multiply 64 inner positions four times a
+ * round. Their operands stay in shared memory, which hands them over as fast as tiles of real products need it. */
 constexpr int WGMMA_THREADS = 256, WGMMA_BOX = 64 * 64 * 2, WGMMA_SHARED = 6 * WGMMA_BOX;
 
 static __global__ void __launch_bounds__(WGMMA_THREADS, 1) multiply_on_hopper(float *result, int rounds) {
