@@ -181,7 +181,7 @@ test('a page begins with what the run comes to', () => {
   ]);
   for (const text of [
     'Right on the device: 1 of 2 references.',
-    '**gpt2-small: 660,000 tokens/s**, 50.0% MFU; PyTorch: 1.32 x compile bf16. The goal of 650,000: reached.',
+    '**gpt2-small:64:1024: 660,000 tokens/s**, 50.0% MFU; PyTorch: 1.32 x compile bf16. The goal of 650,000: reached.',
     '| products | 5.00 | 4.00 |',
     '| block_y | 1.50 | latency |',
   ])

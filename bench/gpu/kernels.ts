@@ -87,7 +87,12 @@ export function kernelPart(name: string, model: string, batch: number, time: num
       const { times: libraries, problems } = peers;
       report<Kernels>({ ...measured, configuration, kernels, libraries, problems });
     },
-    table: items => (items as readonly Kernels[]).map(tableOf).join('\n\n'),
+    table(items) {
+      const found = items as readonly Kernels[];
+      const wanted = `${model}:${batch}:${time}`;
+      const notes = found.flatMap(({ configuration: own }) => (own === wanted ? [] : [`${own} stands for ${wanted}.`]));
+      return [...notes, ...found.map(tableOf)].join('\n\n');
+    },
   };
 }
 

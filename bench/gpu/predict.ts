@@ -5,10 +5,11 @@ import { blockStageNames } from '../../compiler/build/program.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { readModel } from '../../compiler/check/read-model.ts';
 import { compile } from '../../compiler/index.ts';
-import type { Shape } from '../../compiler/plan/shapes.ts';
-import { countPairs } from '../../compiler/plan/work.ts';
+import { type Shape, shapeAt } from '../../compiler/plan/shapes.ts';
+import { amount, countPairs } from '../../compiler/plan/work.ts';
 import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
-import { type KernelRow, type RepeatedShape, rowsOf } from '../../runtime/bench/kernels.ts';
+import type { KernelRow, RepeatedShape } from '../../runtime/bench/kernels.ts';
+import type { StepSize } from '../../runtime/bench/workload.ts';
 import { markdownTable } from './part.ts';
 
 /** What the kernels of the design can reach at best on one H200: published measurements, of others, on such a card. */
@@ -20,11 +21,12 @@ export const assumed = {
   attention: { 64: { forward: 288e12, backward: 300e12 }, 128: { forward: 520e12, backward: 500e12 } },
   /** Bytes a second of a copy. */
   memory: 4.3e12,
-  /** Operations a second of float32 arithmetic. */
-  float32: 60e12,
   /** From the end of a launch to the first work of the next one in a graph. */
   launch: 1.5e-6,
 } as const;
+
+/** Share of a step from which on a kernel has a line of its own. */
+const SHOWN = 0.004;
 
 /** Columns of a tile of 128 rows, and clocks in which the tensor cores multiply 64 inner positions of one of 256 columns. */
 const tileColumns = [256, 192, 128] as const;
@@ -106,37 +108,53 @@ export function kindOf({ name, shapes }: Pick<KernelRow, 'name' | 'shapes'>): Ki
   return ['update', 'gradient_norm', 'clear_gradients', 'prepare'].includes(name) ? 'update' : 'rows';
 }
 
-/** Every kernel of a training step in bf16, the longest first. */
-export function predictStep(model: Model, size: { readonly batch: number; readonly time: number }): Prediction[] {
+/** Every kernel of a training step in bf16, the longest first. What takes a part of the positions moves its weights each time. */
+export function predictStep(model: Model, size: StepSize): Prediction[] {
   const { launches } = compile(model, { target: 'cuda', dtype: 'bf16', profile: true });
-  const profile = launches.map(launch => ({ name: launch.name, seconds: 0, calls: callsOf(launch, model, size) }));
-  const { float32, memory, products } = assumed;
-  const ceilings = { float32, bfloat16: products, read: memory, copy: memory, update: memory };
-  return rowsOf([{ profile }], launches, size, ceilings)
-    .map(predict)
-    .sort((a, b) => b.seconds - a.seconds);
+  const works = new Map<string, Work[]>();
+  for (const launch of launches) {
+    const { kernel, count, part, work } = launch;
+    const runs = runsOf(launch, model, size);
+    if (runs === 0) continue;
+    const { batch, time } = size;
+    const sizes = part === null ? { batch, time } : { batch: 1, time: Math.min(part, batch * time) };
+    const own = {
+      launches: count * runs,
+      operations: runs * amount(work.operations, sizes),
+      bytes: runs * (amount(work.reads, sizes) + amount(work.writes, sizes)),
+      shapes: work.shapes.map(shape => ({ ...shapeAt(shape, sizes), times: runs })),
+    };
+    works.set(kernel, [...(works.get(kernel) ?? []), own]);
+  }
+  const predictions = [...works].map(([name, own]) => predict(name, own.reduce(addUp)));
+  return predictions.sort((a, b) => b.seconds - a.seconds);
 }
 
-function predict({ name, calls, operations, bytes, shapes }: KernelRow): Prediction {
-  const kind = kindOf({ name, shapes });
+type Work = Pick<Prediction, 'launches' | 'operations' | 'bytes' | 'shapes'>;
+
+const addUp = (a: Work, b: Work): Work => ({
+  launches: a.launches + b.launches,
+  operations: a.operations + b.operations,
+  bytes: a.bytes + b.bytes,
+  shapes: [...a.shapes, ...b.shapes],
+});
+
+function predict(name: string, work: Work): Prediction {
+  const { launches, bytes, shapes } = work;
   const ofShapes = shapes.reduce((sum, shape) => sum + shape.times * secondsOf(shape), 0);
   const forMemory = bytes / assumed.memory;
-  const forLaunches = calls * assumed.launch;
+  const forLaunches = launches * assumed.launch;
   const seconds = Math.max(ofShapes, forMemory, forLaunches);
   const limit = seconds === ofShapes ? 'tensor cores' : seconds === forMemory ? 'memory' : 'launches';
-  return { name, launches: calls, operations, bytes, shapes, kind, seconds, limit };
+  return { name, ...work, kind: kindOf({ name, shapes }), seconds, limit };
 }
 
-/** How often a training step launches a kernel in one of its functions: layers repeat theirs, the head takes parts. */
-function callsOf(
-  { function: name, count, part }: ProgramLaunch,
-  { blocks, layers }: Model,
-  { batch, time }: { readonly batch: number; readonly time: number },
-): number {
+/** How often a training step runs one of the program's functions: layers repeat theirs, the head takes parts. */
+function runsOf({ function: name, part }: ProgramLaunch, { blocks, layers }: Model, { batch, time }: StepSize): number {
   if (/_(?:decode|logits|loss)$/.test(name)) return 0;
   const kind = blockStageNames(blocks).findIndex(stage => name === `${stage}_forward` || name === `${stage}_backward`);
   const runs = kind < 0 ? 1 : layers.filter(layer => layer === kind).length;
-  return count * runs * (part === null ? 1 : Math.ceil((batch * time) / part));
+  return runs * (part === null ? 1 : Math.ceil((batch * time) / part));
 }
 
 /** The models of the run, how their parts are called, a step's size, and the tokens a second that are wanted. */
@@ -167,7 +185,10 @@ function kindTable(predictions: readonly Prediction[], total: number): string {
 }
 
 function predictionTable(predictions: readonly Prediction[]): string {
-  const rows = predictions.map(({ name, launches, operations, bytes, shapes, seconds, limit }) => [
+  const total = predictions.reduce((sum, { seconds }) => sum + seconds, 0);
+  const shown = predictions.filter(({ seconds }) => seconds >= SHOWN * total);
+  const rest = predictions.slice(shown.length).reduce((sum, { seconds }) => sum + seconds, 0);
+  const rows = shown.map(({ name, launches, operations, bytes, shapes, seconds, limit }) => [
     name,
     launches,
     (operations / 1e9).toFixed(0),
@@ -177,6 +198,7 @@ function predictionTable(predictions: readonly Prediction[]): string {
     limit,
     '',
   ]);
+  rows.push([`${predictions.length - shown.length} others`, '', '', '', '', milliseconds(rest), '', '']);
   const columns = [
     'kernel',
     'launches',

@@ -150,11 +150,12 @@ export function stepPart(name: string, model: string, batch: number, time: numbe
       for (const text of sizes) if (await compare(text, device && peakOf(device.name), end, context)) return;
       context.report({ failed: `${model} with PyTorch beside it does not fit the device, even at ${sizes.at(-1)}` });
     },
-    table,
+    table: items => table(items, `${model}:${batch}:${time}`),
   };
 }
 
-function table(items: readonly Item[]): string {
+/** @param wanted the configuration that another one may stand for: a smaller one, or in a dry run a tiny one */
+function table(items: readonly Item[], wanted: string): string {
   const thousands = ({ median, low, high }: Measurement) =>
     `${(median / 1e3).toFixed(1)}k (${(low / 1e3).toFixed(1)} to ${(high / 1e3).toFixed(1)})`;
   const side = (trained: Trained | null) => {
@@ -180,5 +181,7 @@ function table(items: readonly Item[]): string {
   const problems = compared.flatMap(({ variant, problem }) =>
     problem ? [`PyTorch, ${variant}, was not measured: ${problem.split('\n').slice(0, 3).join(' ')}`] : [],
   );
-  return [markdownTable(heads, rows), ...problems, ...profiles.map(torchProfileTable)].join('\n\n');
+  const others = new Set(compared.flatMap(({ configuration: own }) => (own === wanted ? [] : [own])));
+  const notes = [...others].map(own => `${own} stands for ${wanted}.`);
+  return [markdownTable(heads, rows), ...notes, ...problems, ...profiles.map(torchProfileTable)].join('\n\n');
 }

@@ -16,20 +16,21 @@ export function summaryOf(parts: readonly PartResult[]): string {
     const good = items.filter(({ failed }) => !failed).length;
     return items.length > 0 ? [`${good} of ${items.length} ${name}`] : [];
   });
-  const ofModels = measuredModels.map(({ model, part, goal }) => {
+  const ofModels = measuredModels.map(({ part, goal }) => {
     const steps = itemsOf(`${part}-step`);
     const compared = steps.filter((item): item is Compared => 'ratio' in item);
     const profile = steps.find((item): item is TorchProfile => 'profile' in item) ?? null;
     const [kernels] = itemsOf(`${part}-kernels`) as readonly Kernels[];
-    return [speedOf(model, goal, compared), kindsOf(kernels, profile), lossesOf(kernels)].filter(Boolean);
+    return [speedOf(goal, compared), kindsOf(kernels, profile), lossesOf(kernels)].filter(Boolean);
   });
   const head = right.length > 0 ? [`Right on the device: ${right.join(', ')}.`] : [];
   return [...head, ...ofModels.flat()].join('\n\n');
 }
 
-function speedOf(model: string, goal: number, compared: readonly Compared[]): string {
-  const own = compared.find(({ malc }) => malc)?.malc;
-  if (!own) return '';
+function speedOf(goal: number, compared: readonly Compared[]): string {
+  const measured = compared.find(({ malc }) => malc);
+  if (!measured?.malc) return '';
+  const { configuration, malc: own } = measured;
   const speed = own.tokens_per_second.median;
   const share = own.mfu === null ? '' : `, ${(100 * own.mfu).toFixed(1)}% MFU`;
   const peers = compared
@@ -37,7 +38,7 @@ function speedOf(model: string, goal: number, compared: readonly Compared[]): st
     .map(({ variant, ratio }) => `${ratio!.median.toFixed(2)} x ${variant}`);
   const verdict = speed >= goal ? 'reached' : `${((100 * speed) / goal).toFixed(0)}% of it`;
   const beside = peers.length > 0 ? `; PyTorch: ${peers.join(', ')}` : '';
-  return `**${model}: ${Math.round(speed).toLocaleString('en')} tokens/s**${share}${beside}. The goal of ${goal.toLocaleString('en')}: ${verdict}.`;
+  return `**${configuration}: ${Math.round(speed).toLocaleString('en')} tokens/s**${share}${beside}. The goal of ${goal.toLocaleString('en')}: ${verdict}.`;
 }
 
 /** Where a step's time goes, beside the prediction and torch.compile's own kernels. */
