@@ -105,6 +105,7 @@ const launchOf = (name: string, count: number, part: number | null, perToken: nu
     operations: [{ runtime: ['batch', 'time'], count: perToken }],
     reads: [{ runtime: [], count: 3000 }],
     writes: [{ runtime: [], count: 1000 }],
+    shapes: [],
   },
 });
 

@@ -1,6 +1,7 @@
 // Every launch of a training step: its time, its work, and the time that this machine's ceilings would allow for it.
 import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
+import { type Shape, shapeAt } from '../../compiler/plan/shapes.ts';
 import { amount } from '../../compiler/plan/work.ts';
 import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
@@ -26,10 +27,14 @@ export interface KernelRow {
   readonly range: Measurement;
   readonly operations: number;
   readonly bytes: number;
+  /** What it multiplies, and how often. */
+  readonly shapes: readonly RepeatedShape[];
   /** What the ceilings allow: the longer of the times for its operations and for its bytes. */
   readonly needed: number;
   readonly bound: 'arithmetic' | 'memory';
 }
+
+export type RepeatedShape = Shape & { readonly times: number };
 
 export interface KernelsResult {
   readonly ceilings: Ceilings;
@@ -171,11 +176,22 @@ export function rowsOf(
       range: summarize(seconds),
       operations,
       bytes: reads + writes,
+      shapes: timed.flatMap(each => shapesOf(each, size)),
       needed: Math.max(forOperations, forBytes),
       bound: forOperations > forBytes ? 'arithmetic' : 'memory',
     };
   });
   return rows.sort((a, b) => b.seconds - a.seconds);
+}
+
+/** What a launch multiplied in a step, each shape as often as its function ran. */
+function shapesOf(
+  { launch, calls }: { launch: ProgramLaunch; calls: number },
+  { batch, time }: StepSize,
+): RepeatedShape[] {
+  const positions = batch * time;
+  const sizes = launch.part === null ? { batch, time } : { batch: 1, time: Math.min(launch.part, positions) };
+  return launch.work.shapes.map(shape => ({ ...shapeAt(shape, sizes), times: calls / launch.count }));
 }
 
 /** How often the function ran over all positions: what takes a part of them at a time runs once for all parts. */
