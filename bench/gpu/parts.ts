@@ -10,6 +10,7 @@ import { references } from './references.ts';
 import { sanitizer } from './sanitizer.ts';
 import { stepPart } from './steps.ts';
 import { sustained } from './sustained.ts';
+import { tuning } from './tuning.ts';
 
 /** Parts that run at once: they are of the compiler and of correctness. What takes times has the machine for itself. */
 export type Stage = readonly Part[];
@@ -27,7 +28,7 @@ export const plans: Readonly<Record<'first' | 'second', readonly Stage[]>> = {
     [kernelPart('gpt2-kernels', 'gpt2-small', 64, 1024, 60)],
     [kernelPart('llama-kernels', 'llama3-1b', 16, 2048, 60)],
   ],
-  second: [[machine], [ceilings], [sustained], [llmC], [sanitizer], [references, kernelTests]],
+  second: [[machine], [ceilings], [tuning], [sustained], [llmC], [sanitizer], [references, kernelTests]],
 };
 
 export const planNames = Object.keys(plans) as (keyof typeof plans)[];
