@@ -2,11 +2,14 @@
 import { readModel } from '../../compiler/check/read-model.ts';
 import { describeChoice } from '../../compiler/targets/cuda/tunable.ts';
 import { autotuneCuda, type Finding } from '../../runtime/autotune-cuda.ts';
+import { findCublas } from '../../runtime/cublas.ts';
 import { findCudaDevice } from '../../runtime/cuda-device.ts';
 import { tuningPlace } from '../../runtime/tuning.ts';
+import { python } from './machine.ts';
 import type { Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
 import { measuredModels } from './predict.ts';
+import { call } from './programs.ts';
 
 interface TunedProducts extends Item {
   readonly configuration: string;
@@ -20,6 +23,7 @@ export const tuning: Part = {
   async measure({ report }) {
     const device = findCudaDevice();
     if (device === null) return; // a dry run has nothing to measure
+    process.env.MALC_CUBLAS ??= (await cublasOfTorch()) ?? '';
     const place = await tuningPlace(device);
     for (const { model: name, batch, time } of measuredModels) {
       const configuration = `${name}:${batch}:${time}`;
@@ -30,6 +34,15 @@ export const tuning: Part = {
   },
   table: items => (items as readonly TunedProducts[]).map(tableOf).join('\n\n'),
 };
+
+/** The library that PyTorch brought: it lies where no program looks for it. */
+async function cublasOfTorch(): Promise<string | null> {
+  if (findCublas() !== null) return null;
+  const words =
+    "import torch; print(*(line.split()[-1] for line in open('/proc/self/maps') if 'libcublasLt.so' in line))";
+  const { printed } = await call(python, ['-c', words], { seconds: 30 });
+  return printed.split(' ').find(path => path !== '') ?? null;
+}
 
 const found = ({ findings }: { readonly findings: readonly Finding[] }) => ({ findings });
 
