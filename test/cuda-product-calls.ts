@@ -115,10 +115,15 @@ struct device_memory {
 };
 `;
 
+// One float32 as a number and as its bits.
+const float = new Float32Array(1);
+const bits = new Uint32Array(float.buffer);
+
 /** The bfloat16 that is nearest, ties to even. */
 function rounded(value: number): number {
-  const bits = new Uint32Array(Float32Array.of(value).buffer)[0]!;
-  return new Float32Array(Uint32Array.of((bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000).buffer)[0]!;
+  float[0] = value;
+  bits[0] = (bits[0]! + 0x7fff + ((bits[0]! >>> 16) & 1)) & 0xffff0000;
+  return float[0];
 }
 
 /** Inputs: small numbers, as they are stored. */
@@ -180,8 +185,8 @@ function launch(
     if (node.dtype === 'i32') new Int32Array(memory.buffer, starts[n], lengths[n]).set(given);
     else if (!isNarrow) new Float32Array(memory.buffer, starts[n], lengths[n]).set(given);
     else {
-      const bits = new Uint32Array(Float32Array.from(given, rounded).buffer);
-      new Uint16Array(memory.buffer, starts[n], lengths[n]).set(bits.map(word => word >>> 16));
+      const words = new Uint32Array(Float32Array.from(given, rounded).buffer);
+      new Uint16Array(memory.buffer, starts[n], lengths[n]).set(words.map(word => word >>> 16));
     }
   });
   const places = [BigInt64Array.from(starts.map(BigInt)), BigInt64Array.from(ends.map(BigInt))];
