@@ -14,6 +14,7 @@ import type { RunFolder } from '../train/run-folder.ts';
 import type { Sampling } from '../train/samples.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
+import { documentOptions } from './data.ts';
 import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
 import {
   advanced,
@@ -30,7 +31,13 @@ export const train: Command = {
   describe: 'Train a model on text files',
   options: {
     model: { type: 'string', alias: 'm', describe: 'A .mal file, or the name of a well-known model' },
-    data: { type: 'string', alias: 'd', array: true, describe: 'Text files to learn from, or - for standard input' },
+    data: {
+      type: 'string',
+      alias: 'd',
+      array: true,
+      describe: 'Text, .jsonl, .parquet, .gz, .zst, folders, tokens (.bin), or - for standard input',
+    },
+    ...documentOptions,
     output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
     resume: { type: 'boolean', default: false, describe: 'Go on from the last checkpoint in --output' },
     tokenizer: { type: 'string', alias: 't', describe: 'A tokenizer.json', whenAbsent: 'learned from the text' },
@@ -64,6 +71,7 @@ export const train: Command = {
     const { prepare } = await import('../train/prepare.ts');
     const { RunFolder, readOptions } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
+    const { Skipped } = await import('../data/documents/skipped.ts');
 
     checkTogether(given);
     const source =
@@ -74,16 +82,20 @@ export const train: Command = {
     const args = { ...Object.fromEntries(before), ...given };
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
-    const prepared = prepare({
+    const skipped = new Skipped(line => console.error(line));
+    const prepared = await prepare({
       source,
       target,
       data: args.data as readonly string[] | undefined,
       tokenizer: args.tokenizer as string | undefined,
+      textField: args['text-field'] as string | undefined,
+      onSkipped: args.strict ? undefined : skipped.tell,
       output,
       resume: args.resume as boolean,
       settings: givenSettings(args),
       cadence: givenCadence(args),
     });
+    skipped.report();
     const { model, settings, corpus } = prepared;
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
@@ -293,7 +305,7 @@ function optionsOf(
   { settings, cadence, corpus, tokenizerPath }: Prepared,
   target: RunTarget,
 ): Record<string, unknown> {
-  const told = ['name', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune'];
+  const told = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune'];
   return {
     ...Object.fromEntries(told.filter(name => args[name] !== undefined).map(name => [name, args[name]])),
     ...(args.model !== undefined && { model: placeOf(args.model as string) }),
@@ -316,7 +328,9 @@ function report(output: string, { validation }: Prepared, result: TrainResult): 
   }
   const nats = result.validationLoss;
   const bits =
-    nats === null || !validation ? '' : ` (${(nats / Math.LN2 / validation.bytesPerToken!).toFixed(3)} bits a byte)`;
+    nats === null || validation?.bytesPerToken === undefined
+      ? ''
+      : ` (${(nats / Math.LN2 / validation.bytesPerToken).toFixed(3)} bits a byte)`;
   const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}`;
   const early = result.ending === 'patience' ? ', as the validation loss no longer fell' : '';
   console.log(`\n${result.step} steps done${early}${loss}; write with it: malc generate -c ${output} -p "..."`);

@@ -1,10 +1,8 @@
 // Token streams: a text as ids, in memory and as the .bin files of nanoGPT (little-endian uint16, or uint32 where the
 // vocabulary needs it), each with a JSON side-car that says what it was made from.
-import { createHash } from 'node:crypto';
 import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, rmSync } from 'node:fs';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { writeFileAtomic, writeWhole } from '../atomic-file.ts';
-import { tokenizerHash } from '../tokenizer/json.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export type Tokens = Uint16Array | Uint32Array;
@@ -45,25 +43,6 @@ export function splitText(text: string, validationShare: number): { training: st
 export function encodeTokens(text: string, tokenizer: Tokenizer): Tokens {
   const ids = tokenizer.encode(text);
   return tokenizer.vocabularySize <= 2 ** 16 ? Uint16Array.from(ids) : Uint32Array.from(ids);
-}
-
-/**
- * The ids of a text, from the `.bin` file at `path` where that was made from this very text by this very tokenizer;
- * else they are computed and written there. A damaged or outdated file is replaced.
- */
-export function cachedTokens(path: string, text: string, tokenizer: Tokenizer): Tokens {
-  const source = { tokenizer: tokenizerHash(tokenizer), text: createHash('sha256').update(text).digest('hex') };
-  try {
-    if (existsSync(path)) {
-      const { tokens, sideCar } = readTokens(path);
-      if (sideCar?.tokenizer === source.tokenizer && sideCar.text === source.text) return tokens;
-    }
-  } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-  }
-  const tokens = encodeTokens(text, tokenizer);
-  writeTokens(path, tokens, source);
-  return tokens;
 }
 
 /** Writes tokens and their side-car. A crash in between leaves tokens without a side-car, never with a wrong one. */
