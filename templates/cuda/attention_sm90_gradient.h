@@ -2,15 +2,15 @@
 // backward pass, arXiv:2407.08608), for vectors and values of up to 128 elements, without formulas of the model's.
 //
 // A block owns 128 keys and sums their dK and dV in registers, while the queries of every head that shares them pass.
-// Scores are transposed, so that weights and their gradients dS are, packed, the left operands of dV and dK. dQ is a sum
-// over blocks of keys: each leaves its part, dS K, in shared memory, from where a thread has it added to float32 sums in
+// Scores are transposed, so that weights and their gradients dS are, packed, the left operands of dV and dK. dQ is a
+// sum over blocks of keys: each leaves its part, dS K, in shared memory, and a thread has it added to float32 sums in
 // memory. A second launch rounds them.
 //
-// Either the parts of a block of queries are added in turn, the last keys' first: results are the same bits in any order
-// of blocks, and the first part is stored, so that sums need no zeros. A block waits for those of keys behind its own,
-// so it takes its keys by a ticket, of which those have earlier ones: who waits, waits for one that runs. Causal blocks
-// begin at their own keys' queries, so blocks that begin together are never at the same queries, and none waits for
-// long. Or parts are added as they come (InTurn false), to sums that begin as zeros.
+// Either the parts of a block of queries are added in turn, the last keys' first: results are the same bits in any
+// order of blocks, and the first part is stored, so that sums need no zeros. A block waits for those of keys behind its
+// own, so it takes its keys by a ticket, of which those have earlier ones: who waits, waits for one that runs. Causal
+// blocks begin at their own keys' queries, so blocks that begin together are never at the same queries, and none waits
+// for long. Or parts are added as they come (InTurn false), to sums that begin as zeros.
 #pragma once
 #include "attention_sm90_backward.h"
 

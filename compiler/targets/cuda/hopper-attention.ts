@@ -38,7 +38,18 @@ export function forwardOnHopper(name: string, sizes: AttentionSizes, shape: Atte
     mapOf('value', values, `${frame}::box`),
     mapOf('output', outputs, `${frame}::box`),
   ];
-  return { maps, launches: [launch(`${name}_sm90`, frame, 'forward', sizes.heads, maps)] };
+  return {
+    maps,
+    launches: [
+      {
+        kernel: `${name}_sm90`,
+        grid: `${frame}::forward_grid(batch, time)`,
+        block: `${frame}::forward::threads`,
+        shared: `${frame}::forward_shared`,
+        maps: maps.map(({ name }) => name),
+      },
+    ],
+  };
 }
 
 /**
@@ -202,7 +213,7 @@ const mapOf = (base: string, { heads, width }: Vectors, rows: string): TensorMap
 const launch = (
   kernel: string,
   frame: string,
-  pass: 'forward' | 'query_gradient' | 'key_gradient',
+  pass: 'query_gradient' | 'key_gradient',
   heads: number,
   maps: readonly TensorMap[],
 ): HopperLaunch => ({
