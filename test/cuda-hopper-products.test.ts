@@ -32,7 +32,7 @@ const all = [...productCases.map(narrowed), ...largeCases].map(each => emitCase(
 const narrower = [
   { suffix: 'by_192', takes: (schedule: HopperSchedule) => schedule.columns === 192 && schedule.cluster === 2 },
   { suffix: 'alone', takes: (schedule: HopperSchedule) => schedule.cluster === 1 && schedule.band === 4 },
-].flatMap(schedules => largeCases.map(each => emitCase(narrowed(each), 'bf16', schedules)));
+].flatMap(schedules => largeCases.map(each => emitCase(narrowed(each), 'bf16', { schedules })));
 const scheduled = narrower.filter(({ name }) => /_(by_192|alone)$/.test(name));
 const onHopper = [...all.filter(({ source }) => source.hopper), ...scheduled];
 const others = all.filter(({ source }) => !source.hopper);

@@ -68,7 +68,7 @@ const buildProducts = (name: string, capability: string): Build => {
 
 /** Two heads of 64 share keys. */
 const shape = { ...shapes[0]!, heads: 2, kvHeads: 1, dim: 64, valueDim: 64, valueWidth: 64 };
-const attention: Compiled = { name: 'attention', shape, program: 'narrow' };
+const attention: Compiled = { name: 'grouped', shape, program: 'narrow' };
 const random = randomNumbers(61);
 const rough = randomCase(shape, training(1, 300), random);
 const [query, key, value] = [rough.query, rough.key, rough.value].map(cutToBf16) as [

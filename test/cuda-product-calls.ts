@@ -28,14 +28,18 @@ export interface EmittedCase {
   readonly isNarrow: (node: Node) => boolean;
 }
 
-/**
- * @param schedules which of those for Hopper GPUs to take, the best of them, and how the function's name ends then; the best of
- * all where nothing is given
- */
+/** How a case is emitted for Hopper GPUs. */
+export interface Ways {
+  /** Which schedules serve, the best of them, and how the function's name ends then; the best of all where nothing is said. */
+  readonly schedules?: { readonly suffix: string; takes(schedule: HopperSchedule): boolean };
+  /** Whether cuBLASLt multiplies, where the program finds it. */
+  readonly library?: boolean;
+}
+
 export function emitCase(
   each: ProductCase,
   dtype: CudaProductType,
-  schedules?: { readonly suffix: string; takes(schedule: HopperSchedule): boolean },
+  { schedules, library = false }: Ways = {},
 ): EmittedCase {
   const { kernels } = fuse(each.graph, { fuse: true });
   assert.is(kernels.length, 1, `${each.name} is one kernel`);
@@ -59,7 +63,7 @@ export function emitCase(
   };
   const ranked = schedules ? hopperSchedules(kernel, surroundings) : [];
   const taken = ranked.find(({ schedule }) => schedules!.takes(schedule))?.schedule;
-  const source = emitMatmul(kernel, surroundings, taken);
+  const source = emitMatmul(kernel, surroundings, taken, library);
   const name = `${each.name}_${dtype}${taken ? `_${schedules!.suffix}` : ''}`;
   return { case: each, dtype, name, kernel, source, launcher: emitLauncher(source, storageOf), isNarrow };
 }
@@ -94,6 +98,7 @@ const frame = `#include <string>
 #include "product_bf16.h"
 #include "product_sm90.h"
 #include "product_f32.h"
+#include "cublas.h"
 
 /* An address, whatever is there. */
 struct address {
@@ -240,6 +245,8 @@ export const libraryOf = (all: readonly EmittedCase[]): string =>
     ...all.map(each => `${withName(`${each.source.text}\n${each.launcher.text}`, each.name)}${runnerOf(each)}`),
   ].join('\n');
 
+const callOf = 'uint8_t *memory, int64_t *starts, int64_t *ends, int64_t batch, int64_t time, bool adds';
+
 /**
  * Opens a library of cases; the function runs all calls of one, in an order of threads that a number stands for, and
  * checks the results.
@@ -250,11 +257,10 @@ export function openCases(
   all: readonly EmittedCase[],
   { onHopper = false } = {},
 ): (each: EmittedCase, schedule?: number) => void {
-  const arguments_ = 'uint8_t *memory, int64_t *starts, int64_t *ends, int64_t batch, int64_t time, bool adds';
   const native = loadLibrary(
     library,
     Object.fromEntries([
-      ...all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${arguments_})`]),
+      ...all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${callOf})`]),
       ['on_hopper', 'bool on_hopper()'],
       ['schedule', 'void schedule(uint32_t seed)'],
     ]),
