@@ -1,13 +1,7 @@
 // malc train: from a model, a text and a few numbers to a trained model in a run folder.
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-<<<<<<< HEAD
 import { join, resolve } from 'node:path';
-import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
-=======
-import { join } from 'node:path';
-import { trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
->>>>>>> tune
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
