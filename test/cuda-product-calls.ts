@@ -9,9 +9,10 @@ import type { Tensor } from '../compiler/graph/tensor.ts';
 import { fuse } from '../compiler/kernels/fuse.ts';
 import type { MatmulKernel } from '../compiler/kernels/kernel.ts';
 import { storedDimensions } from '../compiler/plan/storage.ts';
-import type { CudaProductType, KernelSource } from '../compiler/targets/cuda/kernel-source.ts';
+import type { HopperSchedule } from '../compiler/targets/cuda/hopper-schedule.ts';
+import type { CudaProductType, KernelSource, Surroundings } from '../compiler/targets/cuda/kernel-source.ts';
 import { emitLauncher, type Launcher, launcherName } from '../compiler/targets/cuda/launcher.ts';
-import { emitMatmul } from '../compiler/targets/cuda/matmul.ts';
+import { emitMatmul, hopperSchedules } from '../compiler/targets/cuda/matmul.ts';
 import { loadLibrary } from '../runtime/ffi.ts';
 import type { ProductCase } from './cuda-product-cases.ts';
 import { randomNumbers } from './random-numbers.ts';
@@ -27,7 +28,15 @@ export interface EmittedCase {
   readonly isNarrow: (node: Node) => boolean;
 }
 
-export function emitCase(each: ProductCase, dtype: CudaProductType): EmittedCase {
+/**
+ * @param schedules which of those for Hopper GPUs to take, the best of them, and how the function's name ends then; the best of
+ * all where nothing is given
+ */
+export function emitCase(
+  each: ProductCase,
+  dtype: CudaProductType,
+  schedules?: { readonly suffix: string; takes(schedule: HopperSchedule): boolean },
+): EmittedCase {
   const { kernels } = fuse(each.graph, { fuse: true });
   assert.is(kernels.length, 1, `${each.name} is one kernel`);
   const kernel = kernels[0] as MatmulKernel;
@@ -39,7 +48,7 @@ export function emitCase(each: ProductCase, dtype: CudaProductType): EmittedCase
   const names = new Names();
   const named = new Map([...kernel.inputs, ...kernel.outputs, ...kernel.members].map(node => [node, node.label]));
   for (const node of named.keys()) named.set(node, names.unique(node.label));
-  const source = emitMatmul(kernel, {
+  const surroundings: Surroundings = {
     nameOf: node => named.get(node) ?? node.label,
     accumulates: isGradient,
     isGradient,
@@ -47,8 +56,11 @@ export function emitCase(each: ProductCase, dtype: CudaProductType): EmittedCase
     dtype,
     hasCopy,
     storageOf,
-  });
-  const name = `${each.name}_${dtype}`;
+  };
+  const ranked = schedules ? hopperSchedules(kernel, surroundings) : [];
+  const taken = ranked.find(({ schedule }) => schedules!.takes(schedule))?.schedule;
+  const source = emitMatmul(kernel, surroundings, taken);
+  const name = `${each.name}_${dtype}${taken ? `_${schedules!.suffix}` : ''}`;
   return { case: each, dtype, name, kernel, source, launcher: emitLauncher(source, storageOf), isNarrow };
 }
 

@@ -147,6 +147,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrComputeCapabilityMajor: *value = atoi(capability()); break;
     case cudaDevAttrComputeCapabilityMinor: *value = atoi(strchr(capability(), '.') + 1); break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = most_shared_bytes(); break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = most_shared_bytes() + 1024; break;
     default: return result(cudaErrorInvalidValue);
   }
   return cudaSuccess;

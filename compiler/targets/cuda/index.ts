@@ -137,6 +137,7 @@ const headersOf: readonly {
   { kind: 'matmul', dtypes: ['f32', 'bf16'], included: ['product_f32.h'] },
   { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h', 'product_sm90.h'] },
   { kind: 'top-k', dtypes: ['f32', 'bf16'], included: ['top_k.h'] },
+  { kind: 'scatter', dtypes: ['f32', 'bf16'], included: ['scatter.h'] },
   { kind: 'within-capacity', dtypes: ['f32', 'bf16'], included: ['slots.h'] },
   ...['grouped', 'contract-each'].flatMap(kind => [
     { kind, dtypes: ['f32', 'bf16'] as const, included: ['product_f32.h', 'grouped.h'] },
@@ -148,7 +149,7 @@ const headersOf: readonly {
   {
     kind: 'attention-gradient',
     dtypes: ['bf16'],
-    included: ['attention_bf16_backward.h', 'attention_sm90_backward.h'],
+    included: ['attention_bf16_backward.h', 'attention_sm90_backward.h', 'attention_sm90_gradient.h'],
   },
   { kind: 'scan', dtypes: ['f32', 'bf16'], included: ['scan_forward.h'] },
   { kind: 'scan-gradient', dtypes: ['f32', 'bf16'], included: ['scan_backward.h'] },
