@@ -10,7 +10,7 @@ import { peakOf } from '../bench/gpu/devices.ts';
 import type { Kernel, Kernels } from '../bench/gpu/kernels.ts';
 import { type Item, markdownTable } from '../bench/gpu/part.ts';
 import { allParts, plans } from '../bench/gpu/parts.ts';
-import { estimateProduct, measuredModels, predictStep } from '../bench/gpu/predict.ts';
+import { assumed, estimateProducts, measuredModels, predictStep } from '../bench/gpu/predict.ts';
 import { writeRun } from '../bench/gpu/report.ts';
 import type { Compared } from '../bench/gpu/steps.ts';
 import { summaryOf } from '../bench/gpu/summary.ts';
@@ -19,6 +19,7 @@ import { byTurns, startRunner } from '../bench/peers/turns.ts';
 import { flopsPerToken } from '../compiler/check/cost.ts';
 import { readModel } from '../compiler/check/read-model.ts';
 import { packagePath } from '../compiler/package-files.ts';
+import type { Extent } from '../compiler/plan/extent.ts';
 import { architectureOf, findCudaDevice } from '../runtime/cuda-device.ts';
 import { emulatorAvailable } from './simt/build.ts';
 
@@ -210,12 +211,21 @@ test('predictions are of every product of a step, each once forward and twice ba
   }
 });
 
-test('a product is predicted by its tiles, waves and the clocks in which nothing is multiplied', () => {
-  const output = { kind: 'product', rows: 65536, columns: 768, inner: 768, layout: 'nt' } as const;
-  const { waves, efficiency } = estimateProduct(output);
-  // 1,536 tiles for 132 multiprocessors; 12 slices of 1,024 clocks and 2,000 that nothing hides.
-  assert.is(waves, 12);
-  assert.ok(Math.abs(efficiency - (1536 / 132 / 12) * (12288 / 14288)) < 1e-9, String(efficiency));
+test('products are predicted by the cost model, those of weights in parts', () => {
+  const tokens = { runtime: ['batch', 'time'], count: 1 };
+  const width = { runtime: [], count: 768 };
+  const product = (rows: Extent, inner: Extent) =>
+    ({ kind: 'product', rows, columns: width, inner, layout: 'tn' }) as const;
+  const sizes = { batch: 64, time: 1024 };
+  const ideal = (2 * 65536 * 768 * 768) / assumed.products;
+  for (const [shape, isInParts] of [
+    [product(tokens, width), false],
+    [product(width, tokens), true],
+  ] as const) {
+    const { schedule, seconds } = estimateProducts([shape], sizes);
+    assert.is(schedule.parts[0]! > 1, isInParts);
+    assert.ok(seconds > ideal && seconds < 1.4 * ideal, `${seconds} s, at best ${ideal} s`);
+  }
 });
 
 test('a page has the failures and the ends of parts that died', () => {
