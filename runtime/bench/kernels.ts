@@ -5,12 +5,12 @@ import { type Shape, shapeAt } from '../../compiler/plan/shapes.ts';
 import { amount } from '../../compiler/plan/work.ts';
 import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
-import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { compiledFor } from '../../compiler/targets/names.ts';
-import { autotune } from '../autotune.ts';
+import type { Finding } from '../autotune-cuda.ts';
 import { tellTuning } from '../autotune-option.ts';
 import { buildCachedBy } from '../cache.ts';
 import { type LaunchTime, NativeModel } from '../native.ts';
+import { tune, untuned } from '../tuning.ts';
 import { type Ceilings, measureCeilings, memorySeconds } from './ceilings.ts';
 import { type Measurement, summarize } from './measurement.ts';
 import { type Place, peakOfProducts } from './place.ts';
@@ -40,6 +40,10 @@ export interface KernelsResult {
   readonly ceilings: Ceilings;
   /** The slowest first. */
   readonly rows: readonly KernelRow[];
+  /** How products are divided, by kernel, in words. */
+  readonly schedules: ReadonlyMap<string, string>;
+  /** What was measured of products before: how long each takes in each way. */
+  readonly findings: readonly Finding[];
   /** Seconds of a step, and of that what no launch took: calls, and what of the step is not launched. */
   readonly step: Measurement;
   readonly stepSeconds: number;
@@ -86,10 +90,10 @@ interface Sample {
 export async function benchKernels(request: KernelsRequest, place: Place): Promise<KernelsResult> {
   const { model, batch, time, dtype, threads } = request;
   const tuned = request.tunes
-    ? { scheduleOf: await autotune({ model, dtype, batch, time, threads, onStart: tellTuning }, await findCompiler()) }
-    : {};
+    ? await tune({ model, dtype, batch, time, threads, onStart: tellTuning }, place.device)
+    : untuned;
   const target = compiledFor(place.target);
-  const { files, launches, kernels } = compile(model, { target, dtype, profile: true, ...tuned });
+  const { files, launches, kernels } = compile(model, { target, dtype, profile: true, ...tuned.options });
   const { libraryPath } = await buildCachedBy(files, place.builder);
   const ceilings = await measureCeilings(place, threads);
   const multiplying = new Set(kernels.filter(({ kind }) => productKinds.has(kind)).map(({ name }) => name));
@@ -120,6 +124,8 @@ export async function benchKernels(request: KernelsRequest, place: Place): Promi
     return {
       ceilings,
       rows,
+      schedules: new Map(kernels.flatMap(({ name, schedule }) => (schedule === null ? [] : [[name, schedule]]))),
+      findings: tuned.findings,
       step: summarize(counted.map(({ seconds }) => seconds)),
       stepSeconds,
       outside: stepSeconds - rows.reduce((sum, { seconds }) => sum + seconds, 0),

@@ -2,7 +2,6 @@
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
-import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
@@ -97,14 +96,15 @@ export const train: Command = {
     );
 
     console.log(`building the native program of ${model.name} ...`);
-    const tune = async (compiler: Compiler) => {
-      const { autotune } = await import('../autotune.ts');
+    const tuneHere = async () => {
+      const { tune } = await import('../tuning.ts');
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
-      return await autotune({ model, dtype: settings.dtype, batch, time, threads, onStart: tellTuning }, compiler);
+      return await tune({ model, dtype: settings.dtype, batch, time, threads, onStart: tellTuning }, device);
     };
-    if (args.autotune) requireTunable(settings.dtype);
-    const build = await buildModel(model, { target, dtype: settings.dtype, tune: args.autotune ? tune : undefined });
+    if (args.autotune) requireTunable(settings.dtype, target);
+    const tuning = args.autotune ? { tune: tuneHere } : {};
+    const build = await buildModel(model, { target, dtype: settings.dtype, ...tuning });
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],
