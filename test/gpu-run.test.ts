@@ -72,10 +72,10 @@ test('what is no part, plan or option is refused by name', async () => {
   const [part, option, plan] = await Promise.all([
     run('--dry', '--parts', 'machine,steps'),
     run('--minute', '3'),
-    run('--dry', '--plan', 'third'),
+    run('--dry', '--plan', 'fourth'),
   ]);
   assert.is(plan.code, 2);
-  assert.match(plan.output, "there is no plan 'third': there are first and second");
+  assert.match(plan.output, "there is no plan 'fourth': there are first, second and third");
   assert.is(part.code, 2);
   assert.match(part.output, "there is no part 'steps': there are machine, ");
   assert.is(option.code, 2);
@@ -162,6 +162,7 @@ test('a page begins with what the run comes to', () => {
     of_ceiling: 0.7,
     bound: 'arithmetic',
     shapes: [],
+    schedule: null,
     predicted_seconds: 0.004,
     peer: { libraries: ['cublaslt'], seconds: 0.0035 },
     limit: 'latency',
@@ -188,6 +189,34 @@ test('a page begins with what the run comes to', () => {
   ])
     assert.match(summary, text);
   assert.is(summaryOf([part('machine', [])]), '');
+});
+
+test('what was tuned stands below the kernels, each product in each way', () => {
+  const schedule = { columns: 256, cluster: 2, stages: 4, boxes: 2, band: 8, parts: [1] } as const;
+  const finding = {
+    product: 'block_forward/block_y',
+    size: [64, 1024],
+    ways: [
+      { choice: { schedule, library: false }, seconds: 4e-4 },
+      { choice: { schedule: { ...schedule, band: 16 }, library: false }, seconds: 3.5e-4 },
+      { choice: { schedule, library: true }, seconds: null },
+    ],
+    own: 1,
+    choice: { schedule: { ...schedule, band: 16 }, library: false },
+  } as const;
+  const found: Kernels = {
+    configuration: 'gpt2-small:64:1024',
+    step_seconds: 0.1,
+    outside_seconds: 0,
+    kernels: [],
+    tuned: [finding],
+    libraries: [],
+    problems: [],
+  };
+  const part = allParts.find(({ name }) => name === 'gpt2-tuned')!;
+  assert.match(part.table([found]), '| block_forward/block_y | 64 x 1024 | 400.0 | 350.0 |  | ');
+  const standIn: Kernels = { ...found, configuration: 'tiny:2:32' };
+  assert.match(part.table([standIn]), 'tiny:2:32 stands for gpt2-small:64:1024.');
 });
 
 test('every part has a name and a table of nothing', () => {

@@ -1,5 +1,5 @@
-// What each kernel of a training step should take on a Hopper GPU: reckoned from its work, never measured. The run's tables
-// have these numbers beside what was measured, and `npm run gpu -- --predict` prints them alone.
+// What each kernel of a training step should take on a Hopper GPU: reckoned from its work, never measured. The run's
+// tables have these numbers beside what was measured, and `npm run gpu -- --predict` prints them alone.
 
 import { blockStageNames } from '../../compiler/build/program.ts';
 import type { Model } from '../../compiler/check/model.ts';
@@ -58,7 +58,7 @@ export function estimateProducts(products: readonly ProductExtents[], sizes: Siz
 
 type ProductShape = Extract<Shape, { kind: 'product' }>;
 
-/** Operations of one launch: of attention those of the pairs that are seen, backward 5/2 of them, as `malc bench` counts. */
+/** Operations of one launch. Attention's are those of the pairs that are seen, backward 5/2 of them, as `malc bench` has it. */
 export function operationsOf(shape: Shape): number {
   if (shape.kind === 'product') return 2 * shape.rows * shape.columns * shape.inner;
   const { batch, time, heads, width, valueWidth, causal, window } = shape;
@@ -105,7 +105,7 @@ export function kindOf({ name, shapes }: Pick<KernelRow, 'name' | 'shapes'>): Ki
   return ['update', 'gradient_norm', 'clear_gradients', 'prepare'].includes(name) ? 'update' : 'rows';
 }
 
-/** Every kernel of a training step in bf16, the longest first. What takes a part of the positions moves its weights each time. */
+/** Every kernel of a training step in bf16, the longest first. What takes positions in parts moves its weights each time. */
 export function predictStep(model: Model, size: StepSize): Prediction[] {
   const { launches } = compile(model, { target: 'cuda', dtype: 'bf16', profile: true });
   const works = new Map<string, Work[]>();
@@ -175,7 +175,8 @@ export function predictionPage(): string {
     const seconds = predictions.reduce((sum, each) => sum + each.seconds, 0);
     const tokens = (value: number) => Math.round(value).toLocaleString('en');
     const title = `### ${name}, ${batch} x ${time}, bf16`;
-    const total = `Predicted: ${milliseconds(seconds)} ms a step, ${tokens((batch * time) / seconds)} tokens/s; the goal is ${tokens(goal)}.`;
+    const speed = `${tokens((batch * time) / seconds)} tokens/s; the goal is ${tokens(goal)}`;
+    const total = `Predicted: ${milliseconds(seconds)} ms a step, ${speed}.`;
     return [title, total, kindTable(predictions, seconds), predictionTable(predictions)].join('\n\n');
   });
   return sections.join('\n\n');
