@@ -40,8 +40,8 @@ void mbarrier_wait(uint32_t barrier, uint32_t parity);
 void fence_async();
 uint32_t cluster_rank();
 void cluster_sync();
-/* Grids never overlap here. */
-SIMT_INLINE void grid_dependency_wait() {}
+/* Grids never overlap here, but a thread of one that might must not touch global memory before it waits. */
+void grid_dependency_wait();
 SIMT_INLINE void grid_dependency_launch() {}
 
 // The asynchronous engines.

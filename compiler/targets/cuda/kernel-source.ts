@@ -32,6 +32,8 @@ export interface Launch {
   readonly block: string;
   /** Bytes of dynamic shared memory. */
   readonly shared: string;
+  /** Whether it may start before the launch before it has ended: its kernel begins with malc_follow of launch.h. */
+  readonly overlaps?: boolean;
 }
 
 /** A tensor map, for TMA: encode_tensor_map of templates/cuda/launch.h. Counts are C++ text, as a launch's. */

@@ -45,8 +45,10 @@ export function emitLauncher(
     parameterList([...further, ...own], storageOf).replaceAll('__restrict__ ', ''),
   ].filter(text => text !== '');
   const declaration = `cudaError_t ${launcherName(ownName)}(${parameters.join(', ')})`;
-  const call = ({ kernel, grid, block, shared }: Launch, maps: readonly string[] = []) =>
-    `malc_launch(${[kernel, grid, block, shared, queue, ...maps, ...given].join(', ')})`;
+  const call = ({ kernel, grid, block, shared, overlaps }: Launch, maps: readonly string[] = []) => {
+    const blocks = overlaps ? `malc_grid(${grid}).overlapping()` : grid;
+    return `malc_launch(${[kernel, blocks, block, shared, queue, ...maps, ...given].join(', ')})`;
+  };
   const inOrder = (to: Writer, calls: readonly string[]) => {
     if (calls.length === 1) {
       to.line(`return ${calls[0]};`);

@@ -40,13 +40,13 @@ export function scatter({ writer, node, name, accumulates }: Site): Omit<KernelS
     { kind: 'workspace', extents: workspaceOf(indices, bits, width) },
   ];
   const launches: Launch[] = [];
-  const kernel = (suffix: string, bounds: string, body: string, launch: Omit<Launch, 'kernel'>) => {
+  const kernel = (suffix: string, bounds: string, lines: readonly string[], launch: Omit<Launch, 'kernel'>) => {
     if (launches.length > 0) writer.line();
     const own = `${ownName}${suffix}`;
-    writer.block(`static __global__ void __launch_bounds__(${bounds}) ${own}(${parameterList(list)})`, () =>
-      writer.line(body),
-    );
-    launches.push({ kernel: own, ...launch });
+    writer.block(`static __global__ void __launch_bounds__(${bounds}) ${own}(${parameterList(list)})`, () => {
+      for (const line of ['malc_follow();', ...lines]) writer.line(line);
+    });
+    launches.push({ kernel: own, ...launch, overlaps: true });
   };
   const all = `malc_updates<${bits}, ${width}>(workspace, ${count})`;
   const perUpdate = { grid: `(${count} + 255) / 256`, block: '256', shared: '0' };
@@ -59,20 +59,20 @@ export function scatter({ writer, node, name, accumulates }: Site): Omit<KernelS
   const adding = { grid: `malc_scatter_blocks(${count})`, block: threads, shared: '0' };
   const order = `${all}.orders[${(passes - 1) % 2}]`;
 
-  kernel('_digits', '256', `malc_first_digits(${all}, ${index});`, perUpdate);
+  kernel('_digits', '256', [`malc_first_digits(${all}, ${index});`], perUpdate);
   for (let pass = 0; pass < passes; pass++) {
-    kernel(`_count_${pass}`, sortingBounds, `malc_count_digits<${pass}>(${all});`, sorting);
-    kernel(`_order_${pass}`, sortingBounds, `malc_order_by_digit<${pass}>(${all}, ${index});`, sorting);
+    kernel(`_count_${pass}`, sortingBounds, [`malc_count_digits<${pass}>(${all});`], sorting);
+    kernel(`_order_${pass}`, sortingBounds, [`malc_order_by_digit<${pass}>(${all}, ${index});`], sorting);
   }
   if (!accumulates) {
     const each = 'const int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;';
-    kernel('_clear', '256', `${each}\nif (i < ${rows * width}) ${to}[i] = 0.0f;`, {
+    kernel('_clear', '256', [each, `if (i < ${rows * width}) ${to}[i] = 0.0f;`], {
       ...perUpdate,
       grid: `${Math.ceil((rows * width) / 256)}`,
     });
   }
-  kernel('', threads, `malc_add_updates(${to}, ${all}, ${order}, ${index}, ${from});`, adding);
-  kernel('_join', threads, `malc_add_partials(${to}, ${all}, ${order}, ${index});`, adding);
+  kernel('', threads, [`malc_add_updates(${to}, ${all}, ${order}, ${index}, ${from});`], adding);
+  kernel('_join', threads, [`malc_add_partials(${to}, ${all}, ${order}, ${index});`], adding);
   return { arguments: list, launches };
 }
 

@@ -40,6 +40,7 @@ const launch = (grid: string): Launch => ({
   grid,
   block: String(threads),
   shared: '0',
+  overlaps: true,
 });
 
 const kernelHead = (list: readonly Argument[]) => `static __global__ void ${ownName}(${parameterList(list)})`;
@@ -64,6 +65,7 @@ function gather({ writer, node, name }: Site): Emitted {
   const width = countText(table.dimensions.slice(1));
   const list = [...sizeArguments([indices.dimensions]), input(table, from), input(indices, index), output(node, to)];
   writer.block(kernelHead(list), () => {
+    writer.line('malc_follow();');
     writer.line('const int64_t row = blockIdx.x;');
     copyRow(writer, `${to} + ${times('row', width)}`, `${from} + ${index}[row] * (int64_t)${width}`, width);
   });
@@ -82,6 +84,7 @@ function append({ writer, node, name }: Site): Emitted {
     output(node, cache),
   ];
   writer.block(kernelHead(list), () => {
+    writer.line('malc_follow();');
     writer.line('const int64_t token = blockIdx.x, sequence = malc_sequence_of(token, 0, ends);');
     writer.line('const int64_t place = starts[sequence] + token - malc_piece_of(sequence, 0, ends).first;');
     const to = `${cache} + (sequence * context + place) * ${width}`;
@@ -99,6 +102,7 @@ function recent({ writer, node }: Site): Emitted {
     output(node, 'next'),
   ];
   writer.block(kernelHead(list), () => {
+    writer.line('malc_follow();');
     writer.line(`const int64_t place = blockIdx.x, sequence = place / ${memory};`);
     writer.line('const malc_piece own = malc_piece_of(sequence, 0, ends);');
     writer.line(`const int64_t from = place % ${memory} + own.count - ${memory}; // below 0: in what came before`);
