@@ -106,6 +106,18 @@ export const narrowed = (value: string, storage: ElementStorage): string =>
 export const parameterList = (list: readonly Argument[], storageOf: Storage = storedAsFloat): string =>
   list.map(argument => declaration(argument, storageOf)).join(', ');
 
+/**
+ * That of a kernel whose launches overlap the one before, which may still write its inputs when it begins: nvcc must not
+ * read them as what never changes while a kernel runs (ld.global.nc), as it does what is const and __restrict__.
+ */
+export const overlappingParameterList = (list: readonly Argument[], storageOf: Storage = storedAsFloat): string =>
+  list
+    .map(argument => {
+      const text = declaration(argument, storageOf);
+      return argument.kind === 'output' ? text : text.replace('__restrict__ ', '');
+    })
+    .join(', ');
+
 function declaration(argument: Argument, storageOf: Storage): string {
   switch (argument.kind) {
     case 'size':

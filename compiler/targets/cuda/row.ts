@@ -17,7 +17,7 @@ import {
   type KernelSource,
   type Launch,
   narrowed,
-  parameterList,
+  overlappingParameterList,
   type Surroundings,
   widened,
 } from './kernel-source.ts';
@@ -62,7 +62,7 @@ class RowEmitter extends RowBody<Surroundings> {
       ...(hasParts ? [{ kind: 'workspace' as const, extents }] : []),
     ];
     const writer = new Writer();
-    const parameters = parameterList(list, surroundings.storageOf);
+    const parameters = overlappingParameterList(list, surroundings.storageOf);
     const [{ block }] = this.launches() as [Launch];
     const head = (bounds: string, name: string) =>
       `static __global__ void __launch_bounds__(${bounds}) ${name}(${parameters})`;

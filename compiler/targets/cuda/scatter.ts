@@ -6,7 +6,7 @@ import { ownName, type Writer } from '../../emission/writer.ts';
 import { constantCount } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
-import { type Argument, type KernelSource, type Launch, parameterList } from './kernel-source.ts';
+import { type Argument, type KernelSource, type Launch, overlappingParameterList } from './kernel-source.ts';
 
 /** malc_updates_of_block of scatter.h; malc_slots_of_block and malc_sorting_threads of slots.h. */
 const updatesOfBlock = 32;
@@ -43,9 +43,12 @@ export function scatter({ writer, node, name, accumulates }: Site): Omit<KernelS
   const kernel = (suffix: string, bounds: string, lines: readonly string[], launch: Omit<Launch, 'kernel'>) => {
     if (launches.length > 0) writer.line();
     const own = `${ownName}${suffix}`;
-    writer.block(`static __global__ void __launch_bounds__(${bounds}) ${own}(${parameterList(list)})`, () => {
-      for (const line of ['malc_follow();', ...lines]) writer.line(line);
-    });
+    writer.block(
+      `static __global__ void __launch_bounds__(${bounds}) ${own}(${overlappingParameterList(list)})`,
+      () => {
+        for (const line of ['malc_follow();', ...lines]) writer.line(line);
+      },
+    );
     launches.push({ kernel: own, ...launch, overlaps: true });
   };
   const all = `malc_updates<${bits}, ${width}>(workspace, ${count})`;

@@ -5,7 +5,13 @@ import { sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { SingleKernel } from '../../kernels/kernel.ts';
-import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
+import {
+  type Argument,
+  type KernelSource,
+  type Launch,
+  overlappingParameterList,
+  type Surroundings,
+} from './kernel-source.ts';
 import { scatter } from './scatter.ts';
 import { topK, withinCapacity } from './slots.ts';
 
@@ -43,7 +49,8 @@ const launch = (grid: string): Launch => ({
   overlaps: true,
 });
 
-const kernelHead = (list: readonly Argument[]) => `static __global__ void ${ownName}(${parameterList(list)})`;
+const kernelHead = (list: readonly Argument[]) =>
+  `static __global__ void ${ownName}(${overlappingParameterList(list)})`;
 
 /** Four floats at a time where a row is made of such. */
 function copyRow(writer: Writer, to: string, from: string, width: string): void {
