@@ -34,13 +34,17 @@ export class AddedTokens {
   readonly #asWritten: Finder;
   readonly #normalized: Finder;
   readonly #normalize: (text: string) => string;
+  /** By id: what a token is looked for as, and decoded as, where that is not its content. */
+  readonly spellings: ReadonlyMap<number, string>;
 
   constructor(tokens: readonly AddedToken[], normalize: (text: string) => string) {
     this.#normalize = normalize;
     this.#asWritten = new Finder(tokens.filter(token => !token.normalized).map(token => [token.content, token]));
-    this.#normalized = new Finder(
-      tokens.filter(token => token.normalized).map(token => [normalize(token.content), token]),
-    );
+    const normalized = tokens
+      .filter(token => token.normalized)
+      .map((token): [string, AddedToken] => [normalize(token.content), token]);
+    this.#normalized = new Finder(normalized);
+    this.spellings = new Map(normalized.map(([content, { id }]) => [id, content]));
   }
 
   /**
