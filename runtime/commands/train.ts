@@ -102,7 +102,7 @@ export const train: Command = {
     const output = (args.output as string | undefined) ?? `runs/${source!.model.name}`;
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
-    const prepared = prepare({
+    const prepared = await prepare({
       source,
       target,
       data: args.data as readonly string[] | undefined,

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, rmSync } from 'node:fs';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { writeFileAtomic, writeWhole } from '../atomic-file.ts';
+import { encodeLongText } from '../tokenizer/encode.ts';
 import { tokenizerHash } from '../tokenizer/json.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
@@ -43,8 +44,25 @@ export function splitText(text: string, validationShare: number): { training: st
 
 /** The ids of a text, in the smallest type that holds every id of the vocabulary. */
 export function encodeTokens(text: string, tokenizer: Tokenizer): Tokens {
-  const ids = tokenizer.encode(text);
-  return tokenizer.vocabularySize <= 2 ** 16 ? Uint16Array.from(ids) : Uint32Array.from(ids);
+  return new (tokensType(tokenizer))(tokenizer.encode(text));
+}
+
+/** What encodeTokens gives, by threads where the text is long. */
+export async function encodeTokensInThreads(text: string, tokenizer: Tokenizer): Promise<Tokens> {
+  const Type = tokensType(tokenizer);
+  const pieces: Tokens[] = [];
+  for await (const ids of encodeLongText(text, tokenizer)) pieces.push(new Type(ids));
+  const tokens = new Type(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let length = 0;
+  for (const piece of pieces) {
+    tokens.set(piece, length);
+    length += piece.length;
+  }
+  return tokens;
+}
+
+function tokensType(tokenizer: Tokenizer): typeof Uint16Array | typeof Uint32Array {
+  return tokenizer.vocabularySize <= 2 ** 16 ? Uint16Array : Uint32Array;
 }
 
 /**

@@ -1,9 +1,9 @@
 // What a run learns from: text files, split into a training and a validation part, as tokens; and the tokenizer for them.
 import { resolve } from 'node:path';
 import { readText } from '../data/text.ts';
-import { encodeTokens, splitText, type Tokens } from '../data/tokens.ts';
+import { encodeTokensInThreads, splitText, type Tokens } from '../data/tokens.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { trainTokenizer } from '../tokenizer/train.ts';
+import { trainTokenizerOn } from '../tokenizer/train.ts';
 import { contentHash } from './settings.ts';
 
 export interface Corpus {
@@ -22,20 +22,20 @@ export interface Corpus {
  * @param tokenizer null: one is learned from the training part, with at most `vocabularySize` tokens
  * @throws UserError where a file cannot be read, is empty, or is not UTF-8.
  */
-export function readCorpus(
+export async function readCorpus(
   files: readonly string[],
   options: { validationShare: number; tokenizer: Tokenizer | null; vocabularySize: number },
-): Corpus {
+): Promise<Corpus> {
   const texts = files.map(readText);
   const parts = texts.map(text => splitText(text, options.validationShare));
   const training = parts.map(part => part.training).join('\n');
   const validation = parts.map(part => part.validation).join('\n');
-  const tokenizer = options.tokenizer ?? trainTokenizer([training], { vocabSize: options.vocabularySize });
+  const tokenizer = options.tokenizer ?? (await trainTokenizerOn(training, { vocabSize: options.vocabularySize }));
   return {
     paths: files.map(file => (file === '-' ? file : resolve(file))),
     hash: contentHash(...texts),
     tokenizer,
-    training: encodeTokens(training, tokenizer),
-    validation: encodeTokens(validation, tokenizer),
+    training: await encodeTokensInThreads(training, tokenizer),
+    validation: await encodeTokensInThreads(validation, tokenizer),
   };
 }

@@ -58,7 +58,7 @@ const SAVE_SECONDS = 15 * 60;
  * @throws UserError where something is missing, out of range, or differs from the run that is to be resumed; the message
  * names the option.
  */
-export function prepare(request: Request): Prepared {
+export async function prepare(request: Request): Promise<Prepared> {
   const { output } = request;
   const from = RunFolder.peek(output, request.resume);
   const savedModel = from && readModelConfig(join(output, 'config.json'));
@@ -75,7 +75,7 @@ export function prepare(request: Request): Prepared {
 
   const ownTokenizer = join(output, 'tokenizer.json');
   const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : null);
-  const corpus = readCorpus(files, {
+  const corpus = await readCorpus(files, {
     validationShare: request.settings['validation-share'] ?? from?.settings['validation-share'] ?? VALIDATION_SHARE,
     tokenizer: tokenizerPath === null ? null : readTokenizer(tokenizerPath),
     vocabularySize: source.model.vocab_size,
