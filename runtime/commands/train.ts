@@ -53,7 +53,12 @@ export const train: Command = {
     patience: advanced('count', 'Evaluations without a new lowest loss that end the run', 'any number'),
     'sample-every': advanced('count', 'Steps between samples', 'a tenth of all'),
     'log-every': advanced('count', 'Steps between lines', 'a fiftieth of all'),
-    autotune: { ...autotuneOption, advanced: true },
+    autotune: {
+      type: 'boolean',
+      advanced: true,
+      describe: autotuneOption.describe,
+      whenAbsent: 'as the cost model says',
+    },
     threads: advanced('threads', 'Threads of the native program', 'all'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
     ...configOptions,
