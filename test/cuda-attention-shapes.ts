@@ -38,12 +38,19 @@ export interface Compiled {
   readonly schedule?: AttentionSchedule;
 }
 
-/** Compiles shapes for the emulator, with all its checks, in a folder. */
-export async function buildShapes(folder: string, all: readonly Compiled[]): Promise<Record<string, NativeFunction>> {
+/**
+ * Compiles shapes for the emulator, with all its checks, in a folder.
+ * @param templates folders whose headers come before those of templates/cuda
+ */
+export async function buildShapes(
+  folder: string,
+  all: readonly Compiled[],
+  templates: readonly string[] = [],
+): Promise<Record<string, NativeFunction>> {
   const source = join(folder, 'attention.cu');
   writeFileSync(source, `#include "cuda-attention.h"\n${all.map(sourceOf).join('\n')}`);
   const output = join(folder, 'attention.so');
-  await buildEmulated({ sources: [source], output, library: true, include: [packagePath('test')] });
+  await buildEmulated({ sources: [source], output, library: true, include: [...templates, packagePath('test')] });
   const declared = all.flatMap(called =>
     [
       ['forward', forwardParameters],
@@ -151,7 +158,7 @@ function launches({ launches, hopper }: AttentionSource, given: readonly string[
   if (!hopper) return usual;
   return `if (malc_on_hopper()) {
     CUtensorMap ${hopper.maps.map(({ name }) => name).join(', ')};
-    ${hopper.maps.map(map => `check(${encodeText(map, `${map.base}_`)});`).join('\n    ')}
+    ${hopper.maps.map(map => `check(${encodeText(map, `${map.base}_.get()`)});`).join('\n    ')}
     ${hopper.launches.map(launch => call(launch, launch.maps)).join('\n    ')}
   } else {
     ${usual}

@@ -23,7 +23,7 @@ function narrowed(each: ProductCase): ProductCase {
   return { ...each, narrow: [...each.narrow, ...operands] };
 }
 
-const all = productCases.map(each => emitCase(narrowed(each), 'bf16', undefined, true));
+const all = productCases.map(each => emitCase(narrowed(each), 'bf16', { library: true }));
 
 test('it has products of bfloat16 in rows of whole pieces of 16 bytes', () => {
   const others = all.filter(({ source }) => !source.library).map(({ case: { name } }) => name);
