@@ -152,7 +152,6 @@ int cublasLtMatmulAlgoGetHeuristic(void *, void *product, void *a, void *b, void
 int cublasLtMatmul(void *, void *product, const float *alpha, const void *a, void *a_layout, const void *b,
                    void *b_layout, const float *beta, const void *c, void *c_layout, void *d, void *d_layout,
                    const Algorithm *algorithm, void *workspace, size_t bytes, cudaStream_t stream) {
-  typedef cudaError_t (*Queue)(simt::Call *, const void *, dim3, dim3, unsigned, unsigned, cudaStream_t, bool);
   const auto &as = *static_cast<Product *>(product);
   const Matrix left{*static_cast<Layout *>(a_layout), a}, right{*static_cast<Layout *>(b_layout), b};
   const Matrix result{*static_cast<Layout *>(d_layout), d};
@@ -164,13 +163,15 @@ int cublasLtMatmul(void *, void *product, const float *alpha, const void *a, voi
   Dl_info caller;
   if (!dladdr(__builtin_return_address(0), &caller)) return NOT_SUPPORTED;
   void *const program = dlopen(caller.dli_fname, RTLD_NOW | RTLD_NOLOAD);
-  const char *const name = "_ZN4simt5queueEPNS_4CallEPKv4dim3S4_jjP11simt_streamb";
-  const auto queue = reinterpret_cast<Queue>(program ? dlsym(program, name) : nullptr);
+  // simt::queue, as g++ calls it: where its parameters change, the call below does not compile, and this must follow.
+  const char *const name = "_ZN4simt5queueEPNS_4CallEPKv4dim3S4_jbjP11simt_streamb";
+  const auto queue = reinterpret_cast<decltype(&simt::queue)>(program ? dlsym(program, name) : nullptr);
   if (!queue) return NOT_SUPPORTED;
   auto *const call =
       new simt::KernelCall<Product, Matrix, Matrix, Matrix, float, uint64_t, unsigned char *>(
           multiply, as, left, right, result, *beta, inner, static_cast<unsigned char *>(workspace));
   products++;
-  return queue(call, reinterpret_cast<const void *>(multiply), 1, 1, 1, 0, stream, false) == cudaSuccess ? OK : 13;
+  const auto kernel = reinterpret_cast<const void *>(multiply);
+  return queue(call, kernel, 1, 1, 1, false, 0, stream, false) == cudaSuccess ? OK : 13;
 }
 }
