@@ -37,7 +37,7 @@ export function emitCase(
   dtype: CudaProductType,
   schedules?: { readonly suffix: string; takes(schedule: HopperSchedule): boolean },
 ): EmittedCase {
-  const { kernels } = fuse(each.graph, { fuse: true });
+  const { kernels } = fuse(each.graph, { fuse: true, totals: true });
   assert.is(kernels.length, 1, `${each.name} is one kernel`);
   const kernel = kernels[0] as MatmulKernel;
   assert.is(kernel.kind, 'matmul');
@@ -93,6 +93,7 @@ const frame = `#include "launch.h"
 #include "product_bf16.h"
 #include "product_sm90.h"
 #include "product_f32.h"
+#include "totals.h"
 
 /* An address, whatever is there. */
 struct address {

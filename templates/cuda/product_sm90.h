@@ -248,7 +248,9 @@ struct malc_consumer {
           finish(two, r < at.row_end ? r : at.row, c < at.column_end ? c : at.column,
                  r < at.row_end && c < at.column_end, tensors.pairs[n]...);
         }
-        (tensors.leave(slot_at(slot * Slots::bytes), half), ...);
+        (tensors.leave(slot_at(slot * Slots::bytes), half,
+                       malc_place{own_row() + warp * 16, at.row_end, column + half * 32, at.column_end}),
+         ...);
       }
       if constexpr (passes) {
         fence_async();

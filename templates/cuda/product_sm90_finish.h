@@ -9,8 +9,7 @@
 // Order: ordinary writes to boxes, fence_async by each thread, the warpgroup's barrier, then the store by its first
 // thread, which waits until a slot's stores have been read before anything else comes to the slot.
 #pragma once
-#include "instructions.h"
-#include "rows.h"
+#include "product.h"
 
 // ---- Two elements of a row, side by side: what a thread has of each 8 columns ----
 
@@ -98,7 +97,7 @@ struct malc_passing {
   DEVICE void take(int slot, int half) {
     if constexpr (Way == malc_way::brought) pass(slot, half);
   }
-  DEVICE void leave(int slot, int half) {
+  DEVICE void leave(int slot, int half, const malc_place &) {
     if constexpr (Way == malc_way::left) pass(slot, half);
   }
 
@@ -130,6 +129,44 @@ private:
         if constexpr (Way == malc_way::left) malc_store_2(place + lane % 2 * 2, pairs[n].values);
         else malc_load_2(pairs[n].values, place + lane % 2 * 2);
       }
+    }
+  }
+};
+
+/* Two elements that are summed over the rows, or zeros where the result has none. */
+DEVICE void malc_sum_2(malc_two<float> &to, const float (&from)[2], bool inside) {
+  to.values[0] = inside ? from[0] : 0.0f, to.values[1] = inside ? from[1] : 0.0f;
+}
+
+constexpr int malc_summed_rows = 16;
+
+/* Sums over the 16 rows of a warp, [rows / 16][columns], which totals.h adds up. */
+struct malc_summed {
+  static constexpr int end = 0, brought_bytes = 0;
+  float *sums;
+  int64_t columns;
+  malc_two<float> pairs[8];
+
+  DEVICE malc_summed(float *sums, int64_t columns) : sums(sums), columns(columns) {}
+  DEVICE void bring(uint32_t, uint32_t, int, int) const {}
+  DEVICE void send(uint32_t, int, int) const {}
+  DEVICE void take(int, int) const {}
+  /* `at` is the warp's rows, and the columns from the half of the slot on. */
+  DEVICE void leave(int, int, const malc_place &at) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < 4; n++) {
+      float both[2];
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        both[i] = pairs[2 * n].values[i] + pairs[2 * n + 1].values[i];
+#pragma unroll
+        for (int distance = 4; distance < 32; distance *= 2)
+          both[i] += __shfl_xor_sync(0xffffffffu, both[i], distance);
+      }
+      const int column = at.column + n * 8 + lane * 2;
+      if (lane < 4 && column < at.column_end && at.row < at.row_end)
+        malc_store_2(sums + at.row / malc_summed_rows * columns + column, both);
     }
   }
 };
