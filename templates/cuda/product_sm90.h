@@ -1,14 +1,14 @@
 // product_sm90.h - tiles of products of bfloat16 numbers on Hopper GPUs: TMA brings the operands, wgmma multiplies.
 //
-// Blocks run in clusters of one or two, as many as fit the GPU, and a cluster takes one job after another: a tile of 128
-// rows to a block. In a block one thread (the producer) brings slices of 64 inner positions, a few ahead of their use:
-// the block's own of the left operand, and its share of the right one's, which both blocks get by multicast. Two warpgroups
-// (the consumers) have 64 rows each. Each finishes its elements without waiting for the other, so that one's finishing
-// overlaps the other's multiplication, and the producer is ahead with the next job's slices.
+// Blocks run in clusters of one or two, as many as fit the GPU, and a cluster takes one job after another: a tile of
+// 128 rows to a block. In a block one thread (the producer) brings slices of 64 inner positions, a few ahead of their
+// use: the block's own of the left operand, and its share of the right one's, which both blocks get by multicast. Two
+// warpgroups (the consumers) have 64 rows each. Each finishes its elements without waiting for the other, so that one's
+// finishing overlaps the other's multiplication, and the producer is ahead with the next job's slices.
 //
 // Slices lie in shared memory as boxes of 64 outer by 64 inner positions, in TMA's 128-byte swizzle. Only TMA writes
-// and only wgmma reads them, so they need no fence_async; product_sm90_finish.h has the boxes that do. Beyond a tensor's
-// edges boxes hold zeros.
+// and only wgmma reads them, so they need no fence_async; product_sm90_finish.h has the boxes that do. Beyond a
+// tensor's edges boxes hold zeros.
 #pragma once
 #include "launch.h"
 #include "product.h"
@@ -23,11 +23,13 @@ struct malc_mapped {
   const CUtensorMap *maps[Parts];
 };
 
-/* Tiles of `Columns` columns, in clusters of `Cluster` blocks, with so many slices under way, and boxes of each consumer for what it
- * finishes; and what they take in shared memory. A launch has one shape: compiler/targets/cuda/hopper-schedule.ts chooses it. */
+/* Tiles of `Columns` columns, in clusters of `Cluster` blocks, with so many slices under way, and boxes of each consumer
+ * for what it finishes; and what they take in shared memory. A launch has one shape, which
+ * compiler/targets/cuda/hopper-schedule.ts chooses. */
 template <int Columns, int Cluster, int Stages, int Boxes>
 struct malc_hopper_shape {
-  static_assert(Columns % 64 == 0 && Columns <= 256 && (Cluster == 1 || Cluster == 2) && Stages >= 2 && Boxes >= 2, "such a shape");
+  static_assert(Columns % 64 == 0 && Columns <= 256 && (Cluster == 1 || Cluster == 2), "tiles of these");
+  static_assert(Stages >= 2 && Boxes >= 2, "one more than is multiplied; and as many as finishing through memory takes");
   static constexpr int columns = Columns, cluster = Cluster, stages = Stages, boxes = Boxes, threads = 384;
   static constexpr int rows = 128, side = 64, depth = 64; // of a block's tile; of a box; of a slice
   static constexpr int box_bytes = side * depth * 2;
