@@ -6,7 +6,7 @@
 struct malc_grid {
   dim3 blocks;
   unsigned cluster = 1; /* consecutive blocks (in x) that form a cluster */
-  bool overlaps = false; /* may start before the launch before it has ended: the kernel calls grid_dependency_wait */
+  bool overlaps = false; /* may start before the launch before it has ended: the kernel begins with malc_follow */
 
   malc_grid(unsigned x) : blocks(x) {}
   malc_grid(dim3 blocks) : blocks(blocks) {}
@@ -21,42 +21,6 @@ struct malc_grid {
     return grid;
   }
 };
-
-/* Queues a kernel; arguments are converted to the kernel's parameters. Returns what the CUDA runtime returns. */
-template <class... Parameters, class... Arguments>
-cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 block, unsigned shared_bytes,
-                        cudaStream_t stream, const Arguments &...arguments) {
-  static_assert(sizeof...(Parameters) == sizeof...(Arguments), "as many arguments as the kernel has parameters");
-#ifdef MALC_SIMT
-  return simt::launch(kernel, grid.blocks, block, grid.cluster, shared_bytes, stream, arguments...);
-#else
-  const void *address = reinterpret_cast<const void *>(kernel);
-  // More than 48 KB must be asked for, with what the kernel's own variables take of them.
-  if (shared_bytes > 32 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    if (error != cudaSuccess) return error;
-  }
-  cudaLaunchAttribute attributes[2] = {};
-  cudaLaunchConfig_t configuration = {};
-  configuration.gridDim = grid.blocks;
-  configuration.blockDim = block;
-  configuration.dynamicSmemBytes = shared_bytes;
-  configuration.stream = stream;
-  configuration.attrs = attributes;
-  if (grid.cluster > 1) {
-    cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = grid.cluster;
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  }
-  if (grid.overlaps) {
-    cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-  }
-  return cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...);
-#endif
-}
 
 /* An attribute of the current device; 0 where there is none. */
 inline int malc_device_attribute(cudaDeviceAttr attribute) {
@@ -77,6 +41,66 @@ inline bool malc_on_hopper() {
 #endif
 }
 
+/* Whether launches of a stream may overlap: kernels for Hopper GPUs wait for one another, and graphs of CUDA 12.3 and
+ * newer know of it. Launches that are queued one by one are so that each is seen by itself. */
+inline bool malc_may_overlap(cudaStream_t stream) {
+#if defined(MALC_HOPPER) && CUDART_VERSION >= 12030 && !defined(MALC_SIMT)
+  int driver = 0;
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  return malc_on_hopper() && cudaDriverGetVersion(&driver) == cudaSuccess && driver >= 12030 &&
+         cudaStreamIsCapturing(stream, &capture) == cudaSuccess && capture == cudaStreamCaptureStatusActive;
+#else
+  (void)stream;
+  return false;
+#endif
+}
+
+/* How a kernel begins whose launches overlap the one before: lets the next one's blocks start where there is room for
+ * them, and waits for all that earlier launches wrote. Every thread comes here before it touches memory. */
+DEVICE void malc_follow() {
+#if defined(MALC_SIMT) || (defined(MALC_HOPPER) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
+  grid_dependency_launch();
+  grid_dependency_wait();
+#endif
+}
+
+/* Queues a kernel; arguments are converted to the kernel's parameters. Returns what the CUDA runtime returns. */
+template <class... Parameters, class... Arguments>
+cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 block, unsigned shared_bytes,
+                        cudaStream_t stream, const Arguments &...arguments) {
+  static_assert(sizeof...(Parameters) == sizeof...(Arguments), "as many arguments as the kernel has parameters");
+#ifdef MALC_SIMT
+  return simt::launch(kernel, grid.blocks, block, grid.cluster, grid.overlaps, shared_bytes, stream,
+                      arguments...);
+#else
+  const void *address = reinterpret_cast<const void *>(kernel);
+  // More than 48 KB must be asked for, with what the kernel's own variables take of them.
+  if (shared_bytes > 32 * 1024) {
+    const cudaError_t error = cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchConfig_t configuration = {};
+  configuration.gridDim = grid.blocks;
+  configuration.blockDim = block;
+  configuration.dynamicSmemBytes = shared_bytes;
+  configuration.stream = stream;
+  configuration.attrs = attributes;
+  if (grid.cluster > 1) {
+    cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = grid.cluster;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  }
+  if (grid.overlaps && malc_may_overlap(stream)) {
+    cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  return cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...);
+#endif
+}
+
 /* Whether this is code for sm_90a, in a program whose kernels have forms for it: the others are never launched there,
  * and stay empty, so that nvcc has half the work. */
 #if defined(MALC_HOPPER) && defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -89,6 +113,15 @@ constexpr bool malc_code_for_hopper = false;
 inline int malc_multiprocessors() {
   static const int count = malc_device_attribute(cudaDevAttrMultiProcessorCount);
   return count;
+}
+
+/* Elements of a long row, each of so many bytes, that a block keeps in shared memory: all, or as many as there is room
+ * for in half a multiprocessor's, so that one block reads while another computes. Whole pieces of 16 bytes. */
+inline int malc_row_room(int elements, size_t bytes) {
+  const size_t others = 2048; /* what the system takes, and variables of the kernel */
+  const size_t room = malc_device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / 2 - others;
+  const size_t all = elements * bytes;
+  return static_cast<int>((all < room ? all : room) / 16 * 16 / bytes);
 }
 
 /* Marks bytes of device memory that no kernel may touch, such as a gap between buffers of one allocation: the emulator

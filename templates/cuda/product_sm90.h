@@ -23,19 +23,19 @@ struct malc_mapped {
   const CUtensorMap *maps[Parts];
 };
 
-/* Tiles of `Columns` columns, in clusters of `Cluster` blocks, with so many slices under way, and boxes of each consumer
- * for what it finishes; and what they take in shared memory. A launch has one shape, which
+/* Tiles of `Columns` columns, in clusters of `Cluster` blocks, with so many slices under way and so many boxes for what
+ * each consumer finishes; and what they take in shared memory. A launch has one shape, which
  * compiler/targets/cuda/hopper-schedule.ts chooses. */
 template <int Columns, int Cluster, int Stages, int Boxes>
 struct malc_hopper_shape {
   static_assert(Columns % 64 == 0 && Columns <= 256 && (Cluster == 1 || Cluster == 2), "tiles of these");
-  static_assert(Stages >= 2 && Boxes >= 2, "one more than is multiplied; and as many as finishing through memory takes");
+  static_assert(Stages >= 2 && Boxes >= 2, "one besides what is multiplied; what finish_through_memory takes");
   static constexpr int columns = Columns, cluster = Cluster, stages = Stages, boxes = Boxes, threads = 384;
   static constexpr int rows = 128, side = 64, depth = 64; // of a block's tile; of a box; of a slice
   static constexpr int box_bytes = side * depth * 2;
   static constexpr int left_boxes = rows / side, right_boxes = Columns / side;
   static constexpr int stage_bytes = (left_boxes + right_boxes) * box_bytes;
-  /* Dynamic shared memory: the stages, each consumer's boxes, two barriers for each stage, one for each slot of boxes. */
+  /* Dynamic shared memory: the stages, each consumer's boxes, two barriers of each stage, one of each slot of boxes. */
   static constexpr int boxes_at = stages * stage_bytes, barriers_at = boxes_at + 2 * boxes * malc_box_bytes;
   static constexpr int brought_at = barriers_at + stages * 16, most_slots = 4;
   static constexpr int shared_bytes = brought_at + 2 * most_slots * 8;
@@ -130,8 +130,8 @@ struct malc_producer {
   }
 };
 
-/* What a warp finishes through memory at a time: 8 rows of 128 sums, of `Parts` products side by side. Rows are swizzled
- * by 8 banks, so that what fragments store lies in all of them. */
+/* What a warp finishes through memory at a time: 8 rows of 128 sums, of `Parts` products side by side. Rows are
+ * swizzled by 8 banks, so that what fragments store lies in all of them. */
 template <int Parts>
 struct malc_chunk_sums {
   static constexpr int bytes = 8 * 128 * 4;
@@ -139,7 +139,8 @@ struct malc_chunk_sums {
   malc_place at;
   DEVICE static int offset(int row, int column) { return row * 128 + (column ^ row % 4 * 8); }
   DEVICE const float *place(int product, int64_t row, int64_t column) const {
-    return sums + offset(static_cast<int>(row) - at.row, product * (128 / Parts) + static_cast<int>(column) - at.column);
+    const int of_product = static_cast<int>(column) - at.column;
+    return sums + offset(static_cast<int>(row) - at.row, product * (128 / Parts) + of_product);
   }
   DEVICE float operator()(int product, int64_t row, int64_t column) const { return *place(product, row, column); }
   /* Those of four columns from a multiple of four on. */
@@ -218,8 +219,9 @@ struct malc_consumer {
     }
   }
 
-  /* Calls finish(sums, row, column, inside, two of each tensor...) for every two columns: what is not `inside` the result
-   * may read (row and column are then others) and must not write, except to tensors. Tensors are what was prepared. */
+  /* Calls finish(sums, row, column, inside, two of each tensor...) for every two columns: what is not `inside` the
+   * result may read (row and column are then others) and must not write, except to tensors. Tensors are what was
+   * prepared. */
   template <int Parts, class Finish, class... Tensors>
   DEVICE void finish_in_place(const Finish &finish, Tensors &...tensors) {
     typedef malc_slots_of<Shape::boxes, Tensors...> Slots;
@@ -277,6 +279,7 @@ struct malc_consumer {
   template <int Parts, int Step, int Width, class Finish>
   DEVICE void finish_through_memory(const Finish &finish) {
     constexpr int columns = Shape::columns / Parts, chunk_columns = 128 / Parts; // of a product
+    constexpr int steps = chunk_columns / Step;
     static_assert(Width % 8 == 0 && Width <= chunk_columns, "a chunk has whole fragments, and fits");
     const int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32;
     float *const chunk = reinterpret_cast<float *>(dynamic_shared() + slot_at(warp * malc_chunk_sums<Parts>::bytes));
@@ -302,8 +305,8 @@ struct malc_consumer {
         __syncwarp();
         // Two at once: more would need registers that are not left beside the sums.
 #pragma unroll 2
-        for (int index = lane; index < 8 * (chunk_columns / Step); index += 32) {
-          const int r = place.row + index / (chunk_columns / Step), c = place.column + index % (chunk_columns / Step) * Step;
+        for (int index = lane; index < 8 * steps; index += 32) {
+          const int r = place.row + index / steps, c = place.column + index % steps * Step;
           if (r < place.row_end && c < place.column_end) finish(chunk_sums, r, c);
         }
         __syncwarp(); // the chunk is free, and the warp together, as the next wgmma needs it

@@ -29,8 +29,12 @@ DEVICE void malc_load_2(float (&to)[2], const malc_two<float> &from) { to[0] = f
 DEVICE void malc_load_2(float (&to)[2], const malc_two<__nv_bfloat16> &from) {
   to[0] = __uint_as_float(from.packed << 16), to[1] = __uint_as_float(from.packed & 0xffff0000u);
 }
-DEVICE void malc_store_2(malc_two<float> &to, const float (&from)[2]) { to.values[0] = from[0], to.values[1] = from[1]; }
-DEVICE void malc_store_2(malc_two<__nv_bfloat16> &to, const float (&from)[2]) { to.packed = pack_bf16(from[0], from[1]); }
+DEVICE void malc_store_2(malc_two<float> &to, const float (&from)[2]) {
+  to.values[0] = from[0], to.values[1] = from[1];
+}
+DEVICE void malc_store_2(malc_two<__nv_bfloat16> &to, const float (&from)[2]) {
+  to.packed = pack_bf16(from[0], from[1]);
+}
 
 /* In memory, at a place that is aligned to both. */
 DEVICE void malc_load_2(float (&to)[2], const float *from) {
@@ -67,8 +71,9 @@ DEVICE uint32_t malc_place_in_box(int row, int n) { return row * 128 + ((n ^ row
 
 enum class malc_way { brought, left };
 
-/* A tensor that is brought or left, from box number `Box` of a slot on, and what a thread has at hand of it: of 32 columns,
- * a half of a slot's, two elements of rows r and r + 8 for each 8 columns. More would leave too few registers. */
+/* A tensor that is brought or left, from box number `Box` of a slot on, and what a thread has at hand of it: of 32
+ * columns, a half of a slot's, two elements of rows r and r + 8 for each 8 columns. More would leave too few
+ * registers. */
 template <malc_way Way, class T, int Box>
 struct malc_passing {
   static constexpr int boxes = sizeof(T) / 2, box_columns = 64 / boxes;

@@ -4,8 +4,8 @@
 
 constexpr int malc_totals_columns = 32, malc_totals_threads = 1024;
 
-/* Sums up 32 columns from `first` on: a block of 1024 threads. Each warp adds up its share of the rows in order, and then
- * the first one the shares, so that the result is always the same. */
+/* Sums up 32 columns from `first` on: a block of 1024 threads. Each warp adds up its share of the rows in order, and
+ * then the first one the shares, so that the result is always the same. */
 template <class T>
 DEVICE void malc_column_totals(const T *from, int64_t rows, int64_t stride, int first, int columns, float *to,
                                bool adds) {

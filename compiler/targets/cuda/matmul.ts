@@ -8,16 +8,18 @@ import { type MatmulKernel, stored } from '../../kernels/kernel.ts';
 import { finishNames } from './finish.ts';
 import { Finishers, parameterName, uses } from './finishers.ts';
 import { type HopperPlan, HopperTiles, planForHopper, schedulesForHopper, shapeType } from './hopper-products.ts';
-import type { Circumstances, HopperSchedule, RankedSchedule } from './hopper-schedule.ts';
+import { type Circumstances, describeSchedule, type HopperSchedule, type RankedSchedule } from './hopper-schedule.ts';
 import { countOf, type Job, printJobs } from './jobs.ts';
 import {
   type Argument,
   type HopperSource,
   type KernelSource,
   type Launch,
+  type LibrarySource,
   parameterList,
   type Surroundings,
 } from './kernel-source.ts';
+import { type LibraryPlan, largerWorkspaces, planForLibrary } from './library-products.ts';
 import {
   columnCount,
   type GroupPlan,
@@ -29,7 +31,7 @@ import {
   workspaceAt,
 } from './product-plan.ts';
 import { copyingThreads, isSmall, roundingThreads } from './product-tiles.ts';
-import { BlockTiles, type TileText } from './tile-text.ts';
+import { BlockTiles, blocksHere, blocksOfProduct, type TileText, tilesText } from './tile-text.ts';
 import { sumsAt, sumsExtents, totalJob } from './totals.ts';
 import { copyName } from './weight-copies.ts';
 
@@ -38,9 +40,17 @@ const secondThreads = 256;
 /** And what bounds it: left alone, ptxas would save registers for more blocks at the price of spills. */
 const secondBounds = `${secondThreads}, 4`;
 
-/** @param schedule of products on Hopper GPUs, one of those that `hopperSchedules` returns; the first where none is given */
-export function emitMatmul(kernel: MatmulKernel, surroundings: Surroundings, schedule?: HopperSchedule): KernelSource {
-  return new MatmulEmitter(kernel, surroundings, schedule).emit();
+/**
+ * @param schedule of products on Hopper GPUs, one of those that `hopperSchedules` returns; the first where none is given
+ * @param library whether cuBLASLt multiplies, where the machine that runs the program has it
+ */
+export function emitMatmul(
+  kernel: MatmulKernel,
+  surroundings: Surroundings,
+  schedule?: HopperSchedule,
+  library = false,
+): KernelSource {
+  return new MatmulEmitter(kernel, surroundings, schedule, library).emit();
 }
 
 /** The schedules that a kernel can have on Hopper GPUs, best first; none where it runs there as on others. */
@@ -62,11 +72,18 @@ class MatmulEmitter {
   private readonly plans: readonly GroupPlan[];
   /** That for Hopper GPUs; null where these run the same kernels as others. */
   private readonly hopper: HopperPlan | null;
+  /** How cuBLASLt is told of the products; null where it is not asked. */
+  private readonly library: LibraryPlan | null;
   private readonly threads: number;
   private readonly parameters: readonly Argument[];
   private readonly finishers: Finishers;
 
-  constructor(kernel: MatmulKernel, surroundings: Surroundings, schedule: HopperSchedule | undefined) {
+  constructor(
+    kernel: MatmulKernel,
+    surroundings: Surroundings,
+    schedule: HopperSchedule | undefined,
+    asksLibrary: boolean,
+  ) {
     this.surroundings = surroundings;
     const { names } = this;
     for (const name of [...finishNames, 'finish', 'left', 'right', 'tiles', 'tile', 'thread', 'adds'])
@@ -81,10 +98,13 @@ class MatmulEmitter {
       const { node, copy } = operand;
       if (copy && !this.copies.has(node)) this.copies.set(node, names.unique(copyName(this.named.get(node)!)));
     }
-    const extents = this.plans
+    const ofLibrary = { operand: this.argumentOf, output: (node: Node) => this.named.get(node)! };
+    this.library = asksLibrary ? planForLibrary(this.plans, surroundings, ofLibrary) : null;
+    const own = this.plans
       .map((plan, n) => largerWorkspace(plan, this.hopper?.groups[n]))
       .filter(extent => extent !== null)
       .concat(sumsExtents(this.hopper?.groups ?? []));
+    const extents = this.library ? largerWorkspaces(own, this.library.workspace) : own;
     this.parameters = [
       ...sizeArguments([
         ...kernel.groups.flatMap(group => [group.rows, group.columns]),
@@ -122,10 +142,11 @@ class MatmulEmitter {
   }
 
   emit(): KernelSource {
-    const { plans, hopper, threads } = this;
+    const { plans, hopper, library, threads } = this;
     const writer = new Writer();
     this.finishers.print(writer, plans, `${ownName}_finish`);
     if (hopper) this.finishers.print(writer, hopper.groups, `${ownName}_finish_on_hopper`);
+    if (library) this.finishers.print(writer, library.later, `${ownName}_finish_of_library`);
     writer.comment(this.surroundings.comment);
     const tiles = new BlockTiles(threads, this.argumentOf);
     const jobs = this.jobs(plans, tiles);
@@ -145,7 +166,12 @@ class MatmulEmitter {
       ...this.second(writer, plans, `${ownName}_second`, this.others),
       ...this.totals(writer, plans, `${ownName}_totals`, this.others),
     ];
-    const source = { arguments: this.parameters, launches };
+    const source = {
+      arguments: this.parameters,
+      launches,
+      ...(library ? { library: this.byLibrary(writer, library) } : {}),
+      ...(hopper ? { schedule: `${describeSchedule(hopper.schedule)}${library ? '; cuBLASLt where it is' : ''}` } : {}),
+    };
     const onHopper = hopper ? this.onHopper(writer, hopper) : undefined;
     return { text: writer.toString(), ...source, ...(onHopper ? { hopper: onHopper } : {}) };
   }
@@ -183,6 +209,15 @@ class MatmulEmitter {
       ...this.totals(writer, plans, `${name}_totals`, ''),
     ].map(launch => ({ ...launch, maps: [] }));
     return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...others] };
+  }
+
+  /** What cuBLASLt is told, and the launch that finishes what it leaves. */
+  private byLibrary(writer: Writer, { products, later }: LibraryPlan): LibrarySource {
+    const launches = [
+      ...this.second(writer, later, `${ownName}_of_library`, ''),
+      ...this.totals(writer, later, `${ownName}_of_library_totals`, ''),
+    ];
+    return { products, launches };
   }
 
   /** What the blocks of each group do, or of each product of one that is finished later. */
@@ -358,16 +393,3 @@ const threadsOfSecond = ({ group, atOnce }: GroupPlan): string =>
 
 /** A count of run-time sizes as an int. */
 const integer = (text: string): string => (/^\d+$/.test(text) ? text : `(int)(${text})`);
-
-const tilesText = ({ group, tiling: { shape, width, band } }: GroupPlan): string =>
-  [countText(group.rows), columnCount(group), shape.rows, width, ...(band ? [band] : [])].join(', ');
-
-const blocksOfProduct = (plan: GroupPlan, { inner }: Product): string =>
-  `malc_tiles(${tilesText(plan)}).count() * malc_part_count(${countText(inner)}, ${plan.tiling.parts})`;
-
-function blocksHere(plan: GroupPlan): string {
-  const { group, fewColumns } = plan;
-  const tiles = `malc_tiles(${tilesText(plan)}).count()`;
-  if (fewColumns === null) return tiles;
-  return `(${countText(group.rows)} <= malc_few_rows ? ${Math.ceil(columnCount(group) / fewColumns)} : ${tiles})`;
-}
