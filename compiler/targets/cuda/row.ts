@@ -33,7 +33,21 @@ export function emitRow(kernel: RowKernel, surroundings: Surroundings): KernelSo
 }
 
 /** What the frames of these kernels call things. */
-const taken = ['lane', 'part', 'parts', 'sums', 'n', 'first', 'adds', 'partner', 'shared', 'turn', 'kept', 'room'];
+const taken = [
+  'first_partner',
+  'lane',
+  'part',
+  'parts',
+  'sums',
+  'n',
+  'first',
+  'adds',
+  'partner',
+  'shared',
+  'turn',
+  'kept',
+  'room',
+];
 
 class RowEmitter extends RowBody<Surroundings> {
   private readonly plan: RowPlan;
