@@ -10,6 +10,7 @@ import { references } from './references.ts';
 import { sanitizer } from './sanitizer.ts';
 import { stepPart } from './steps.ts';
 import { sustained } from './sustained.ts';
+import { torchBuilds } from './torch-builds.ts';
 
 /** Parts that run at once: they are of the compiler and of correctness. What takes times has the machine for itself. */
 export type Stage = readonly Part[];
@@ -22,7 +23,7 @@ export type Stage = readonly Part[];
 export const plans: Readonly<Record<'first' | 'second' | 'third', readonly Stage[]>> = {
   first: [
     [machine],
-    [builds, references, kernelTests],
+    [builds, torchBuilds, references, kernelTests],
     [stepPart('gpt2-step', 'gpt2-small', 64, 1024, 110)],
     [stepPart('llama-step', 'llama-1b', 16, 2048, 95)],
     [kernelPart('gpt2-kernels', 'gpt2-small', 64, 1024, 60)],
