@@ -54,7 +54,7 @@ export interface Kernels extends Item {
 /** Smaller kernels stand in the JSON. */
 const SHOWN = 32;
 /** Shares of a part's seconds: malc's, then the libraries'. */
-const [OWN, OWN_TUNED] = [0.5, 0.8];
+const [OWN, OWN_TUNED] = [0.7, 0.8];
 /** From here on a ceiling is what holds a kernel back. */
 const NEAR = 0.8;
 /** A prediction has the waves and what nothing hides in it: so near to it, these are what is lost. */

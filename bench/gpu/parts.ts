@@ -26,8 +26,8 @@ export const plans: Readonly<Record<'first' | 'second' | 'third', readonly Stage
     [builds, torchBuilds, references, kernelTests],
     [stepPart('gpt2-step', 'gpt2-small', 64, 1024, 110)],
     [stepPart('llama-step', 'llama-1b', 16, 2048, 95)],
-    [kernelPart('gpt2-kernels', 'gpt2-small', 64, 1024, 60)],
-    [kernelPart('llama-kernels', 'llama3-1b', 16, 2048, 60)],
+    [kernelPart('gpt2-kernels', 'gpt2-small', 64, 1024, 70)],
+    [kernelPart('llama-kernels', 'llama3-1b', 16, 2048, 70)],
   ],
   second: [
     [machine],
