@@ -178,8 +178,8 @@ tokens('a text is cut at the end of the line nearest to the share', () => {
   refuses(() => splitText(prose, Number.NaN), 'NaN');
 });
 
-tokens('are of the smallest type that holds the vocabulary', () => {
-  const ids = encodeTokens(prose, tokenizer);
+tokens('are of the smallest type that holds the vocabulary', async () => {
+  const ids = await encodeTokens(prose, tokenizer);
   assert.instance(ids, Uint16Array);
   assert.is(tokenizer.decode(ids), prose);
 });

@@ -191,34 +191,6 @@ test('a page begins with what the run comes to', () => {
   assert.is(summaryOf([part('machine', [])]), '');
 });
 
-test('what was tuned stands below the kernels, each product in each way', () => {
-  const schedule = { columns: 256, cluster: 2, stages: 4, boxes: 2, band: 8, parts: [1] } as const;
-  const finding = {
-    product: 'block_forward/block_y',
-    size: [64, 1024],
-    ways: [
-      { choice: { schedule, library: false }, seconds: 4e-4 },
-      { choice: { schedule: { ...schedule, band: 16 }, library: false }, seconds: 3.5e-4 },
-      { choice: { schedule, library: true }, seconds: null },
-    ],
-    own: 1,
-    choice: { schedule: { ...schedule, band: 16 }, library: false },
-  } as const;
-  const found: Kernels = {
-    configuration: 'gpt2-small:64:1024',
-    step_seconds: 0.1,
-    outside_seconds: 0,
-    kernels: [],
-    tuned: [finding],
-    libraries: [],
-    problems: [],
-  };
-  const part = allParts.find(({ name }) => name === 'gpt2-tuned')!;
-  assert.match(part.table([found]), '| block_forward/block_y | 64 x 1024 | 400.0 | 350.0 |  | ');
-  const standIn: Kernels = { ...found, configuration: 'tiny:2:32' };
-  assert.match(part.table([standIn]), 'tiny:2:32 stands for gpt2-small:64:1024.');
-});
-
 test('every part has a name and a table of nothing', () => {
   assert.is(new Set(allParts.map(({ name }) => name)).size, allParts.length);
   for (const { name, table } of allParts) assert.type(table([]), 'string', name);

@@ -11,6 +11,7 @@ import { sanitizer } from './sanitizer.ts';
 import { stepPart } from './steps.ts';
 import { sustained } from './sustained.ts';
 import { torchBuilds } from './torch-builds.ts';
+import { tuning } from './tuning.ts';
 
 /** Parts that run at once: they are of the compiler and of correctness. What takes times has the machine for itself. */
 export type Stage = readonly Part[];
@@ -31,9 +32,10 @@ export const plans: Readonly<Record<'first' | 'second' | 'third', readonly Stage
   ],
   second: [
     [machine],
-    [kernelPart('gpt2-tuned', 'gpt2-small', 64, 1024, 150, true)],
+    [tuning],
+    [kernelPart('gpt2-tuned', 'gpt2-small', 64, 1024, 90, true)],
     [stepPart('gpt2-tuned-step', 'gpt2-small', 64, 1024, 80, true)],
-    [kernelPart('llama-tuned', 'llama3-1b', 16, 2048, 150, true)],
+    [kernelPart('llama-tuned', 'llama3-1b', 16, 2048, 90, true)],
     [stepPart('llama-tuned-step', 'llama-1b', 16, 2048, 80, true)],
   ],
   third: [[machine], [ceilings], [sustained], [llmC], [sanitizer], [references, kernelTests]],

@@ -4,7 +4,7 @@ import { UserError } from '../../compiler/diagnostic.ts';
 import { type Document, filesOf, type ReadOptions, readDocuments } from '../data/documents/documents.ts';
 import { encodeTokens, readTokens, splitText, type Tokens } from '../data/tokens.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { trainTokenizer } from '../tokenizer/train.ts';
+import { trainTokenizerOn } from '../tokenizer/train.ts';
 import { contentHash } from './settings.ts';
 
 export interface Corpus {
@@ -60,13 +60,14 @@ export async function readCorpus(paths: readonly string[], options: CorpusOption
     training.push(...parts.training);
     validation.push(...parts.validation);
   }
-  const tokenizer = options.tokenizer ?? trainTokenizer(training, { vocabSize: options.vocabularySize });
+  const tokenizer =
+    options.tokenizer ?? (await trainTokenizerOn(training.join('\n'), { vocabSize: options.vocabularySize }));
   return {
     paths: absolute,
     hash: contentHash(...texts),
     tokenizer,
-    training: encodeDocuments(training, tokenizer),
-    validation: encodeDocuments(validation, tokenizer),
+    training: await encodeDocuments(training, tokenizer),
+    validation: await encodeDocuments(validation, tokenizer),
     validationBytes: validation.reduce((sum, text) => sum + Buffer.byteLength(text), 0),
     documents: texts.length,
     lines: training
@@ -95,10 +96,11 @@ function splitDocuments(documents: readonly Document[], share: number): Record<'
 }
 
 /** Documents as one stream. */
-function encodeDocuments(texts: readonly string[], tokenizer: Tokenizer): Tokens {
+async function encodeDocuments(texts: readonly string[], tokenizer: Tokenizer): Promise<Tokens> {
   const { endOfText } = tokenizer;
-  if (endOfText === null || texts.length < 2) return encodeTokens(texts.join('\n'), tokenizer);
-  const parts = texts.map(text => encodeTokens(text, tokenizer));
+  if (endOfText === null || texts.length < 2) return await encodeTokens(texts.join('\n'), tokenizer);
+  const parts: Tokens[] = [];
+  for (const text of texts) parts.push(await encodeTokens(text, tokenizer));
   const length = parts.reduce((sum, part) => sum + part.length, parts.length - 1);
   const stream = tokenizer.vocabularySize <= 2 ** 16 ? new Uint16Array(length) : new Uint32Array(length);
   let at = 0;
