@@ -59,8 +59,9 @@ for (const built of ['dist/malc.js', 'dist/gpu.js', 'dist/tests']) packOwn(built
 for (const part of ['mal', 'well-known', 'templates', 'LICENSE', 'bench/peers', 'bench/gpu/device.cu']) packOwn(part);
 packOwn('test/fixtures/reference');
 packOwn('test/simt');
-for (const name of readdirSync(packagePath('test')).filter(each => /\.(?:h|cu|cpp)$/.test(each)))
-  packOwn(`test/${name}`);
+for (const folder of ['test', 'test/cuda'])
+  for (const name of readdirSync(packagePath(folder)).filter(each => /\.(?:h|cu|cpp)$/.test(each)))
+    packOwn(`${folder}/${name}`);
 
 /** koffi's JavaScript, and its native module for this one platform. */
 const isWanted = (path: string) => !/\/(?:doc|vendor)$|\.(?:md|d\.ts|cc|hh|inc|S|asm|def)$/.test(path);
