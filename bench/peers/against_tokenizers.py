@@ -1,4 +1,4 @@
-"""What bench/tokenizer.ts measures, with the Hugging Face library: tokenizers.py TEXT [VOCABULARY]
+"""What bench/tokenizer.ts measures, with the Hugging Face library: against_tokenizers.py TEXT [VOCABULARY]
 
 The same text, settings and pieces; its own threads. encode_batch_fast computes ids without offsets.
 """
