@@ -9,6 +9,7 @@
 #include "attention_f32_forward.h"
 #include "attention_sm90_backward.h"
 #include "attention_sm90_forward.h"
+#include "attention_sm90_gradient.h"
 
 /* The first error of a call, for its caller to read. */
 inline std::string failure;
@@ -42,6 +43,7 @@ public:
   Device(const Device &) = delete;
   ~Device() { cudaFree(start); }
   operator T *() const { return start; }
+  T *get() const { return start; }
   void read(void *host) const { check(cudaMemcpy(host, start, bytes, cudaMemcpyDeviceToHost)); }
 };
 

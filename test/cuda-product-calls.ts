@@ -9,9 +9,10 @@ import type { Tensor } from '../compiler/graph/tensor.ts';
 import { fuse } from '../compiler/kernels/fuse.ts';
 import type { MatmulKernel } from '../compiler/kernels/kernel.ts';
 import { storedDimensions } from '../compiler/plan/storage.ts';
-import type { CudaProductType, KernelSource } from '../compiler/targets/cuda/kernel-source.ts';
+import type { HopperSchedule } from '../compiler/targets/cuda/hopper-schedule.ts';
+import type { CudaProductType, KernelSource, Surroundings } from '../compiler/targets/cuda/kernel-source.ts';
 import { emitLauncher, type Launcher, launcherName } from '../compiler/targets/cuda/launcher.ts';
-import { emitMatmul } from '../compiler/targets/cuda/matmul.ts';
+import { emitMatmul, hopperSchedules } from '../compiler/targets/cuda/matmul.ts';
 import { loadLibrary } from '../runtime/ffi.ts';
 import type { ProductCase } from './cuda-product-cases.ts';
 import { randomNumbers } from './random-numbers.ts';
@@ -27,7 +28,19 @@ export interface EmittedCase {
   readonly isNarrow: (node: Node) => boolean;
 }
 
-export function emitCase(each: ProductCase, dtype: CudaProductType): EmittedCase {
+/** How a case is emitted for Hopper GPUs. */
+export interface Ways {
+  /** Which schedules serve, the best of them, and how the function's name ends then; the best of all where nothing is said. */
+  readonly schedules?: { readonly suffix: string; takes(schedule: HopperSchedule): boolean };
+  /** Whether cuBLASLt multiplies, where the program finds it. */
+  readonly library?: boolean;
+}
+
+export function emitCase(
+  each: ProductCase,
+  dtype: CudaProductType,
+  { schedules, library = false }: Ways = {},
+): EmittedCase {
   const { kernels } = fuse(each.graph, { fuse: true });
   assert.is(kernels.length, 1, `${each.name} is one kernel`);
   const kernel = kernels[0] as MatmulKernel;
@@ -39,7 +52,7 @@ export function emitCase(each: ProductCase, dtype: CudaProductType): EmittedCase
   const names = new Names();
   const named = new Map([...kernel.inputs, ...kernel.outputs, ...kernel.members].map(node => [node, node.label]));
   for (const node of named.keys()) named.set(node, names.unique(node.label));
-  const source = emitMatmul(kernel, {
+  const surroundings: Surroundings = {
     nameOf: node => named.get(node) ?? node.label,
     accumulates: isGradient,
     isGradient,
@@ -47,8 +60,11 @@ export function emitCase(each: ProductCase, dtype: CudaProductType): EmittedCase
     dtype,
     hasCopy,
     storageOf,
-  });
-  const name = `${each.name}_${dtype}`;
+  };
+  const ranked = schedules ? hopperSchedules(kernel, surroundings) : [];
+  const taken = ranked.find(({ schedule }) => schedules!.takes(schedule))?.schedule;
+  const source = emitMatmul(kernel, surroundings, taken, library);
+  const name = `${each.name}_${dtype}${taken ? `_${schedules!.suffix}` : ''}`;
   return { case: each, dtype, name, kernel, source, launcher: emitLauncher(source, storageOf), isNarrow };
 }
 
@@ -75,12 +91,14 @@ extern "C" const char *run_${name}(unsigned char *memory, const int64_t *starts,
 `;
 }
 
-const frame = `#include "launch.h"
+const frame = `#include <string>
+#include "launch.h"
 #include "scalars.h"
 #include "random.h"
 #include "product_bf16.h"
 #include "product_sm90.h"
 #include "product_f32.h"
+#include "cublas.h"
 
 /* An address, whatever is there. */
 struct address {
@@ -90,6 +108,15 @@ struct address {
 };
 
 extern "C" bool on_hopper() { return malc_on_hopper(); }
+
+/* The order in which threads run: any number has its own. A GPU's is never the same. */
+extern "C" void schedule(uint32_t seed) {
+#ifdef MALC_SIMT
+  simt::schedule(seed);
+#else
+  (void)seed;
+#endif
+}
 
 /* A copy of all buffers on the device; no kernel may touch what lies between them. */
 struct device_memory {
@@ -110,15 +137,24 @@ struct device_memory {
     if (error == cudaSuccess) cudaMemcpy(host, start, bytes, cudaMemcpyDeviceToHost);
     cudaFree(start);
     if (workspace) cudaFree(workspace);
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+    if (error == cudaSuccess) return nullptr;
+    static std::string report;
+    report = cudaGetErrorString(error);
+    cudaDeviceReset(); // the next call begins anew
+    return report.c_str();
   }
 };
 `;
 
+// One float32 as a number and as its bits.
+const float = new Float32Array(1);
+const bits = new Uint32Array(float.buffer);
+
 /** The bfloat16 that is nearest, ties to even. */
 function rounded(value: number): number {
-  const bits = new Uint32Array(Float32Array.of(value).buffer)[0]!;
-  return new Float32Array(Uint32Array.of((bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000).buffer)[0]!;
+  float[0] = value;
+  bits[0] = (bits[0]! + 0x7fff + ((bits[0]! >>> 16) & 1)) & 0xffff0000;
+  return float[0];
 }
 
 /** Inputs: small numbers, as they are stored. */
@@ -180,13 +216,13 @@ function launch(
     if (node.dtype === 'i32') new Int32Array(memory.buffer, starts[n], lengths[n]).set(given);
     else if (!isNarrow) new Float32Array(memory.buffer, starts[n], lengths[n]).set(given);
     else {
-      const bits = new Uint32Array(Float32Array.from(given, rounded).buffer);
-      new Uint16Array(memory.buffer, starts[n], lengths[n]).set(bits.map(word => word >>> 16));
+      const words = new Uint32Array(Float32Array.from(given, rounded).buffer);
+      new Uint16Array(memory.buffer, starts[n], lengths[n]).set(words.map(word => word >>> 16));
     }
   });
   const places = [BigInt64Array.from(starts.map(BigInt)), BigInt64Array.from(ends.map(BigInt))];
   const error = native(memory, ...places, sizes.batch, sizes.time, adds);
-  assert.is(error, null);
+  assert.is(error, null, `${each.name}: ${error}`);
   return new Map(
     each.kernel.outputs.map(node => {
       const n = nodes.indexOf(node);
@@ -209,25 +245,29 @@ export const libraryOf = (all: readonly EmittedCase[]): string =>
     ...all.map(each => `${withName(`${each.source.text}\n${each.launcher.text}`, each.name)}${runnerOf(each)}`),
   ].join('\n');
 
+const callOf = 'uint8_t *memory, int64_t *starts, int64_t *ends, int64_t batch, int64_t time, bool adds';
+
 /**
- * Opens a library of cases; the function runs all calls of one and checks the results.
+ * Opens a library of cases; the function runs all calls of one, in an order of threads that a number stands for, and
+ * checks the results.
  * @param onHopper whether it must be the kernels for Hopper GPUs that run
  */
 export function openCases(
   library: string,
   all: readonly EmittedCase[],
   { onHopper = false } = {},
-): (each: EmittedCase) => void {
-  const arguments_ = 'uint8_t *memory, int64_t *starts, int64_t *ends, int64_t batch, int64_t time, bool adds';
+): (each: EmittedCase, schedule?: number) => void {
   const native = loadLibrary(
     library,
     Object.fromEntries([
-      ...all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${arguments_})`]),
+      ...all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${callOf})`]),
       ['on_hopper', 'bool on_hopper()'],
+      ['schedule', 'void schedule(uint32_t seed)'],
     ]),
   );
   if (onHopper) assert.ok(native.on_hopper!(), 'the GPU is a Hopper GPU');
-  return each => {
+  return (each, schedule = 0) => {
+    native.schedule!(schedule);
     for (const { sizes, inputs, expected } of evaluated(each)) {
       const accumulates = each.source.arguments.some(({ kind }) => kind === 'adds');
       for (const adds of accumulates ? [false, true] : [false]) {

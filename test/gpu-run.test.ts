@@ -1,17 +1,25 @@
 // The GPU run (bench/gpu), as far as a machine without a GPU shows it: what it says then, a dry run of quick parts, programs
 // that train by turns, and the device's own library in the emulator.
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { peakOf } from '../bench/gpu/devices.ts';
+import type { Kernel, Kernels } from '../bench/gpu/kernels.ts';
 import { type Item, markdownTable } from '../bench/gpu/part.ts';
-import { allParts, stages } from '../bench/gpu/parts.ts';
+import { allParts, plans } from '../bench/gpu/parts.ts';
+import { assumed, estimateProducts, measuredModels, predictStep } from '../bench/gpu/predict.ts';
 import { writeRun } from '../bench/gpu/report.ts';
+import type { Compared } from '../bench/gpu/steps.ts';
+import { summaryOf } from '../bench/gpu/summary.ts';
+import { kindOfTorch } from '../bench/gpu/torch-profile.ts';
 import { byTurns, startRunner } from '../bench/peers/turns.ts';
+import { flopsPerToken } from '../compiler/check/cost.ts';
+import { readModel } from '../compiler/check/read-model.ts';
 import { packagePath } from '../compiler/package-files.ts';
+import type { Extent } from '../compiler/plan/extent.ts';
 import { architectureOf, findCudaDevice } from '../runtime/cuda-device.ts';
 import { emulatorAvailable } from './simt/build.ts';
 
@@ -22,9 +30,16 @@ const folder = mkdtempSync(join(tmpdir(), 'malc-gpu-run-'));
 test.after(() => rmSync(folder, { recursive: true, force: true }));
 
 function run(...words: string[]): Promise<{ code: number; output: string }> {
+  return runIn({}, ...words);
+}
+
+function runIn(environment: Record<string, string>, ...words: string[]): Promise<{ code: number; output: string }> {
   const program = ['--import', 'tsx', packagePath('bench/gpu/run.ts'), ...words];
   // Whatever Python the machine has, PyTorch takes its time to load.
-  const settings = { cwd: packagePath('.'), env: { ...process.env, PYTHON: 'no-python-for-this-test' } };
+  const settings = {
+    cwd: packagePath('.'),
+    env: { ...process.env, PYTHON: 'no-python-for-this-test', ...environment },
+  };
   return new Promise(resolve => {
     execFile(process.execPath, program, settings, (error, stdout, stderr) => {
       resolve({ code: error ? Number(error.code) : 0, output: stdout + stderr });
@@ -53,8 +68,14 @@ if (!findCudaDevice())
     assert.match(output, '--dry');
   });
 
-test('what is no part, or no option, is refused by name', async () => {
-  const [part, option] = await Promise.all([run('--dry', '--parts', 'machine,steps'), run('--minute', '3')]);
+test('what is no part, plan or option is refused by name', async () => {
+  const [part, option, plan] = await Promise.all([
+    run('--dry', '--parts', 'machine,steps'),
+    run('--minute', '3'),
+    run('--dry', '--plan', 'fourth'),
+  ]);
+  assert.is(plan.code, 2);
+  assert.match(plan.output, "there is no plan 'fourth': there are first, second and third");
   assert.is(part.code, 2);
   assert.match(part.output, "there is no part 'steps': there are machine, ");
   assert.is(option.code, 2);
@@ -89,11 +110,151 @@ test('a part without time is not run, and the run is no success', async () => {
   );
 });
 
+test('llm.c is built by its own Makefile and its steps are read', async () => {
+  const source = join(folder, 'llm.c');
+  mkdirSync(source);
+  const line = (step: number) =>
+    `step ${step}/24 | loss 10.9 (+nanz)| norm 1.0 (+nanz)| lr 1e-4 | 128.00 ms | 38.1% bf16 MFU | 1 tok/s`;
+  const program = Array.from({ length: 6 }, (_, step) => `echo '${line(step + 1)}'`).join('\n');
+  writeFileSync(join(source, 'train_gpt2.cu'), '');
+  writeFileSync(join(source, 'program'), `#!/bin/sh\ntest -s tokens.bin || exit 1\n${program}\n`);
+  writeFileSync(join(source, 'Makefile'), 'train_gpt2cu: program\n\tcp program $@ && chmod +x $@\n');
+  const [there, absent] = [join(folder, 'with-llm.c'), join(folder, 'without-llm.c')];
+  await runIn({ LLM_C: source }, '--dry', '--parts', 'llm.c', '--out', there);
+  await runIn({ LLM_C: join(folder, 'nothing') }, '--dry', '--parts', 'llm.c', '--out', absent);
+  assert.match(resultsOf(there).page, '| 512.0k (512.0 to 512.0) |');
+  assert.match(resultsOf(absent).page, 'holds no train_gpt2.cu');
+});
+
+test('what PyTorch launches is told apart by its names', () => {
+  const names = {
+    products: [
+      'nvjet_tst_128x256_64x4_2x1_v_bz_TNT',
+      'sm90_xmma_gemm_bf16bf16_bf16f32',
+      'cutlass_80_wmma_tensorop_bf16',
+    ],
+    attention: ['cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma', 'fmha_cutlassF_bf16_aligned_64x64_rf_sm80'],
+    update: ['void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>', 'LpNormFunctor'],
+    rows: ['triton_red_fused_native_layer_norm_3', 'Memcpy DtoD'],
+  };
+  for (const [kind, own] of Object.entries(names)) for (const name of own) assert.is(kindOfTorch(name), kind, name);
+});
+
+test('a page begins with what the run comes to', () => {
+  const speed = (median: number) => ({ median, low: median, high: median });
+  const side = (median: number) => ({ tokens_per_second: speed(median), mfu: 0.5, memory_bytes: 1, start_seconds: 1 });
+  const compared: Compared = {
+    configuration: 'gpt2-small:64:1024',
+    variant: 'compile bf16',
+    malc: side(660_000),
+    torch: side(500_000),
+    ratio: speed(1.32),
+    problem: null,
+  };
+  const kernel: Kernel = {
+    name: 'block_y',
+    kind: 'products',
+    calls: 12,
+    seconds: 0.005,
+    share: 0.1,
+    operations: 1,
+    bytes: 1,
+    of_ceiling: 0.7,
+    bound: 'arithmetic',
+    shapes: [],
+    schedule: null,
+    predicted_seconds: 0.004,
+    peer: { libraries: ['cublaslt'], seconds: 0.0035 },
+    limit: 'latency',
+  };
+  const kernels: Kernels = { configuration: 'gpt2-small:64:1024', kernels: [kernel], libraries: [], problems: [] };
+  const part = (name: string, items: readonly Item[]) => ({
+    name,
+    status: 'done' as const,
+    seconds: 1,
+    items,
+    output: null,
+    clock: null,
+  });
+  const summary = summaryOf([
+    part('references', [{}, { failed: 'differs' }]),
+    part('gpt2-step', [compared]),
+    part('gpt2-kernels', [kernels]),
+  ]);
+  for (const text of [
+    'Right on the device: 1 of 2 references.',
+    '**gpt2-small:64:1024: 660,000 tokens/s**, 50.0% MFU; PyTorch: 1.32 x compile bf16. The goal of 650,000: reached.',
+    '| products | 5.00 | 4.00 |',
+    '| block_y | 1.50 | latency |',
+  ])
+    assert.match(summary, text);
+  assert.is(summaryOf([part('machine', [])]), '');
+});
+
+test('what was tuned stands below the kernels, each product in each way', () => {
+  const schedule = { columns: 256, cluster: 2, stages: 4, boxes: 2, band: 8, parts: [1] } as const;
+  const finding = {
+    product: 'block_forward/block_y',
+    size: [64, 1024],
+    ways: [
+      { choice: { schedule, library: false }, seconds: 4e-4 },
+      { choice: { schedule: { ...schedule, band: 16 }, library: false }, seconds: 3.5e-4 },
+      { choice: { schedule, library: true }, seconds: null },
+    ],
+    own: 1,
+    choice: { schedule: { ...schedule, band: 16 }, library: false },
+  } as const;
+  const found: Kernels = {
+    configuration: 'gpt2-small:64:1024',
+    step_seconds: 0.1,
+    outside_seconds: 0,
+    kernels: [],
+    tuned: [finding],
+    libraries: [],
+    problems: [],
+  };
+  const part = allParts.find(({ name }) => name === 'gpt2-tuned')!;
+  assert.match(part.table([found]), '| block_forward/block_y | 64 x 1024 | 400.0 | 350.0 |  | ');
+  const standIn: Kernels = { ...found, configuration: 'tiny:2:32' };
+  assert.match(part.table([standIn]), 'tiny:2:32 stands for gpt2-small:64:1024.');
+});
+
 test('every part has a name and a table of nothing', () => {
   assert.is(new Set(allParts.map(({ name }) => name)).size, allParts.length);
   for (const { name, table } of allParts) assert.type(table([]), 'string', name);
   // Two stages of compiler and correctness; in every other one a part has the device for itself.
-  for (const stage of stages.slice(2)) assert.is(stage.length, 1);
+  for (const stage of plans.first.slice(2)) assert.is(stage.length, 1);
+});
+
+test('predictions are of every product of a step, each once forward and twice backward', () => {
+  for (const { model: name, batch, time } of measuredModels) {
+    const { model } = readModel(name);
+    const predictions = predictStep(model, { batch, time });
+    const multiplied = predictions
+      .flatMap(({ shapes }) => shapes)
+      .map(shape => (shape.kind === 'product' ? shape.rows * shape.columns * shape.inner * shape.times : 0));
+    // Without positions there are no scores: what is left is matrices.
+    const operations = 2 * multiplied.reduce((a, b) => a + b, 0);
+    assert.is(operations / batch / time, flopsPerToken(model, 0), name);
+    assert.ok(predictions.every(({ seconds }) => seconds > 0 && seconds < 0.1));
+  }
+});
+
+test('products are predicted by the cost model, those of weights in parts', () => {
+  const tokens = { runtime: ['batch', 'time'], count: 1 };
+  const width = { runtime: [], count: 768 };
+  const product = (rows: Extent, inner: Extent) =>
+    ({ kind: 'product', rows, columns: width, inner, layout: 'tn' }) as const;
+  const sizes = { batch: 64, time: 1024 };
+  const ideal = (2 * 65536 * 768 * 768) / assumed.products;
+  for (const [shape, isInParts] of [
+    [product(tokens, width), false],
+    [product(width, tokens), true],
+  ] as const) {
+    const { schedule, seconds } = estimateProducts([shape], sizes);
+    assert.is(schedule.parts[0]! > 1, isInParts);
+    assert.ok(seconds > ideal && seconds < 1.4 * ideal, `${seconds} s, at best ${ideal} s`);
+  }
 });
 
 test('a page has the failures and the ends of parts that died', () => {
@@ -105,9 +266,16 @@ test('a page has the failures and the ends of parts that died', () => {
     clock: { mhz: 1980, watts: 640 },
   } as const;
   const items = [{ file: 'one', passed: 1, total: 2, failed: 'FAIL of the second' }];
-  const about = { date: '2026-01-02T03:04:05Z', malc: '1', commit: 'abc', gpu: 'NVIDIA H200', minutes: 8 };
+  const about = {
+    date: '2026-01-02T03:04:05Z',
+    malc: '1',
+    commit: 'abc',
+    gpu: 'NVIDIA H200',
+    plan: 'first',
+    minutes: 8,
+  };
   const path = writeRun(folder, { ...about, parts: [{ ...part, items }] }, allParts);
-  assert.is(path, join(folder, '2026-01-02-h200-abc'));
+  assert.is(path, join(folder, '2026-01-02-h200-abc-first'));
   const page = readFileSync(`${path}.md`, 'utf8');
   for (const text of ['| one | 1 | 2 |', 'FAIL of the second', 'SIGSEGV', '1980 MHz and 640 W'])
     assert.match(page, text);

@@ -3,6 +3,7 @@ import { bench } from './bench.ts';
 import { check } from './check.ts';
 import type { Command } from './command.ts';
 import { compile } from './compile.ts';
+import { data } from './data.ts';
 import { doctor } from './doctor.ts';
 import { explain } from './explain.ts';
 import { exportModel } from './export.ts';
@@ -11,6 +12,7 @@ import { generate } from './generate.ts';
 import { importModel } from './import.ts';
 import { info } from './info.ts';
 import { quickstart } from './quickstart.ts';
+import { show } from './show.ts';
 import { train } from './train.ts';
 import { trainTokenizer } from './train-tokenizer.ts';
 import { verify } from './verify.ts';
@@ -23,7 +25,9 @@ export const commands: readonly Command[] = [
   explain,
   compile,
   trainTokenizer,
+  data,
   train,
+  show,
   generate,
   importModel,
   exportModel,

@@ -21,6 +21,10 @@ export interface Request {
   readonly data?: readonly string[] | undefined;
   /** The path of a tokenizer.json. */
   readonly tokenizer?: string | undefined;
+  /** The field or column of `data` that is the text. */
+  readonly textField?: string | undefined;
+  /** Told of what `data` has that is no text; absent where that is refused. */
+  readonly onSkipped?: ((place: string, why: string) => void) | undefined;
   readonly output: string;
   readonly resume: boolean;
   /** What it runs on. */
@@ -52,7 +56,7 @@ const VALIDATION_BATCHES = 32;
 /** A checkpoint of a large model takes as long as several steps. */
 const LEAST_STEPS_BETWEEN_CHECKPOINTS = 100;
 /** Also save when so much work would be lost. */
-const SAVE_SECONDS = 15 * 60;
+const SAVE_MINUTES = 15;
 
 /**
  * @throws UserError where something is missing, out of range, or differs from the run that is to be resumed; the message
@@ -79,6 +83,8 @@ export async function prepare(request: Request): Promise<Prepared> {
     validationShare: request.settings['validation-share'] ?? from?.settings['validation-share'] ?? VALIDATION_SHARE,
     tokenizer: tokenizerPath === null ? null : readTokenizer(tokenizerPath),
     vocabularySize: source.model.vocab_size,
+    textField: request.textField ?? null,
+    onSkipped: request.onSkipped ?? null,
   });
   const model = { ...source.model, vocab_size: corpus.tokenizer.vocabularySize };
   const batches = (time: number, batch: number, seed: number) => new Batches(corpus.training, { batch, time, seed });
@@ -125,6 +131,7 @@ function validationOf(corpus: Corpus, settings: Derived['settings']): Validation
   });
   return {
     count: Math.min(batches.count, VALIDATION_BATCHES),
+    ...(corpus.validationBytes !== null && { bytesPerToken: corpus.validationBytes / corpus.validation.length }),
     fill: (index, tokens, labels) => batches.fill(index, tokens, labels),
   };
 }
@@ -133,5 +140,5 @@ function validationOf(corpus: Corpus, settings: Derived['settings']): Validation
 function cadenceFor(given: Partial<Cadence>, steps: number): Cadence {
   const tenth = Math.max(1, Math.round(steps / 10));
   const save = Math.min(steps, Math.max(tenth, LEAST_STEPS_BETWEEN_CHECKPOINTS));
-  return { evaluate: tenth, save, saveSeconds: SAVE_SECONDS, sample: tenth, ...given };
+  return { evaluate: tenth, save, saveMinutes: SAVE_MINUTES, sample: tenth, ...given };
 }

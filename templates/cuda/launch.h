@@ -6,7 +6,7 @@
 struct malc_grid {
   dim3 blocks;
   unsigned cluster = 1; /* consecutive blocks (in x) that form a cluster */
-  bool overlaps = false; /* may start before the launch before it has ended: the kernel calls grid_dependency_wait */
+  bool overlaps = false; /* may start before the launch before it has ended: the kernel begins with malc_follow */
 
   malc_grid(unsigned x) : blocks(x) {}
   malc_grid(dim3 blocks) : blocks(blocks) {}
@@ -21,42 +21,6 @@ struct malc_grid {
     return grid;
   }
 };
-
-/* Queues a kernel; arguments are converted to the kernel's parameters. Returns what the CUDA runtime returns. */
-template <class... Parameters, class... Arguments>
-cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 block, unsigned shared_bytes,
-                        cudaStream_t stream, const Arguments &...arguments) {
-  static_assert(sizeof...(Parameters) == sizeof...(Arguments), "as many arguments as the kernel has parameters");
-#ifdef MALC_SIMT
-  return simt::launch(kernel, grid.blocks, block, grid.cluster, shared_bytes, stream, arguments...);
-#else
-  const void *address = reinterpret_cast<const void *>(kernel);
-  // More than 48 KB must be asked for, with what the kernel's own variables take of them.
-  if (shared_bytes > 32 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    if (error != cudaSuccess) return error;
-  }
-  cudaLaunchAttribute attributes[2] = {};
-  cudaLaunchConfig_t configuration = {};
-  configuration.gridDim = grid.blocks;
-  configuration.blockDim = block;
-  configuration.dynamicSmemBytes = shared_bytes;
-  configuration.stream = stream;
-  configuration.attrs = attributes;
-  if (grid.cluster > 1) {
-    cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = grid.cluster;
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  }
-  if (grid.overlaps) {
-    cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-  }
-  return cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...);
-#endif
-}
 
 /* An attribute of the current device; 0 where there is none. */
 inline int malc_device_attribute(cudaDeviceAttr attribute) {
@@ -77,6 +41,66 @@ inline bool malc_on_hopper() {
 #endif
 }
 
+/* Whether launches of a stream may overlap: kernels for Hopper GPUs wait for one another, and graphs of CUDA 12.3 and
+ * newer know of it. Launches that are queued one by one are so that each is seen by itself. */
+inline bool malc_may_overlap(cudaStream_t stream) {
+#if defined(MALC_HOPPER) && CUDART_VERSION >= 12030 && !defined(MALC_SIMT)
+  int driver = 0;
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  return malc_on_hopper() && cudaDriverGetVersion(&driver) == cudaSuccess && driver >= 12030 &&
+         cudaStreamIsCapturing(stream, &capture) == cudaSuccess && capture == cudaStreamCaptureStatusActive;
+#else
+  (void)stream;
+  return false;
+#endif
+}
+
+/* How a kernel begins whose launches overlap the one before: lets the next one's blocks start where there is room for
+ * them, and waits for all that earlier launches wrote. Every thread comes here before it touches memory. */
+DEVICE void malc_follow() {
+#if defined(MALC_SIMT) || (defined(MALC_HOPPER) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
+  grid_dependency_launch();
+  grid_dependency_wait();
+#endif
+}
+
+/* Queues a kernel; arguments are converted to the kernel's parameters. Returns what the CUDA runtime returns. */
+template <class... Parameters, class... Arguments>
+cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 block, unsigned shared_bytes,
+                        cudaStream_t stream, const Arguments &...arguments) {
+  static_assert(sizeof...(Parameters) == sizeof...(Arguments), "as many arguments as the kernel has parameters");
+#ifdef MALC_SIMT
+  return simt::launch(kernel, grid.blocks, block, grid.cluster, grid.overlaps, shared_bytes, stream,
+                      arguments...);
+#else
+  const void *address = reinterpret_cast<const void *>(kernel);
+  // More than 48 KB must be asked for, with what the kernel's own variables take of them.
+  if (shared_bytes > 32 * 1024) {
+    const cudaError_t error = cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchConfig_t configuration = {};
+  configuration.gridDim = grid.blocks;
+  configuration.blockDim = block;
+  configuration.dynamicSmemBytes = shared_bytes;
+  configuration.stream = stream;
+  configuration.attrs = attributes;
+  if (grid.cluster > 1) {
+    cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = grid.cluster;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  }
+  if (grid.overlaps && malc_may_overlap(stream)) {
+    cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  return cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...);
+#endif
+}
+
 /* Whether this is code for sm_90a, in a program whose kernels have forms for it: the others are never launched there,
  * and stay empty, so that nvcc has half the work. */
 #if defined(MALC_HOPPER) && defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -91,6 +115,15 @@ inline int malc_multiprocessors() {
   return count;
 }
 
+/* Elements of a long row, each of so many bytes, that a block keeps in shared memory: all, or as many as there is room
+ * for in half a multiprocessor's, so that one block reads while another computes. Whole pieces of 16 bytes. */
+inline int malc_row_room(int elements, size_t bytes) {
+  const size_t others = 2048; /* what the system takes, and variables of the kernel */
+  const size_t room = malc_device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / 2 - others;
+  const size_t all = elements * bytes;
+  return static_cast<int>((all < room ? all : room) / 16 * 16 / bytes);
+}
+
 /* Marks bytes of device memory that no kernel may touch, such as a gap between buffers of one allocation: the emulator
  * reports a kernel that does. Nothing on a GPU. */
 inline void malc_guard(void *start, size_t bytes) {
@@ -102,12 +135,14 @@ inline void malc_guard(void *start, size_t bytes) {
 #endif
 }
 
-/* Describes a bfloat16 tensor of columns, rows and, in rank 3 and 4, one or two more dimensions to TMA in boxes of
- * [box_rows][box_columns], box_columns * 2 bytes <= 128, swizzled by 128 bytes. Strides are in elements, multiples of
- * 8, in any order; the base is 16-byte aligned. Sizes begin with the columns, strides with that from row to row. The
+/* Describes a tensor of bfloat16 or float32 of columns, rows and, in rank 3 and 4, one or two more dimensions to TMA in boxes of
+ * [box_rows][box_columns], box rows of 128 bytes at most, swizzled by 128 bytes. Strides are in elements, multiples of 16
+ * bytes, in any order; the base is 16-byte aligned. Sizes begin with the columns, strides with that from row to row. The
  * driver's encoder is found through the runtime, so that nothing links against the driver. */
-inline cudaError_t encode_tensor_map(CUtensorMap *map, const void *base, unsigned rank, const uint64_t (&sizes)[4],
-                                     const uint64_t (&strides)[3], unsigned box_columns, unsigned box_rows) {
+template <class T>
+cudaError_t encode_tensor_map(CUtensorMap *map, const T *base, unsigned rank, const uint64_t (&sizes)[4],
+                              const uint64_t (&strides)[3], unsigned box_columns, unsigned box_rows) {
+  constexpr bool is_float = sizeof(T) == 4; // or __nv_bfloat16
   typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                              const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -122,10 +157,11 @@ inline cudaError_t encode_tensor_map(CUtensorMap *map, const void *base, unsigne
   if (error != cudaSuccess) return error;
   if (outcome != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
   const cuuint64_t dimensions[4] = {sizes[0], sizes[1], sizes[2], sizes[3]};
-  const cuuint64_t bytes[3] = {strides[0] * 2, strides[1] * 2, strides[2] * 2};
+  const cuuint64_t bytes[3] = {strides[0] * sizeof(T), strides[1] * sizeof(T), strides[2] * sizeof(T)};
   const cuuint32_t box[4] = {box_columns, box_rows, 1, 1}, steps[4] = {1, 1, 1, 1};
   const CUresult result = reinterpret_cast<Encode>(found)(
-      map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void *>(base), dimensions, bytes, box, steps,
+      map, is_float ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank,
+      const_cast<void *>(static_cast<const void *>(base)), dimensions, bytes, box, steps,
       CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;

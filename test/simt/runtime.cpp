@@ -109,6 +109,7 @@ const char *cudaGetErrorString(cudaError_t error) {
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorSharedObjectInitFailed: return "shared object initialization failed";
     case cudaErrorInvalidResourceHandle: return "invalid resource handle";
     case cudaErrorNotReady: return "device not ready";
     case cudaErrorLaunchFailure: return failure.text.empty() ? "unspecified launch failure" : failure.text.c_str();
@@ -144,9 +145,11 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
   if (device != 0) return result(cudaErrorInvalidDevice);
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = 4; break; // few, so that persistent kernels loop
+    case cudaDevAttrL2CacheSize: *value = 1 << 16; break; // small, so that little is beyond it
     case cudaDevAttrComputeCapabilityMajor: *value = atoi(capability()); break;
     case cudaDevAttrComputeCapabilityMinor: *value = atoi(strchr(capability(), '.') + 1); break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = most_shared_bytes(); break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = most_shared_bytes() + 1024; break;
     default: return result(cudaErrorInvalidValue);
   }
   return cudaSuccess;
@@ -314,11 +317,11 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return result(cudaSuccess);
 }
 
-cudaError_t simt::queue(Call *call, const void *kernel, dim3 grid, dim3 block, unsigned cluster, unsigned shared_bytes,
-                        cudaStream_t stream, bool checked) {
+cudaError_t simt::queue(Call *call, const void *kernel, dim3 grid, dim3 block, unsigned cluster, bool overlaps,
+                        unsigned shared_bytes, cudaStream_t stream, bool checked) {
   const uint64_t threads = uint64_t{block.x} * block.y * block.z, blocks = uint64_t{grid.x} * grid.y * grid.z;
   auto launch = std::make_shared<Launch>(
-      Launch{std::unique_ptr<Call>(call), kernel, grid, block, cluster, shared_bytes, checked});
+      Launch{std::unique_ptr<Call>(call), kernel, grid, block, cluster, shared_bytes, overlaps, checked});
   if (threads == 0 || threads > 1024 || block.z > 64 || blocks == 0 || grid.x > 0x7fffffff || grid.y > 65535 ||
       grid.z > 65535 || shared_bytes > static_cast<unsigned>(most_shared_bytes()) || cluster == 0 || cluster > 8 || grid.x % cluster != 0)
     return result(cudaErrorInvalidConfiguration);

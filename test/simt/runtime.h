@@ -11,6 +11,7 @@ enum cudaError_t {
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorInvalidDevice = 101,
+  cudaErrorSharedObjectInitFailed = 303,
   cudaErrorInvalidResourceHandle = 400,
   cudaErrorNotReady = 600,
   cudaErrorLaunchFailure = 719,
@@ -32,8 +33,10 @@ enum cudaStreamCaptureMode {
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrL2CacheSize = 38,
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76,
+  cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
 };
 enum {
@@ -143,20 +146,21 @@ struct KernelCall final : Call {
   void run() const override { std::apply(kernel, arguments); }
 };
 
-/* Takes the call over. `checked`: the caller was compiled so that its memory accesses are seen. */
-cudaError_t queue(Call *call, const void *kernel, dim3 grid, dim3 block, unsigned cluster, unsigned shared_bytes,
-                  cudaStream_t stream, bool checked);
+/* Takes the call over. `overlaps`: a GPU may start it before the launch before it has ended. `checked`: the caller was
+ * compiled so that its memory accesses are seen. */
+cudaError_t queue(Call *call, const void *kernel, dim3 grid, dim3 block, unsigned cluster, bool overlaps,
+                  unsigned shared_bytes, cudaStream_t stream, bool checked);
 
 template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, unsigned cluster, unsigned shared_bytes,
-                   cudaStream_t stream, const Arguments &...arguments) {
+cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, unsigned cluster, bool overlaps,
+                   unsigned shared_bytes, cudaStream_t stream, const Arguments &...arguments) {
 #ifdef __SANITIZE_THREAD__
   const bool checked = true;
 #else
   const bool checked = false;
 #endif
   return queue(new KernelCall<Parameters...>(kernel, arguments...), reinterpret_cast<const void *>(kernel), grid, block,
-               cluster, shared_bytes, stream, checked);
+               cluster, overlaps, shared_bytes, stream, checked);
 }
 
 /* Bytes of device memory that no kernel may touch from now on. */

@@ -32,6 +32,8 @@ export interface Launch {
   readonly block: string;
   /** Bytes of dynamic shared memory. */
   readonly shared: string;
+  /** Whether it may start before the launch before it has ended: its kernel begins with malc_follow of launch.h. */
+  readonly overlaps?: boolean;
 }
 
 /** A tensor map, for TMA: encode_tensor_map of templates/cuda/launch.h. Counts are C++ text, as a launch's. */
@@ -57,6 +59,40 @@ export interface HopperSource {
   readonly launches: readonly HopperLaunch[];
 }
 
+/** An operand that cuBLASLt reads: malc_cublas_operand of templates/cuda/cublas.h. */
+export interface LibraryOperand {
+  /** The argument (its name) that it is. */
+  readonly base: string;
+  /** C++ text: elements from run to run. */
+  readonly stride: string;
+  readonly run: 'inner' | 'outer';
+}
+
+/** A product that cuBLASLt multiplies: malc_cublas_product of templates/cuda/cublas.h. Sizes and strides are C++ text. */
+export interface LibraryProduct {
+  readonly sizes: readonly [rows: string, columns: string, inner: string];
+  readonly left: LibraryOperand;
+  readonly right: LibraryOperand;
+  readonly result: {
+    /** The argument (its name) that it is; null for sums in the workspace. */
+    readonly output: string | null;
+    /** Elements before it there. */
+    readonly offset: string;
+    readonly stride: string;
+    /** Whether it is of bfloat16. */
+    readonly narrow: boolean;
+    /** C++ text: whether it is added to what is there. */
+    readonly adds: string;
+  };
+}
+
+/** What stands in for all launches where cuBLASLt is there and has the products' shapes. */
+export interface LibrarySource {
+  readonly products: readonly LibraryProduct[];
+  /** Launches after it, for which the workspace begins with the sums. */
+  readonly launches: readonly Launch[];
+}
+
 export interface KernelSource {
   /** The __global__ functions and what is theirs alone, the kernel's own name as @NAME@: equal kernels are recognised by it. */
   readonly text: string;
@@ -66,6 +102,9 @@ export interface KernelSource {
   readonly launches: readonly Launch[];
   /** What stands in for them on Hopper GPUs, where there is something. */
   readonly hopper?: HopperSource;
+  readonly library?: LibrarySource;
+  /** How its products are divided, in words, where that was chosen among several ways. */
+  readonly schedule?: string | null;
 }
 
 /** What products multiply. */
@@ -103,6 +142,18 @@ export const narrowed = (value: string, storage: ElementStorage): string =>
 /** The parameter list of a kernel. */
 export const parameterList = (list: readonly Argument[], storageOf: Storage = storedAsFloat): string =>
   list.map(argument => declaration(argument, storageOf)).join(', ');
+
+/**
+ * That of a kernel whose launches overlap the one before, which may still write its inputs when it begins: nvcc must not
+ * read them as what never changes while a kernel runs (ld.global.nc), as it does what is const and __restrict__.
+ */
+export const overlappingParameterList = (list: readonly Argument[], storageOf: Storage = storedAsFloat): string =>
+  list
+    .map(argument => {
+      const text = declaration(argument, storageOf);
+      return argument.kind === 'output' ? text : text.replace('__restrict__ ', '');
+    })
+    .join(', ');
 
 function declaration(argument: Argument, storageOf: Storage): string {
   switch (argument.kind) {

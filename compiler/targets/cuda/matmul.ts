@@ -5,16 +5,20 @@ import { addsArgument, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulKernel, stored } from '../../kernels/kernel.ts';
-import { finishNames, finishText } from './finish.ts';
-import { HopperTiles, planForHopper } from './hopper-products.ts';
+import { type Finish, finishNames, finishText } from './finish.ts';
+import { type Passing, passingParameter } from './hopper-finish.ts';
+import { type HopperPlan, HopperTiles, planForHopper, schedulesForHopper, shapeType } from './hopper-products.ts';
+import { type Circumstances, describeSchedule, type HopperSchedule, type RankedSchedule } from './hopper-schedule.ts';
 import {
   type Argument,
   type HopperSource,
   type KernelSource,
   type Launch,
+  type LibrarySource,
   parameterList,
   type Surroundings,
 } from './kernel-source.ts';
+import { type LibraryPlan, largerWorkspaces, planForLibrary } from './library-products.ts';
 import {
   columnCount,
   type GroupPlan,
@@ -34,8 +38,27 @@ const secondThreads = 256;
 /** And what bounds it: left alone, ptxas would save registers for more blocks at the price of spills. */
 const secondBounds = `${secondThreads}, 4`;
 
-export function emitMatmul(kernel: MatmulKernel, surroundings: Surroundings): KernelSource {
-  return new MatmulEmitter(kernel, surroundings).emit();
+/**
+ * @param schedule of products on Hopper GPUs, one of those that `hopperSchedules` returns; the first where none is given
+ * @param library whether cuBLASLt multiplies, where the machine that runs the program has it
+ */
+export function emitMatmul(
+  kernel: MatmulKernel,
+  surroundings: Surroundings,
+  schedule?: HopperSchedule,
+  library = false,
+): KernelSource {
+  return new MatmulEmitter(kernel, surroundings, schedule, library).emit();
+}
+
+/** The schedules that a kernel can have on Hopper GPUs, best first; none where it runs there as on others. */
+export function hopperSchedules(
+  kernel: MatmulKernel,
+  surroundings: Surroundings,
+  circumstances?: Circumstances,
+): readonly RankedSchedule[] {
+  const plans = kernel.groups.map(group => planGroup(group, surroundings));
+  return schedulesForHopper(kernel, plans, surroundings, circumstances);
 }
 
 class MatmulEmitter {
@@ -45,14 +68,20 @@ class MatmulEmitter {
   private readonly copies = new Map<Node, string>();
   private readonly names = new Names();
   private readonly plans: readonly GroupPlan[];
-  /** Those for Hopper GPUs; none where these run the same kernels as others. */
-  private readonly hopperPlans: readonly GroupPlan[];
+  /** That for Hopper GPUs; null where these run the same kernels as others. */
+  private readonly hopper: HopperPlan | null;
+  /** How cuBLASLt is told of the products; null where it is not asked. */
+  private readonly library: LibraryPlan | null;
   private readonly threads: number;
   private readonly parameters: readonly Argument[];
-  /** What each group's finishing function is called, and takes besides sums, row and column. */
-  private readonly finishers = new Map<GroupPlan, { name: string; rest: readonly string[]; text: string }>();
+  private readonly finishers = new Map<GroupPlan, Finisher>();
 
-  constructor(kernel: MatmulKernel, surroundings: Surroundings) {
+  constructor(
+    kernel: MatmulKernel,
+    surroundings: Surroundings,
+    schedule: HopperSchedule | undefined,
+    asksLibrary: boolean,
+  ) {
     this.surroundings = surroundings;
     const { names } = this;
     for (const name of [...finishNames, 'finish', 'left', 'right', 'tiles', 'tile', 'thread', 'adds'])
@@ -60,15 +89,19 @@ class MatmulEmitter {
     for (const node of new Set([...kernel.inputs, ...kernel.outputs, ...kernel.members]))
       this.named.set(node, names.unique(surroundings.nameOf(node)));
     this.plans = kernel.groups.map(group => planGroup(group, surroundings));
-    this.hopperPlans = planForHopper(kernel, this.plans, surroundings) ?? [];
+    const chosen = schedule ?? schedulesForHopper(kernel, this.plans, surroundings)[0]?.schedule;
+    this.hopper = chosen ? planForHopper(kernel, chosen, surroundings) : null;
     this.threads = this.products.every(isCopied) ? copyingThreads : roundingThreads;
     for (const operand of this.operands) {
       const { node, copy } = operand;
       if (copy && !this.copies.has(node)) this.copies.set(node, names.unique(copyName(this.named.get(node)!)));
     }
-    const extents = this.plans
-      .map((plan, n) => largerWorkspace(plan, this.hopperPlans[n]))
+    const ofLibrary = { operand: this.argumentOf, output: (node: Node) => this.named.get(node)! };
+    this.library = asksLibrary ? planForLibrary(this.plans, surroundings, ofLibrary) : null;
+    const own = this.plans
+      .map((plan, n) => largerWorkspace(plan, this.hopper?.groups[n]))
       .filter(extent => extent !== null);
+    const extents = this.library ? largerWorkspaces(own, this.library.workspace) : own;
     this.parameters = [
       ...sizeArguments([
         ...kernel.groups.flatMap(group => [group.rows, group.columns]),
@@ -105,10 +138,11 @@ class MatmulEmitter {
   }
 
   emit(): KernelSource {
-    const { plans, hopperPlans, threads } = this;
+    const { plans, hopper, library, threads } = this;
     const writer = new Writer();
     this.finishFunctions(writer, plans, `${ownName}_finish`);
-    this.finishFunctions(writer, hopperPlans, `${ownName}_finish_on_hopper`);
+    if (hopper) this.finishFunctions(writer, hopper.groups, `${ownName}_finish_on_hopper`);
+    if (library) this.finishFunctions(writer, library.later, `${ownName}_finish_of_library`);
     writer.comment(this.surroundings.comment);
     const tiles = new BlockTiles(threads, this.argumentOf);
     const jobs = this.jobs(plans, tiles);
@@ -127,37 +161,45 @@ class MatmulEmitter {
       },
       ...this.second(writer, plans, `${ownName}_second`, this.others),
     ];
-    const source = { arguments: this.parameters, launches };
-    if (hopperPlans.length === 0) return { text: writer.toString(), ...source };
-    const hopper = this.onHopper(writer);
-    return { text: writer.toString(), ...source, hopper };
+    const source = {
+      arguments: this.parameters,
+      launches,
+      ...(library ? { library: this.byLibrary(writer, library) } : {}),
+      ...(hopper ? { schedule: `${describeSchedule(hopper.schedule)}${library ? '; cuBLASLt where it is' : ''}` } : {}),
+    };
+    const onHopper = hopper ? this.onHopper(writer, hopper) : undefined;
+    return { text: writer.toString(), ...source, ...(onHopper ? { hopper: onHopper } : {}) };
   }
 
   /** The condition of kernels that Hopper GPUs have others for. */
   private get others(): string {
-    return this.hopperPlans.length > 0 ? '!malc_code_for_hopper' : '';
+    return this.hopper ? '!malc_code_for_hopper' : '';
   }
 
   /** The kernels that take the others' place on Hopper GPUs. */
-  private onHopper(writer: Writer): HopperSource {
-    const plans = this.hopperPlans;
-    const tiles = new HopperTiles(plans, this.names, this.argumentOf);
+  private onHopper(writer: Writer, { groups: plans, schedule }: HopperPlan): HopperSource {
+    const tiles = new HopperTiles(plans, this.names, this.argumentOf, node => this.named.get(node)!);
     const maps = tiles.maps.map(map => map.name);
     const own = maps.map(map => `const __grid_constant__ CUtensorMap ${map}`);
     const jobs = this.jobs(plans, tiles);
-    const { columns } = plans[0]!.tiling.shape;
+    const shape = shapeType(schedule);
     const name = `${ownName}_on_hopper`;
     writer.line();
     const print = (body: Writer) => {
-      body.line(`malc_run_jobs<${columns}>(${countOf(jobs)}, [&](auto &tile, int block) {`);
+      body.line(`malc_run_jobs<${shape}>(${countOf(jobs)}, [&](auto &tile, int block) {`);
       body.inner(() => printJobs(body, jobs));
       body.line('});');
     };
     this.kernelFunction(writer, name, '384, 1', '', print, own);
-    const grid = `malc_hopper_grid(${countOf(jobs)})`;
-    const shared = `malc_hopper_shape<${columns}>::shared_bytes`;
+    const grid = `malc_hopper_grid<${shape}>(${countOf(jobs)})`;
+    const shared = `${shape}::shared_bytes`;
     const second = this.second(writer, plans, `${name}_second`, '').map(launch => ({ ...launch, maps: [] }));
     return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...second] };
+  }
+
+  /** What cuBLASLt is told, and the launch that finishes what it leaves. */
+  private byLibrary(writer: Writer, { products, later }: LibraryPlan): LibrarySource {
+    return { products, launches: this.second(writer, later, `${ownName}_of_library`, '') };
   }
 
   /** What the blocks of each group do, or of each product of one that is finished later. */
@@ -204,30 +246,56 @@ class MatmulEmitter {
   private finishFunctions(writer: Writer, plans: readonly GroupPlan[], name: string): void {
     plans.forEach((plan, n) => {
       const { group, sums, atOnce } = plan;
-      const text = finishText({ ...group, sums, atOnce }, this.named, this.surroundings);
+      const passing = plan.way === 'later' ? null : plan.passing;
+      const finish = {
+        ...group,
+        sums,
+        atOnce: passing ? 2 : atOnce,
+        passing: new Set(passing?.map(each => each.node)),
+      };
+      const text = finishText(finish as Finish, this.named, this.surroundings);
       const known = [...this.finishers].find(([other, finisher]) => other.group === group && finisher.text === text);
       if (known) this.finishers.set(plan, known[1]);
-      else this.finishFunction(writer, plan, plans.length === 1 ? name : `${name}_${n}`, text);
+      else this.finishFunction(writer, plan, plans.length === 1 ? name : `${name}_${n}`, text, passing ?? []);
     });
   }
 
-  private finishFunction(writer: Writer, plan: GroupPlan, name: string, text: string): void {
+  private finishFunction(
+    writer: Writer,
+    plan: GroupPlan,
+    name: string,
+    text: string,
+    passing: readonly Passing[],
+  ): void {
     const { products } = plan;
-    const used = this.parameters.filter(argument => uses(text, parameterName(argument)));
+    const rest = this.parameters.filter(argument => uses(text, parameterName(argument)));
+    const usesInside = uses(text, 'inside');
     const place = ['row', columnName(plan)].map(each => (uses(text, each) ? `int64_t ${each}` : 'int64_t'));
-    const list = ['const Sums &sums', ...place, parameterList(used, this.surroundings.storageOf)].join(', ');
+    const passes = (argument: Argument) =>
+      passing.find(each => 'node' in argument && argument.kind !== 'copy' && argument.node === each.node);
+    const list = [
+      ...['const Sums &sums', ...place, ...(usesInside ? ['bool inside'] : [])],
+      ...rest.map(argument => {
+        const each = passes(argument);
+        return each
+          ? passingParameter(each, parameterName(argument))
+          : parameterList([argument], this.surroundings.storageOf);
+      }),
+    ];
     writer.comment(products.map(product => this.formula(product)));
     writer.line('template <class Sums>');
-    writer.block(`static DEVICE void ${name}(${list})`, () => {
+    writer.block(`static DEVICE void ${name}(${list.join(', ')})`, () => {
       for (const line of text.trimEnd().split('\n')) writer.line(line);
     });
     writer.line();
-    this.finishers.set(plan, { name, rest: used.map(parameterName), text });
+    const given = rest.map(argument => passes(argument) ?? parameterName(argument));
+    this.finishers.set(plan, { name, usesInside, given, text });
   }
 
-  private finishCall(plan: GroupPlan, row: string, column: string): string {
-    const { name, rest } = this.finishers.get(plan)!;
-    return `${name}(${['sums', row, column, ...rest].join(', ')});`;
+  private finishCall(plan: GroupPlan, row: string, column: string, tiles?: TileText): string {
+    const { name, usesInside, given } = this.finishers.get(plan)!;
+    const rest = given.map(each => (typeof each === 'string' ? each : tiles!.twoOf(each)));
+    return `${name}(${['sums', row, column, ...(usesInside ? ['inside'] : []), ...rest].join(', ')});`;
   }
 
   /**
@@ -270,8 +338,8 @@ class MatmulEmitter {
       writer.line(tiles.operand(`right${suffix}`, rights, parts));
       return { operands: `left${suffix}, right${suffix}`, inner: integer(countText(product.inner)) };
     });
-    writer.line('const auto finish = [&](const auto &sums, int64_t row, int64_t column) {');
-    writer.inner(() => writer.line(this.finishCall(plan, 'row', 'column')));
+    writer.line(`const auto finish = [&](${tiles.finisher(plan, this.finishers.get(plan)!.usesInside)}) {`);
+    writer.inner(() => writer.line(this.finishCall(plan, 'row', 'column', tiles)));
     writer.line('};');
     if (fewColumns !== null)
       writer.block(`if (${rows} <= malc_few_rows)`, () => {
@@ -282,9 +350,9 @@ class MatmulEmitter {
         writer.line('return;');
       });
     writer.line(`const malc_tiles tiles(${tilesText(plan)});`);
-    writer.line(tiles.begin(plan, first, 'tiles.place(block)'));
+    for (const line of tiles.begin(plan, first, 'tiles.place(block)')) writer.line(line);
     for (const { operands, inner } of multiplied) writer.line(`tile.multiply(${operands}, 0, ${inner});`);
-    writer.line(`${tiles.finish(plan)}(finish);`);
+    writer.line(tiles.finish(plan));
   }
 
   /** What a block does for one product of a group that is finished later. */
@@ -295,7 +363,7 @@ class MatmulEmitter {
     number: number,
     tiles: TileText,
   ): void {
-    const { group, products, tiling, atOnce } = plan;
+    const { group, products, tiling } = plan;
     const product = products[number]!;
     const inner = countText(product.inner);
     const columns = columnCount(group);
@@ -303,21 +371,25 @@ class MatmulEmitter {
     writer.line(tiles.operand('right', [product.right], 1));
     writer.line(`const malc_tiles tiles(${tilesText(plan)});`);
     writer.line(`const malc_part part(${inner}, ${tiling.parts}, block / tiles.count());`);
-    writer.line(tiles.begin(plan, product, 'tiles.place(block % tiles.count())'));
-    writer.line('tile.multiply(left, right, part.from, part.to);');
     const before = number === 0 ? 'part.number' : `(${number * tiling.parts} + part.number)`;
     const start = plus([workspaceAt(plans, plan), times(before, countText([...group.rows, ...group.columns]))]);
     writer.line(`float *const part_sums = workspace + ${start};`);
-    writer.line(`${tiles.finish(plan)}([&](const auto &sums, int64_t row, int64_t column) {`);
+    const several = tiles.several(plan);
+    writer.line(`const auto finish = [&](${tiles.finisher(plan, true)}) {`);
     writer.inner(() => {
-      if (atOnce === 1) writer.line(`part_sums[row * ${columns} + column] = sums(0, row, column);`);
+      if (several === 1) writer.line(`part_sums[row * ${columns} + column] = sums(0, row, column);`);
       else {
-        writer.line('float four[4];');
-        writer.line('sums.four(four, 0, row, column);');
-        writer.line(`malc_store_4(part_sums + row * ${columns} + column, four);`);
+        const word = several === 2 ? 'two' : 'four';
+        writer.line(`float ${word}[${several}];`);
+        writer.line(`sums.${word}(${word}, 0, row, column);`);
+        const condition = several === 2 ? 'if (inside) ' : '';
+        writer.line(`${condition}malc_store_${several}(part_sums + row * ${columns} + column, ${word});`);
       }
     });
-    writer.line('});');
+    writer.line('};');
+    for (const line of tiles.begin(plan, product, 'tiles.place(block % tiles.count())')) writer.line(line);
+    writer.line('tile.multiply(left, right, part.from, part.to);');
+    writer.line(tiles.finish(plan));
   }
 
   /** What a thread of the second launch does for elements of a group. */
@@ -338,6 +410,15 @@ class MatmulEmitter {
     const [product, a, b] = [this.named.get(node)!, this.argumentOf(left), this.argumentOf(right)];
     return `${product} = ${a} x ${b}, summed over ${inner.map(dim => dim.name).join(', ')}`;
   }
+}
+
+/** The function that finishes elements of a group. */
+interface Finisher {
+  readonly name: string;
+  readonly usesInside: boolean;
+  /** What it takes besides sums, row, column and whether these are inside: names, and tensors that pass. */
+  readonly given: readonly (string | Passing)[];
+  readonly text: string;
 }
 
 /** What a number of blocks do: the text for block `block` of them. */
@@ -391,8 +472,8 @@ function parameterName(argument: Argument): string {
   }
 }
 
-const tilesText = ({ group, tiling: { shape, width } }: GroupPlan): string =>
-  [countText(group.rows), columnCount(group), shape.rows, width].join(', ');
+const tilesText = ({ group, tiling: { shape, width, band } }: GroupPlan): string =>
+  [countText(group.rows), columnCount(group), shape.rows, width, ...(band ? [band] : [])].join(', ');
 
 const blocksOfProduct = (plan: GroupPlan, { inner }: Product): string =>
   `malc_tiles(${tilesText(plan)}).count() * malc_part_count(${countText(inner)}, ${plan.tiling.parts})`;
