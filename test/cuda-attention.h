@@ -42,6 +42,7 @@ public:
   }
   Device(const Device &) = delete;
   ~Device() { cudaFree(start); }
+  T *address() const { return start; }
   operator T *() const { return start; }
   void read(void *host) const { check(cudaMemcpy(host, start, bytes, cudaMemcpyDeviceToHost)); }
 };

@@ -112,22 +112,22 @@ export const inHopperAttention: readonly PlantedFault[] = [
   },
   {
     title: 'the kernel ends while TMA reads its shared memory',
-    file: attention,
-    words: 'bulk_wait<0>();',
-    become: '',
+    file: 'attention_sm90_forward.h',
+    words: 'bulk_wait_read<0>();\n      }\n      bulk_wait<0>();',
+    become: '}',
     caught: /bulk_wait is missing/,
   },
   {
     title: 'a warpgroup never passes its turn on',
     file: 'attention_sm90_forward.h',
-    words: 'barrier_arrive(next_turn, 256);\n    wgmma_wait<1>();',
+    words: 'barrier_arrive(next_turn, 256);\n      wgmma_wait<1>();',
     become: 'wgmma_wait<1>();',
     caught: /deadlock/,
   },
   {
     title: 'weights are overwritten while the wgmmas with them are under way',
     file: 'attention_sm90_forward.h',
-    words: 'wgmma_wait<0>();\n    attention_release_sm90(memory.values_empty[before]);',
+    words: 'wgmma_wait<0>();\n      attention_release_sm90(memory.values_empty[before]);',
     become: 'attention_release_sm90(memory.values_empty[before]);',
     caught: noBarrier,
   },
@@ -140,7 +140,7 @@ export const inHopperAttention: readonly PlantedFault[] = [
   },
 ];
 
-const backward = 'attention_sm90_backward.h';
+const backward = 'attention_sm90_gradient.h';
 /** And backward. */
 export const inHopperGradients: readonly PlantedFault[] = [
   {
@@ -153,9 +153,30 @@ export const inHopperGradients: readonly PlantedFault[] = [
   {
     title: 'statistics are overwritten while they are read',
     file: backward,
-    words: 'mbarrier_wait(shared_address(&memory.empty[stage]), n / 2 % 2 ^ 1);\n      if (threadIdx.x == 0) {',
+    words: 'mbarrier_wait(shared_address(&memory.empty[stage]), n / 2 % 2 ^ 1);\n        if (threadIdx.x == 0) {',
     become: 'if (threadIdx.x == 0) {',
     caught: tooManyArrivals,
+  },
+  {
+    title: 'gradients of scores are multiplied before both warpgroups have left theirs',
+    file: backward,
+    words: 'barrier_sync(1, 128 * groups);\n    float part',
+    become: 'float part',
+    caught: noBarrier,
+  },
+  {
+    title: 'who adds to the sums of a block of queries does not pass the turn on',
+    file: backward,
+    words: 'turn_pass(sums.turn(index));',
+    become: '',
+    caught: /waits for turn 1 where turn 0 is/,
+  },
+  {
+    title: 'dQ is left where others of the warpgroup still read the sum',
+    file: backward,
+    words: 'barrier_sync(2 + group, 128); // all',
+    become: '// all',
+    caught: noBarrier,
   },
 ];
 
