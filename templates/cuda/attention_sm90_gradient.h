@@ -86,8 +86,8 @@ DEVICE void attention_begin_sm90(const Given &given) {
     given.workspace[i] = 0.0f; // the integer 0 too
 }
 
-/* dQ of a block of queries from sums to which parts were added as they came: a thread has eight elements of two vectors,
- * which lie together. */
+/* dQ of a block of queries from sums to which parts were added as they came: a thread has eight elements of two
+ * vectors, which lie together. */
 template <class Shape, class Given>
 DEVICE void attention_round_sm90(const Given &given) {
   typedef attention_all_gradients_sm90_frame<Shape> frame;
