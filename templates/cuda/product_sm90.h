@@ -75,6 +75,8 @@ DEVICE malc_place malc_share(malc_place at, uint32_t rank) {
 template <int Columns>
 struct malc_producer {
   typedef malc_hopper_shape<Columns> Shape;
+  static constexpr int threads = 1, arrivals = 1; // of a slice's bringing
+  static constexpr int registers = 24, consumer_registers = 240;
   malc_stages<Columns> stages;
   uint32_t rank;
   malc_place at;
@@ -209,7 +211,7 @@ struct malc_consumer {
 };
 
 /* Does all jobs, by all blocks: job(role, number) calls begin, multiply and finish of a role. */
-template <int Columns, class Job>
+template <int Columns, class Producer = malc_producer<Columns>, class Job>
 DEVICE void malc_run_jobs(int jobs, const Job &job) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   typedef malc_hopper_shape<Columns> Shape;
@@ -218,7 +220,7 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
   const int warpgroup = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0);
   if (threadIdx.x == 0) {
     for (malc_stages<Columns> stages{shared}; stages.parity == 0; stages.advance()) {
-      mbarrier_init(stages.full(), 1);
+      mbarrier_init(stages.full(), Producer::arrivals);
       mbarrier_init(stages.empty(), 2 * Shape::cluster); // by each warpgroup that reads what a producer brings
     }
     mbarrier_init_fence();
@@ -226,14 +228,14 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
   cluster_sync();
   const int first = blockIdx.x / Shape::cluster, clusters = gridDim.x / Shape::cluster;
   if (warpgroup == 0) {
-    registers_decrease<24>();
-    if (threadIdx.x == 0) {
-      malc_producer<Columns> producer(shared, rank);
+    registers_decrease<Producer::registers>();
+    if (threadIdx.x < Producer::threads) {
+      Producer producer(shared, rank);
       for (int number = first; number < jobs; number += clusters) job(producer, number);
       producer.drain();
     }
   } else {
-    registers_increase<240>();
+    registers_increase<Producer::consumer_registers>();
     malc_consumer<Columns> consumer(shared, rank, warpgroup - 1);
     for (int number = first; number < jobs; number += clusters) job(consumer, number);
   }

@@ -9,8 +9,16 @@ import type { ProductKernel } from '../../kernels/kernel.ts';
 import { eachShape } from '../../ops/contract-each.ts';
 import { type GroupedShape, groupedShape } from '../../ops/grouped.ts';
 import type { Extent } from '../../plan/extent.ts';
-import { type ElementStorage, storedDimensions } from '../../plan/storage.ts';
-import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
+import { storedDimensions } from '../../plan/storage.ts';
+import { hopperBounds, launchedOnHopper, matricesMap, type Runs, tileOnHopper } from './hopper-grouped.ts';
+import {
+  type Argument,
+  type KernelSource,
+  type Launch,
+  parameterList,
+  type Surroundings,
+  type TensorMap,
+} from './kernel-source.ts';
 import {
   assumedTokens,
   chooseTiling,
@@ -66,14 +74,16 @@ function grouped({ writer, node, name, surroundings }: Site): Emitted {
     : runsOf(weights, run, surroundings);
   const work = { rows: rowsOfExpert(shape), columns, inner, results: experts };
   const tile = tileFor(surroundings, [rows, matrices], work);
+  const onHopper = tileOnHopper(surroundings, [rows, matrices], work);
   const list = argumentsOf(node, name, surroundings, sortingExtents(index.dimensions, experts), copy);
   const sorting = sortingLaunches(writer, list, surroundings.storageOf, index, name(index), experts);
   // As for other products: only training, whose rows are many, has those in bfloat16.
   const streams = shape.outerFirst && [left, node].every(value => surroundings.storageOf(value) === 'f32');
   const [slots, tokens] = [countText(index.dimensions), countText(shape.rows)];
-  kernelFunction(writer, tile, list, surroundings, () => {
+  const sharing = sharingOf(shape);
+  kernelFunction(writer, boundsOf(tile), list, surroundings, onHopper !== null, () => {
     writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
-    slotRows(writer, 'left', name(left), 'inner', rows, shape.shared ? shape.chosen.size! : 1);
+    slotRows(writer, 'left', name(left), 'inner', rows, sharing);
     firstMatrix(writer, name(weights), shape.outerFirst, matrices);
     const operands = `(${name(node)}, slots, left, right, ${inner});`;
     const sizes = [experts, columns, atOnce(columns)].join(', ');
@@ -89,7 +99,20 @@ function grouped({ writer, node, name, surroundings }: Site): Emitted {
     times(`malc_expert_tiles(${slots}, ${experts}, ${height})`, String(Math.ceil(columns / width)));
   const many = blocks(tile.shape.rows, tile.shape.columns);
   const grid = streams ? `${tokens} <= malc_few_rows ? ${blocks('malc_few_rows', fewColumns)} : ${many}` : many;
-  return { arguments: list, launches: [...sorting, launchOf(tile, grid)] };
+  const source = { arguments: list, launches: [...sorting, launchOf(tile, grid)] };
+  if (!onHopper) return source;
+  const [width, high] = shape.outerFirst ? [inner, columns] : [columns, inner];
+  const map = matricesMap(`${name(weights)}_map`, name(weights), { width, rows: high, experts }, matrices);
+  hopperFunction(writer, list, surroundings, [map], () => {
+    writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
+    gatheredRows(writer, 'left', name(left), 'inner', rows, inner, sharing);
+    const run = shape.outerFirst ? 'inner' : 'outer';
+    writer.line(`const malc_mapped_matrices<malc_side::${run}> right{&${map.name}, 0};`);
+    const sizes = [onHopper.columns, experts, columns, atOnce(columns)].join(', ');
+    writer.line(`malc_grouped_on_hopper<${sizes}>(${name(node)}, slots, left, right, ${inner});`);
+  });
+  const tiles = blocks(onHopper.rows, onHopper.columns);
+  return { ...source, hopper: launchedOnHopper(hopperName, [map], sorting, onHopper, tiles) };
 }
 
 function groupedGradient({ writer, node, name, surroundings }: Site): Emitted {
@@ -102,19 +125,30 @@ function groupedGradient({ writer, node, name, surroundings }: Site): Emitted {
   const ofGradient = runsOf(gradient, shape.outer, surroundings);
   const work = { rows, columns, inner: rowsOfExpert(shape), results: experts };
   const tile = tileFor(surroundings, [ofLeft, ofGradient], work);
+  const onHopper = tileOnHopper(surroundings, [ofLeft, ofGradient], work);
   const list = argumentsOf(node, name, surroundings, sortingExtents(index.dimensions, experts));
   const sorting = sortingLaunches(writer, list, surroundings.storageOf, index, name(index), experts);
-  kernelFunction(writer, tile, list, surroundings, () => {
+  const [first, second] = shape.outerFirst ? ['right', 'left'] : ['left', 'right'];
+  const adds = surroundings.isGradient(node) ? 'adds' : String(surroundings.accumulates(node));
+  const sizes = [experts, rows, columns, atOnce(columns)].join(', ');
+  const operands = `(${name(node)}, slots, left, right, ${adds});`;
+  kernelFunction(writer, boundsOf(tile), list, surroundings, onHopper !== null, () => {
     writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
-    const [first, second] = shape.outerFirst ? ['right', 'left'] : ['left', 'right'];
-    slotRows(writer, first!, name(left), 'outer', ofLeft, shape.shared ? shape.chosen.size! : 1);
+    slotRows(writer, first!, name(left), 'outer', ofLeft, sharingOf(shape));
     slotRows(writer, second!, name(gradient), 'outer', ofGradient, 1);
-    const adds = surroundings.isGradient(node) ? 'adds' : String(surroundings.accumulates(node));
-    const sizes = [tile.type, experts, rows, columns, atOnce(columns)].join(', ');
-    writer.line(`malc_grouped_gradient<${sizes}>(${name(node)}, slots, left, right, ${adds});`);
+    writer.line(`malc_grouped_gradient<${tile.type}, ${sizes}>${operands}`);
   });
-  const grid = experts * Math.ceil(rows / tile.shape.rows) * Math.ceil(columns / tile.shape.columns);
-  return { arguments: list, launches: [...sorting, launchOf(tile, String(grid))] };
+  const tiles = ({ rows: high, columns: wide }: TileShape) =>
+    String(experts * Math.ceil(rows / high) * Math.ceil(columns / wide));
+  const source = { arguments: list, launches: [...sorting, launchOf(tile, tiles(tile.shape))] };
+  if (!onHopper) return source;
+  hopperFunction(writer, list, surroundings, [], () => {
+    writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
+    gatheredRows(writer, first!, name(left), 'outer', ofLeft, inner, sharingOf(shape));
+    gatheredRows(writer, second!, name(gradient), 'outer', ofGradient, outer, 1);
+    writer.line(`malc_grouped_gradient_on_hopper<${onHopper.columns}, ${sizes}>${operands}`);
+  });
+  return { ...source, hopper: launchedOnHopper(hopperName, [], sorting, onHopper, tiles(onHopper)) };
 }
 
 function contractEach({ writer, node, name, surroundings }: Site): Emitted {
@@ -126,7 +160,7 @@ function contractEach({ writer, node, name, surroundings }: Site): Emitted {
   const matrices = runsOf(right, [shape.outerFirst ? shape.inner : shape.outer], surroundings);
   const tile = tileFor(surroundings, [vectors, matrices], { rows: assumedTokens, columns, inner, results: heads });
   const list = argumentsOf(node, name, surroundings, []);
-  kernelFunction(writer, tile, list, surroundings, () => {
+  kernelFunction(writer, boundsOf(tile), list, surroundings, false, () => {
     const type = operandText(vectors, 'inner');
     writer.line(`const malc_operand<${type}> left{{${name(left)}}, ${heads * inner}};`);
     firstMatrix(writer, name(right), shape.outerFirst, matrices);
@@ -156,14 +190,6 @@ interface Tile {
   readonly threads: number;
 }
 
-/** How the runs of an operand lie in memory. */
-interface Runs {
-  readonly storage: ElementStorage;
-  /** Elements from run to run, and the largest power of two up to 8 that divides them. */
-  readonly stride: number;
-  readonly aligned: number;
-}
-
 /** The runs of a tensor whose last dimensions these are. */
 function runsOf(node: Node, run: readonly Dimension[], { storageOf }: Surroundings): Runs {
   const storage = storageOf(node);
@@ -186,6 +212,9 @@ function tileFor(
   const threads = areCopied ? copyingThreads : roundingThreads;
   return { shape, type: tileType(shape, dtype, threads), threads };
 }
+
+/** Slots that read the same row. */
+const sharingOf = ({ shared, chosen }: GroupedShape): number => (shared ? chosen.size! : 1);
 
 /** Slots of an expert, where the choice is even. */
 const rowsOfExpert = ({ rows, chosen, experts }: GroupedShape): number => {
@@ -217,16 +246,37 @@ function argumentsOf(
 /** The kernel that multiplies. The comment that says what it computes is above it. */
 function kernelFunction(
   writer: Writer,
-  { shape, threads }: Tile,
+  bounds: string,
   list: readonly Argument[],
   { comment, storageOf }: Surroundings,
+  hasHopper: boolean,
   body: () => void,
 ): void {
-  // As for other products: with small tiles, two blocks of a multiprocessor, or ptxas would save registers by spills.
-  const bounds = `${threads}, ${isSmall(shape) ? 2 : 1}`;
   const parameters = parameterList(list, storageOf);
   writer.comment(comment);
-  writer.block(`static __global__ void __launch_bounds__(${bounds}) ${ownName}(${parameters})`, body);
+  writer.block(`static __global__ void __launch_bounds__(${bounds}) ${ownName}(${parameters})`, () => {
+    if (hasHopper) writer.block('if constexpr (!malc_code_for_hopper)', body);
+    else body();
+  });
+}
+
+/** As for other products: with small tiles, two blocks of a multiprocessor, or ptxas would save registers by spills. */
+const boundsOf = ({ shape, threads }: Tile): string => `${threads}, ${isSmall(shape) ? 2 : 1}`;
+
+const hopperName = `${ownName}_on_hopper`;
+
+/** The kernel that takes its place on Hopper GPUs. */
+function hopperFunction(
+  writer: Writer,
+  list: readonly Argument[],
+  { storageOf }: Surroundings,
+  maps: readonly TensorMap[],
+  body: () => void,
+): void {
+  const own = maps.map(map => `const __grid_constant__ CUtensorMap ${map.name}`);
+  const parameters = [...own, parameterList(list, storageOf)].join(', ');
+  writer.line();
+  writer.block(`static __global__ void __launch_bounds__(${hopperBounds}) ${hopperName}(${parameters})`, body);
 }
 
 const launchOf = ({ type, threads }: Tile, grid: string): Launch => ({
@@ -247,6 +297,20 @@ function slotRows(
 ): void {
   const type = `${operandText(rows, run)}, ${sharing}`;
   writer.line(`const malc_slot_rows<${type}> ${variable}{${data}, slots.order, ${rows.stride}, slots.count - 1};`);
+}
+
+/** Declares the same rows for Hopper GPUs, of which `width` elements count. */
+function gatheredRows(
+  writer: Writer,
+  variable: string,
+  data: string,
+  run: 'inner' | 'outer',
+  { stride }: Runs,
+  width: number,
+  sharing: number,
+): void {
+  const values = [data, 'slots.order', stride, width, 'slots.count'].join(', ');
+  writer.line(`const malc_gathered_rows<malc_side::${run}, ${sharing}> ${variable}{${values}};`);
 }
 
 /** Declares the first of the matrices, which lie by columns where the result's dimensions come first. */
