@@ -39,9 +39,9 @@ __host__ __device__ constexpr int64_t malc_expert_tiles(int64_t slots, int exper
 struct malc_expert_tile {
   int expert, first, end, number;
 
-  /* The sorted slots and the columns of the tile, where tiles are of `rows` by `width`. */
-  DEVICE malc_place place(int columns, int rows, int width) const {
-    malc_place at = malc_tiles(end - first, columns, rows, width).place(number);
+  /* The sorted slots and the columns of the tile, where tiles are of `rows` by `width`, in bands of `high`. */
+  DEVICE malc_place place(int columns, int rows, int width, int high = 8) const {
+    malc_place at = malc_tiles(end - first, columns, rows, width, high).place(number);
     at.row += first;
     at.row_end += first;
     return at;

@@ -38,9 +38,8 @@ struct malc_mapped_matrices {
 // ---- Producer ----
 
 /* Brings the slices of a gathered left operand, and of a right one that is gathered or mapped: a warpgroup. */
-template <int Columns, class Left, class Right>
+template <class Shape, class Left, class Right>
 struct malc_gatherer {
-  typedef malc_hopper_shape<Columns> Shape;
   static constexpr int threads = 128, warps = 4;
   static constexpr int arrivals = warps + (Right::is_gathered ? 0 : 1); // for a slice
   static constexpr int registers = 72, consumer_registers = 216;
@@ -48,7 +47,7 @@ struct malc_gatherer {
   static constexpr int ahead = Shape::stages - 2;
   static constexpr int lines = threads / 8; // 128 bytes each, by eight threads
 
-  malc_stages<Columns> stages, arriving; // to be filled next; the first that copies are under way for
+  malc_stages<Shape> stages, arriving; // to be filled next; the first that copies are under way for
   int under_way = 0;
   uint32_t rank;
   malc_place at;
@@ -128,8 +127,10 @@ struct malc_gatherer {
     for (int box = 0; box < Shape::right_boxes; box++) {
       if (box % Shape::cluster != static_cast<int>(rank)) continue;
       const int column = at.column + box * Shape::side;
-      tma_load_3d_multicast(stages.right() + box * Shape::box_bytes, right.map, stages.full(),
-                            Right::transposed ? column : inner, Right::transposed ? inner : column, right.expert, 3);
+      const int x = Right::transposed ? column : inner, y = Right::transposed ? inner : column;
+      const uint32_t to = stages.right() + box * Shape::box_bytes;
+      if constexpr (Shape::cluster == 1) tma_load_3d(to, right.map, stages.full(), x, y, right.expert);
+      else tma_load_3d_multicast(to, right.map, stages.full(), x, y, right.expert, 3);
     }
   }
 
@@ -181,16 +182,15 @@ DEVICE int malc_tiles_of_all(const int32_t *bounds, int rows, int across) {
 }
 
 /* What malc_grouped does, by all blocks of a launch: clusters take one tile after another of those that there are. */
-template <int TileColumns, int Experts, int Columns, int Step, class T, class Left, class Right>
+template <class Shape, int Band, int Experts, int Columns, int Step, class T, class Left, class Right>
 DEVICE void malc_grouped_on_hopper(T *result, const malc_slots<Experts> &slots, const Left &left, Right right,
                                    int inner) {
-  typedef malc_hopper_shape<TileColumns> Shape;
-  constexpr int rows = Shape::cluster * Shape::rows, across = (Columns + TileColumns - 1) / TileColumns;
+  constexpr int rows = Shape::cluster * Shape::rows, across = (Columns + Shape::columns - 1) / Shape::columns;
   const int tiles = malc_tiles_of_all<Experts>(slots.bounds, rows, across);
-  malc_run_jobs<TileColumns, malc_gatherer<TileColumns, Left, Right>>(tiles, [&](auto &tile, int number) {
+  malc_run_jobs<Shape, malc_gatherer<Shape, Left, Right>>(tiles, [&](auto &tile, int number) {
     const malc_expert_tile own = malc_tile_of<Experts>(slots.bounds, number, rows, across);
     right.expert = own.expert;
-    tile.begin(own.place(Columns, rows, TileColumns));
+    tile.begin(own.place(Columns, rows, Shape::columns, Band));
     tile.multiply(left, right, 0, inner);
     tile.template finish<1, Step, Shape::chunk_columns>([&](const auto &sums, int64_t row, int64_t column) {
       malc_store_sums<Step>(result + static_cast<int64_t>(slots.order[row]) * Columns + column, sums, row, column);
@@ -199,13 +199,12 @@ DEVICE void malc_grouped_on_hopper(T *result, const malc_slots<Experts> &slots, 
 }
 
 /* What malc_grouped_gradient does, likewise. */
-template <int TileColumns, int Experts, int Rows, int Columns, int Step, class Left, class Right>
+template <class Shape, int Band, int Experts, int Rows, int Columns, int Step, class Left, class Right>
 DEVICE void malc_grouped_gradient_on_hopper(float *gradient, const malc_slots<Experts> &slots, Left left, Right right,
                                             bool adds) {
-  typedef malc_hopper_shape<TileColumns> Shape;
-  const malc_tiles tiles(Rows, Columns, Shape::cluster * Shape::rows, TileColumns);
+  const malc_tiles tiles(Rows, Columns, Shape::cluster * Shape::rows, Shape::columns, Band);
   const int count = tiles.count();
-  malc_run_jobs<TileColumns, malc_gatherer<TileColumns, Left, Right>>(Experts * count, [&](auto &tile, int number) {
+  malc_run_jobs<Shape, malc_gatherer<Shape, Left, Right>>(Experts * count, [&](auto &tile, int number) {
     const int expert = number / count, first = slots.bounds[expert];
     left.end = right.end = slots.bounds[expert + 1];
     float *const own = gradient + static_cast<int64_t>(expert) * Rows * Columns;

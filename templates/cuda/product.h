@@ -44,16 +44,17 @@ __host__ __device__ constexpr int64_t malc_ceil_divide(int64_t a, int64_t b) { r
 
 /* Tiles of a result, and their order: neighbours share rows or columns, so that the second-level cache has them. */
 struct malc_tiles {
-  int rows, columns, tile_rows, tile_columns, down, across;
+  int rows, columns, tile_rows, tile_columns, down, across, high;
 
-  __host__ __device__ constexpr malc_tiles(int64_t rows, int64_t columns, int tile_rows, int tile_columns)
+  /* `high` tiles' rows are a band, which is taken column by column. */
+  __host__ __device__ constexpr malc_tiles(int64_t rows, int64_t columns, int tile_rows, int tile_columns, int high = 8)
       : rows(static_cast<int>(rows)), columns(static_cast<int>(columns)), tile_rows(tile_rows),
         tile_columns(tile_columns), down(static_cast<int>(malc_ceil_divide(rows, tile_rows))),
-        across(static_cast<int>(malc_ceil_divide(columns, tile_columns))) {}
+        across(static_cast<int>(malc_ceil_divide(columns, tile_columns))), high(high) {}
   __host__ __device__ constexpr int count() const { return down * across; }
 
   DEVICE malc_place place(int tile) const {
-    const int high = 8, band = tile / (high * across); // bands of 8 tiles' rows, column by column
+    const int band = tile / (high * across);
     const int rows_of_band = min(high, down - band * high), within = tile - band * high * across;
     const int row = (band * high + within % rows_of_band) * tile_rows, column = within / rows_of_band * tile_columns;
     return {row, min(row + tile_rows, rows), column, min(column + tile_columns, columns)};

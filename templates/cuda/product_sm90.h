@@ -1,8 +1,8 @@
 // product_sm90.h - tiles of products of bfloat16 numbers on Hopper GPUs: TMA brings the operands, wgmma multiplies.
 //
-// Blocks run in clusters of two, as many as fit the GPU, and a cluster takes one job after another: a tile of 256 rows,
-// 128 to a block. In a block one thread (the producer) brings slices of 64 inner positions, a few ahead of their use:
-// the block's own of the left operand, and half of the right one's, which both blocks get by multicast. Two warpgroups
+// Blocks run in clusters of one or two, as many as fit the GPU, and a cluster takes one job after another: a tile of 128
+// rows to a block. In a block one thread (the producer) brings slices of 64 inner positions, a few ahead of their use:
+// the block's own of the left operand, and its share of the right one's, which both blocks get by multicast. Two warpgroups
 // (the consumers) have 64 rows each. A warp finishes its elements without waiting for others, so that one warpgroup's
 // finishing overlaps the other's multiplication, and the producer is ahead with the next job's slices.
 //
@@ -22,33 +22,36 @@ struct malc_mapped {
   const CUtensorMap *maps[Parts];
 };
 
-/* What a tile of Columns columns takes in shared memory. */
-template <int Columns>
+/* Tiles of `Columns` columns, in clusters of `Cluster` blocks, with so many slices under way; and what they take in
+ * shared memory. A launch has one shape: compiler/targets/cuda/hopper-schedule.ts chooses it. */
+template <int Columns, int Cluster, int Stages>
 struct malc_hopper_shape {
-  static constexpr int cluster = 2, threads = 384;
+  static_assert(Columns % 64 == 0 && Columns <= 256 && (Cluster == 1 || Cluster == 2) && Stages >= 2, "such a shape");
+  static constexpr int columns = Columns, cluster = Cluster, stages = Stages, threads = 384;
   static constexpr int rows = 128, side = 64, depth = 64; // of a block's tile; of a box; of a slice
   static constexpr int box_bytes = side * depth * 2;
   static constexpr int left_boxes = rows / side, right_boxes = Columns / side;
   static constexpr int stage_bytes = (left_boxes + right_boxes) * box_bytes;
-  static constexpr int stages = 24 / (left_boxes + right_boxes);
   /* Sums that a warp finishes at a time. */
   static constexpr int chunk_rows = 8, chunk_columns = 128;
   static constexpr int chunk_bytes = chunk_rows * malc_tile_sums<chunk_columns>::stride * 4;
   static constexpr int chunks_at = stages * stage_bytes, barriers_at = chunks_at + 8 * chunk_bytes;
   /* Dynamic shared memory: the stages, a chunk for each warp of the consumers, two barriers for each stage. */
   static constexpr int shared_bytes = barriers_at + stages * 16;
+  static_assert(shared_bytes <= 232448, "227 KB");
 };
 
 /* The blocks of a launch: no more clusters than have a job, or run at once. */
-inline malc_grid malc_hopper_grid(int64_t jobs) {
-  const int64_t clusters = malc_multiprocessors() / 2;
-  return malc_grid(static_cast<unsigned>(2 * (jobs < clusters ? jobs : clusters))).clusters_of(2);
+template <class Shape>
+malc_grid malc_hopper_grid(int64_t jobs) {
+  const int64_t clusters = malc_multiprocessors() / Shape::cluster;
+  const int64_t blocks = Shape::cluster * (jobs < clusters ? jobs : clusters);
+  return malc_grid(static_cast<unsigned>(blocks)).clusters_of(Shape::cluster);
 }
 
 /* The stages, in the order in which they are filled and used; `parity` is that of their barriers' phases. */
-template <int Columns>
+template <class Shape>
 struct malc_stages {
-  typedef malc_hopper_shape<Columns> Shape;
   uint32_t shared; /* address of the first */
   int stage = 0;
   uint32_t parity = 0;
@@ -72,12 +75,11 @@ DEVICE malc_place malc_share(malc_place at, uint32_t rank) {
 }
 
 /* Brings the slices: one thread of the block. A job calls the same functions of producer and consumers. */
-template <int Columns>
+template <class Shape>
 struct malc_producer {
-  typedef malc_hopper_shape<Columns> Shape;
   static constexpr int threads = 1, arrivals = 1; // of a slice's bringing
   static constexpr int registers = 24, consumer_registers = 240;
-  malc_stages<Columns> stages;
+  malc_stages<Shape> stages;
   uint32_t rank;
   malc_place at;
 
@@ -102,8 +104,11 @@ struct malc_producer {
       for (int box = 0; box < Shape::right_boxes; box++) {
         if (box % Shape::cluster != static_cast<int>(rank)) continue;
         const int column = at.column + box % boxes_of_part * Shape::side;
-        tma_load_2d_multicast(stages.right() + box * Shape::box_bytes, right.maps[box / boxes_of_part], stages.full(),
-                              Right::transposed ? column : inner, Right::transposed ? inner : column, 3);
+        const int x = Right::transposed ? column : inner, y = Right::transposed ? inner : column;
+        const uint32_t to = stages.right() + box * Shape::box_bytes;
+        const CUtensorMap *const map = right.maps[box / boxes_of_part];
+        if constexpr (Shape::cluster == 1) tma_load_2d(to, map, stages.full(), x, y);
+        else tma_load_2d_multicast(to, map, stages.full(), x, y, 3);
       }
       stages.advance();
     }
@@ -123,15 +128,14 @@ struct malc_producer {
 };
 
 /* Multiplies and finishes 64 rows: a warpgroup. */
-template <int Columns>
+template <class Shape>
 struct malc_consumer {
-  typedef malc_hopper_shape<Columns> Shape;
-  malc_stages<Columns> stages;
+  malc_stages<Shape> stages;
   uint32_t rank;
   int warpgroup;
   malc_place at;
   int accumulates = 0;
-  float sums[Columns / 2];
+  float sums[Shape::columns / 2];
 
   DEVICE malc_consumer(uint32_t shared, uint32_t rank, int warpgroup)
       : stages{shared}, rank(rank), warpgroup(warpgroup) {}
@@ -156,8 +160,8 @@ struct malc_consumer {
       wgmma_fence();
 #pragma unroll
       for (int n = 0; n < Shape::depth / 16; n++)
-        wgmma<Columns, Left::transposed, Right::transposed>(sums, a + n * left_step, b + n * right_step,
-                                                            n == 0 ? accumulates : 1);
+        wgmma<Shape::columns, Left::transposed, Right::transposed>(sums, a + n * left_step, b + n * right_step,
+                                                                   n == 0 ? accumulates : 1);
       wgmma_commit();
       accumulates = 1;
       // One slice is multiplied while the next one's wgmmas are queued: the stage before is free now.
@@ -173,7 +177,9 @@ struct malc_consumer {
   /* Tells the producers of both blocks that this warpgroup has read a stage: both fill it. */
   DEVICE void release(uint32_t empty) const {
     const uint32_t thread = threadIdx.x % 128;
-    if (thread < Shape::cluster) mbarrier_arrive_remote(empty, thread);
+    if constexpr (Shape::cluster == 1) {
+      if (thread == 0) mbarrier_arrive(empty);
+    } else if (thread < Shape::cluster) mbarrier_arrive_remote(empty, thread);
   }
 
   /* Calls finish(sums, row, column) for every `Step`-th element, of `Parts` products side by side. A warp has 16 rows:
@@ -181,7 +187,7 @@ struct malc_consumer {
   template <int Parts, int Step, int Width, class Finish>
   DEVICE void finish(const Finish &finish) const {
     typedef malc_tile_sums<Shape::chunk_columns, Parts> Sums;
-    constexpr int columns = Columns / Parts; // of a product
+    constexpr int columns = Shape::columns / Parts; // of a product
     static_assert(Width % 8 == 0 && Width <= Shape::chunk_columns / Parts, "a chunk has whole fragments, and fits");
     const int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32;
     float *const chunk = reinterpret_cast<float *>(dynamic_shared() + Shape::chunks_at +
@@ -211,21 +217,21 @@ struct malc_consumer {
 };
 
 /* Does all jobs, by all blocks: job(role, number) calls begin, multiply and finish of a role. */
-template <int Columns, class Producer = malc_producer<Columns>, class Job>
+template <class Shape, class Producer = malc_producer<Shape>, class Job>
 DEVICE void malc_run_jobs(int jobs, const Job &job) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  typedef malc_hopper_shape<Columns> Shape;
-  const uint32_t shared = shared_address(dynamic_shared()), rank = cluster_rank();
+  const uint32_t shared = shared_address(dynamic_shared()), rank = Shape::cluster == 1 ? 0 : cluster_rank();
   // By a shuffle, so that the compiler knows that all of a warp have the same.
   const int warpgroup = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0);
   if (threadIdx.x == 0) {
-    for (malc_stages<Columns> stages{shared}; stages.parity == 0; stages.advance()) {
+    for (malc_stages<Shape> stages{shared}; stages.parity == 0; stages.advance()) {
       mbarrier_init(stages.full(), Producer::arrivals);
       mbarrier_init(stages.empty(), 2 * Shape::cluster); // by each warpgroup that reads what a producer brings
     }
     mbarrier_init_fence();
   }
-  cluster_sync();
+  if constexpr (Shape::cluster == 1) __syncthreads();
+  else cluster_sync();
   const int first = blockIdx.x / Shape::cluster, clusters = gridDim.x / Shape::cluster;
   if (warpgroup == 0) {
     registers_decrease<Producer::registers>();
@@ -236,7 +242,7 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
     }
   } else {
     registers_increase<Producer::consumer_registers>();
-    malc_consumer<Columns> consumer(shared, rank, warpgroup - 1);
+    malc_consumer<Shape> consumer(shared, rank, warpgroup - 1);
     for (int number = first; number < jobs; number += clusters) job(consumer, number);
   }
 #endif

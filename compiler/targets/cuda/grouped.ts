@@ -10,7 +10,17 @@ import { eachShape } from '../../ops/contract-each.ts';
 import { type GroupedShape, groupedShape } from '../../ops/grouped.ts';
 import type { Extent } from '../../plan/extent.ts';
 import { storedDimensions } from '../../plan/storage.ts';
-import { hopperBounds, launchedOnHopper, matricesMap, type Runs, tileOnHopper } from './hopper-grouped.ts';
+import {
+  hopperBounds,
+  launchedOnHopper,
+  matricesMap,
+  type Runs,
+  scheduleOfGradient,
+  scheduleOfSlots,
+  scheduleText,
+  tileRows,
+} from './hopper-grouped.ts';
+import { usualCircumstances } from './hopper-schedule.ts';
 import {
   type Argument,
   type KernelSource,
@@ -72,16 +82,17 @@ function grouped({ writer, node, name, surroundings }: Site): Emitted {
   const matrices: Runs = copy
     ? { storage: 'bf16', stride: copy.stride, aligned: 8 }
     : runsOf(weights, run, surroundings);
-  const work = { rows: rowsOfExpert(shape), columns, inner, results: experts };
+  const work = { rows: rowsOfExpert(shape, assumedTokens), columns, inner, results: experts };
   const tile = tileFor(surroundings, [rows, matrices], work);
-  const onHopper = tileOnHopper(surroundings, [rows, matrices], work);
+  const ofExpert = rowsOfExpert(shape, usualCircumstances.tokens);
+  const schedule = scheduleOfSlots(surroundings, [rows, matrices], { columns, inner, experts, rows: ofExpert });
   const list = argumentsOf(node, name, surroundings, sortingExtents(index.dimensions, experts), copy);
   const sorting = sortingLaunches(writer, list, surroundings.storageOf, index, name(index), experts);
   // As for other products: only training, whose rows are many, has those in bfloat16.
   const streams = shape.outerFirst && [left, node].every(value => surroundings.storageOf(value) === 'f32');
   const [slots, tokens] = [countText(index.dimensions), countText(shape.rows)];
   const sharing = sharingOf(shape);
-  kernelFunction(writer, boundsOf(tile), list, surroundings, onHopper !== null, () => {
+  kernelFunction(writer, boundsOf(tile), list, surroundings, schedule !== null, () => {
     writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
     slotRows(writer, 'left', name(left), 'inner', rows, sharing);
     firstMatrix(writer, name(weights), shape.outerFirst, matrices);
@@ -100,7 +111,7 @@ function grouped({ writer, node, name, surroundings }: Site): Emitted {
   const many = blocks(tile.shape.rows, tile.shape.columns);
   const grid = streams ? `${tokens} <= malc_few_rows ? ${blocks('malc_few_rows', fewColumns)} : ${many}` : many;
   const source = { arguments: list, launches: [...sorting, launchOf(tile, grid)] };
-  if (!onHopper) return source;
+  if (!schedule) return source;
   const [width, high] = shape.outerFirst ? [inner, columns] : [columns, inner];
   const map = matricesMap(`${name(weights)}_map`, name(weights), { width, rows: high, experts }, matrices);
   hopperFunction(writer, list, surroundings, [map], () => {
@@ -108,11 +119,11 @@ function grouped({ writer, node, name, surroundings }: Site): Emitted {
     gatheredRows(writer, 'left', name(left), 'inner', rows, inner, sharing);
     const run = shape.outerFirst ? 'inner' : 'outer';
     writer.line(`const malc_mapped_matrices<malc_side::${run}> right{&${map.name}, 0};`);
-    const sizes = [onHopper.columns, experts, columns, atOnce(columns)].join(', ');
+    const sizes = [scheduleText(schedule), experts, columns, atOnce(columns)].join(', ');
     writer.line(`malc_grouped_on_hopper<${sizes}>(${name(node)}, slots, left, right, ${inner});`);
   });
-  const tiles = blocks(onHopper.rows, onHopper.columns);
-  return { ...source, hopper: launchedOnHopper(hopperName, [map], sorting, onHopper, tiles) };
+  const tiles = blocks(tileRows(schedule), schedule.columns);
+  return { ...source, hopper: launchedOnHopper(hopperName, [map], sorting, schedule, tiles) };
 }
 
 function groupedGradient({ writer, node, name, surroundings }: Site): Emitted {
@@ -123,32 +134,34 @@ function groupedGradient({ writer, node, name, surroundings }: Site): Emitted {
   const [rows, columns] = shape.outerFirst ? [outer, inner] : [inner, outer];
   const ofLeft = runsOf(left, shape.inner, surroundings);
   const ofGradient = runsOf(gradient, shape.outer, surroundings);
-  const work = { rows, columns, inner: rowsOfExpert(shape), results: experts };
+  const work = { rows, columns, inner: rowsOfExpert(shape, assumedTokens), results: experts };
   const tile = tileFor(surroundings, [ofLeft, ofGradient], work);
-  const onHopper = tileOnHopper(surroundings, [ofLeft, ofGradient], work);
+  const ofExpert = rowsOfExpert(shape, usualCircumstances.tokens);
+  const schedule = scheduleOfGradient(surroundings, [ofLeft, ofGradient], { rows, columns, inner: ofExpert, experts });
   const list = argumentsOf(node, name, surroundings, sortingExtents(index.dimensions, experts));
   const sorting = sortingLaunches(writer, list, surroundings.storageOf, index, name(index), experts);
   const [first, second] = shape.outerFirst ? ['right', 'left'] : ['left', 'right'];
   const adds = surroundings.isGradient(node) ? 'adds' : String(surroundings.accumulates(node));
   const sizes = [experts, rows, columns, atOnce(columns)].join(', ');
   const operands = `(${name(node)}, slots, left, right, ${adds});`;
-  kernelFunction(writer, boundsOf(tile), list, surroundings, onHopper !== null, () => {
+  kernelFunction(writer, boundsOf(tile), list, surroundings, schedule !== null, () => {
     writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
     slotRows(writer, first!, name(left), 'outer', ofLeft, sharingOf(shape));
     slotRows(writer, second!, name(gradient), 'outer', ofGradient, 1);
     writer.line(`malc_grouped_gradient<${tile.type}, ${sizes}>${operands}`);
   });
-  const tiles = ({ rows: high, columns: wide }: TileShape) =>
+  const tiles = (high: number, wide: number) =>
     String(experts * Math.ceil(rows / high) * Math.ceil(columns / wide));
-  const source = { arguments: list, launches: [...sorting, launchOf(tile, tiles(tile.shape))] };
-  if (!onHopper) return source;
+  const source = { arguments: list, launches: [...sorting, launchOf(tile, tiles(tile.shape.rows, tile.shape.columns))] };
+  if (!schedule) return source;
   hopperFunction(writer, list, surroundings, [], () => {
     writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
     gatheredRows(writer, first!, name(left), 'outer', ofLeft, inner, sharingOf(shape));
     gatheredRows(writer, second!, name(gradient), 'outer', ofGradient, outer, 1);
-    writer.line(`malc_grouped_gradient_on_hopper<${onHopper.columns}, ${sizes}>${operands}`);
+    writer.line(`malc_grouped_gradient_on_hopper<${scheduleText(schedule)}, ${sizes}>${operands}`);
   });
-  return { ...source, hopper: launchedOnHopper(hopperName, [], sorting, onHopper, tiles(onHopper)) };
+  const most = tiles(tileRows(schedule), schedule.columns);
+  return { ...source, hopper: launchedOnHopper(hopperName, [], sorting, schedule, most) };
 }
 
 function contractEach({ writer, node, name, surroundings }: Site): Emitted {
@@ -217,8 +230,8 @@ function tileFor(
 const sharingOf = ({ shared, chosen }: GroupedShape): number => (shared ? chosen.size! : 1);
 
 /** Slots of an expert, where the choice is even. */
-const rowsOfExpert = ({ rows, chosen, experts }: GroupedShape): number => {
-  const tokens = rows.some(dim => dim.size === null) ? assumedTokens : constantCount(rows);
+const rowsOfExpert = ({ rows, chosen, experts }: GroupedShape, assumed: number): number => {
+  const tokens = rows.some(dim => dim.size === null) ? assumed : constantCount(rows);
   return Math.max(1, Math.round((tokens * chosen.size!) / experts.size!));
 };
 

@@ -1,8 +1,10 @@
-// Grouped products on Hopper GPUs (templates/cuda/grouped_sm90.h): which can have them, in which tiles, and how they are
-// launched: by as many blocks as the GPU runs at once, which find on the device how many tiles there are.
+// Grouped products on Hopper GPUs (templates/cuda/grouped_sm90.h): which can have them, by which schedule, and how they are
+// launched: as many blocks as the GPU runs at once, which find on the device how many tiles there are.
 import type { ElementStorage } from '../../plan/storage.ts';
+import { shapeType, stagingBytes } from './hopper-products.ts';
+import { type HopperSchedule, type RankedSchedule, rankSchedules } from './hopper-schedule.ts';
 import type { HopperSource, Launch, Surroundings, TensorMap } from './kernel-source.ts';
-import { chooseTiling, hopperShapes, type ProductWork, type TileShape } from './product-tiles.ts';
+import type { ProductWork } from './product-tiles.ts';
 
 /** How the runs of an operand lie in memory. */
 export interface Runs {
@@ -12,24 +14,58 @@ export interface Runs {
   readonly aligned: number;
 }
 
+/** A product for each expert. */
+export interface GroupedWork extends Pick<ProductWork, 'columns'> {
+  readonly rows: number;
+  readonly inner: number;
+  readonly experts: number;
+}
+
 /** Columns, and rows or inner positions, of the boxes that TMA brings. */
 const side = 64;
+
+/** Rows of a block's tile. */
+const blockRows = 128;
 
 /** What bounds the kernels: threads of a block, and blocks of a multiprocessor. */
 export const hopperBounds = '384, 1';
 
-/**
- * The tiles of a product, each of a cluster of two blocks; null where it has none: only bfloat16 is multiplied, and whole
- * pieces of 16 bytes are gathered.
- */
-export function tileOnHopper(
-  { dtype }: Surroundings,
+/** Whether operands can be brought: they are bfloat16, in whole pieces of 16 bytes. */
+const areBrought = ({ dtype }: Surroundings, operands: readonly Runs[]): boolean =>
+  dtype === 'bf16' && operands.every(({ storage, aligned }) => storage === 'bf16' && aligned === 8);
+
+/** The schedule of a product whose rows are slots; null where it has none. */
+export function scheduleOfSlots(
+  surroundings: Surroundings,
   operands: readonly Runs[],
-  work: Pick<ProductWork, 'rows' | 'columns' | 'inner' | 'results'>,
-): TileShape | null {
-  if (!operands.every(({ storage, aligned }) => storage === 'bf16' && aligned === 8) || dtype !== 'bf16') return null;
-  return chooseTiling({ ...work, kind: dtype, beside: 1, step: 1, isDivisible: false }, hopperShapes)!.shape;
+  work: GroupedWork,
+): HopperSchedule | null {
+  if (!areBrought(surroundings, operands)) return null;
+  // Experts have more slots or fewer: on average, half of the last tile of each is empty.
+  const ranked = ([1, 2] as const).map(cluster => rankedFirst({ ...work, rows: work.rows + half(cluster) }, cluster));
+  return ranked.reduce((best, next) => (next.cycles < best.cycles ? next : best)).schedule;
 }
+
+const half = (cluster: number): number => (cluster * blockRows) / 2;
+
+/** The schedule of a product whose inner positions are slots; null where it has none. Gathered slices are not shared. */
+export const scheduleOfGradient = (
+  surroundings: Surroundings,
+  operands: readonly Runs[],
+  work: GroupedWork,
+): HopperSchedule | null => (areBrought(surroundings, operands) ? rankedFirst(work, 1).schedule : null);
+
+/** The best schedule in clusters of so many blocks. */
+function rankedFirst({ experts, ...work }: GroupedWork, cluster: HopperSchedule['cluster']): RankedSchedule {
+  const alone = { ...work, kind: 'bf16', results: experts, beside: 1, step: 1, isDivisible: false } as const;
+  return rankSchedules([alone], stagingBytes).find(({ schedule }) => schedule.cluster === cluster)!;
+}
+
+/** What says to a template how it multiplies. */
+export const scheduleText = (schedule: HopperSchedule): string => `${shapeType(schedule)}, ${schedule.band}`;
+
+/** Rows of a tile: those of all blocks of a cluster. */
+export const tileRows = ({ cluster }: HopperSchedule): number => cluster * blockRows;
 
 /** The map of all experts' matrices, each of `rows` runs of `width` elements. */
 export const matricesMap = (
@@ -40,7 +76,7 @@ export const matricesMap = (
 ): TensorMap => ({
   name,
   base,
-  sizes: [width, rows, experts].map(String) as [string, string, string],
+  sizes: [String(width), String(rows), String(experts)],
   strides: [String(stride), String(stride * rows)],
   box: { columns: side, rows: side },
 });
@@ -54,7 +90,7 @@ export const launchedOnHopper = (
   kernel: string,
   maps: readonly TensorMap[],
   before: readonly Launch[],
-  { columns }: TileShape,
+  schedule: HopperSchedule,
   tiles: string,
 ): HopperSource => ({
   maps,
@@ -62,9 +98,9 @@ export const launchedOnHopper = (
     ...before.map(launch => ({ ...launch, maps: [] })),
     {
       kernel,
-      grid: `malc_hopper_grid(${tiles})`,
+      grid: `malc_hopper_grid<${shapeType(schedule)}>(${tiles})`,
       block: '384',
-      shared: `malc_hopper_shape<${columns}>::shared_bytes`,
+      shared: `${shapeType(schedule)}::shared_bytes`,
       maps: maps.map(({ name }) => name),
     },
   ],

@@ -4,42 +4,74 @@ import { countText } from '../../emission/index-text.ts';
 import type { Names } from '../../emission/writer.ts';
 import type { MatmulKernel } from '../../kernels/kernel.ts';
 import { pairedColumns } from './finish.ts';
+import {
+  type HopperSchedule,
+  type RankedSchedule,
+  rankSchedules,
+  tilingFor,
+  usualCircumstances,
+} from './hopper-schedule.ts';
 import type { Surroundings, TensorMap } from './kernel-source.ts';
-import { columnCount, type GroupPlan, type Operand, type Product, partsOf, planGroup } from './product-plan.ts';
-import { hopperShapes } from './product-tiles.ts';
+import { type GroupPlan, type Operand, type Product, partsOf, planGroup } from './product-plan.ts';
 import type { TileText } from './tile-text.ts';
 
 /** Columns that a warp finishes at a time, of all products side by side. */
 const chunkColumns = 128;
 /** Columns, and rows or inner positions, of the boxes that TMA brings. */
 const side = 64;
+/** Bytes of shared memory that a block finishes its sums in: malc_hopper_shape::chunk_bytes for each of eight warps. */
+export const stagingBytes = 8 * 8 * (chunkColumns + 8) * 4;
 /** Parameters of a kernel have 4 KiB, and a map 128 bytes. */
 const mostMaps = 16;
 
+/** How a kernel's groups are computed on Hopper GPUs. */
+export interface HopperPlan {
+  readonly groups: readonly GroupPlan[];
+  readonly schedule: HopperSchedule;
+}
+
 /**
- * Plans of a kernel's groups for Hopper GPUs, with tiles that are all of one shape; null where these would not serve: TMA
- * brings bfloat16 in runs that begin at multiples of 16 bytes, and a warp has whole heads where they may not be cut.
+ * The schedules that serve a kernel, best first; none where TMA cannot bring its operands, which are bfloat16 in runs that
+ * begin at multiples of 16 bytes, or where a warp would have to cut heads that may not be cut.
  * @param plans those for other GPUs
  */
-export function planForHopper(
-  { groups }: MatmulKernel,
+export function schedulesForHopper(
+  kernel: MatmulKernel,
   plans: readonly GroupPlan[],
   surroundings: Surroundings,
-): readonly GroupPlan[] | null {
+  circumstances = usualCircumstances,
+): readonly RankedSchedule[] {
   const operands = plans.flatMap(({ products }) => products.flatMap(({ left, right }) => [left, right]));
   const areBrought = operands.every(({ storage, aligned }) => storage === 'bf16' && aligned === 8);
-  if (!areBrought || plans.some(({ products }) => products.some(({ kind }) => kind !== 'bf16'))) return null;
-  if (new Set(operands.map(mapKey)).size > mostMaps) return null;
-  // The widest group decides for all of them.
-  const free = groups.map(group => planGroup(group, surroundings, hopperShapes));
-  const widest = free.reduce((most, plan) => (columnCount(plan.group) > columnCount(most.group) ? plan : most));
-  const all = groups.map(group => planGroup(group, surroundings, [widest.tiling.shape]));
-  const serve = all.every((plan, n) => {
-    const isForced = plan.way === 'later' && plan.tiling.parts === 1 && plans[n]!.way !== 'later';
-    return !isForced && chunkOf(plan) > 0;
-  });
-  return serve ? all : null;
+  if (!areBrought || plans.some(({ products }) => products.some(({ kind }) => kind !== 'bf16'))) return [];
+  if (new Set(operands.map(mapKey)).size > mostMaps) return [];
+  const works = plans.map(({ work }) => work);
+  return rankSchedules(works, stagingBytes, circumstances).filter(({ schedule }) =>
+    planForHopper(kernel, schedule, surroundings).groups.every((plan, n) => {
+      const isForced = plan.way === 'later' && plan.tiling.parts === 1 && plans[n]!.way !== 'later';
+      return !isForced && chunkOf(plan) > 0;
+    }),
+  );
 }
+
+/** The plans of a kernel's groups that follow a schedule. */
+export function planForHopper(
+  { groups }: MatmulKernel,
+  schedule: HopperSchedule,
+  surroundings: Surroundings,
+): HopperPlan {
+  const plans = groups.map((group, n) =>
+    planGroup(group, surroundings, work => {
+      const tiling = tilingFor(work, schedule, schedule.parts[n]!);
+      return tiling && { ...tiling, band: schedule.band };
+    }),
+  );
+  return { groups: plans, schedule };
+}
+
+/** The C++ type of a schedule: malc_hopper_shape of templates/cuda/product_sm90.h. */
+export const shapeType = ({ columns, cluster, stages }: HopperSchedule): string =>
+  `malc_hopper_shape<${[columns, cluster, stages].join(', ')}>`;
 
 /** Columns of each product that a warp finishes at a time: whole heads, and whole fragments of 8; 0 where none fits. */
 function chunkOf(plan: GroupPlan): number {

@@ -6,7 +6,8 @@ import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulKernel, stored } from '../../kernels/kernel.ts';
 import { finishNames, finishText } from './finish.ts';
-import { HopperTiles, planForHopper } from './hopper-products.ts';
+import { type HopperPlan, HopperTiles, planForHopper, schedulesForHopper, shapeType } from './hopper-products.ts';
+import type { Circumstances, HopperSchedule, RankedSchedule } from './hopper-schedule.ts';
 import {
   type Argument,
   type HopperSource,
@@ -34,8 +35,19 @@ const secondThreads = 256;
 /** And what bounds it: left alone, ptxas would save registers for more blocks at the price of spills. */
 const secondBounds = `${secondThreads}, 4`;
 
-export function emitMatmul(kernel: MatmulKernel, surroundings: Surroundings): KernelSource {
-  return new MatmulEmitter(kernel, surroundings).emit();
+/** @param schedule of products on Hopper GPUs, one of those that `hopperSchedules` returns; the first where none is given */
+export function emitMatmul(kernel: MatmulKernel, surroundings: Surroundings, schedule?: HopperSchedule): KernelSource {
+  return new MatmulEmitter(kernel, surroundings, schedule).emit();
+}
+
+/** The schedules that a kernel can have on Hopper GPUs, best first; none where it runs there as on others. */
+export function hopperSchedules(
+  kernel: MatmulKernel,
+  surroundings: Surroundings,
+  circumstances?: Circumstances,
+): readonly RankedSchedule[] {
+  const plans = kernel.groups.map(group => planGroup(group, surroundings));
+  return schedulesForHopper(kernel, plans, surroundings, circumstances);
 }
 
 class MatmulEmitter {
@@ -45,14 +57,14 @@ class MatmulEmitter {
   private readonly copies = new Map<Node, string>();
   private readonly names = new Names();
   private readonly plans: readonly GroupPlan[];
-  /** Those for Hopper GPUs; none where these run the same kernels as others. */
-  private readonly hopperPlans: readonly GroupPlan[];
+  /** That for Hopper GPUs; null where these run the same kernels as others. */
+  private readonly hopper: HopperPlan | null;
   private readonly threads: number;
   private readonly parameters: readonly Argument[];
   /** What each group's finishing function is called, and takes besides sums, row and column. */
   private readonly finishers = new Map<GroupPlan, { name: string; rest: readonly string[]; text: string }>();
 
-  constructor(kernel: MatmulKernel, surroundings: Surroundings) {
+  constructor(kernel: MatmulKernel, surroundings: Surroundings, schedule: HopperSchedule | undefined) {
     this.surroundings = surroundings;
     const { names } = this;
     for (const name of [...finishNames, 'finish', 'left', 'right', 'tiles', 'tile', 'thread', 'adds'])
@@ -60,14 +72,15 @@ class MatmulEmitter {
     for (const node of new Set([...kernel.inputs, ...kernel.outputs, ...kernel.members]))
       this.named.set(node, names.unique(surroundings.nameOf(node)));
     this.plans = kernel.groups.map(group => planGroup(group, surroundings));
-    this.hopperPlans = planForHopper(kernel, this.plans, surroundings) ?? [];
+    const chosen = schedule ?? schedulesForHopper(kernel, this.plans, surroundings)[0]?.schedule;
+    this.hopper = chosen ? planForHopper(kernel, chosen, surroundings) : null;
     this.threads = this.products.every(isCopied) ? copyingThreads : roundingThreads;
     for (const operand of this.operands) {
       const { node, copy } = operand;
       if (copy && !this.copies.has(node)) this.copies.set(node, names.unique(copyName(this.named.get(node)!)));
     }
     const extents = this.plans
-      .map((plan, n) => largerWorkspace(plan, this.hopperPlans[n]))
+      .map((plan, n) => largerWorkspace(plan, this.hopper?.groups[n]))
       .filter(extent => extent !== null);
     this.parameters = [
       ...sizeArguments([
@@ -105,10 +118,10 @@ class MatmulEmitter {
   }
 
   emit(): KernelSource {
-    const { plans, hopperPlans, threads } = this;
+    const { plans, hopper, threads } = this;
     const writer = new Writer();
     this.finishFunctions(writer, plans, `${ownName}_finish`);
-    this.finishFunctions(writer, hopperPlans, `${ownName}_finish_on_hopper`);
+    if (hopper) this.finishFunctions(writer, hopper.groups, `${ownName}_finish_on_hopper`);
     writer.comment(this.surroundings.comment);
     const tiles = new BlockTiles(threads, this.argumentOf);
     const jobs = this.jobs(plans, tiles);
@@ -128,34 +141,32 @@ class MatmulEmitter {
       ...this.second(writer, plans, `${ownName}_second`, this.others),
     ];
     const source = { arguments: this.parameters, launches };
-    if (hopperPlans.length === 0) return { text: writer.toString(), ...source };
-    const hopper = this.onHopper(writer);
-    return { text: writer.toString(), ...source, hopper };
+    const onHopper = hopper ? this.onHopper(writer, hopper) : undefined;
+    return { text: writer.toString(), ...source, ...(onHopper ? { hopper: onHopper } : {}) };
   }
 
   /** The condition of kernels that Hopper GPUs have others for. */
   private get others(): string {
-    return this.hopperPlans.length > 0 ? '!malc_code_for_hopper' : '';
+    return this.hopper ? '!malc_code_for_hopper' : '';
   }
 
   /** The kernels that take the others' place on Hopper GPUs. */
-  private onHopper(writer: Writer): HopperSource {
-    const plans = this.hopperPlans;
+  private onHopper(writer: Writer, { groups: plans, schedule }: HopperPlan): HopperSource {
     const tiles = new HopperTiles(plans, this.names, this.argumentOf);
     const maps = tiles.maps.map(map => map.name);
     const own = maps.map(map => `const __grid_constant__ CUtensorMap ${map}`);
     const jobs = this.jobs(plans, tiles);
-    const { columns } = plans[0]!.tiling.shape;
+    const shape = shapeType(schedule);
     const name = `${ownName}_on_hopper`;
     writer.line();
     const print = (body: Writer) => {
-      body.line(`malc_run_jobs<${columns}>(${countOf(jobs)}, [&](auto &tile, int block) {`);
+      body.line(`malc_run_jobs<${shape}>(${countOf(jobs)}, [&](auto &tile, int block) {`);
       body.inner(() => printJobs(body, jobs));
       body.line('});');
     };
     this.kernelFunction(writer, name, '384, 1', '', print, own);
-    const grid = `malc_hopper_grid(${countOf(jobs)})`;
-    const shared = `malc_hopper_shape<${columns}>::shared_bytes`;
+    const grid = `malc_hopper_grid<${shape}>(${countOf(jobs)})`;
+    const shared = `${shape}::shared_bytes`;
     const second = this.second(writer, plans, `${name}_second`, '').map(launch => ({ ...launch, maps: [] }));
     return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...second] };
   }
@@ -391,8 +402,8 @@ function parameterName(argument: Argument): string {
   }
 }
 
-const tilesText = ({ group, tiling: { shape, width } }: GroupPlan): string =>
-  [countText(group.rows), columnCount(group), shape.rows, width].join(', ');
+const tilesText = ({ group, tiling: { shape, width, band } }: GroupPlan): string =>
+  [countText(group.rows), columnCount(group), shape.rows, width, ...(band ? [band] : [])].join(', ');
 
 const blocksOfProduct = (plan: GroupPlan, { inner }: Product): string =>
   `malc_tiles(${tilesText(plan)}).count() * malc_part_count(${countText(inner)}, ${plan.tiling.parts})`;

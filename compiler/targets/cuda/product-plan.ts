@@ -11,7 +11,7 @@ import { type ElementStorage, isPadded, type Storage, storedDimensions } from '.
 import { operandsOf, type Scalar } from '../../scalar/expression.ts';
 import { finishedAtOnce, pairedColumns } from './finish.ts';
 import type { Surroundings } from './kernel-source.ts';
-import { chooseTiling, type ProductKind, shapes, type TileShape, type Tiling } from './product-tiles.ts';
+import { chooseTiling, type ProductKind, type ProductWork, type Tiling } from './product-tiles.ts';
 import { type WeightCopy, weightCopy } from './weight-copies.ts';
 
 /** An operand as the device code takes it: its outer positions are the left's rows or the right's columns. */
@@ -48,6 +48,8 @@ export interface GroupPlan {
    */
   readonly way: 'added' | 'beside' | 'later';
   readonly tiling: Tiling;
+  /** What the tiling was chosen for. */
+  readonly work: ProductWork;
   /** Which of the sums is a product; null where another product's sum has it already. */
   readonly sums: ReadonlyMap<Node, number | null>;
   /** Columns of a block where rows are few; null where that makes no difference. */
@@ -61,6 +63,9 @@ const leastFewColumns = 16;
 
 const isRuntime = (dims: readonly Dimension[]): boolean => dims.some(dim => dim.size === null);
 
+const innerCount = (products: readonly Product[]): number =>
+  products.reduce((sum, { inner }) => sum + constantCount(inner), 0);
+
 export const columnCount = ({ columns }: MatmulGroup): number => constantCount(columns);
 
 /** How many products a tile is divided among. */
@@ -69,11 +74,11 @@ export const partsOf = ({ way, products: { length } }: GroupPlan): number => (wa
 /** The power of two that is not less: tiles are halved, and halved again. */
 const dividing = (count: number): number => 2 ** Math.ceil(Math.log2(count));
 
-/** @param among the tiles that there are */
+/** @param choose finds the tiling of such a work; null where no tile holds it */
 export function planGroup(
   group: MatmulGroup,
   surroundings: Surroundings,
-  among: readonly TileShape[] = shapes,
+  choose: (work: ProductWork) => Tiling | null = chooseTiling,
 ): GroupPlan {
   const { storageOf } = surroundings;
   const products = group.products.map(node => productOf(node, group, surroundings));
@@ -81,23 +86,23 @@ export function planGroup(
   const isAdded = others.every(({ kind }) => kind === first.kind) && areAdded(group);
   const way = isAdded ? 'added' : areBeside(products) ? 'beside' : 'later';
   const hasManyInner = !isRuntime(group.rows) && products.every(({ inner }) => isRuntime(inner));
-  const work = {
+  const inner = isAdded ? products.flatMap(product => product.inner) : first.inner;
+  const work: ProductWork = {
     kind: first.kind,
     rows: isRuntime(group.rows) ? null : constantCount(group.rows),
     columns: columnCount(group),
-    inner: isRuntime(first.inner) ? null : constantCount(first.inner),
+    inner: isRuntime(inner) ? null : innerCount(isAdded ? products : [first]),
+    results: 1,
+    beside: way === 'beside' ? dividing(products.length) : 1,
+    step: pairedColumns(group.columns, group.epilogue),
+    isDivisible: hasManyInner && products.length === 1,
   };
-  const step = pairedColumns(group.columns, group.epilogue);
-  const beside = way === 'beside' ? dividing(products.length) : 1;
-  const tiling =
-    way === 'later'
-      ? null
-      : chooseTiling({ ...work, results: 1, beside, step, isDivisible: hasManyInner && products.length === 1 }, among);
+  const tiling = way === 'later' ? null : choose(work);
   const numbered = new Map(group.products.map((node, n) => [node, n]));
   if (tiling === null || tiling.parts > 1) {
     // No element is finished before all sums are there: tiles may cut whatever they like.
     const alone = { ...work, results: products.length, beside: 1, step: 1, isDivisible: hasManyInner };
-    const plan = { group, products, way: 'later', tiling: chooseTiling(alone, among)!, sums: numbered } as const;
+    const plan = { group, products, way: 'later', tiling: choose(alone)!, work: alone, sums: numbered } as const;
     return { ...plan, fewColumns: null, atOnce: finishedAtOnce(group) };
   }
   const areLong = group.outputs.every(node => storageOf(node) === 'f32');
@@ -108,8 +113,9 @@ export function planGroup(
     products,
     way: way as 'added' | 'beside',
     tiling,
+    work,
     sums: isAdded ? new Map(group.products.map((node, n) => [node, n === 0 ? 0 : null])) : numbered,
-    fewColumns: streams ? step * Math.ceil(leastFewColumns / step) : null,
+    fewColumns: streams ? work.step * Math.ceil(leastFewColumns / work.step) : null,
     atOnce: isPaddedAlong(group, storageOf) ? 4 : finishedAtOnce(group),
   };
 }

@@ -7,25 +7,20 @@ export type ProductKind = 'bf16' | 'f32';
 export interface TileShape {
   readonly rows: number;
   readonly columns: number;
-  /** How well it uses what multiplies, against the best: large tiles read less for each multiplication. */
-  readonly rate: number;
-  /** Blocks that share it, each on a multiprocessor of its own. */
-  readonly blocks: number;
-  /** Columns that each of the products side by side has at least. */
-  readonly narrowest: number;
 }
 
-export const shapes: readonly TileShape[] = [
-  { rows: 128, columns: 128, rate: 1, blocks: 1, narrowest: 8 },
-  { rows: 64, columns: 256, rate: 0.85, blocks: 1, narrowest: 8 },
-  { rows: 64, columns: 64, rate: 0.5, blocks: 1, narrowest: 8 },
-];
+/** A shape that there is code for, and how well it uses what multiplies: large tiles read less for each multiplication. */
+interface RatedShape extends TileShape {
+  readonly rate: number;
+}
 
-/** Those of templates/cuda/product_sm90.h: of a cluster of two blocks. */
-export const hopperShapes: readonly TileShape[] = [
-  { rows: 256, columns: 256, rate: 1, blocks: 2, narrowest: 64 },
-  { rows: 256, columns: 128, rate: 0.8, blocks: 2, narrowest: 64 },
+const shapes: readonly RatedShape[] = [
+  { rows: 128, columns: 128, rate: 1 },
+  { rows: 64, columns: 256, rate: 0.85 },
+  { rows: 64, columns: 64, rate: 0.5 },
 ];
+/** Columns that each of the products side by side has at least. */
+const narrowest = 8;
 
 export const isSmall = ({ columns }: TileShape): boolean => columns === 64;
 
@@ -66,6 +61,8 @@ export interface Tiling {
   readonly width: number;
   /** Parts of the inner positions at most. */
   readonly parts: number;
+  /** Tiles' rows of a band, where it is not what malc_tiles has by itself. */
+  readonly band?: number;
 }
 
 /** What a call is assumed to have: a training step's tokens. */
@@ -79,24 +76,22 @@ const mostParts = 16;
  */
 const partCost = { bf16: 6, f32: 0.75 };
 
-/** The cheapest tiling by tiles of these shapes; null where none holds a step's columns. */
-export function chooseTiling(work: ProductWork, among: readonly TileShape[] = shapes): Tiling | null {
+/** The cheapest tiling; null where no tile holds a step's columns. */
+export function chooseTiling(work: ProductWork): Tiling | null {
   const rows = work.rows ?? assumedTokens;
   const inner = work.inner ?? assumedTokens;
-  const cost = ({ shape, width, parts }: Tiling): number => {
+  const cost = ({ shape, width, parts, rate }: Tiling & { rate: number }): number => {
     const tiles = work.results * Math.ceil(rows / shape.rows) * Math.ceil(work.columns / width);
-    const each = (shape.rows * shape.columns * inner) / shape.blocks / parts / shape.rate;
+    const each = (shape.rows * shape.columns * inner) / parts / rate;
     const moved = parts === 1 ? 0 : parts * work.results * rows * work.columns * partCost[work.kind];
-    const rounds = (tiles * shape.blocks * parts) / multiprocessors;
-    // Clusters go on with the tiles of a launch's other groups, and a call may have many more rows: nothing to round up.
-    const isOpen = shape.blocks > 1 && work.rows === null;
-    return (isOpen ? Math.max(1, rounds) : Math.ceil(rounds)) * each + moved;
+    return Math.ceil((tiles * parts) / multiprocessors) * each + moved;
   };
-  const candidates = among.flatMap(shape => {
+  const candidates = shapes.flatMap(shape => {
     const own = shape.columns / work.beside;
-    const width = own < shape.narrowest ? 0 : Math.floor(own / work.step) * work.step;
+    const width = own < narrowest ? 0 : Math.floor(own / work.step) * work.step;
     const most = work.isDivisible ? mostParts : 1;
-    return width === 0 ? [] : Array.from({ length: most }, (_, n): Tiling => ({ shape, width, parts: n + 1 }));
+    const { rate } = shape;
+    return width === 0 ? [] : Array.from({ length: most }, (_, n) => ({ shape, width, parts: n + 1, rate }));
   });
   return candidates.length === 0 ? null : candidates.reduce((best, next) => (cost(next) < cost(best) ? next : best));
 }
