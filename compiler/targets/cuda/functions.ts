@@ -130,7 +130,7 @@ function argumentText(argument: Argument, places: ReadonlyMap<Node, string>): st
 }
 
 /** All launches of a kernel get the same arguments: each __global__ function names those that it does not use. */
-function withUnused(text: string): string {
+export function withUnused(text: string): string {
   const parts = text.split(/^(?=static __global__ void )/m);
   return parts
     .map(part => {

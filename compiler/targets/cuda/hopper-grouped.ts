@@ -1,28 +1,17 @@
-// Grouped products on Hopper GPUs (templates/cuda/grouped_sm90.h): which can have them, by which schedule, and how they are
+// Grouped products on Hopper GPUs (templates/cuda/grouped_sm90.h): which can have them, by which schedules, and how they are
 // launched: as many blocks as the GPU runs at once, which find on the device how many tiles there are.
-import type { ElementStorage } from '../../plan/storage.ts';
+import type { Runs } from './grouped-operands.ts';
 import { shapeType, stagingBytes } from './hopper-products.ts';
 import { type HopperSchedule, type RankedSchedule, rankSchedules } from './hopper-schedule.ts';
 import type { HopperSource, Launch, Surroundings, TensorMap } from './kernel-source.ts';
-import type { ProductWork } from './product-tiles.ts';
 
-/** How the runs of an operand lie in memory. */
-export interface Runs {
-  readonly storage: ElementStorage;
-  /** Elements from run to run, and the largest power of two up to 8 that divides them. */
-  readonly stride: number;
-  readonly aligned: number;
-}
-
-/** A product for each expert. */
-export interface GroupedWork extends Pick<ProductWork, 'columns'> {
+/** Sizes of a product for each of some experts. */
+export interface GroupedWork {
   readonly rows: number;
+  readonly columns: number;
   readonly inner: number;
   readonly experts: number;
 }
-
-/** Columns, and rows or inner positions, of the boxes that TMA brings. */
-const side = 64;
 
 /** Rows of a block's tile. */
 const blockRows = 128;
@@ -34,31 +23,31 @@ export const hopperBounds = '384, 1';
 const areBrought = ({ dtype }: Surroundings, operands: readonly Runs[]): boolean =>
   dtype === 'bf16' && operands.every(({ storage, aligned }) => storage === 'bf16' && aligned === 8);
 
-/** The schedule of a product whose rows are slots; null where it has none. */
-export function scheduleOfSlots(
+/** The schedules of a product whose rows are slots, best first; none where other GPUs' kernel stays. */
+export function rankSlots(
   surroundings: Surroundings,
   operands: readonly Runs[],
   work: GroupedWork,
-): HopperSchedule | null {
-  if (!areBrought(surroundings, operands)) return null;
+): readonly RankedSchedule[] {
+  if (!areBrought(surroundings, operands)) return [];
   // Experts have more slots or fewer: on average, half of the last tile of each is empty.
-  const ranked = ([1, 2] as const).map(cluster => rankedFirst({ ...work, rows: work.rows + half(cluster) }, cluster));
-  return ranked.reduce((best, next) => (next.cycles < best.cycles ? next : best)).schedule;
+  const ranked = ([1, 2] as const).flatMap(cluster =>
+    rankInClusters({ ...work, rows: work.rows + (cluster * blockRows) / 2 }, cluster),
+  );
+  return ranked.sort((a, b) => a.cycles - b.cycles);
 }
 
-const half = (cluster: number): number => (cluster * blockRows) / 2;
-
-/** The schedule of a product whose inner positions are slots; null where it has none. Gathered slices are not shared. */
-export const scheduleOfGradient = (
+/** The same of one whose inner positions are slots. What is gathered is not shared: a block is a cluster. */
+export const rankGradient = (
   surroundings: Surroundings,
   operands: readonly Runs[],
   work: GroupedWork,
-): HopperSchedule | null => (areBrought(surroundings, operands) ? rankedFirst(work, 1).schedule : null);
+): readonly RankedSchedule[] => (areBrought(surroundings, operands) ? rankInClusters(work, 1) : []);
 
-/** The best schedule in clusters of so many blocks. */
-function rankedFirst({ experts, ...work }: GroupedWork, cluster: HopperSchedule['cluster']): RankedSchedule {
+/** The schedules in clusters of so many blocks. */
+function rankInClusters({ experts, ...work }: GroupedWork, cluster: HopperSchedule['cluster']): RankedSchedule[] {
   const alone = { ...work, kind: 'bf16', results: experts, beside: 1, step: 1, isDivisible: false } as const;
-  return rankSchedules([alone], stagingBytes).find(({ schedule }) => schedule.cluster === cluster)!;
+  return rankSchedules([alone], stagingBytes).filter(({ schedule }) => schedule.cluster === cluster);
 }
 
 /** What says to a template how it multiplies. */
@@ -66,20 +55,6 @@ export const scheduleText = (schedule: HopperSchedule): string => `${shapeType(s
 
 /** Rows of a tile: those of all blocks of a cluster. */
 export const tileRows = ({ cluster }: HopperSchedule): number => cluster * blockRows;
-
-/** The map of all experts' matrices, each of `rows` runs of `width` elements. */
-export const matricesMap = (
-  name: string,
-  base: string,
-  { width, rows, experts }: { readonly width: number; readonly rows: number; readonly experts: number },
-  { stride }: Runs,
-): TensorMap => ({
-  name,
-  base,
-  sizes: [String(width), String(rows), String(experts)],
-  strides: [String(stride), String(stride * rows)],
-  box: { columns: side, rows: side },
-});
 
 /**
  * What is launched in place of other GPUs' kernels.

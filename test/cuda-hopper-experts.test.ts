@@ -1,0 +1,98 @@
+// Products of experts on Hopper GPUs: emitted kernels in the emulator, which is a Hopper GPU here, against the float64
+// evaluation of their graphs, in several shapes of tiles and orders of threads; and real nvcc, which compiles them without a
+// spill. cuda-experts-references.test.ts has what PyTorch computed.
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { Builder } from '../compiler/graph/builder.ts';
+import { makeGraph } from '../compiler/graph/graph.ts';
+import type { HopperSchedule } from '../compiler/targets/cuda/hopper-schedule.ts';
+import { type EmittedCase, emitCase, libraryOf, openCases } from './cuda-product-calls.ts';
+import type { ProductCase } from './cuda-product-cases.ts';
+import { architectures, registersOf } from './cuda-product-nvcc.ts';
+import { groupedNodes, type Shape } from './grouped-graphs.ts';
+import { buildEmulated, emulatorAvailable } from './simt/build.ts';
+
+const test = suite('cuda experts on Hopper GPUs');
+const folder = mkdtempSync(join(tmpdir(), 'malc-cuda-hopper-experts-'));
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+
+process.env.MALC_SIMT_CAPABILITY = '9.0';
+
+/** What a product's operands are, and what is stored as bfloat16. */
+const operands = ['left', 'weights', 'gradient'];
+
+/** The product of a shape's slots and the gradient of its weights, each a kernel of its own. */
+function casesOf(name: string, shape: Shape, time: number, narrow = operands): ProductCase[] {
+  const { product, ofWeights } = groupedNodes(new Builder(), shape);
+  const results = { product, 'gradient.weights': ofWeights };
+  // The lowest experts are chosen most often, the first one never.
+  const low = shape.experts > 1 ? 1 : 0;
+  return Object.entries(results).map(([label, node]) => ({
+    name: `${name}_${label.replace('.', '_')}`,
+    graph: makeGraph(name, [{ name: label, node: { ...node, label }, accumulate: node === ofWeights }]),
+    narrow,
+    calls: [{ batch: 2, time }],
+    later: false,
+    integer: random => low + Math.floor(random ** 2 * (shape.experts - low)),
+  }));
+}
+
+const cases = [
+  // Some experts have rows for several clusters, and no number of anything is a multiple of a tile's.
+  casesOf('many', { experts: 4, chosen: 2, inner: 72, outer: 264, outerFirst: true, shared: true }, 140),
+  // The matrices are read across, and one slice has 8 inner positions.
+  casesOf('across', { experts: 3, chosen: 1, inner: 136, outer: 88, outerFirst: false, shared: false }, 75, [
+    ...operands,
+    'product',
+  ]),
+  // More experts than a warp has lanes, of which most have a few slots or none.
+  casesOf('few', { experts: 40, chosen: 3, inner: 16, outer: 8, outerFirst: true, shared: false }, 11),
+  casesOf('alone', { experts: 1, chosen: 1, inner: 64, outer: 128, outerFirst: false, shared: true }, 65),
+].flat();
+
+/** The first is what compilers choose for the largest of shapes. Gathered slices of both operands are not shared. */
+const schedules: readonly HopperSchedule[] = [
+  { columns: 256, cluster: 2, stages: 4, band: 8, parts: [1] },
+  { columns: 128, cluster: 1, stages: 6, band: 1, parts: [1] },
+  { columns: 192, cluster: 2, stages: 2, band: 4, parts: [1] },
+];
+const emitted: readonly (readonly EmittedCase[])[] = schedules.map((schedule, n) =>
+  cases.map(each => {
+    const isGradient = each.name.endsWith('weights');
+    const own = isGradient ? { ...schedule, cluster: 1 as const } : schedule;
+    return emitCase({ ...each, name: `${each.name}_${n}` }, 'bf16', own);
+  }),
+);
+const source = join(folder, 'kernels.cu');
+writeFileSync(source, libraryOf(emitted.flat()));
+
+test('what can be gathered in pieces of 16 bytes has kernels for Hopper GPUs, and nothing else', () => {
+  for (const each of cases) assert.ok(emitCase(each, 'bf16').source.hopper, each.name);
+  for (const each of cases) assert.is(emitCase(each, 'f32').source.hopper, undefined);
+  const odd = casesOf('odd', { experts: 2, chosen: 2, inner: 12, outer: 20, outerFirst: true, shared: false }, 5);
+  for (const each of odd) assert.is(emitCase(each, 'bf16').source.hopper, undefined);
+});
+
+if (await emulatorAvailable()) {
+  const library = join(folder, 'kernels.so');
+  await buildEmulated({ sources: [source], output: library, library: true });
+  for (const seed of [0, 1, 2, 3]) {
+    const copy = join(folder, `kernels_${seed}.so`); // the emulator reads its schedule once
+    copyFileSync(library, copy);
+    process.env.MALC_SIMT_SEED = String(seed);
+    const all = emitted[seed % emitted.length]!;
+    const check = openCases(copy, all, { onHopper: true, limit: 1e-6 });
+    for (const each of all) test(`${each.case.name}, schedule ${seed}`, () => check(each));
+  }
+} else console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
+
+if ((await architectures()).length > 0)
+  test('nvcc compiles all kernels for sm_90a without a warning or a spill', async () => {
+    const kernels = await registersOf(source, '90a');
+    assert.is(kernels.filter(({ name }) => name.includes('on_hopper')).length, emitted.flat().length);
+  });
+
+test.run();
