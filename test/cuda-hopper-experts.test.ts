@@ -1,5 +1,5 @@
 // Products of experts on Hopper GPUs: emitted kernels in the emulator, which is a Hopper GPU here, against the float64
-// evaluation of their graphs, in several shapes of tiles and orders of threads; and real nvcc, which compiles them without a
+// evaluation of their graphs, in several widths of tiles and orders of threads; and real nvcc, which compiles them without a
 // spill. cuda-experts-references.test.ts has what PyTorch computed.
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -53,17 +53,17 @@ const cases = [
   casesOf('alone', { experts: 1, chosen: 1, inner: 64, outer: 128, outerFirst: false, shared: true }, 65),
 ].flat();
 
-/** The first is what compilers choose for the largest of shapes. Gathered slices of both operands are not shared. */
-const schedules: readonly HopperSchedule[] = [
-  { columns: 256, cluster: 2, stages: 4, band: 8, parts: [1] },
-  { columns: 128, cluster: 1, stages: 6, band: 1, parts: [1] },
-  { columns: 192, cluster: 2, stages: 2, band: 4, parts: [1] },
+/** Schedules of three widths. Clusters share the slices of a matrix, and nothing where both operands are gathered. */
+const widths: readonly Pick<HopperSchedule, 'columns' | 'cluster'>[] = [
+  { columns: 256, cluster: 2 },
+  { columns: 128, cluster: 1 },
+  { columns: 192, cluster: 2 },
 ];
-const emitted: readonly (readonly EmittedCase[])[] = schedules.map((schedule, n) =>
+const emitted: readonly (readonly EmittedCase[])[] = widths.map(({ columns, cluster }) =>
   cases.map(each => {
-    const isGradient = each.name.endsWith('weights');
-    const own = isGradient ? { ...schedule, cluster: 1 as const } : schedule;
-    return emitCase({ ...each, name: `${each.name}_${n}` }, 'bf16', own);
+    const shared = each.name.endsWith('weights') ? 1 : cluster;
+    const takes = (schedule: HopperSchedule) => schedule.columns === columns && schedule.cluster === shared;
+    return emitCase(each, 'bf16', { suffix: `by_${columns}`, takes });
   }),
 );
 const source = join(folder, 'kernels.cu');
@@ -85,7 +85,7 @@ if (await emulatorAvailable()) {
     process.env.MALC_SIMT_SEED = String(seed);
     const all = emitted[seed % emitted.length]!;
     const check = openCases(copy, all, { onHopper: true, limit: 1e-6 });
-    for (const each of all) test(`${each.case.name}, schedule ${seed}`, () => check(each));
+    for (const each of all) test(`${each.name}, order ${seed}`, () => check(each));
   }
 } else console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
 

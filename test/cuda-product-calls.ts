@@ -10,11 +10,11 @@ import { fuse } from '../compiler/kernels/fuse.ts';
 import type { Kernel } from '../compiler/kernels/kernel.ts';
 import { storedDimensions } from '../compiler/plan/storage.ts';
 import { withUnused } from '../compiler/targets/cuda/functions.ts';
-import { emitGrouped } from '../compiler/targets/cuda/grouped.ts';
+import { emitGrouped, groupedSchedules } from '../compiler/targets/cuda/grouped.ts';
 import type { HopperSchedule } from '../compiler/targets/cuda/hopper-schedule.ts';
 import type { CudaProductType, KernelSource, Surroundings } from '../compiler/targets/cuda/kernel-source.ts';
 import { emitLauncher, type Launcher, launcherName } from '../compiler/targets/cuda/launcher.ts';
-import { emitMatmul } from '../compiler/targets/cuda/matmul.ts';
+import { emitMatmul, hopperSchedules } from '../compiler/targets/cuda/matmul.ts';
 import { loadLibrary } from '../runtime/ffi.ts';
 import type { ProductCase } from './cuda-product-cases.ts';
 import { randomNumbers } from './random-numbers.ts';
@@ -30,8 +30,15 @@ export interface EmittedCase {
   readonly isNarrow: (node: Node) => boolean;
 }
 
-/** @param schedule on Hopper GPUs; the best where none is given */
-export function emitCase(each: ProductCase, dtype: CudaProductType, schedule?: HopperSchedule): EmittedCase {
+/**
+ * @param schedules which of those for Hopper GPUs to take, the best of them, and how the function's name ends then; the best of
+ * all where nothing is given
+ */
+export function emitCase(
+  each: ProductCase,
+  dtype: CudaProductType,
+  schedules?: { readonly suffix: string; takes(schedule: HopperSchedule): boolean },
+): EmittedCase {
   const { kernels } = fuse(each.graph, { fuse: true });
   assert.is(kernels.length, 1, `${each.name} is one kernel`);
   const [kernel] = kernels as [Kernel];
@@ -51,15 +58,25 @@ export function emitCase(each: ProductCase, dtype: CudaProductType, schedule?: H
     hasCopy,
     storageOf,
   };
-  const source = emitProducts(kernel, surroundings, schedule);
-  const name = `${each.name}_${dtype}`;
+  const { emit, ranked } = emitterOf(kernel);
+  const taken = schedules && ranked(surroundings).find(({ schedule }) => schedules.takes(schedule))?.schedule;
+  const source = emit(surroundings, taken);
+  const name = `${each.name}_${dtype}${taken ? `_${schedules!.suffix}` : ''}`;
   return { case: each, dtype, name, kernel, source, launcher: emitLauncher(source, storageOf), isNarrow };
 }
 
-function emitProducts(kernel: Kernel, surroundings: Surroundings, schedule?: HopperSchedule): KernelSource {
-  if (kernel.kind === 'matmul') return emitMatmul(kernel, surroundings, schedule);
+/** What emits a kernel of products, and ranks its schedules on Hopper GPUs. */
+function emitterOf(kernel: Kernel) {
+  if (kernel.kind === 'matmul')
+    return {
+      emit: (surroundings: Surroundings, schedule?: HopperSchedule) => emitMatmul(kernel, surroundings, schedule),
+      ranked: (surroundings: Surroundings) => hopperSchedules(kernel, surroundings),
+    };
   if (kernel.kind === 'grouped' || kernel.kind === 'grouped-gradient')
-    return emitGrouped(kernel, surroundings, schedule);
+    return {
+      emit: (surroundings: Surroundings, schedule?: HopperSchedule) => emitGrouped(kernel, surroundings, schedule),
+      ranked: (surroundings: Surroundings) => groupedSchedules(kernel, surroundings),
+    };
   throw new Error(`${kernel.kind} is no product`);
 }
 

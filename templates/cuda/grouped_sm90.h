@@ -154,7 +154,7 @@ struct malc_gatherer {
   }
 
   template <int Parts, int Step, int Width, class Finish>
-  DEVICE void finish(const Finish &) const {}
+  DEVICE void finish_through_memory(const Finish &) const {}
 
   /* Waits for all copies, and until nobody needs this block any more. */
   DEVICE void drain() {
@@ -192,7 +192,7 @@ DEVICE void malc_grouped_on_hopper(T *result, const malc_slots<Experts> &slots, 
     right.expert = own.expert;
     tile.begin(own.place(Columns, rows, Shape::columns, Band));
     tile.multiply(left, right, 0, inner);
-    tile.template finish<1, Step, Shape::chunk_columns>([&](const auto &sums, int64_t row, int64_t column) {
+    tile.template finish_through_memory<1, Step, 128>([&](const auto &sums, int64_t row, int64_t column) {
       malc_store_sums<Step>(result + static_cast<int64_t>(slots.order[row]) * Columns + column, sums, row, column);
     });
   });
@@ -210,7 +210,7 @@ DEVICE void malc_grouped_gradient_on_hopper(float *gradient, const malc_slots<Ex
     float *const own = gradient + static_cast<int64_t>(expert) * Rows * Columns;
     tile.begin(tiles.place(number % count));
     tile.multiply(left, right, first, max(left.end, first + 1)); // of an expert without slots, zeros
-    tile.template finish<1, Step, Shape::chunk_columns>([&](const auto &sums, int64_t row, int64_t column) {
+    tile.template finish_through_memory<1, Step, 128>([&](const auto &sums, int64_t row, int64_t column) {
       malc_add_sums<Step>(own + row * Columns + column, sums, row, column, adds);
     });
   });

@@ -3,15 +3,16 @@
 // Blocks run in clusters of one or two, as many as fit the GPU, and a cluster takes one job after another: a tile of 128
 // rows to a block. In a block one thread (the producer) brings slices of 64 inner positions, a few ahead of their use:
 // the block's own of the left operand, and its share of the right one's, which both blocks get by multicast. Two warpgroups
-// (the consumers) have 64 rows each. A warp finishes its elements without waiting for others, so that one warpgroup's
-// finishing overlaps the other's multiplication, and the producer is ahead with the next job's slices.
+// (the consumers) have 64 rows each. Each finishes its elements without waiting for the other, so that one's finishing
+// overlaps the other's multiplication, and the producer is ahead with the next job's slices.
 //
 // Slices lie in shared memory as boxes of 64 outer by 64 inner positions, in TMA's 128-byte swizzle. Only TMA writes
-// and only wgmma reads them, and sums pass through memory of their own: no ordinary access meets an asynchronous one,
-// so none needs a fence_async. Beyond a tensor's edges boxes hold zeros.
+// and only wgmma reads them, so they need no fence_async; product_sm90_finish.h has the boxes that do. Beyond a tensor's
+// edges boxes hold zeros.
 #pragma once
 #include "launch.h"
 #include "product.h"
+#include "product_sm90_finish.h"
 
 /* An operand, or those of several products side by side, as tensor maps in boxes of 64 by 64 have it. */
 template <malc_side Run, int Parts = 1>
@@ -22,22 +23,20 @@ struct malc_mapped {
   const CUtensorMap *maps[Parts];
 };
 
-/* Tiles of `Columns` columns, in clusters of `Cluster` blocks, with so many slices under way; and what they take in
- * shared memory. A launch has one shape: compiler/targets/cuda/hopper-schedule.ts chooses it. */
-template <int Columns, int Cluster, int Stages>
+/* Tiles of `Columns` columns, in clusters of `Cluster` blocks, with so many slices under way, and boxes of each consumer for what it
+ * finishes; and what they take in shared memory. A launch has one shape: compiler/targets/cuda/hopper-schedule.ts chooses it. */
+template <int Columns, int Cluster, int Stages, int Boxes>
 struct malc_hopper_shape {
-  static_assert(Columns % 64 == 0 && Columns <= 256 && (Cluster == 1 || Cluster == 2) && Stages >= 2, "such a shape");
-  static constexpr int columns = Columns, cluster = Cluster, stages = Stages, threads = 384;
+  static_assert(Columns % 64 == 0 && Columns <= 256 && (Cluster == 1 || Cluster == 2) && Stages >= 2 && Boxes >= 2, "such a shape");
+  static constexpr int columns = Columns, cluster = Cluster, stages = Stages, boxes = Boxes, threads = 384;
   static constexpr int rows = 128, side = 64, depth = 64; // of a block's tile; of a box; of a slice
   static constexpr int box_bytes = side * depth * 2;
   static constexpr int left_boxes = rows / side, right_boxes = Columns / side;
   static constexpr int stage_bytes = (left_boxes + right_boxes) * box_bytes;
-  /* Sums that a warp finishes at a time. */
-  static constexpr int chunk_rows = 8, chunk_columns = 128;
-  static constexpr int chunk_bytes = chunk_rows * malc_tile_sums<chunk_columns>::stride * 4;
-  static constexpr int chunks_at = stages * stage_bytes, barriers_at = chunks_at + 8 * chunk_bytes;
-  /* Dynamic shared memory: the stages, a chunk for each warp of the consumers, two barriers for each stage. */
-  static constexpr int shared_bytes = barriers_at + stages * 16;
+  /* Dynamic shared memory: the stages, each consumer's boxes, two barriers for each stage, one for each slot of boxes. */
+  static constexpr int boxes_at = stages * stage_bytes, barriers_at = boxes_at + 2 * boxes * malc_box_bytes;
+  static constexpr int brought_at = barriers_at + stages * 16, most_slots = 4;
+  static constexpr int shared_bytes = brought_at + 2 * most_slots * 8;
   static_assert(shared_bytes <= 232448, "227 KB");
 };
 
@@ -114,8 +113,12 @@ struct malc_producer {
     }
   }
 
+  template <int Parts, class... Tensors>
+  DEVICE void prepare(const Tensors &...) const {}
+  template <int Parts, class Finish, class... Tensors>
+  DEVICE void finish_in_place(const Finish &, const Tensors &...) const {}
   template <int Parts, int Step, int Width, class Finish>
-  DEVICE void finish(const Finish &) const {}
+  DEVICE void finish_through_memory(const Finish &) const {}
 
   /* Waits until nobody needs this block any more: its barriers, and what the other block gets from it. */
   DEVICE void drain() {
@@ -127,6 +130,24 @@ struct malc_producer {
   }
 };
 
+/* What a warp finishes through memory at a time: 8 rows of 128 sums, of `Parts` products side by side. Rows are swizzled
+ * by 8 banks, so that what fragments store lies in all of them. */
+template <int Parts>
+struct malc_chunk_sums {
+  static constexpr int bytes = 8 * 128 * 4;
+  const float *sums;
+  malc_place at;
+  DEVICE static int offset(int row, int column) { return row * 128 + (column ^ row % 4 * 8); }
+  DEVICE const float *place(int product, int64_t row, int64_t column) const {
+    return sums + offset(static_cast<int>(row) - at.row, product * (128 / Parts) + static_cast<int>(column) - at.column);
+  }
+  DEVICE float operator()(int product, int64_t row, int64_t column) const { return *place(product, row, column); }
+  /* Those of four columns from a multiple of four on. */
+  DEVICE void four(float (&to)[4], int product, int64_t row, int64_t column) const {
+    malc_load_4(to, place(product, row, column));
+  }
+};
+
 /* Multiplies and finishes 64 rows: a warpgroup. */
 template <class Shape>
 struct malc_consumer {
@@ -135,6 +156,7 @@ struct malc_consumer {
   int warpgroup;
   malc_place at;
   int accumulates = 0;
+  uint32_t brought_parity = 0; // a bit for each slot
   float sums[Shape::columns / 2];
 
   DEVICE malc_consumer(uint32_t shared, uint32_t rank, int warpgroup)
@@ -182,37 +204,133 @@ struct malc_consumer {
     } else if (thread < Shape::cluster) mbarrier_arrive_remote(empty, thread);
   }
 
-  /* Calls finish(sums, row, column) for every `Step`-th element, of `Parts` products side by side. A warp has 16 rows:
-   * it leaves 8 of them, `Width` columns of each product at a time, in its own part of shared memory. */
-  template <int Parts, int Step, int Width, class Finish>
-  DEVICE void finish(const Finish &finish) const {
-    typedef malc_tile_sums<Shape::chunk_columns, Parts> Sums;
-    constexpr int columns = Shape::columns / Parts; // of a product
-    static_assert(Width % 8 == 0 && Width <= Shape::chunk_columns / Parts, "a chunk has whole fragments, and fits");
+  /* Asks for the first columns of what is read where the result lies: between begin and multiply. */
+  template <int Parts, class... Tensors>
+  DEVICE void prepare(const Tensors &...tensors) {
+    typedef malc_slots_of<Shape::boxes, Tensors...> Slots;
+    if constexpr (Slots::brought_bytes > 0) {
+      if (own_row() >= at.row_end) return;
+      barrier_sync(1 + warpgroup, 128); // all of the tile before is finished
+      if (threadIdx.x % 128 != 0) return;
+      bulk_wait_read<0>();
+#pragma unroll
+      for (int chunk = 0; chunk < Slots::count; chunk++) bring<Parts, Slots>(chunk, tensors...);
+    }
+  }
+
+  /* Calls finish(sums, row, column, inside, two of each tensor...) for every two columns: what is not `inside` the result
+   * may read (row and column are then others) and must not write, except to tensors. Tensors are what was prepared. */
+  template <int Parts, class Finish, class... Tensors>
+  DEVICE void finish_in_place(const Finish &finish, Tensors &...tensors) {
+    typedef malc_slots_of<Shape::boxes, Tensors...> Slots;
+    constexpr bool passes = sizeof...(Tensors) > 0, brings = Slots::brought_bytes > 0;
     const int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32;
-    float *const chunk = reinterpret_cast<float *>(dynamic_shared() + Shape::chunks_at +
-                                                   (warpgroup * 4 + warp) * Shape::chunk_bytes);
+    const bool first = threadIdx.x % 128 == 0;
+    if (own_row() >= at.row_end) return;
+#pragma unroll
+    for (int chunk = 0; chunk < Shape::columns / Parts / 64; chunk++) {
+      const int slot = chunk % Slots::count, column = at.column + chunk * 64;
+      if (column >= at.column_end) break;
+      if constexpr (brings) {
+        mbarrier_wait(brought(slot), brought_parity >> slot & 1);
+        brought_parity ^= 1 << slot;
+      } else if constexpr (passes) {
+        if (first && chunk == 0) bulk_wait_read<0>();
+        if (first && chunk >= Slots::count) bulk_wait_read<Slots::count - 1>();
+        barrier_sync(1 + warpgroup, 128);
+      }
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        (tensors.take(slot_at(slot * Slots::bytes), half), ...);
+        if constexpr (brings) __syncwarp(); // before any of the warp writes to the same boxes
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+          const int r = own_row() + warp * 16 + n % 2 * 8 + lane / 4, c = column + half * 32 + n / 2 * 8 + lane % 4 * 2;
+          const malc_sums_of_two<Shape::columns, Parts> two{sums, chunk * 32 + half * 16 + n * 2};
+          finish(two, r < at.row_end ? r : at.row, c < at.column_end ? c : at.column,
+                 r < at.row_end && c < at.column_end, tensors.pairs[n]...);
+        }
+        (tensors.leave(slot_at(slot * Slots::bytes), half), ...);
+      }
+      if constexpr (passes) {
+        fence_async();
+        barrier_sync(1 + warpgroup, 128);
+        if (first) {
+          const uint32_t shared = stages.shared + slot_at(slot * Slots::bytes);
+          (tensors.send(shared, column, own_row()), ...);
+          bulk_commit();
+          if constexpr (brings) {
+            bulk_wait_read<0>();
+            bring<Parts, Slots>(chunk + Slots::count, tensors...);
+          }
+        }
+      }
+    }
+    __syncwarp(); // the warp is together, as the next wgmma needs it
+  }
+
+  /* Calls finish(sums, row, column) for every `Step`-th element, of `Parts` products side by side, through memory: sums
+   * are those of other columns too. A warp has 16 rows: it leaves 8 of them, `Width` columns of each product at a time,
+   * in its own part of the boxes. */
+  template <int Parts, int Step, int Width, class Finish>
+  DEVICE void finish_through_memory(const Finish &finish) {
+    constexpr int columns = Shape::columns / Parts, chunk_columns = 128 / Parts; // of a product
+    static_assert(Width % 8 == 0 && Width <= chunk_columns, "a chunk has whole fragments, and fits");
+    const int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32;
+    float *const chunk = reinterpret_cast<float *>(dynamic_shared() + slot_at(warp * malc_chunk_sums<Parts>::bytes));
+    if (threadIdx.x % 128 == 0) bulk_wait_read<0>();
+    barrier_sync(1 + warpgroup, 128);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const int row = at.row + warpgroup * 64 + warp * 16 + half * 8;
+      const int row = own_row() + warp * 16 + half * 8;
 #pragma unroll
       for (int first = 0; first < columns; first += Width) {
         const malc_place place{row, min(row + 8, at.row_end), at.column + first,
                                min(at.column + first + Width, at.column_end)};
         if (place.row >= place.row_end || place.column >= place.column_end) continue; // so for all of the warp
+        const malc_chunk_sums<Parts> chunk_sums{chunk, place};
 #pragma unroll
         for (int part = 0; part < Parts; part++)
 #pragma unroll
           for (int column = 0; column < Width && first + column < columns; column += 8) {
             const int fragment = (part * columns + first + column) / 2 + 2 * half;
-            float *const to = chunk + lane / 4 * Sums::stride + part * (Shape::chunk_columns / Parts) + column;
-            *reinterpret_cast<float2 *>(to + lane % 4 * 2) = make_float2(sums[fragment], sums[fragment + 1]);
+            float *const to = chunk + chunk_sums.offset(lane / 4, part * chunk_columns + column + lane % 4 * 2);
+            *reinterpret_cast<float2 *>(to) = make_float2(sums[fragment], sums[fragment + 1]);
           }
         __syncwarp();
-        malc_finish_tile<32, Shape::chunk_rows, Shape::chunk_columns, Parts, Step>(chunk, place, finish, lane);
+        // Two at once: more would need registers that are not left beside the sums.
+#pragma unroll 2
+        for (int index = lane; index < 8 * (chunk_columns / Step); index += 32) {
+          const int r = place.row + index / (chunk_columns / Step), c = place.column + index % (chunk_columns / Step) * Step;
+          if (r < place.row_end && c < place.column_end) finish(chunk_sums, r, c);
+        }
         __syncwarp(); // the chunk is free, and the warp together, as the next wgmma needs it
       }
     }
+    fence_async(); // before TMA writes to the boxes
+  }
+
+  /* Waits until what was left has arrived. */
+  DEVICE void drain() const {
+    if (threadIdx.x % 128 == 0) bulk_wait<0>();
+  }
+
+private:
+  DEVICE int own_row() const { return at.row + warpgroup * 64; }
+  /* An offset within this warpgroup's boxes, in dynamic shared memory. */
+  DEVICE int slot_at(int offset) const { return Shape::boxes_at + warpgroup * Shape::boxes * malc_box_bytes + offset; }
+  /* The barrier of what TMA brings to a slot. */
+  DEVICE uint32_t brought(int slot) const {
+    return stages.shared + Shape::brought_at + (warpgroup * Shape::most_slots + slot) * 8;
+  }
+
+  /* Asks for the n-th 64 columns of a tile, where there are such: the warpgroup's first thread. */
+  template <int Parts, class Slots, class... Tensors>
+  DEVICE void bring(int chunk, const Tensors &...tensors) const {
+    const int slot = chunk % Slots::count, column = at.column + chunk * 64;
+    if (chunk >= Shape::columns / Parts / 64 || column >= at.column_end) return;
+    mbarrier_arrive_expect(brought(slot), Slots::brought_bytes);
+    (tensors.bring(stages.shared + slot_at(slot * Slots::bytes), brought(slot), column, own_row()), ...);
   }
 };
 
@@ -228,6 +346,7 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
       mbarrier_init(stages.full(), Producer::arrivals);
       mbarrier_init(stages.empty(), 2 * Shape::cluster); // by each warpgroup that reads what a producer brings
     }
+    for (int slot = 0; slot < 2 * Shape::most_slots; slot++) mbarrier_init(shared + Shape::brought_at + slot * 8, 1);
     mbarrier_init_fence();
   }
   if constexpr (Shape::cluster == 1) __syncthreads();
@@ -244,6 +363,7 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
     registers_increase<Producer::consumer_registers>();
     malc_consumer<Shape> consumer(shared, rank, warpgroup - 1);
     for (int number = first; number < jobs; number += clusters) job(consumer, number);
+    consumer.drain();
   }
 #endif
 }

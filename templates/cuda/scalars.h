@@ -14,7 +14,8 @@ DEVICE float malc_max(float a, float b) { return a > b || a != a ? a : b; }
 DEVICE float malc_exp(float x) { return expf(x); }
 DEVICE float malc_log(float x) { return logf(x); }
 DEVICE float malc_log1p(float x) { return log1pf(x); }
-DEVICE float malc_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+/* Without the branches of an exact division: 2 units in the last place, and 0 for a divisor of 2^126 or more. */
+DEVICE float malc_sigmoid(float x) { return __fdividef(1.0f, 1.0f + expf(-x)); }
 DEVICE float malc_tanh(float x) { return tanhf(x); }
 DEVICE float malc_erf(float x) { return erff(x); }
 /* An angle in half turns, less whole turns. These go in float64: sinf's own way needs local memory for large angles. */

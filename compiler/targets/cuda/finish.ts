@@ -1,5 +1,6 @@
 // Prints the function that finishes elements of a product: the epilogue's maps, and the stores. It finishes four that lie
-// side by side where the last dimension has a multiple of four: reads and writes are then of 16 bytes (8 of bfloat16).
+// side by side where the last dimension has a multiple of four: reads and writes are then of 16 bytes (8 of bfloat16). Where
+// sums are finished in registers, a thread has two.
 import { Elements } from '../../emission/elements.ts';
 import { type Coordinates, coordinateName, countText, offsetText, plus, times } from '../../emission/index-text.ts';
 import { assigned } from '../../emission/kernel-outputs.ts';
@@ -21,18 +22,21 @@ export interface Finish {
   readonly epilogue: readonly Node[];
   readonly outputs: readonly Node[];
   /** Elements that are finished together. */
-  readonly atOnce: 1 | 4;
+  readonly atOnce: 1 | 2 | 4;
+  /** Where two are: the tensors that lie like the result and pass through shared memory, two elements by reference. */
+  readonly passing: ReadonlySet<Node>;
 }
 
 /** C++ names that finishing functions have of their own. */
-export const finishNames: readonly string[] = ['sums', 'partner', 'first', 'n'];
+export const finishNames: readonly string[] = ['sums', 'partner', 'first', 'n', 'inside'];
 
 /** How many elements can be finished together, whatever is padded. */
 export const finishedAtOnce = ({ columns }: Pick<Finish, 'columns'>): 1 | 4 =>
   columns.length > 0 && columns.at(-1)!.size! % 4 === 0 ? 4 : 1;
 
 /**
- * The body of a finishing function: over `sums`, `row` and `column`, or `first`, the first of four columns.
+ * The body of a finishing function: over `sums`, `row` and `column`, or `first`, the first of several columns. Where two are
+ * finished at once, over `inside` too: whether the result has them.
  * @param named what inputs, outputs and members are called
  */
 export function finishText(finish: Finish, named: ReadonlyMap<Node, string>, surroundings: Surroundings): string {
@@ -52,12 +56,13 @@ class FinishPrinter {
   private readonly named: ReadonlyMap<Node, string>;
   private readonly surroundings: Surroundings;
   private readonly names = new Names();
-  private readonly byFour: boolean;
+  /** What several elements at once are called; null where there is one. */
+  private readonly several: 'two' | 'four' | null;
   /** Where the element at hand is. */
   private readonly here: Coordinates;
-  /** Where the first of four is: what `here` is without the steps along the last dimension. */
+  /** Where the first of several is: what `here` is without the steps along the last dimension. */
   private readonly start: Coordinates;
-  /** Statements before and after the loop over four, and the arrays that they fill or empty, by place. */
+  /** Statements before and after the loop over several, and the arrays that they fill or empty, by place. */
   private readonly before: string[] = [];
   private readonly after: string[] = [];
   private readonly arrays = new Map<string, string>();
@@ -67,18 +72,18 @@ class FinishPrinter {
     this.named = named;
     this.surroundings = surroundings;
     for (const name of [...finishNames, ...named.values()]) this.names.unique(name);
-    this.byFour = finish.atOnce === 4;
+    this.several = { 1: null, 2: 'two' as const, 4: 'four' as const }[finish.atOnce];
     const { rows, columns } = finish;
     const place = (dims: readonly Dimension[], alone: string) =>
       dims.map(dim => [dim.name, dims.length === 1 ? alone : coordinateName(dim)] as const);
     this.here = new Map([...place(rows, 'row'), ...place(columns, 'column')]);
     const last = columns.at(-1);
     const first = columns.length === 1 ? 'first' : `first_${last?.name}`;
-    this.start = this.byFour ? new Map([...this.here, [last!.name, first]]) : this.here;
+    this.start = this.several ? new Map([...this.here, [last!.name, first]]) : this.here;
   }
 
   text(): string {
-    const { finish, here, start, byFour } = this;
+    const { finish, here, start, several } = this;
     const { epilogue, outputs, originals } = withoutZeros(finish);
     const inside = new Set(epilogue);
     const partner = partnerOf(inside, name => here.get(name)!);
@@ -107,7 +112,7 @@ class FinishPrinter {
       new RegExp(`\\b${name}\\b`).test([...this.before, ...first, body, ...this.after].join('\n'));
     if (partner && uses('partner')) first.unshift(`const int64_t partner = ${partner.text};`);
     const last = finish.columns.at(-1)?.name ?? '';
-    if (byFour && uses(here.get(last)!)) first.unshift(`const int64_t ${here.get(last)} = ${start.get(last)} + n;`);
+    if (several && uses(here.get(last)!)) first.unshift(`const int64_t ${here.get(last)} = ${start.get(last)} + n;`);
     const writer = new Writer();
     const declare = (dims: readonly Dimension[], number: string) =>
       dims.forEach((dim, axis) => {
@@ -115,16 +120,16 @@ class FinishPrinter {
         if (dims.length > 1 && uses(name)) writer.line(coordinateText(name, dims, axis, number));
       });
     declare(finish.rows, 'row');
-    declare(finish.columns, byFour ? 'first' : 'column');
+    declare(finish.columns, several ? 'first' : 'column');
     for (const line of this.before) writer.line(line);
     const inner = () => {
       for (const line of first) writer.line(line);
       writer.append(body);
     };
-    if (byFour && body.toString().trim() !== '') {
+    if (several && body.toString().trim() !== '') {
       writer.line('#pragma unroll');
-      writer.block('for (int n = 0; n < 4; n++)', inner);
-    } else if (!byFour) inner();
+      writer.block(`for (int n = 0; n < ${finish.atOnce}; n++)`, inner);
+    } else if (!several) inner();
     for (const line of this.after) writer.line(line);
     return writer.toString();
   }
@@ -138,13 +143,13 @@ class FinishPrinter {
       at,
     );
     if (typeof number === 'number') {
-      if (isOwn && this.byFour)
-        return this.four(node, `sums ${number}`, to => `sums.four(${to}, ${number}, row, first);`);
+      if (isOwn && this.several)
+        return this.loaded(node, `sums ${number}`, to => `sums.${this.several}(${to}, ${number}, row, first);`);
       return `sums(${number}, row, ${isOwn ? 'column' : offsetText(columns, at)})`;
     }
-    if (isOwn && node.dtype === 'f32' && this.isByFour(node)) {
+    if (isOwn && node.dtype === 'f32' && this.isSideBySide(node)) {
       const place = this.place(node, new Map([...at, ...this.ofLast(this.start)]));
-      return this.four(node, place, to => `malc_load_4(${to}, ${place});`);
+      return this.loaded(node, place, to => `malc_load_${this.finish.atOnce}(${to}, ${place});`);
     }
     const element = `${this.named.get(node)}[${this.offset(node, at)}]`;
     return widened(element, node, this.surroundings.storageOf(node));
@@ -152,38 +157,41 @@ class FinishPrinter {
 
   /** Stores an element of an output; null where it is stored with its neighbours as it was loaded. */
   private store(node: Node, value: string): string | null {
-    const { surroundings } = this;
+    const { surroundings, finish } = this;
+    const { atOnce } = finish;
     const accumulates = surroundings.accumulates(node);
-    if (!this.isByFour(node)) {
+    if (!this.isSideBySide(node)) {
+      if (atOnce === 2) throw new Error(`${surroundings.nameOf(node)} has no two elements side by side`);
       const target = `${this.named.get(node)}[${this.offset(node, this.here)}]`;
       return assigned(target, narrowed(value, surroundings.storageOf(node)), node, surroundings);
     }
     const place = this.place(node, this.start);
     const loaded = accumulates ? undefined : [...this.arrays.values()].find(array => value === `${array}[n]`);
-    const array = loaded ?? this.names.unique(`${this.named.get(node)}_four`);
-    this.after.push(`malc_store_4(${place}, ${array});`);
+    const array = loaded ?? this.names.unique(`${this.named.get(node)}_${this.several}`);
+    const condition = atOnce === 2 && !finish.passing.has(node) ? 'if (inside) ' : '';
+    this.after.push(`${condition}malc_store_${atOnce}(${place}, ${array});`);
     if (loaded) return null;
     const isGradient = surroundings.isGradient(node);
-    this.before.push(`float ${array}[4]${isGradient ? ' = {}' : ''};`);
-    if (accumulates) this.before.push(`${isGradient ? 'if (adds) ' : ''}malc_load_4(${array}, ${place});`);
+    this.before.push(`float ${array}[${atOnce}]${isGradient ? ' = {}' : ''};`);
+    if (accumulates) this.before.push(`${isGradient ? 'if (adds) ' : ''}malc_load_${atOnce}(${array}, ${place});`);
     return assigned(`${array}[n]`, value, node, surroundings);
   }
 
-  /** The n-th of four that are loaded before the loop. */
-  private four(node: Node, place: string, load: (to: string) => string): string {
+  /** The n-th of several that are loaded before the loop. */
+  private loaded(node: Node, place: string, load: (to: string) => string): string {
     const known = this.arrays.get(place);
-    const array = known ?? this.names.unique(`${this.named.get(node)}_four`);
+    const array = known ?? this.names.unique(`${this.named.get(node)}_${this.several}`);
     if (!known) {
       this.arrays.set(place, array);
-      this.before.push(`float ${array}[4];`, load(array));
+      this.before.push(`float ${array}[${this.finish.atOnce}];`, load(array));
     }
     return `${array}[n]`;
   }
 
-  /** Whether four neighbours along the last column lie side by side, and aligned. */
-  private isByFour({ dimensions }: Node): boolean {
+  /** Whether neighbours along the last column lie side by side, and aligned. */
+  private isSideBySide({ dimensions }: Node): boolean {
     const [own, last] = [dimensions.at(-1), this.finish.columns.at(-1)];
-    return this.byFour && own?.name === last!.name && own.size === last!.size;
+    return this.several !== null && own?.name === last!.name && own.size === last!.size;
   }
 
   private isHere(dims: readonly Dimension[], at: Coordinates): boolean {
@@ -196,6 +204,7 @@ class FinishPrinter {
   }
 
   private place(node: Node, at: Coordinates): string {
+    if (this.finish.passing.has(node)) return this.named.get(node)!;
     return `${this.named.get(node)} + ${this.offset(node, at)}`;
   }
 
@@ -206,7 +215,7 @@ class FinishPrinter {
     const leads = rows.length > 0 && sameDimensions(dims.slice(0, rows.length), rows) && this.isHere(rows, at);
     const rest = leads ? dims.slice(rows.length) : dims;
     const isColumn = columns.length > 0 && sameDimensions(node.dimensions.slice(-rest.length), columns);
-    const isStart = this.byFour && columns.every(dim => at.get(dim.name) === this.start.get(dim.name));
+    const isStart = this.several !== null && columns.every(dim => at.get(dim.name) === this.start.get(dim.name));
     const number = isStart ? 'first' : this.isHere(columns, at) ? 'column' : null;
     const column = isColumn && number ? number : offsetText(rest, at);
     return plus([leads ? times('row', countText(rest)) : '0', column]);

@@ -1,7 +1,7 @@
 // Grouped products on Hopper GPUs (templates/cuda/grouped_sm90.h): which can have them, by which schedules, and how they are
 // launched: as many blocks as the GPU runs at once, which find on the device how many tiles there are.
 import type { Runs } from './grouped-operands.ts';
-import { shapeType, stagingBytes } from './hopper-products.ts';
+import { leastBoxes, shapeType } from './hopper-products.ts';
 import { type HopperSchedule, type RankedSchedule, rankSchedules } from './hopper-schedule.ts';
 import type { HopperSource, Launch, Surroundings, TensorMap } from './kernel-source.ts';
 
@@ -47,7 +47,9 @@ export const rankGradient = (
 /** The schedules in clusters of so many blocks. */
 function rankInClusters({ experts, ...work }: GroupedWork, cluster: HopperSchedule['cluster']): RankedSchedule[] {
   const alone = { ...work, kind: 'bf16', results: experts, beside: 1, step: 1, isDivisible: false } as const;
-  return rankSchedules([alone], stagingBytes).filter(({ schedule }) => schedule.cluster === cluster);
+  return rankSchedules([alone], { least: leastBoxes, best: leastBoxes }).filter(
+    ({ schedule }) => schedule.cluster === cluster,
+  );
 }
 
 /** What says to a template how it multiplies. */

@@ -2,8 +2,10 @@
 // their operands; and how their device code is called.
 import { countText } from '../../emission/index-text.ts';
 import type { Names } from '../../emission/writer.ts';
+import type { Node } from '../../graph/graph.ts';
 import type { MatmulKernel } from '../../kernels/kernel.ts';
 import { pairedColumns } from './finish.ts';
+import { boxesFor, type Passing, passingMap, passingOf, passingType } from './hopper-finish.ts';
 import {
   type HopperSchedule,
   type RankedSchedule,
@@ -19,10 +21,10 @@ import type { TileText } from './tile-text.ts';
 const chunkColumns = 128;
 /** Columns, and rows or inner positions, of the boxes that TMA brings. */
 const side = 64;
-/** Bytes of shared memory that a block finishes its sums in: malc_hopper_shape::chunk_bytes for each of eight warps. */
-export const stagingBytes = 8 * 8 * (chunkColumns + 8) * 4;
+/** Boxes that a warpgroup has in any case: what it finishes through memory takes as much. */
+export const leastBoxes = 2;
 /** Parameters of a kernel have 4 KiB, and a map 128 bytes. */
-const mostMaps = 16;
+const mostMaps = 24;
 
 /** How a kernel's groups are computed on Hopper GPUs. */
 export interface HopperPlan {
@@ -44,9 +46,15 @@ export function schedulesForHopper(
   const operands = plans.flatMap(({ products }) => products.flatMap(({ left, right }) => [left, right]));
   const areBrought = operands.every(({ storage, aligned }) => storage === 'bf16' && aligned === 8);
   if (!areBrought || plans.some(({ products }) => products.some(({ kind }) => kind !== 'bf16'))) return [];
-  if (new Set(operands.map(mapKey)).size > mostMaps) return [];
   const works = plans.map(({ work }) => work);
-  return rankSchedules(works, stagingBytes, circumstances).filter(({ schedule }) =>
+  // A group that others finish later, may here be finished in place.
+  const passing = plans.map(plan => passingOf({ ...plan, way: 'added' }, surroundings) ?? []);
+  if (new Set(operands.map(mapKey)).size + passing.flat().length > mostMaps) return [];
+  const needs = passing.map(boxesFor);
+  const [least, best] = (['least', 'best'] as const).map(which =>
+    Math.max(leastBoxes, ...needs.map(need => need[which])),
+  ) as [number, number];
+  return rankSchedules(works, { least, best }, circumstances).filter(({ schedule }) =>
     planForHopper(kernel, schedule, surroundings).groups.every((plan, n) => {
       const isForced = plan.way === 'later' && plan.tiling.parts === 1 && plans[n]!.way !== 'later';
       return !isForced && chunkOf(plan) > 0;
@@ -60,18 +68,19 @@ export function planForHopper(
   schedule: HopperSchedule,
   surroundings: Surroundings,
 ): HopperPlan {
-  const plans = groups.map((group, n) =>
-    planGroup(group, surroundings, work => {
+  const plans = groups.map((group, n) => {
+    const plan = planGroup(group, surroundings, work => {
       const tiling = tilingFor(work, schedule, schedule.parts[n]!);
       return tiling && { ...tiling, band: schedule.band };
-    }),
-  );
+    });
+    return { ...plan, passing: passingOf(plan, surroundings) };
+  });
   return { groups: plans, schedule };
 }
 
 /** The C++ type of a schedule: malc_hopper_shape of templates/cuda/product_sm90.h. */
-export const shapeType = ({ columns, cluster, stages }: HopperSchedule): string =>
-  `malc_hopper_shape<${[columns, cluster, stages].join(', ')}>`;
+export const shapeType = ({ columns, cluster, stages, boxes }: HopperSchedule): string =>
+  `malc_hopper_shape<${[columns, cluster, stages, boxes].join(', ')}>`;
 
 /** Columns of each product that a warp finishes at a time: whole heads, and whole fragments of 8; 0 where none fits. */
 function chunkOf(plan: GroupPlan): number {
@@ -87,9 +96,19 @@ const mapKey = ({ node, copy, stride }: Operand): string => `${node.id} ${copy ?
 /** The text of Hopper's tiles, and the tensor maps that it names. */
 export class HopperTiles implements TileText {
   private readonly byKey: ReadonlyMap<string, TensorMap>;
+  /** The maps of tensors that pass through shared memory, and what two of their elements are called. */
+  private readonly passing = new Map<Passing, { readonly map: TensorMap; readonly two: string }>();
 
-  /** @param nameOf the argument that an operand is */
-  constructor(plans: readonly GroupPlan[], names: Names, nameOf: (operand: Operand) => string) {
+  /**
+   * @param nameOf the argument that an operand is
+   * @param nameOfNode the argument that an input or output is
+   */
+  constructor(
+    plans: readonly GroupPlan[],
+    names: Names,
+    nameOf: (operand: Operand) => string,
+    nameOfNode: (node: Node) => string,
+  ) {
     const byKey = new Map<string, TensorMap>();
     for (const { left, right, inner } of plans.flatMap(({ products }) => products))
       for (const operand of [left, right]) {
@@ -106,10 +125,16 @@ export class HopperTiles implements TileText {
         });
       }
     this.byKey = byKey;
+    for (const { group, passing } of plans)
+      for (const each of passing ?? []) {
+        const base = nameOfNode(each.node);
+        const map = passingMap(each, group, names.unique(`${base}_boxes`), base);
+        this.passing.set(each, { map, two: names.unique(`${base}_two`) });
+      }
   }
 
   get maps(): readonly TensorMap[] {
-    return [...this.byKey.values()];
+    return [...this.byKey.values(), ...[...this.passing.values()].map(({ map }) => map)];
   }
 
   operand(name: string, operands: readonly Operand[], parts: number): string {
@@ -119,11 +144,38 @@ export class HopperTiles implements TileText {
     return `const malc_mapped<${shape}> ${name}{{${maps.map(map => `&${map}`).join(', ')}}};`;
   }
 
-  begin(_plan: GroupPlan, _product: Product, place: string): string {
-    return `tile.begin(${place});`;
+  begin(plan: GroupPlan, _product: Product, place: string): readonly string[] {
+    const declared = tensorsOf(plan).map((each, n) => `${passingType(each)} passing_${n}(&${this.mapOf(each).name});`);
+    const isBrought = tensorsOf(plan).some(({ way }) => way === 'brought');
+    const prepared = `tile.template prepare<${partsOf(plan)}>(${passingNames(plan).join(', ')});`;
+    return [...declared, `tile.begin(${place});`, ...(isBrought ? [prepared] : [])];
+  }
+
+  several({ atOnce, passing }: GroupPlan): 1 | 2 | 4 {
+    return passing ? 2 : atOnce;
+  }
+
+  finisher(plan: GroupPlan, usesInside: boolean): string {
+    if (!plan.passing) return 'const auto &sums, int64_t row, int64_t column';
+    const twos = tensorsOf(plan).map(each => `${each.way === 'brought' ? 'const ' : ''}auto &${this.twoOf(each)}`);
+    return ['const auto &sums, int64_t row, int64_t column', usesInside ? 'bool inside' : 'bool', ...twos].join(', ');
+  }
+
+  twoOf(passing: Passing): string {
+    return this.passing.get(passing)!.two;
   }
 
   finish(plan: GroupPlan): string {
-    return `tile.template finish<${[partsOf(plan), plan.atOnce, chunkOf(plan)].join(', ')}>`;
+    const parts = partsOf(plan);
+    if (plan.passing)
+      return `tile.template finish_in_place<${parts}>(${['finish', ...passingNames(plan)].join(', ')});`;
+    return `tile.template finish_through_memory<${[parts, plan.atOnce, chunkOf(plan)].join(', ')}>(finish);`;
+  }
+
+  private mapOf(passing: Passing): TensorMap {
+    return this.passing.get(passing)!.map;
   }
 }
+
+const tensorsOf = ({ passing }: GroupPlan): readonly Passing[] => passing ?? [];
+const passingNames = (plan: GroupPlan): string[] => tensorsOf(plan).map((_, n) => `passing_${n}`);

@@ -11,6 +11,8 @@ export interface HopperSchedule {
   readonly cluster: 1 | 2;
   /** Slices of 64 inner positions in shared memory. */
   readonly stages: number;
+  /** Boxes of 8 KB in which each of two warpgroups finishes its elements. */
+  readonly boxes: number;
   /** Tiles' rows, of a whole cluster each, in a band: jobs go down a band before they go right. */
   readonly band: number;
   /** Of each group of the kernel, how many parts its inner positions are divided into at most. */
@@ -37,8 +39,11 @@ export const usualCircumstances: Circumstances = { tokens: 32_768, multiprocesso
 const [blockRows, slice] = [128, 64];
 /** Columns of a box, which TMA brings: of a product, no tile has less. */
 const boxColumns = 64;
+const boxBytes = 8192;
 /** What a block may have of shared memory, of which barriers take some. */
 const sharedBytes = 232_448 - 512;
+/** Fewer stages than this are not worth having boxes for more than one slot. */
+const fewStages = 3;
 const mostStages = 6;
 const mostParts = 16;
 
@@ -57,18 +62,21 @@ const stageBytes = (columns: number): number => (blockRows + columns) * slice * 
 /**
  * The schedules that serve a launch, best first.
  * @param groups one for each group of the kernel
- * @param stagingBytes of shared memory that each block needs besides its stages
+ * @param slots boxes that finishing needs, and that it is best with
  */
 export function rankSchedules(
   groups: readonly ProductWork[],
-  stagingBytes: number,
+  slots: { readonly least: number; readonly best: number },
   circumstances: Circumstances = usualCircumstances,
 ): RankedSchedule[] {
   const ranked: (RankedSchedule & { read: number })[] = [];
   for (const columns of [256, 192, 128] as const)
     for (const cluster of [2, 1] as const) {
-      const stages = Math.min(mostStages, Math.floor((sharedBytes - stagingBytes) / stageBytes(columns)));
-      const shape = { columns, cluster, stages };
+      const stagesWith = (boxes: number) =>
+        Math.min(mostStages, Math.floor((sharedBytes - 2 * boxes * boxBytes) / stageBytes(columns)));
+      const boxes = stagesWith(slots.best) >= fewStages ? slots.best : slots.least;
+      const stages = stagesWith(boxes);
+      const shape = { columns, cluster, stages, boxes };
       if (stages < 2 || groups.some(group => tilingFor(group, shape, 1) === null)) continue;
       const parts = chooseParts(groups, shape, circumstances);
       const cycles = launchCycles(groups, shape, parts, circumstances);
@@ -81,7 +89,7 @@ export function rankSchedules(
   return ranked.map(({ schedule, cycles }) => ({ schedule, cycles }));
 }
 
-type Shape = Pick<HopperSchedule, 'columns' | 'cluster' | 'stages'>;
+type Shape = Pick<HopperSchedule, 'columns' | 'cluster'>;
 
 /** The tiling of a group that a schedule means; null where its tiles cannot hold what may not be cut, or share boxes. */
 export function tilingFor({ beside, step, isDivisible }: ProductWork, shape: Shape, parts: number): Tiling | null {

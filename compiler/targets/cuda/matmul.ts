@@ -5,7 +5,8 @@ import { addsArgument, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulKernel, stored } from '../../kernels/kernel.ts';
-import { finishNames, finishText } from './finish.ts';
+import { type Finish, finishNames, finishText } from './finish.ts';
+import { type Passing, passingParameter } from './hopper-finish.ts';
 import { type HopperPlan, HopperTiles, planForHopper, schedulesForHopper, shapeType } from './hopper-products.ts';
 import type { Circumstances, HopperSchedule, RankedSchedule } from './hopper-schedule.ts';
 import {
@@ -61,8 +62,7 @@ class MatmulEmitter {
   private readonly hopper: HopperPlan | null;
   private readonly threads: number;
   private readonly parameters: readonly Argument[];
-  /** What each group's finishing function is called, and takes besides sums, row and column. */
-  private readonly finishers = new Map<GroupPlan, { name: string; rest: readonly string[]; text: string }>();
+  private readonly finishers = new Map<GroupPlan, Finisher>();
 
   constructor(kernel: MatmulKernel, surroundings: Surroundings, schedule: HopperSchedule | undefined) {
     this.surroundings = surroundings;
@@ -152,7 +152,7 @@ class MatmulEmitter {
 
   /** The kernels that take the others' place on Hopper GPUs. */
   private onHopper(writer: Writer, { groups: plans, schedule }: HopperPlan): HopperSource {
-    const tiles = new HopperTiles(plans, this.names, this.argumentOf);
+    const tiles = new HopperTiles(plans, this.names, this.argumentOf, node => this.named.get(node)!);
     const maps = tiles.maps.map(map => map.name);
     const own = maps.map(map => `const __grid_constant__ CUtensorMap ${map}`);
     const jobs = this.jobs(plans, tiles);
@@ -215,30 +215,56 @@ class MatmulEmitter {
   private finishFunctions(writer: Writer, plans: readonly GroupPlan[], name: string): void {
     plans.forEach((plan, n) => {
       const { group, sums, atOnce } = plan;
-      const text = finishText({ ...group, sums, atOnce }, this.named, this.surroundings);
+      const passing = plan.way === 'later' ? null : plan.passing;
+      const finish = {
+        ...group,
+        sums,
+        atOnce: passing ? 2 : atOnce,
+        passing: new Set(passing?.map(each => each.node)),
+      };
+      const text = finishText(finish as Finish, this.named, this.surroundings);
       const known = [...this.finishers].find(([other, finisher]) => other.group === group && finisher.text === text);
       if (known) this.finishers.set(plan, known[1]);
-      else this.finishFunction(writer, plan, plans.length === 1 ? name : `${name}_${n}`, text);
+      else this.finishFunction(writer, plan, plans.length === 1 ? name : `${name}_${n}`, text, passing ?? []);
     });
   }
 
-  private finishFunction(writer: Writer, plan: GroupPlan, name: string, text: string): void {
+  private finishFunction(
+    writer: Writer,
+    plan: GroupPlan,
+    name: string,
+    text: string,
+    passing: readonly Passing[],
+  ): void {
     const { products } = plan;
-    const used = this.parameters.filter(argument => uses(text, parameterName(argument)));
+    const rest = this.parameters.filter(argument => uses(text, parameterName(argument)));
+    const usesInside = uses(text, 'inside');
     const place = ['row', columnName(plan)].map(each => (uses(text, each) ? `int64_t ${each}` : 'int64_t'));
-    const list = ['const Sums &sums', ...place, parameterList(used, this.surroundings.storageOf)].join(', ');
+    const passes = (argument: Argument) =>
+      passing.find(each => 'node' in argument && argument.kind !== 'copy' && argument.node === each.node);
+    const list = [
+      ...['const Sums &sums', ...place, ...(usesInside ? ['bool inside'] : [])],
+      ...rest.map(argument => {
+        const each = passes(argument);
+        return each
+          ? passingParameter(each, parameterName(argument))
+          : parameterList([argument], this.surroundings.storageOf);
+      }),
+    ];
     writer.comment(products.map(product => this.formula(product)));
     writer.line('template <class Sums>');
-    writer.block(`static DEVICE void ${name}(${list})`, () => {
+    writer.block(`static DEVICE void ${name}(${list.join(', ')})`, () => {
       for (const line of text.trimEnd().split('\n')) writer.line(line);
     });
     writer.line();
-    this.finishers.set(plan, { name, rest: used.map(parameterName), text });
+    const given = rest.map(argument => passes(argument) ?? parameterName(argument));
+    this.finishers.set(plan, { name, usesInside, given, text });
   }
 
-  private finishCall(plan: GroupPlan, row: string, column: string): string {
-    const { name, rest } = this.finishers.get(plan)!;
-    return `${name}(${['sums', row, column, ...rest].join(', ')});`;
+  private finishCall(plan: GroupPlan, row: string, column: string, tiles?: TileText): string {
+    const { name, usesInside, given } = this.finishers.get(plan)!;
+    const rest = given.map(each => (typeof each === 'string' ? each : tiles!.twoOf(each)));
+    return `${name}(${['sums', row, column, ...(usesInside ? ['inside'] : []), ...rest].join(', ')});`;
   }
 
   /**
@@ -281,8 +307,8 @@ class MatmulEmitter {
       writer.line(tiles.operand(`right${suffix}`, rights, parts));
       return { operands: `left${suffix}, right${suffix}`, inner: integer(countText(product.inner)) };
     });
-    writer.line('const auto finish = [&](const auto &sums, int64_t row, int64_t column) {');
-    writer.inner(() => writer.line(this.finishCall(plan, 'row', 'column')));
+    writer.line(`const auto finish = [&](${tiles.finisher(plan, this.finishers.get(plan)!.usesInside)}) {`);
+    writer.inner(() => writer.line(this.finishCall(plan, 'row', 'column', tiles)));
     writer.line('};');
     if (fewColumns !== null)
       writer.block(`if (${rows} <= malc_few_rows)`, () => {
@@ -293,9 +319,9 @@ class MatmulEmitter {
         writer.line('return;');
       });
     writer.line(`const malc_tiles tiles(${tilesText(plan)});`);
-    writer.line(tiles.begin(plan, first, 'tiles.place(block)'));
+    for (const line of tiles.begin(plan, first, 'tiles.place(block)')) writer.line(line);
     for (const { operands, inner } of multiplied) writer.line(`tile.multiply(${operands}, 0, ${inner});`);
-    writer.line(`${tiles.finish(plan)}(finish);`);
+    writer.line(tiles.finish(plan));
   }
 
   /** What a block does for one product of a group that is finished later. */
@@ -306,7 +332,7 @@ class MatmulEmitter {
     number: number,
     tiles: TileText,
   ): void {
-    const { group, products, tiling, atOnce } = plan;
+    const { group, products, tiling } = plan;
     const product = products[number]!;
     const inner = countText(product.inner);
     const columns = columnCount(group);
@@ -314,21 +340,25 @@ class MatmulEmitter {
     writer.line(tiles.operand('right', [product.right], 1));
     writer.line(`const malc_tiles tiles(${tilesText(plan)});`);
     writer.line(`const malc_part part(${inner}, ${tiling.parts}, block / tiles.count());`);
-    writer.line(tiles.begin(plan, product, 'tiles.place(block % tiles.count())'));
-    writer.line('tile.multiply(left, right, part.from, part.to);');
     const before = number === 0 ? 'part.number' : `(${number * tiling.parts} + part.number)`;
     const start = plus([workspaceAt(plans, plan), times(before, countText([...group.rows, ...group.columns]))]);
     writer.line(`float *const part_sums = workspace + ${start};`);
-    writer.line(`${tiles.finish(plan)}([&](const auto &sums, int64_t row, int64_t column) {`);
+    const several = tiles.several(plan);
+    writer.line(`const auto finish = [&](${tiles.finisher(plan, true)}) {`);
     writer.inner(() => {
-      if (atOnce === 1) writer.line(`part_sums[row * ${columns} + column] = sums(0, row, column);`);
+      if (several === 1) writer.line(`part_sums[row * ${columns} + column] = sums(0, row, column);`);
       else {
-        writer.line('float four[4];');
-        writer.line('sums.four(four, 0, row, column);');
-        writer.line(`malc_store_4(part_sums + row * ${columns} + column, four);`);
+        const word = several === 2 ? 'two' : 'four';
+        writer.line(`float ${word}[${several}];`);
+        writer.line(`sums.${word}(${word}, 0, row, column);`);
+        const condition = several === 2 ? 'if (inside) ' : '';
+        writer.line(`${condition}malc_store_${several}(part_sums + row * ${columns} + column, ${word});`);
       }
     });
-    writer.line('});');
+    writer.line('};');
+    for (const line of tiles.begin(plan, product, 'tiles.place(block % tiles.count())')) writer.line(line);
+    writer.line('tile.multiply(left, right, part.from, part.to);');
+    writer.line(tiles.finish(plan));
   }
 
   /** What a thread of the second launch does for elements of a group. */
@@ -349,6 +379,15 @@ class MatmulEmitter {
     const [product, a, b] = [this.named.get(node)!, this.argumentOf(left), this.argumentOf(right)];
     return `${product} = ${a} x ${b}, summed over ${inner.map(dim => dim.name).join(', ')}`;
   }
+}
+
+/** The function that finishes elements of a group. */
+interface Finisher {
+  readonly name: string;
+  readonly usesInside: boolean;
+  /** What it takes besides sums, row, column and whether these are inside: names, and tensors that pass. */
+  readonly given: readonly (string | Passing)[];
+  readonly text: string;
 }
 
 /** What a number of blocks do: the text for block `block` of them. */

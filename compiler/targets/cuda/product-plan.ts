@@ -10,6 +10,7 @@ import { type Extent, extentOf } from '../../plan/extent.ts';
 import { type ElementStorage, isPadded, type Storage, storedDimensions } from '../../plan/storage.ts';
 import { operandsOf, type Scalar } from '../../scalar/expression.ts';
 import { finishedAtOnce, pairedColumns } from './finish.ts';
+import type { Passing } from './hopper-finish.ts';
 import type { Surroundings } from './kernel-source.ts';
 import { chooseTiling, type ProductKind, type ProductWork, type Tiling } from './product-tiles.ts';
 import { type WeightCopy, weightCopy } from './weight-copies.ts';
@@ -56,6 +57,8 @@ export interface GroupPlan {
   readonly fewColumns: number | null;
   /** Elements that are finished together. */
   readonly atOnce: 1 | 4;
+  /** Where a tile is finished in place, two elements at once: what passes through shared memory meanwhile. */
+  readonly passing: readonly Passing[] | null;
 }
 
 /** Columns that a block has where rows are few, about: malc_few_columns of templates/cuda/product.h. */
@@ -103,7 +106,7 @@ export function planGroup(
     // No element is finished before all sums are there: tiles may cut whatever they like.
     const alone = { ...work, results: products.length, beside: 1, step: 1, isDivisible: hasManyInner };
     const plan = { group, products, way: 'later', tiling: choose(alone)!, work: alone, sums: numbered } as const;
-    return { ...plan, fewColumns: null, atOnce: finishedAtOnce(group) };
+    return { ...plan, fewColumns: null, atOnce: finishedAtOnce(group), passing: null };
   }
   const areLong = group.outputs.every(node => storageOf(node) === 'f32');
   const isOne = way === 'beside' || products.length === 1;
@@ -117,6 +120,7 @@ export function planGroup(
     sums: isAdded ? new Map(group.products.map((node, n) => [node, n === 0 ? 0 : null])) : numbered,
     fewColumns: streams ? work.step * Math.ceil(leastFewColumns / work.step) : null,
     atOnce: isPaddedAlong(group, storageOf) ? 4 : finishedAtOnce(group),
+    passing: null,
   };
 }
 

@@ -1,4 +1,5 @@
 // How the device code of a kind of tiles is called: what generated kernels differ in between GPUs.
+import type { Passing } from './hopper-finish.ts';
 import { type GroupPlan, type Operand, type Product, partsOf } from './product-plan.ts';
 import { tileType } from './product-tiles.ts';
 
@@ -8,9 +9,15 @@ export interface TileText {
    * over, the last is repeated.
    */
   operand(name: string, operands: readonly Operand[], parts: number): string;
-  /** Begins a tile at a place. */
-  begin(plan: GroupPlan, product: Product, place: string): string;
-  /** What is called with a function that finishes an element. */
+  /** Begins a tile at a place: statements. */
+  begin(plan: GroupPlan, product: Product, place: string): readonly string[];
+  /** Elements that are finished at once. */
+  several(plan: GroupPlan): 1 | 2 | 4;
+  /** The parameters of a function that finishes them: `sums`, `row` and `column` are among them, and `inside` if used. */
+  finisher(plan: GroupPlan, usesInside: boolean): string;
+  /** What two elements of a tensor that passes through shared memory are called among them. */
+  twoOf(passing: Passing): string;
+  /** Finishes all elements by `finish`. */
   finish(plan: GroupPlan): string;
 }
 
@@ -40,11 +47,23 @@ export class BlockTiles implements TileText {
     return `const malc_operand<${shape}> ${name}{{${data.join(', ')}}, ${stride}};`;
   }
 
-  begin(plan: GroupPlan, product: Product, place: string): string {
-    return `${this.type(plan, product)} tile(${place});`;
+  begin(plan: GroupPlan, product: Product, place: string): readonly string[] {
+    return [`${this.type(plan, product)} tile(${place});`];
+  }
+
+  several({ atOnce }: GroupPlan): 1 | 4 {
+    return atOnce;
+  }
+
+  finisher(): string {
+    return 'const auto &sums, int64_t row, int64_t column';
+  }
+
+  twoOf(): string {
+    throw new Error('nothing passes through the shared memory of these tiles');
   }
 
   finish(plan: GroupPlan): string {
-    return `tile.finish<${partsOf(plan)}, ${plan.atOnce}>`;
+    return `tile.finish<${partsOf(plan)}, ${plan.atOnce}>(finish);`;
   }
 }

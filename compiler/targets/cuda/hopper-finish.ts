@@ -1,0 +1,94 @@
+// How a group's elements are finished on Hopper GPUs (templates/cuda/product_sm90_finish.h): in registers where no element
+// needs another column's sums, and which tensors then pass through shared memory, brought and left by TMA.
+import { countText } from '../../emission/index-text.ts';
+import { constantCount, sameDimensions } from '../../graph/dimension.ts';
+import type { Node } from '../../graph/graph.ts';
+import { type MatmulGroup, stored } from '../../kernels/kernel.ts';
+import { type ElementStorage, storedDimensions } from '../../plan/storage.ts';
+import { elementType, type Surroundings, type TensorMap } from './kernel-source.ts';
+import type { GroupPlan } from './product-plan.ts';
+
+/** A tensor that lies like the result. */
+export interface Passing {
+  readonly node: Node;
+  readonly way: 'brought' | 'left';
+  readonly storage: ElementStorage;
+  /** Its first box of a slot. One that is left may have those of one that is brought. */
+  readonly box: number;
+}
+
+/** Rows of a box, and its bytes of a row. */
+const [boxRows, boxBytes] = [64, 128];
+/** Boxes of a slot at most: three stages of the largest tiles fit besides. */
+const mostBoxes = 5;
+
+const boxesOf = (storage: ElementStorage): number => (storage === 'f32' ? 2 : 1);
+
+/**
+ * The tensors that pass through shared memory while a group is finished in place; null where it cannot be: four elements
+ * must lie side by side, of which a thread has two, and need no partner of other columns. Nor are random numbers drawn there:
+ * those of many elements at once take more registers than there are.
+ */
+export function passingOf(plan: GroupPlan, surroundings: Surroundings): readonly Passing[] | null {
+  const { group, way, atOnce } = plan;
+  if (atOnce !== 4) return null;
+  if (way === 'later') return [];
+  const { epilogue, products, outputs } = group;
+  const used = epilogue.flatMap(node => [node, ...node.inputs]);
+  if (used.some(({ primitive }) => primitive?.name === 'pair' || primitive?.name === 'random')) return null;
+  const made = new Set([...products, ...epilogue]);
+  const read = new Set(epilogue.flatMap(node => node.inputs.flatMap(stored)).filter(node => !made.has(node)));
+  const passes = (node: Node) => liesLikeResult(node, group, surroundings);
+  const passing: Passing[] = [];
+  let end = 0;
+  for (const node of [...read].filter(passes)) {
+    const storage = surroundings.storageOf(node);
+    if (end + boxesOf(storage) > mostBoxes) continue;
+    passing.push({ node, way: 'brought', storage, box: end });
+    end += boxesOf(storage);
+  }
+  const free = [...passing];
+  for (const node of outputs.filter(output => !surroundings.accumulates(output) && passes(output))) {
+    const storage = surroundings.storageOf(node);
+    const place = free.findIndex(other => other.storage === storage);
+    if (place < 0 && end + boxesOf(storage) > mostBoxes) continue;
+    const box = place < 0 ? end : free.splice(place, 1)[0]!.box;
+    if (place < 0) end += boxesOf(storage);
+    passing.push({ node, way: 'left', storage, box });
+  }
+  return passing;
+}
+
+/** Whether a tensor is a matrix of the group's rows and columns, in runs of whole 16 bytes. */
+function liesLikeResult(node: Node, { rows, columns }: MatmulGroup, { storageOf }: Surroundings): boolean {
+  const storage = storageOf(node);
+  const run = constantCount(storedDimensions(node, storage).slice(rows.length));
+  const isMatrix = node.dtype === 'f32' && sameDimensions(node.dimensions, [...rows, ...columns]);
+  return isMatrix && (run * (storage === 'f32' ? 4 : 2)) % 16 === 0;
+}
+
+/** Boxes of a slot that has them all, and of the slots that are worth having: what is brought, is best brought ahead. */
+export function boxesFor(passing: readonly Passing[]): { readonly least: number; readonly best: number } {
+  const least = Math.max(0, ...passing.map(({ box, storage }) => box + boxesOf(storage)));
+  return { least, best: passing.some(({ way }) => way === 'brought') ? 2 * least : least };
+}
+
+/** The tensor map of one. */
+export function passingMap({ node, storage }: Passing, { rows, columns }: MatmulGroup, name: string, base: string) {
+  const run = storedDimensions(node, storage).slice(rows.length);
+  return {
+    name,
+    base,
+    sizes: [countText(columns), countText(rows)],
+    strides: [countText(run)],
+    box: { columns: boxBytes / (storage === 'f32' ? 4 : 2), rows: boxRows },
+  } satisfies TensorMap;
+}
+
+/** The C++ type of one: malc_passing. */
+export const passingType = ({ node, way, storage, box }: Passing): string =>
+  `malc_passing<${[`malc_way::${way}`, elementType(node, storage), box].join(', ')}>`;
+
+/** The C++ parameter that is two of its elements. */
+export const passingParameter = ({ node, way, storage }: Passing, name: string): string =>
+  `${way === 'brought' ? 'const ' : ''}malc_two<${elementType(node, storage)}> &${name}`;
