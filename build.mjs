@@ -1,6 +1,8 @@
-// Bundles the command line into one file: dist/malc.js, or the path given. With --gpu also what `npm run gpu` runs:
-// dist/gpu.js and the tests of CUDA's kernels. Only koffi stays outside, for it carries native code.
+// Bundles the command line into one file: dist/malc.js, or the path given; beside it, what its threads run. With --gpu
+// also what `npm run gpu` runs: dist/gpu.js and the tests of CUDA's kernels. Only koffi stays outside, for it carries
+// native code.
 import { chmodSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
 import { grammar } from 'ohm-js';
@@ -38,6 +40,12 @@ const require = malcRequire;`,
 
 await build({ ...common, entryPoints: ['cli.ts'], outfile });
 chmodSync(outfile, 0o755);
+// The command line starts threads with it; it is looked for in the same folder.
+await build({
+  ...common,
+  entryPoints: ['runtime/tokenizer/worker.ts'],
+  outfile: join(dirname(outfile), 'tokenizer-worker.js'),
+});
 
 if (values.gpu) {
   await build({ ...common, entryPoints: ['bench/gpu/run.ts'], outfile: 'dist/gpu.js' });

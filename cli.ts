@@ -8,6 +8,7 @@ import yargs, { type Argv, type Options } from 'yargs';
 import { formatDiagnostics, MachineError, nearest, SourceError, UserError } from './compiler/diagnostic.ts';
 import packageJson from './package.json' with { type: 'json' };
 import { type Command, type Option, UsageError } from './runtime/commands/command.ts';
+import { withConfigured } from './runtime/commands/config-words.ts';
 import { commands } from './runtime/commands/index.ts';
 import { type NumberKind, numberKinds } from './runtime/commands/number-kinds.ts';
 import { hasColor } from './runtime/show/color.ts';
@@ -24,7 +25,8 @@ interface Choice {
 }
 
 /** Finds the command and its arguments; null where help or the version was asked for and has been printed. */
-function parse(words: readonly string[]): Choice | null {
+function parse(typed: readonly string[]): Choice | null {
+  let words = typed;
   if (words.length === 0 || (words.length === 1 && ['--help', '-h', 'help'].includes(words[0]!))) {
     console.log(shortHelp());
     return null;
@@ -32,6 +34,7 @@ function parse(words: readonly string[]): Choice | null {
   if (words[0] === 'help') return parse([...words.slice(1), '--help']);
   const named = commands.find(({ name }) => name === words[0]);
   if (named === undefined && !words[0]!.startsWith('-')) throw new UsageError(withAdvice(unknownCommand(words), named));
+  if (named !== undefined) words = withConfigured(named, words);
   let choice: Choice | null = null;
   const parser = yargs(words.map(word => (word === '-' ? LONE_DASH : word)))
     .scriptName('malc')

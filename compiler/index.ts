@@ -19,6 +19,7 @@ import { cpuStoring, type ProductType } from './targets/cpu/kernel-source.ts';
 import { chooseSchedule, type ProductShape, type ScheduleOf, shapeKey } from './targets/cpu/schedule.ts';
 import { emitCuda } from './targets/cuda/index.ts';
 import { type CudaProductType, cudaStoring } from './targets/cuda/kernel-source.ts';
+import type { ChoiceOf } from './targets/cuda/tunable.ts';
 import type { Target } from './targets/names.ts';
 
 export interface CompileOptions {
@@ -32,6 +33,8 @@ export interface CompileOptions {
   readonly profile?: boolean;
   /** How products are divided into tasks; the cost model's choice where it is not given. */
   readonly scheduleOf?: ScheduleOf;
+  /** On cuda: how products are computed; the cost model's choice where it is not given. */
+  readonly choiceOf?: ChoiceOf;
   /** Checks every graph against the rules of graph/verify.ts. */
   readonly verify?: boolean;
   /** Called after each stage: for `--time` and `--dump STAGE`. */
@@ -116,9 +119,11 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     products.set(shapeKey(shape), shape);
     return (options.scheduleOf ?? chooseSchedule)(shape);
   };
+  const { choiceOf } = options;
+  if (choiceOf && options.target !== 'cuda') throw new Error('choices of products are for the target cuda');
   const emit = () => {
     if (options.target === 'cuda')
-      return emitCuda(program, byName, { dtype: cudaType(options), profile: options.profile ?? false });
+      return emitCuda(program, byName, { dtype: cudaType(options), profile: options.profile ?? false, choiceOf });
     return emitCpu(program, byName, { dtype, profile: options.profile ?? false, scheduleOf });
   };
   const isUnit = (name: string) => name === 'model.c' || name.endsWith('.cu');
@@ -145,7 +150,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
 /** What products multiply on CUDA, where these options are for it. */
 function cudaType({ dtype = 'f32', scheduleOf }: CompileOptions): CudaProductType {
   if (dtype === 'int8') throw new UserError('the target cuda has no weights of 8 bits yet; use --dtype bf16');
-  if (scheduleOf) throw new UserError('the target cuda takes no schedules of its products yet');
+  if (scheduleOf) throw new Error('the target cuda takes no schedules of tasks: products have choices');
   return dtype;
 }
 

@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import type { Model } from '../compiler/check/model.ts';
 import { compile } from '../compiler/index.ts';
 import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
-import type { ScheduleOf } from '../compiler/targets/cpu/schedule.ts';
-import { buildLibrary, type Compiler, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
+import { buildLibrary, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import {
   buildEmulated,
   buildEmulator,
@@ -18,6 +17,7 @@ import { compiledFor, type RunTarget } from '../compiler/targets/names.ts';
 import { type Builder, buildCachedBy, type CachedBuild, cachedUnit } from './cache.ts';
 import { architectureOf, findCudaDevice } from './cuda-device.ts';
 import { contentHash } from './train/settings.ts';
+import type { Tuned } from './tuning.ts';
 
 export interface Build extends CachedBuild {
   /** Wall time of it all. */
@@ -29,8 +29,8 @@ export interface BuildOptions {
   readonly target?: RunTarget;
   /** What products multiply. Default f32. */
   readonly dtype?: ProductType;
-  /** Finds the schedules of the CPU's products. */
-  readonly tune?: ((compiler: Compiler) => Promise<ScheduleOf>) | undefined;
+  /** Finds how products are computed best, before anything is compiled. */
+  readonly tune?: (() => Promise<Tuned>) | undefined;
   /** Makes a program that takes the time of each launch. */
   readonly profile?: boolean;
 }
@@ -44,8 +44,8 @@ export interface BuildOptions {
 export async function buildModel(model: Model, options: BuildOptions = {}): Promise<Build> {
   const started = performance.now();
   const { target = 'cpu', dtype = 'f32', tune, profile = false } = options;
-  const tuned = tune && { scheduleOf: await tune(await findCompiler()) };
-  const { files } = compile(model, { target: compiledFor(target), dtype, profile, ...tuned });
+  const tuned = await tune?.();
+  const { files } = compile(model, { target: compiledFor(target), dtype, profile, ...tuned?.options });
   // For the device that runs it alone: what else there is would double nvcc's time.
   const device = target === 'cuda' ? findCudaDevice() : null;
   const build = await buildFiles(target, files, { architectures: device ? architectureOf(device) : undefined });

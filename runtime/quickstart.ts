@@ -130,7 +130,7 @@ async function trainIn(
     run.writeModel(prepared.text, model, corpus.tokenizer.endOfText);
     writeTokenizer(join(folder, 'tokenizer.json'), corpus.tokenizer);
     await native.initialize(SEED);
-    const { interrupted } = await train({
+    const { ending } = await train({
       model: native,
       settings,
       training: prepared.training,
@@ -139,11 +139,12 @@ async function trainIn(
       from: null,
       origin: { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash },
       cadence: prepared.cadence,
+      patience: null,
       sample: () => sampling.write(native),
       observer,
       stop: stop.signal,
     });
-    return interrupted ? null : lastSample;
+    return ending === 'interrupted' ? null : lastSample;
   } finally {
     process.off('SIGINT', interrupt);
     run.close();

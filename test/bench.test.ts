@@ -105,6 +105,7 @@ const launchOf = (name: string, count: number, part: number | null, perToken: nu
     operations: [{ runtime: ['batch', 'time'], count: perToken }],
     reads: [{ runtime: [], count: 3000 }],
     writes: [{ runtime: [], count: 1000 }],
+    shapes: [],
   },
 });
 
@@ -135,6 +136,8 @@ test('rows: one for each kernel, work of all its runs, the nearer ceiling', () =
     ceilings,
     rows,
     step: summarize([0.015]),
+    schedules: new Map(),
+    findings: [],
     stepSeconds: 0.015,
     outside: 0.003,
     steps: 1,

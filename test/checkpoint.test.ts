@@ -34,7 +34,7 @@ const newFolder = () => join(root, `run-${folders++}`);
 
 function stateAt(step: number, validationLoss: number | null = null): Omit<TrainState, 'journals'> {
   const read = { data: ['/text'], dataHash: 'd', tokenizerHash: 't' };
-  return { step, cursor: 4 * step, settings, target: 'cpu', ...read, validationLoss };
+  return { step, cursor: 4 * step, settings, target: 'cpu', ...read, validationLoss, lowest: null };
 }
 
 /** A run folder with checkpoints at these steps, each with its validation loss. */

@@ -1,7 +1,7 @@
 // Tests of the command line: what it prints, and with which code it leaves. It is bundled as it is shipped, with commands
 // of its own (fixtures/cli/commands.ts) in place of the real ones.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -111,6 +111,31 @@ cli('a lone - is a value, for it stands for standard input', () => {
   assert.equal([file, input, json, count], ['-', ['a', '-'], true, 3]);
 });
 
+cli('options come from a file and from --set, and the command line wins', () => {
+  const config = join(folder, 'run.json');
+  writeFileSync(config, '{ "lr": 0.1, "count": 3, "input": ["a", "b"], "fuse": false, "size": null }\n');
+  const { stdout, stderr } = malc('show', 'x', '--config', config, '--set', 'count=4', 'json=true', '--lr', '0.2');
+  assert.is(stderr, '');
+  const { config: _config, set: _set, ...args } = JSON.parse(stdout);
+  assert.equal(args, { file: 'x', 'learning-rate': 0.2, count: 4, input: ['a', 'b'], fuse: false, json: true });
+});
+
+cli('what is no option in a file is refused with the nearest that is one', () => {
+  const config = join(folder, 'wrong.json');
+  const says = (text: string) => {
+    writeFileSync(config, text);
+    return malc('show', 'x', `--config=${config}`);
+  };
+  assert.match(
+    says('{ "learning-rat": 1 }').stderr,
+    "malc show has no option 'learning-rat'. Did you mean learning-rate?",
+  );
+  assert.match(says('{ "count": 0 }').stderr, '--count is 0; a whole number of at least 1 is needed');
+  assert.match(says('[1]').stderr, 'holds no JSON object of options');
+  assert.match(says('{').stderr, 'wrong.json cannot be read: ');
+  assert.is(says('{ "set": "lr=1" }').status, 1);
+});
+
 const usageErrors: readonly (readonly [args: string, says: string])[] = [
   ['shwo x', 'there is no command shwo. Did you mean show?'],
   ['qqqqqq', 'there is no command qqqqqq\nmalc lists the commands.'],
@@ -136,6 +161,8 @@ const usageErrors: readonly (readonly [args: string, says: string])[] = [
   ['show x -n2.5', '--count is 2.5; a whole number of at least 1 is needed'],
   ['show x --count Infinity', '--count is Infinity; a whole number of at least 1 is needed'],
   ['show x --lr 1 --lr 2', '--learning-rate is given more than once'],
+  ['show x --set lr', "--set expects NAME=VALUE, such as lr=1e-3, not 'lr'"],
+  ['show x --set cuont=3', "--set cuont=3: malc show has no option 'cuont'. Did you mean count?"],
   ['show x --size huge', '--size expects one of small, large, not huge'],
 ];
 for (const [args, says] of usageErrors) {

@@ -38,6 +38,7 @@ commands('malc lists every command in the order of use', async () => {
     'compile',
     'train-tokenizer',
     'train',
+    'show',
     'generate',
     'import',
     'export',

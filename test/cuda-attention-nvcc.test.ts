@@ -34,16 +34,23 @@ function kernelsOf(dtype: CudaProductType, width: number) {
 }
 
 const all = [64, 128, 256].flatMap(width => (['f32', 'bf16'] as const).flatMap(dtype => kernelsOf(dtype, width)));
-const headers = ['bf16_backward', 'bf16_forward', 'f32_backward', 'f32_forward', 'sm90_backward', 'sm90_forward'].map(
-  name => `#include "attention_${name}.h"\n`,
-);
+const headers = [
+  'bf16_backward',
+  'bf16_forward',
+  'f32_backward',
+  'f32_forward',
+  'sm90_backward',
+  'sm90_forward',
+  'sm90_gradient',
+].map(name => `#include "attention_${name}.h"\n`);
 const names = all.flatMap(({ launches, hopper }) =>
   [...launches, ...(hopper?.launches ?? [])].map(each => each.kernel),
 );
 const source = join(folder, 'attention.cu');
 writeFileSync(
   source,
-  `${headers.join('')}${all.map(({ text }) => text).join('\n')}
+  `#include "launch.h"
+${headers.join('')}${all.map(({ text }) => text).join('\n')}
 const void *const kernels[] = {${names.map(name => `reinterpret_cast<const void *>(${name})`).join(', ')}};
 const void *kernel(int n) { return kernels[n]; }
 `,

@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packagePath } from '../compiler/package-files.ts';
+import type { Extent } from '../compiler/plan/extent.ts';
 import {
   type AttentionSource,
   backwardSource,
@@ -10,6 +11,7 @@ import {
   forwardSource,
   partsOf,
 } from '../compiler/targets/cuda/attention-source.ts';
+import type { AttentionSchedule } from '../compiler/targets/cuda/hopper-attention.ts';
 import type { Launch } from '../compiler/targets/cuda/kernel-source.ts';
 import { encodeText } from '../compiler/targets/cuda/launcher.ts';
 import { loadLibrary, type NativeFunction } from '../runtime/ffi.ts';
@@ -32,14 +34,23 @@ export interface Compiled {
   readonly name: string;
   readonly shape: AttentionShape;
   readonly program: Program;
+  /** How the backward pass runs on Hopper GPUs, where that is not as usual. */
+  readonly schedule?: AttentionSchedule;
 }
 
-/** Compiles shapes for the emulator, with all its checks, in a folder. */
-export async function buildShapes(folder: string, all: readonly Compiled[]): Promise<Record<string, NativeFunction>> {
+/**
+ * Compiles shapes for the emulator, with all its checks, in a folder.
+ * @param templates folders whose headers come before those of templates/cuda
+ */
+export async function buildShapes(
+  folder: string,
+  all: readonly Compiled[],
+  templates: readonly string[] = [],
+): Promise<Record<string, NativeFunction>> {
   const source = join(folder, 'attention.cu');
   writeFileSync(source, `#include "cuda-attention.h"\n${all.map(sourceOf).join('\n')}`);
   const output = join(folder, 'attention.so');
-  await buildEmulated({ sources: [source], output, library: true, include: [packagePath('test')] });
+  await buildEmulated({ sources: [source], output, library: true, include: [...templates, packagePath('test')] });
   const declared = all.flatMap(called =>
     [
       ['forward', forwardParameters],
@@ -55,7 +66,7 @@ export async function buildShapes(folder: string, all: readonly Compiled[]): Pro
 }
 
 /** The source of one shape's functions. */
-function sourceOf({ name, shape, program }: Compiled): string {
+function sourceOf({ name, shape, program, schedule }: Compiled): string {
   const { heads, kvHeads, dim, valueDim, valueWidth } = shape;
   const sizes = { heads, kvHeads, headDim: dim, valueWidth };
   const compiled = compiledShape(shape);
@@ -70,10 +81,8 @@ function sourceOf({ name, shape, program }: Compiled): string {
   const learned = compiled.extras.includes('slopes');
   const forward = forwardSource(`${name}_attention`, title, sizes, compiled, dtype, { ...operands, output: own });
   const decoding = decodingSource(`${name}_decoding`, title, sizes, compiled, dtype, { ...operands, output: own });
-  const backward = backwardSource(`${name}_gradient`, title, sizes, withoutSinks, learned, dtype, {
-    ...operands,
-    ...gradients,
-  });
+  const all = { ...operands, ...gradients };
+  const backward = backwardSource(`${name}_gradient`, title, sizes, withoutSinks, learned, dtype, all, schedule);
   const extras = (all: boolean) => [
     ...(shape.sinks && all ? ['sinks_'] : []),
     ...(learned ? ['slopes_'] : []),
@@ -122,10 +131,11 @@ extern "C" const char *backward_${name}(${backwardParameters}) {
   const Device<float> log_sum_exp_(log_sum_exp, tokens * ${heads}), delta_(delta, tokens * ${heads});
   const Device<${own}> query_gradient_(tokens * ${heads * dim});
   const Device<${shared}> key_gradient_(keys * ${kvHeads * dim}), value_gradient_(keys * ${kvHeads * valueWidth});
-  const Device<float> slope_gradient_(batch * ${heads}), workspace_(tokens * ${heads});
+  const Device<float> slope_gradient_(batch * ${heads}), workspace_(${floatsText(backward.workspace)});
   ${launches(backward, [
     ...['batch', 'time', 'query_', 'key_', 'value_', 'log_sum_exp_', 'output_gradient_', 'delta_', ...extras(false)],
-    ...['query_gradient_', 'key_gradient_', 'value_gradient_', ...(learned ? ['slope_gradient_', 'workspace_'] : [])],
+    ...['query_gradient_', 'key_gradient_', 'value_gradient_', ...(learned ? ['slope_gradient_'] : [])],
+    ...(backward.workspace.length > 0 ? ['workspace_'] : []),
   ])}
   query_gradient_.read(query_gradient);
   key_gradient_.read(key_gradient);
@@ -136,6 +146,10 @@ extern "C" const char *backward_${name}(${backwardParameters}) {
 }
 `;
 }
+
+/** A number of floats in C++. */
+const floatsText = (extents: readonly Extent[]): string =>
+  ['0', ...extents.map(({ runtime, count }) => [...runtime, count].join(' * '))].join(' + ');
 
 function launches({ launches, hopper }: AttentionSource, given: readonly string[]): string {
   const call = ({ kernel, grid, block, shared }: Launch, maps: readonly string[] = []) =>

@@ -9,6 +9,7 @@
 #include "attention_f32_forward.h"
 #include "attention_sm90_backward.h"
 #include "attention_sm90_forward.h"
+#include "attention_sm90_gradient.h"
 
 /* The first error of a call, for its caller to read. */
 inline std::string failure;

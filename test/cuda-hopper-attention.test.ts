@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { backwardSource, forwardSource } from '../compiler/targets/cuda/attention-source.ts';
+import { type AttentionSource, backwardSource, forwardSource } from '../compiler/targets/cuda/attention-source.ts';
+import { attentionSchedules, type QueryGradient } from '../compiler/targets/cuda/hopper-attention.ts';
 import { verifyFolder } from '../runtime/verify/verify.ts';
 import { type Case, cutToBf16, outputsOf, randomCase, randomFloats, training } from './cpu/attention-calls.ts';
 import type { AttentionShape } from './cpu/attention-reference.ts';
@@ -24,14 +25,25 @@ const shaped = (name: string, base: number, more: Partial<AttentionShape>): Comp
   const sized = more.dim ? { valueDim: more.dim, valueWidth: more.dim } : {};
   return { name, shape: { ...shapes[base]!, ...sized, ...more }, program: 'narrow' };
 };
+const scheduled = (
+  queryGradient: QueryGradient,
+  name: string,
+  base: number,
+  more: Partial<AttentionShape>,
+): Compiled => ({ ...shaped(name, base, more), schedule: { queryGradient } });
+
 /** Of every width that has block sizes of its own, and of each kind; and the times of texts, ragged ends among them. */
 const compiled: readonly (readonly [Compiled, ...times: number[]])[] = [
   [shaped('grouped', 0, { heads: 2, kvHeads: 1, dim: 64 }), 9, 200],
   [shaped('window', 3, { heads: 1, kvHeads: 1, dim: 64, window: 70 }), 290],
   [shaped('medium', 1, { heads: 2, kvHeads: 2, dim: 96, causal: false, window: 0 }), 140],
   [shaped('usual', 0, { heads: 1, kvHeads: 1, dim: 128 }), 192],
+  [shaped('narrow', 4, { heads: 2, kvHeads: 1, dim: 24, valueDim: 40, valueWidth: 40, window: 90 }), 290],
   [shaped('latent', 8, { heads: 1, kvHeads: 1 }), 150],
   [shaped('mask', 6, { heads: 2, kvHeads: 1, dim: 24, valueDim: 40, valueWidth: 40 }), 70],
+  // The ways to sum the gradient of queries that are not the usual ones.
+  [scheduled('second-pass', 'twice', 0, { heads: 2, kvHeads: 1, dim: 64 }), 70, 200],
+  [scheduled('as-they-come', 'unordered', 0, { heads: 1, kvHeads: 1, dim: 64 }), 70, 290],
   [shaped('slopes', 10, { heads: 2, kvHeads: 1, dim: 64, window: 50, dropout: 0.25 }), 70],
 ];
 
@@ -84,7 +96,7 @@ if (await emulatorAvailable()) {
     });
 
   test('the same bits in any order of threads and copies', () => {
-    for (const [each] of compiled.filter(([{ name }]) => name !== 'latent')) {
+    for (const [each] of compiled.filter(([{ name }]) => !['latent', 'unordered'].includes(name))) {
       const random = randomNumbers(66);
       const given = narrowed(randomCase(each.shape, training(1, 200), random));
       const seed = cutToBf16(randomFloats(random, outputsOf(each.shape, given)));
@@ -103,9 +115,21 @@ if (await emulatorAvailable()) {
   });
 } else console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
 
+test('gradients are computed at once, in the same order whenever, where registers allow', () => {
+  const schedulesOf = (base: number, more: Partial<AttentionShape>) => {
+    const { shape } = shaped('one', base, more);
+    const sizes = { heads: shape.heads, kvHeads: shape.kvHeads, headDim: shape.dim, valueWidth: shape.valueWidth };
+    return attentionSchedules(sizes, compiledShape(shape)).map(({ queryGradient }) => queryGradient);
+  };
+  for (const dim of [24, 64, 96, 128]) assert.equal(schedulesOf(0, { dim, window: 9 }), ['in-turn', 'second-pass']);
+  assert.equal(schedulesOf(8, {}), ['second-pass']);
+  for (const formula of [6, 10, 11]) assert.equal(schedulesOf(formula, { dim: 64 }), ['second-pass']);
+});
+
 /** Kernels that nvcc is to compile, beside the plain ones of cuda-attention-nvcc.test.ts. */
 const rich: readonly AttentionShape[] = [
   shaped('window', 3, { dim: 64, window: 256 }).shape,
+  shaped('wide window', 3, { dim: 128, window: 4096 }).shape,
   shaped('medium', 0, { dim: 96 }).shape,
   shaped('latent', 8, {}).shape,
   ...[6, 10, 11].map(base => shaped('formulas', base, { dim: 64 }).shape),
@@ -126,12 +150,15 @@ function sourcesOf(shape: AttentionShape, number: number) {
   ];
 }
 
+const hopperKernels = ({ hopper }: AttentionSource) =>
+  hopper!.launches.map(({ kernel }) => kernel).filter(kernel => kernel.includes('sm90'));
+
 if ((await architectures()).includes('90a'))
   test('nvcc has nothing to say of them, and nothing spills', async () => {
     const all = rich.flatMap(sourcesOf);
-    const names = all.flatMap(({ hopper }) => hopper!.launches.map(({ kernel }) => kernel));
+    const names = all.flatMap(hopperKernels);
     const headers = ['launch', 'scalars', 'attention_bf16_backward', 'attention_bf16_forward'];
-    const hopper = ['attention_sm90_backward', 'attention_sm90_forward'];
+    const hopper = ['attention_sm90_backward', 'attention_sm90_forward', 'attention_sm90_gradient'];
     const source = join(folder, 'rich.cu');
     writeFileSync(
       source,
@@ -143,7 +170,7 @@ const void *kernel(int n) { return kernels[n]; }
 `,
     );
     const kernels = await registersOf(source, '90a');
-    assert.is(kernels.filter(({ name }) => name.includes('sm90')).length, 3 * rich.length);
+    assert.is(kernels.filter(({ name }) => name.includes('sm90')).length, all.flatMap(hopperKernels).length);
   });
 
 test.run();

@@ -9,12 +9,12 @@ import type { Tensor } from '../compiler/graph/tensor.ts';
 import { fuse } from '../compiler/kernels/fuse.ts';
 import type { Kernel } from '../compiler/kernels/kernel.ts';
 import { storedDimensions } from '../compiler/plan/storage.ts';
-import { withUnused } from '../compiler/targets/cuda/functions.ts';
 import { emitGrouped, groupedSchedules } from '../compiler/targets/cuda/grouped.ts';
 import type { HopperSchedule } from '../compiler/targets/cuda/hopper-schedule.ts';
 import type { CudaProductType, KernelSource, Surroundings } from '../compiler/targets/cuda/kernel-source.ts';
-import { emitLauncher, type Launcher, launcherName } from '../compiler/targets/cuda/launcher.ts';
+import { launcherName } from '../compiler/targets/cuda/launcher.ts';
 import { emitMatmul, hopperSchedules } from '../compiler/targets/cuda/matmul.ts';
+import { type QueuedKernel, queuedKernel } from '../compiler/targets/cuda/queued-kernel.ts';
 import { loadLibrary } from '../runtime/ffi.ts';
 import type { ProductCase } from './cuda-product-cases.ts';
 import { randomNumbers } from './random-numbers.ts';
@@ -26,18 +26,22 @@ export interface EmittedCase {
   readonly name: string;
   readonly kernel: Kernel;
   readonly source: KernelSource;
-  readonly launcher: Launcher;
+  readonly queued: QueuedKernel;
   readonly isNarrow: (node: Node) => boolean;
 }
 
-/**
- * @param schedules which of those for Hopper GPUs to take, the best of them, and how the function's name ends then; the best of
- * all where nothing is given
- */
+/** How a case is emitted for Hopper GPUs. */
+export interface Ways {
+  /** Which schedules serve, the best of them, and how the function's name ends then; the best of all where nothing is said. */
+  readonly schedules?: { readonly suffix: string; takes(schedule: HopperSchedule): boolean };
+  /** Whether cuBLASLt multiplies, where the program finds it. */
+  readonly library?: boolean;
+}
+
 export function emitCase(
   each: ProductCase,
   dtype: CudaProductType,
-  schedules?: { readonly suffix: string; takes(schedule: HopperSchedule): boolean },
+  { schedules, library = false }: Ways = {},
 ): EmittedCase {
   const { kernels } = fuse(each.graph, { fuse: true });
   assert.is(kernels.length, 1, `${each.name} is one kernel`);
@@ -58,18 +62,19 @@ export function emitCase(
     hasCopy,
     storageOf,
   };
-  const { emit, ranked } = emitterOf(kernel);
+  const { emit, ranked } = emitterOf(kernel, library);
   const taken = schedules && ranked(surroundings).find(({ schedule }) => schedules.takes(schedule))?.schedule;
   const source = emit(surroundings, taken);
   const name = `${each.name}_${dtype}${taken ? `_${schedules!.suffix}` : ''}`;
-  return { case: each, dtype, name, kernel, source, launcher: emitLauncher(source, storageOf), isNarrow };
+  return { case: each, dtype, name, kernel, source, queued: queuedKernel(source, storageOf), isNarrow };
 }
 
 /** What emits a kernel of products, and ranks its schedules on Hopper GPUs. */
-function emitterOf(kernel: Kernel) {
+function emitterOf(kernel: Kernel, library: boolean) {
   if (kernel.kind === 'matmul')
     return {
-      emit: (surroundings: Surroundings, schedule?: HopperSchedule) => emitMatmul(kernel, surroundings, schedule),
+      emit: (surroundings: Surroundings, schedule?: HopperSchedule) =>
+        emitMatmul(kernel, surroundings, schedule, library),
       ranked: (surroundings: Surroundings) => hopperSchedules(kernel, surroundings),
     };
   if (kernel.kind === 'grouped' || kernel.kind === 'grouped-gradient')
@@ -81,14 +86,14 @@ function emitterOf(kernel: Kernel) {
 }
 
 /** A function that runs the kernel once: buffer n is `memory` from starts[n] to ends[n]. */
-function runnerOf({ name, launcher }: EmittedCase): string {
+function runnerOf({ name, queued }: EmittedCase): string {
   let buffer = 0;
-  const list = launcher.arguments.map(argument => {
+  const list = queued.arguments.map(argument => {
     if (argument.kind === 'input' || argument.kind === 'output' || argument.kind === 'copy')
       return `device.at(starts[${buffer++}])`;
     return argument.kind === 'size' ? argument.name : argument.kind;
   });
-  const extents = launcher.arguments.flatMap(argument => (argument.kind === 'workspace' ? argument.extents : []));
+  const extents = queued.arguments.flatMap(argument => (argument.kind === 'workspace' ? argument.extents : []));
   const floats = extents.map(({ runtime, count }) => [...runtime, String(count)].join(' * ')).join(' + ') || '0';
   return `
 extern "C" const char *run_${name}(unsigned char *memory, const int64_t *starts, const int64_t *ends,
@@ -103,13 +108,15 @@ extern "C" const char *run_${name}(unsigned char *memory, const int64_t *starts,
 `;
 }
 
-const frame = `#include "launch.h"
+const frame = `#include <string>
+#include "launch.h"
 #include "scalars.h"
 #include "random.h"
 #include "product_bf16.h"
 #include "product_sm90.h"
 #include "product_f32.h"
 #include "grouped_sm90.h"
+#include "cublas.h"
 
 /* An address, whatever is there. */
 struct address {
@@ -119,6 +126,15 @@ struct address {
 };
 
 extern "C" bool on_hopper() { return malc_on_hopper(); }
+
+/* The order in which threads run: any number has its own. A GPU's is never the same. */
+extern "C" void schedule(uint32_t seed) {
+#ifdef MALC_SIMT
+  simt::schedule(seed);
+#else
+  (void)seed;
+#endif
+}
 
 /* A copy of all buffers on the device; no kernel may touch what lies between them. */
 struct device_memory {
@@ -139,15 +155,24 @@ struct device_memory {
     if (error == cudaSuccess) cudaMemcpy(host, start, bytes, cudaMemcpyDeviceToHost);
     cudaFree(start);
     if (workspace) cudaFree(workspace);
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+    if (error == cudaSuccess) return nullptr;
+    static std::string report;
+    report = cudaGetErrorString(error);
+    cudaDeviceReset(); // the next call begins anew
+    return report.c_str();
   }
 };
 `;
 
+// One float32 as a number and as its bits.
+const float = new Float32Array(1);
+const bits = new Uint32Array(float.buffer);
+
 /** The bfloat16 that is nearest, ties to even. */
 function rounded(value: number): number {
-  const bits = new Uint32Array(Float32Array.of(value).buffer)[0]!;
-  return new Float32Array(Uint32Array.of((bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000).buffer)[0]!;
+  float[0] = value;
+  bits[0] = (bits[0]! + 0x7fff + ((bits[0]! >>> 16) & 1)) & 0xffff0000;
+  return float[0];
 }
 
 /** Inputs: small numbers, as they are stored. */
@@ -209,13 +234,13 @@ function launch(
     if (node.dtype === 'i32') new Int32Array(memory.buffer, starts[n], lengths[n]).set(given);
     else if (!isNarrow) new Float32Array(memory.buffer, starts[n], lengths[n]).set(given);
     else {
-      const bits = new Uint32Array(Float32Array.from(given, rounded).buffer);
-      new Uint16Array(memory.buffer, starts[n], lengths[n]).set(bits.map(word => word >>> 16));
+      const words = new Uint32Array(Float32Array.from(given, rounded).buffer);
+      new Uint16Array(memory.buffer, starts[n], lengths[n]).set(words.map(word => word >>> 16));
     }
   });
   const places = [BigInt64Array.from(starts.map(BigInt)), BigInt64Array.from(ends.map(BigInt))];
   const error = native(memory, ...places, sizes.batch, sizes.time, adds);
-  assert.is(error, null);
+  assert.is(error, null, `${each.name}: ${error}`);
   return new Map(
     each.kernel.outputs.map(node => {
       const n = nodes.indexOf(node);
@@ -233,15 +258,13 @@ function launch(
 
 /** The source of a library of these cases, for openCases. */
 export const libraryOf = (all: readonly EmittedCase[]): string =>
-  [
-    frame,
-    ...all.map(
-      each => `${withName(`${withUnused(each.source.text)}\n${each.launcher.text}`, each.name)}${runnerOf(each)}`,
-    ),
-  ].join('\n');
+  [frame, ...all.map(each => `${withName(each.queued.text, each.name)}${runnerOf(each)}`)].join('\n');
+
+const callOf = 'uint8_t *memory, int64_t *starts, int64_t *ends, int64_t batch, int64_t time, bool adds';
 
 /**
- * Opens a library of cases; the function runs all calls of one and checks the results.
+ * Opens a library of cases; the function runs all calls of one, in an order of threads that a number stands for, and
+ * checks the results.
  * @param onHopper whether it must be the kernels for Hopper GPUs that run
  * @param limit how far float32 results of bfloat16 products may be off, by their L2 norm: less where no operand is rounded
  */
@@ -249,17 +272,18 @@ export function openCases(
   library: string,
   all: readonly EmittedCase[],
   { onHopper = false, limit = 6e-3 } = {},
-): (each: EmittedCase) => void {
-  const arguments_ = 'uint8_t *memory, int64_t *starts, int64_t *ends, int64_t batch, int64_t time, bool adds';
+): (each: EmittedCase, schedule?: number) => void {
   const native = loadLibrary(
     library,
     Object.fromEntries([
-      ...all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${arguments_})`]),
+      ...all.map(({ name }) => [`run_${name}`, `const char *run_${name}(${callOf})`]),
       ['on_hopper', 'bool on_hopper()'],
+      ['schedule', 'void schedule(uint32_t seed)'],
     ]),
   );
   if (onHopper) assert.ok(native.on_hopper!(), 'the GPU is a Hopper GPU');
-  return each => {
+  return (each, schedule = 0) => {
+    native.schedule!(schedule);
     for (const { sizes, inputs, expected } of evaluated(each)) {
       const accumulates = each.source.arguments.some(({ kind }) => kind === 'adds');
       for (const adds of accumulates ? [false, true] : [false]) {

@@ -21,8 +21,10 @@ test('with nothing given, everything is derived, and marked so', () => {
     'grad-accum': 1,
     'seq-len': 256,
     lr: 6e-4,
+    schedule: 'cosine',
     'min-lr-share': 0.1,
     warmup: 1,
+    'decay-share': 0,
     'weight-decay': 0.1,
     'grad-clip': 1,
     beta1: 0.9,
@@ -46,6 +48,19 @@ test('epochs become steps of whole batches', () => {
   assert.not(derive({ epochs: 2 }).automatic.has('steps'));
 });
 
+test('a run is as long as its tokens, and a step has as many as are asked for', () => {
+  assert.is(derive({ tokens: 20_000, 'batch-size': 4 }).settings.steps, Math.ceil(20_000 / 256 / 4));
+  const { settings, automatic } = derive({ 'tokens-per-step': 8192, 'batch-size': 4 });
+  assert.is(settings['grad-accum'], 8);
+  assert.ok(automatic.has('grad-accum'));
+});
+
+test('each schedule has the settings that it uses', () => {
+  assert.is(derive({ schedule: 'wsd' }).settings['decay-share'], 0.2);
+  assert.is(derive({ schedule: 'linear' }).settings['decay-share'], 0);
+  assert.is(derive({ schedule: 'constant' }).settings['min-lr-share'], 1);
+});
+
 test('what does not fit the model or another setting is refused by its option', () => {
   const cases: readonly (readonly [GivenSettings, RegExp])[] = [
     [{ 'seq-len': 2000 }, /--seq-len is 2000; the model's max_seq_len is 1024/],
@@ -54,6 +69,12 @@ test('what does not fit the model or another setting is refused by its option', 
       /--batch-size 1048576, --grad-accum 2 and --seq-len 256 make 536870912/,
     ],
     [{ steps: 5, warmup: 6 }, /--warmup is 6 steps; the run has 5/],
+    [{ steps: 10, warmup: 9, schedule: 'wsd' }, /--warmup 9 and the 2 steps of --decay-share are more than the 10/],
+    [{ steps: 2, schedule: 'wsd', 'decay-share': 0.1 }, /--decay-share 0.1 of 2 steps is none/],
+    [{ 'decay-share': 0.1 }, /--decay-share is for --schedule wsd; the way down of cosine takes all steps/],
+    [{ schedule: 'constant', 'min-lr-share': 0.1 }, /--schedule constant keeps it; leave one of them out/],
+    [{ 'tokens-per-step': 5000 }, /--batch-size 8 and --seq-len 256 make 2048 tokens each; give 4096 or 6144/],
+    [{ 'tokens-per-step': 100 }, /make 2048 tokens each; give 2048/],
   ];
   for (const [given, expected] of cases) {
     assert.throws(

@@ -1,16 +1,23 @@
 // The GPU run (bench/gpu), as far as a machine without a GPU shows it: what it says then, a dry run of quick parts, programs
 // that train by turns, and the device's own library in the emulator.
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { peakOf } from '../bench/gpu/devices.ts';
+import type { Kernel, Kernels } from '../bench/gpu/kernels.ts';
 import { type Item, markdownTable } from '../bench/gpu/part.ts';
-import { allParts, stages } from '../bench/gpu/parts.ts';
+import { allParts, plans } from '../bench/gpu/parts.ts';
+import { estimateProduct, measuredModels, predictStep } from '../bench/gpu/predict.ts';
 import { writeRun } from '../bench/gpu/report.ts';
+import type { Compared } from '../bench/gpu/steps.ts';
+import { summaryOf } from '../bench/gpu/summary.ts';
+import { kindOfTorch } from '../bench/gpu/torch-profile.ts';
 import { byTurns, startRunner } from '../bench/peers/turns.ts';
+import { flopsPerToken } from '../compiler/check/cost.ts';
+import { readModel } from '../compiler/check/read-model.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { architectureOf, findCudaDevice } from '../runtime/cuda-device.ts';
 import { emulatorAvailable } from './simt/build.ts';
@@ -22,9 +29,16 @@ const folder = mkdtempSync(join(tmpdir(), 'malc-gpu-run-'));
 test.after(() => rmSync(folder, { recursive: true, force: true }));
 
 function run(...words: string[]): Promise<{ code: number; output: string }> {
+  return runIn({}, ...words);
+}
+
+function runIn(environment: Record<string, string>, ...words: string[]): Promise<{ code: number; output: string }> {
   const program = ['--import', 'tsx', packagePath('bench/gpu/run.ts'), ...words];
   // Whatever Python the machine has, PyTorch takes its time to load.
-  const settings = { cwd: packagePath('.'), env: { ...process.env, PYTHON: 'no-python-for-this-test' } };
+  const settings = {
+    cwd: packagePath('.'),
+    env: { ...process.env, PYTHON: 'no-python-for-this-test', ...environment },
+  };
   return new Promise(resolve => {
     execFile(process.execPath, program, settings, (error, stdout, stderr) => {
       resolve({ code: error ? Number(error.code) : 0, output: stdout + stderr });
@@ -53,8 +67,14 @@ if (!findCudaDevice())
     assert.match(output, '--dry');
   });
 
-test('what is no part, or no option, is refused by name', async () => {
-  const [part, option] = await Promise.all([run('--dry', '--parts', 'machine,steps'), run('--minute', '3')]);
+test('what is no part, plan or option is refused by name', async () => {
+  const [part, option, plan] = await Promise.all([
+    run('--dry', '--parts', 'machine,steps'),
+    run('--minute', '3'),
+    run('--dry', '--plan', 'third'),
+  ]);
+  assert.is(plan.code, 2);
+  assert.match(plan.output, "there is no plan 'third': there are first and second");
   assert.is(part.code, 2);
   assert.match(part.output, "there is no part 'steps': there are machine, ");
   assert.is(option.code, 2);
@@ -89,11 +109,113 @@ test('a part without time is not run, and the run is no success', async () => {
   );
 });
 
+test('llm.c is built by its own Makefile and its steps are read', async () => {
+  const source = join(folder, 'llm.c');
+  mkdirSync(source);
+  const line = (step: number) =>
+    `step ${step}/24 | loss 10.9 (+nanz)| norm 1.0 (+nanz)| lr 1e-4 | 128.00 ms | 38.1% bf16 MFU | 1 tok/s`;
+  const program = Array.from({ length: 6 }, (_, step) => `echo '${line(step + 1)}'`).join('\n');
+  writeFileSync(join(source, 'train_gpt2.cu'), '');
+  writeFileSync(join(source, 'program'), `#!/bin/sh\ntest -s tokens.bin || exit 1\n${program}\n`);
+  writeFileSync(join(source, 'Makefile'), 'train_gpt2cu: program\n\tcp program $@ && chmod +x $@\n');
+  const [there, absent] = [join(folder, 'with-llm.c'), join(folder, 'without-llm.c')];
+  await runIn({ LLM_C: source }, '--dry', '--parts', 'llm.c', '--out', there);
+  await runIn({ LLM_C: join(folder, 'nothing') }, '--dry', '--parts', 'llm.c', '--out', absent);
+  assert.match(resultsOf(there).page, '| 512.0k (512.0 to 512.0) |');
+  assert.match(resultsOf(absent).page, 'holds no train_gpt2.cu');
+});
+
+test('what PyTorch launches is told apart by its names', () => {
+  const names = {
+    products: [
+      'nvjet_tst_128x256_64x4_2x1_v_bz_TNT',
+      'sm90_xmma_gemm_bf16bf16_bf16f32',
+      'cutlass_80_wmma_tensorop_bf16',
+    ],
+    attention: ['cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma', 'fmha_cutlassF_bf16_aligned_64x64_rf_sm80'],
+    update: ['void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>', 'LpNormFunctor'],
+    rows: ['triton_red_fused_native_layer_norm_3', 'Memcpy DtoD'],
+  };
+  for (const [kind, own] of Object.entries(names)) for (const name of own) assert.is(kindOfTorch(name), kind, name);
+});
+
+test('a page begins with what the run comes to', () => {
+  const speed = (median: number) => ({ median, low: median, high: median });
+  const side = (median: number) => ({ tokens_per_second: speed(median), mfu: 0.5, memory_bytes: 1, start_seconds: 1 });
+  const compared: Compared = {
+    configuration: 'gpt2-small:64:1024',
+    variant: 'compile bf16',
+    malc: side(660_000),
+    torch: side(500_000),
+    ratio: speed(1.32),
+    problem: null,
+  };
+  const kernel: Kernel = {
+    name: 'block_y',
+    kind: 'products',
+    calls: 12,
+    seconds: 0.005,
+    share: 0.1,
+    operations: 1,
+    bytes: 1,
+    of_ceiling: 0.7,
+    bound: 'arithmetic',
+    shapes: [],
+    predicted_seconds: 0.004,
+    peer: { libraries: ['cublaslt'], seconds: 0.0035 },
+    limit: 'latency',
+  };
+  const kernels: Kernels = { configuration: 'gpt2-small:64:1024', kernels: [kernel], libraries: [], problems: [] };
+  const part = (name: string, items: readonly Item[]) => ({
+    name,
+    status: 'done' as const,
+    seconds: 1,
+    items,
+    output: null,
+    clock: null,
+  });
+  const summary = summaryOf([
+    part('references', [{}, { failed: 'differs' }]),
+    part('gpt2-step', [compared]),
+    part('gpt2-kernels', [kernels]),
+  ]);
+  for (const text of [
+    'Right on the device: 1 of 2 references.',
+    '**gpt2-small:64:1024: 660,000 tokens/s**, 50.0% MFU; PyTorch: 1.32 x compile bf16. The goal of 650,000: reached.',
+    '| products | 5.00 | 4.00 |',
+    '| block_y | 1.50 | latency |',
+  ])
+    assert.match(summary, text);
+  assert.is(summaryOf([part('machine', [])]), '');
+});
+
 test('every part has a name and a table of nothing', () => {
   assert.is(new Set(allParts.map(({ name }) => name)).size, allParts.length);
   for (const { name, table } of allParts) assert.type(table([]), 'string', name);
   // Two stages of compiler and correctness; in every other one a part has the device for itself.
-  for (const stage of stages.slice(2)) assert.is(stage.length, 1);
+  for (const stage of plans.first.slice(2)) assert.is(stage.length, 1);
+});
+
+test('predictions are of every product of a step, each once forward and twice backward', () => {
+  for (const { model: name, batch, time } of measuredModels) {
+    const { model } = readModel(name);
+    const predictions = predictStep(model, { batch, time });
+    const multiplied = predictions
+      .flatMap(({ shapes }) => shapes)
+      .map(shape => (shape.kind === 'product' ? shape.rows * shape.columns * shape.inner * shape.times : 0));
+    // Without positions there are no scores: what is left is matrices.
+    const operations = 2 * multiplied.reduce((a, b) => a + b, 0);
+    assert.is(operations / batch / time, flopsPerToken(model, 0), name);
+    assert.ok(predictions.every(({ seconds }) => seconds > 0 && seconds < 0.1));
+  }
+});
+
+test('a product is predicted by its tiles, waves and the clocks in which nothing is multiplied', () => {
+  const output = { kind: 'product', rows: 65536, columns: 768, inner: 768, layout: 'nt' } as const;
+  const { waves, efficiency } = estimateProduct(output);
+  // 1,536 tiles for 132 multiprocessors; 12 slices of 1,024 clocks and 2,000 that nothing hides.
+  assert.is(waves, 12);
+  assert.ok(Math.abs(efficiency - (1536 / 132 / 12) * (12288 / 14288)) < 1e-9, String(efficiency));
 });
 
 test('a page has the failures and the ends of parts that died', () => {
@@ -105,9 +227,16 @@ test('a page has the failures and the ends of parts that died', () => {
     clock: { mhz: 1980, watts: 640 },
   } as const;
   const items = [{ file: 'one', passed: 1, total: 2, failed: 'FAIL of the second' }];
-  const about = { date: '2026-01-02T03:04:05Z', malc: '1', commit: 'abc', gpu: 'NVIDIA H200', minutes: 8 };
+  const about = {
+    date: '2026-01-02T03:04:05Z',
+    malc: '1',
+    commit: 'abc',
+    gpu: 'NVIDIA H200',
+    plan: 'first',
+    minutes: 8,
+  };
   const path = writeRun(folder, { ...about, parts: [{ ...part, items }] }, allParts);
-  assert.is(path, join(folder, '2026-01-02-h200-abc'));
+  assert.is(path, join(folder, '2026-01-02-h200-abc-first'));
   const page = readFileSync(`${path}.md`, 'utf8');
   for (const text of ['| one | 1 | 2 |', 'FAIL of the second', 'SIGSEGV', '1980 MHz and 640 W'])
     assert.match(page, text);

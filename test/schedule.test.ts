@@ -110,7 +110,10 @@ for (const dtype of trainingTypes)
     const kinds = new Set(compile(model, { dtype }).products.map(shapeKey));
     assert.ok(kinds.size > 3, `${kinds.size} products`);
     const usual = await buildModel(model, { dtype });
-    const unusual = await buildModel(model, { dtype, tune: async () => shape => rankSchedules(shape).at(-1)! });
+    const unusual = await buildModel(model, {
+      dtype,
+      tune: async () => ({ options: { scheduleOf: shape => rankSchedules(shape).at(-1)! }, findings: [] }),
+    });
     assert.is.not(usual.libraryPath, unusual.libraryPath);
     assert.equal(await stepOf(unusual.libraryPath), await stepOf(usual.libraryPath));
   });
@@ -146,8 +149,11 @@ for (const dtype of trainingTypes)
   });
 
 test('products that cannot be tuned are refused', () => {
-  for (const dtype of trainingTypes) requireTunable(dtype);
-  assert.throws(() => requireTunable('int8'), /those of --dtype int8 stream weights past few rows, and have one way/);
+  for (const dtype of trainingTypes) requireTunable(dtype, 'cpu');
+  assert.throws(
+    () => requireTunable('int8', 'cpu'),
+    /those of --dtype int8 stream weights past few rows, and have one way/,
+  );
 });
 
 test.run();

@@ -79,7 +79,10 @@ async function trainFromNode(library: string): Promise<{ losses: number[]; model
     const { loss } = await model.step(from(0), from(1), {
       ...{ microBatches: accumulation, batch, time },
       update: {
-        learningRate: learningRateAt({ peak: 0.01, floor: 0.1, warmupSteps: 3, steps }, step),
+        learningRate: learningRateAt(
+          { kind: 'cosine', peak: 0.01, floor: 0.1, warmupSteps: 3, decaySteps: 0, steps },
+          step,
+        ),
         ...{ beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1, update: step + 1 },
       },
     });

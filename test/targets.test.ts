@@ -87,7 +87,10 @@ test('what a target lacks is refused by name', async () => {
     return stderr;
   };
   assert.match(await refusal(...training, '--target', 'cuda', '--threads', '2'), '--threads counts threads of the CPU');
-  assert.match(await refusal(...training, '--target', 'cuda-simt', '--autotune'), "--autotune measures the CPU's");
+  assert.match(
+    await refusal(...training, '--target', 'cuda-simt', '--autotune'),
+    '--autotune measures, and times of the emulator',
+  );
   const generating = ['generate', '-c', 'runs/auto', '-p', 'a', '--target', 'cuda'];
   assert.match(await refusal(...generating, '--dtype', 'int8'), '--dtype int8 is for the CPU; leave it out');
 });

@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 import { UserError } from '../compiler/diagnostic.ts';
 import { StepLine } from '../runtime/show/step-line.ts';
 import type { StepRecord } from '../runtime/train/metrics.ts';
-import { learningRateAt } from '../runtime/train/schedule.ts';
+import { learningRateAt, type Schedule, scheduleKinds } from '../runtime/train/schedule.ts';
 import { runBigram } from './fixtures/bigram-run.ts';
 
 const test = suite('train loop');
@@ -59,14 +59,41 @@ function start(folder: string, words: readonly string[], onStep: (step: number, 
   );
 }
 
-test('the schedule warms up, peaks, and ends at the floor', () => {
-  const schedule = { peak: 1, floor: 0.1, warmupSteps: 4, steps: 12 };
-  const rates = Array.from({ length: 12 }, (_, step) => learningRateAt(schedule, step));
-  assert.equal(rates.slice(0, 5), [0.25, 0.5, 0.75, 1, 1]);
-  assert.ok(Math.abs(rates[8]! - 0.55) < 1e-12);
-  assert.ok(rates[11]! > 0.1 && rates[11]! < 0.14);
-  assert.ok(rates.slice(4).every((rate, index, all) => index === 0 || rate < all[index - 1]!));
-  assert.is(learningRateAt({ ...schedule, warmupSteps: 0 }, 0), 1);
+const schedule: Schedule = { kind: 'cosine', peak: 1, floor: 0.1, warmupSteps: 4, decaySteps: 0, steps: 12 };
+const ratesOf = (other: Partial<Schedule>) =>
+  Array.from({ length: 12 }, (_, step) => learningRateAt({ ...schedule, ...other }, step));
+
+test('every schedule warms up and peaks; all but one fall from there to the floor', () => {
+  for (const kind of scheduleKinds) {
+    const rates = ratesOf({ kind, decaySteps: kind === 'wsd' ? 4 : 0 });
+    assert.equal(rates.slice(0, 5), [0.25, 0.5, 0.75, 1, 1]);
+    assert.ok(rates.slice(4).every((rate, index, all) => index === 0 || rate <= all[index - 1]!));
+    if (kind !== 'constant') assert.ok(rates[11]! > 0.1 && rates[11]! < 0.23, `${kind} ends at ${rates[11]}`);
+    assert.is(learningRateAt({ ...schedule, kind, warmupSteps: 0, decaySteps: 4 }, 0), 1);
+  }
+});
+
+test('each schedule goes down in its own way', () => {
+  const near = (value: number, expected: number) => assert.ok(Math.abs(value - expected) < 1e-12, `${value}`);
+  near(ratesOf({ kind: 'cosine' })[8]!, 0.55);
+  near(ratesOf({ kind: 'linear' })[6]!, 0.775);
+  const stable = ratesOf({ kind: 'wsd', decaySteps: 4 });
+  assert.equal(stable.slice(3, 9), [1, 1, 1, 1, 1, 1]);
+  near(stable[9]!, 0.1 + 0.9 * 0.5);
+  assert.equal(ratesOf({ kind: 'constant' }).slice(3), Array(9).fill(1));
+});
+
+test('a run whose validation loss no longer falls ends, and goes on to the same end when it is resumed', async () => {
+  const settings = { lr: 1e-30, 'weight-decay': 0 };
+  const folder = newFolder();
+  const whole = await runBigram(folder, { settings, patience: 2 });
+  assert.equal([whole.step, whole.ending], [12, 'patience']);
+  const stopped = newFolder();
+  const stop = new AbortController();
+  const onStep = ({ step }: StepRecord) => step === 9 && stop.abort();
+  assert.is((await runBigram(stopped, { settings, patience: 2, stop: stop.signal, onStep })).ending, 'interrupted');
+  assert.equal(await runBigram(stopped, { settings, patience: 2, resume: true }), whole);
+  assert.equal(traceOf(stopped), traceOf(folder));
 });
 
 test('it learns, and leaves a whole run folder', () => {
@@ -92,7 +119,7 @@ test('stopped at any step and resumed, it gives the same bits', async () => {
     const stop = new AbortController();
     const onStep = (record: StepRecord) => record.step === stopAt && stop.abort();
     const first = await runBigram(folder, { stop: stop.signal, onStep });
-    assert.equal([first.step, first.interrupted], [stopAt, true]);
+    assert.equal([first.step, first.ending], [stopAt, 'interrupted']);
     assert.is(readFileSync(join(folder, 'latest'), 'utf8'), `step-${stopAt}\n`);
     await runBigram(folder, { resume: true });
     assert.equal(traceOf(folder), uninterrupted, `stopped at step ${stopAt}`);
@@ -101,7 +128,7 @@ test('stopped at any step and resumed, it gives the same bits', async () => {
 
 test('the cadence of checkpoints changes nothing but which of them there are', async () => {
   const folder = newFolder();
-  await runBigram(folder, { cadence: { save: 1, saveSeconds: 0 } });
+  await runBigram(folder, { cadence: { save: 1, saveMinutes: 0 } });
   assert.equal({ ...traceOf(folder), best: '' }, { ...uninterrupted, best: '' });
 });
 

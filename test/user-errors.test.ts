@@ -103,6 +103,18 @@ test('what a run does without being told is said', async () => {
   assert.match(stdout, /\n {2}sample-every +3 +auto\n/);
 });
 
+test('a dry run says what the run would take, and writes nothing', async () => {
+  const { stdout, stderr, status } = await run(
+    split('train -m small.mal -d text.txt -b 2 --seq-len 8 -o dry --dry-run'),
+  );
+  assert.is(stderr, '');
+  assert.is(status, 0);
+  for (const name of ['FLOPs per token', 'speed', 'time', 'peak memory', 'disk'])
+    assert.match(stdout, new RegExp(`\\n {2}${name} +\\d`));
+  assert.match(stdout, /a dry run: nothing was written\n$/);
+  assert.not(existsSync(inFolder('dry')));
+});
+
 test('a run to begin with', () => {
   assert.is(trained.stderr, '');
   assert.is(trained.status, 0);
@@ -117,6 +129,9 @@ const atOnce: readonly (readonly [command: string, args: Arguments, kind: Kind, 
   ['train', { model: 'small.mal', output: 'new' }, UsageError, /^--data is needed: a text file to learn from$/],
   ['train', { data: ['text.txt'], output: 'new' }, UsageError, /^--model is needed/],
   ['train', { ...train, steps: 5, epochs: 1 }, UsageError, /^--steps and --epochs both say how long/],
+  ['train', { ...train, tokens: 5, epochs: 1 }, UsageError, /^--epochs and --tokens both say how long/],
+  ['train', { ...train, 'grad-accum': 5, 'tokens-per-step': 99 }, UsageError, /both say how much an update takes/],
+  ['train', { ...train, patience: 1, 'validation-share': 0 }, UsageError, /^--patience waits for the validation loss/],
   ['train', { resume: true }, UsageError, /^--output is needed: the run to go on with/],
   ['train', { resume: true, output: 'run', name: 'small' }, UsageError, /^--name chooses a model of a file/],
   // Before the text is read, which may take minutes.

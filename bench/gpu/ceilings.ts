@@ -1,16 +1,15 @@
 // The part that measures ceilings: memory and arithmetic as `malc bench kernels` does, the largest product by malc's own
-// kernel and the time between launches (device.cu); and single operations of PyTorch's, products and attention among them.
-import { packagePath, readPackageFile } from '../../compiler/package-files.ts';
+// kernel and by PyTorch's libraries, and the time between launches (device.cu).
+import { readPackageFile } from '../../compiler/package-files.ts';
 import { allIncludedBy } from '../../compiler/targets/cuda/included.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { type Ceilings as MemoryAndArithmetic, measureCeilings } from '../../runtime/bench/ceilings.ts';
 import { buildFiles, findBuilder } from '../../runtime/build.ts';
 import { architectureOf, findCudaDevice } from '../../runtime/cuda-device.ts';
 import { loadLibrary } from '../../runtime/ffi.ts';
-import { python } from './machine.ts';
 import type { Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
-import { call } from './programs.ts';
+import { measurePeers, type PeerShape, type PeerTime } from './peers.ts';
 
 /** Bytes and operations a second, seconds a launch. */
 interface Measured extends MemoryAndArithmetic {
@@ -25,14 +24,8 @@ interface Ceilings extends Item {
   readonly measured: Measured;
 }
 
-/** What bench/peers/torch_kernels.py prints. */
-interface Operation extends Item {
-  readonly kind: string;
-  readonly name: string;
-  readonly seconds: number;
-  readonly operations?: number;
-  readonly bytes?: number;
-}
+/** What PyTorch does at most: the largest product, and a copy. */
+type Peer = Item & PeerTime;
 
 const prototypes = {
   malc_device_product: 'const char *malc_device_product(int32_t size, _Out_ double *best, _Out_ double *median)',
@@ -42,15 +35,20 @@ const prototypes = {
 
 export const ceilings: Part = {
   name: 'ceilings',
-  title: 'Ceilings of the device, and single operations of PyTorch',
+  title: 'Ceilings of the device',
   seconds: 55,
   async measure({ dry, seconds, report }) {
     report<Ceilings>({ measured: await measureOwn(dry) });
-    for (const operation of await measureTorch(dry, seconds)) report(operation);
+    const shapes: PeerShape[] = [
+      { kind: 'product', ...(dry ? cube(128) : cube(8192)), layout: 'nt' },
+      { kind: 'copy', bytes: dry ? 2 ** 20 : 2 ** 30 },
+    ];
+    const { times } = await measurePeers(shapes, dry, seconds / 2);
+    for (const time of times) report<Peer>(time);
   },
   table(items) {
     const rows = items.flatMap((item): (readonly [string, string])[] =>
-      'measured' in item ? ownRows((item as Ceilings).measured) : [operationRow(item as Operation)],
+      'measured' in item ? ownRows((item as Ceilings).measured) : [peerRow(item as Peer)],
     );
     return markdownTable(['what', 'measured'], rows);
   },
@@ -81,11 +79,7 @@ async function measureOwn(dry: boolean): Promise<Measured> {
   return { ...rates, product, product_median, launch_stream, launch_graph };
 }
 
-async function measureTorch(dry: boolean, seconds: number): Promise<Operation[]> {
-  const small = dry ? ['--device', 'cpu', '--divide', '64', '--seconds', '5'] : ['--seconds', String(seconds / 2)];
-  const { printed } = await call(python, [packagePath('bench/peers/torch_kernels.py'), ...small]);
-  return printed.split('\n').flatMap(line => (line.startsWith('{') ? [JSON.parse(line) as Operation] : []));
-}
+const cube = (size: number) => ({ rows: size, columns: size, inner: size });
 
 const bandwidth = (bytes: number) => `${(bytes / 1e9).toFixed(0)} GB/s`;
 const rate = (operations: number) => `${(operations / 1e12).toFixed(1)} TFLOP/s`;
@@ -97,7 +91,7 @@ function ownRows(measured: Measured): (readonly [string, string])[] {
     ['memory read', bandwidth(measured.read)],
     ['memory changed in place', bandwidth(measured.update)],
     ['float32 in registers', rate(measured.float32)],
-    ['bf16 in tensor cores, by mma.sync', rate(measured.bfloat16)],
+    ['bf16 in tensor cores, from shared memory on Hopper', rate(measured.bfloat16)],
     ['malc, product of 8192 x 8192, best', rate(product)],
     ['malc, product of 8192 x 8192, median', rate(product_median)],
     ['a launch in a stream', `${(launch_stream * 1e6).toFixed(2)} µs`],
@@ -105,7 +99,8 @@ function ownRows(measured: Measured): (readonly [string, string])[] {
   ];
 }
 
-function operationRow({ kind, name, seconds, operations, bytes }: Operation): readonly [string, string] {
-  const speed = operations !== undefined ? rate(operations / seconds) : bandwidth(bytes! / seconds);
-  return [`PyTorch, ${kind}, ${name}`, speed];
+function peerRow({ shape, library, seconds }: Peer): readonly [string, string] {
+  if (shape.kind === 'copy') return ['PyTorch, memory copied', bandwidth((2 * shape.bytes) / seconds)];
+  const { rows, columns, inner } = shape as Extract<PeerShape, { kind: 'product' }>;
+  return [`PyTorch, ${library}, product of ${rows} x ${columns}`, rate((2 * rows * columns * inner) / seconds)];
 }

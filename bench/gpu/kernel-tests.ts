@@ -35,7 +35,7 @@ export const kernelTests: Part = {
     // Without a device the same tests run in the emulator.
     const environment = device ? { MALC_TESTS_ON_DEVICE: architectureOf(device) } : {};
     const jobs = dry ? 1 : Math.max(1, Math.floor(availableParallelism() / 2));
-    const chosen = dry ? files.filter(name => name.startsWith('cuda-product-kernels')) : files;
+    const chosen = dry ? files.filter(name => name.startsWith('cuda-sampling')) : files;
     await inParallel(chosen, jobs, async file => {
       const words = [...process.execArgv, packagePath(`${folder}/${file}`)];
       const options = { environment: { ...environment, FORCE_COLOR: '0' }, folder: packagePath('.') };

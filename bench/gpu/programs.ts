@@ -24,7 +24,7 @@ export function call(command: string, words: readonly string[], options: Call = 
   const settings = {
     maxBuffer: 2 ** 28,
     env: { ...process.env, ...options.environment },
-    timeout: (options.seconds ?? 0) * 1000,
+    timeout: Math.ceil((options.seconds ?? 0) * 1000),
     killSignal: 'SIGKILL',
     ...(options.folder !== undefined && { cwd: options.folder }),
   } as const;

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeFolder } from '../../runtime/atomic-file.ts';
 import type { Item, Part, PartResult } from './part.ts';
+import { summaryOf } from './summary.ts';
 
 export interface Run {
   /** ISO 8601. */
@@ -11,17 +12,18 @@ export interface Run {
   readonly commit: string | null;
   /** As the driver calls it; `dry` for a run without one. */
   readonly gpu: string;
+  readonly plan: string;
   readonly minutes: number;
   readonly parts: readonly PartResult[];
 }
 
-/** Writes `DATE-GPU-COMMIT.json` and `.md`; returns their path without the ending. */
+/** Writes `DATE-GPU-COMMIT-PLAN.json` and `.md`; returns their path without the ending. */
 export function writeRun(folder: string, run: Run, parts: readonly Part[]): string {
   const gpu = run.gpu
     .replace(/^NVIDIA /, '')
     .replaceAll(/[^A-Za-z0-9]+/g, '-')
     .toLowerCase();
-  const path = join(folder, `${run.date.slice(0, 10)}-${gpu}-${run.commit ?? 'unknown'}`);
+  const path = join(folder, `${run.date.slice(0, 10)}-${gpu}-${run.commit ?? 'unknown'}-${run.plan}`);
   makeFolder(folder);
   writeFileSync(`${path}.json`, `${JSON.stringify(run, null, 1)}\n`);
   writeFileSync(`${path}.md`, pageOf(run, parts));
@@ -32,7 +34,8 @@ function pageOf(run: Run, parts: readonly Part[]): string {
   const dry = run.gpu === 'dry' ? ['A dry run, on the CPU: no number here says anything.'] : [];
   const head = `# malc ${run.malc} on ${run.gpu}\n\n${run.date}, commit ${run.commit ?? 'unknown'}.`;
   const sections = run.parts.map(result => sectionOf(result, parts.find(({ name }) => name === result.name)!));
-  return `${[head, ...dry, ...sections].join('\n\n')}\n`;
+  const summary = summaryOf(run.parts);
+  return `${[head, ...dry, ...(summary === '' ? [] : [summary]), ...sections].join('\n\n')}\n`;
 }
 
 function sectionOf(result: PartResult, part: Part): string {

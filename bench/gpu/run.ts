@@ -1,6 +1,7 @@
 // `npm run gpu`: everything that only a machine with a GPU can tell, in one command and a few minutes (README.md).
 //
-//   node dist/gpu.js [--minutes 8] [--parts NAME,..] [--out DIR] [--dry]
+//   node dist/gpu.js [--plan first] [--minutes 8] [--parts NAME,..] [--out DIR] [--dry]
+//   node dist/gpu.js --predict                                what its tables hold measurements against, with no GPU
 //
 // Each part is a process of its own with a time limit, and fails alone. Results are written after every part, so that a run
 // which is cut off leaves what it had. Exits with 0, with 1 where something is not as it should be, with 2 where it is called
@@ -10,18 +11,21 @@ import { packagePath, readPackageFile } from '../../compiler/package-files.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { sourceCommit } from '../../runtime/bench/history.ts';
 import { findCudaDevice, whyNoDevice } from '../../runtime/cuda-device.ts';
-import { watchClock } from './clock.ts';
+import { meanOf, watchDevice } from './clock.ts';
 import type { Item, Part, PartResult } from './part.ts';
-import { allParts, stages } from './parts.ts';
+import { allParts, planNames, plans, type Stage } from './parts.ts';
+import { predictionPage } from './predict.ts';
 import { endParts, runPart } from './process.ts';
 import { type Run, writeRun } from './report.ts';
 import { takeTurns } from './turn.ts';
 
 const options = {
   out: { type: 'string', default: packagePath('bench/results') },
+  plan: { type: 'string', default: 'first' },
   parts: { type: 'string' },
   minutes: { type: 'string', default: '8' },
   dry: { type: 'boolean', default: false },
+  predict: { type: 'boolean', default: false },
   // How this program calls itself.
   part: { type: 'string' },
   seconds: { type: 'string', default: '0' },
@@ -45,11 +49,14 @@ function stop(message: string, code: number): never {
   process.exit(code);
 }
 
-/** The stages with the parts of these names alone. */
-function chooseStages(names: string | undefined): readonly (readonly Part[])[] {
-  if (names === undefined) return stages;
-  const chosen = names.split(',').map(partCalled);
-  return stages.map(stage => stage.filter(part => chosen.includes(part))).filter(stage => stage.length > 0);
+/** The stages of a plan, or those of all plans with the parts of these names alone. */
+function chooseStages(plan: string, names: string | undefined): readonly Stage[] {
+  const known = planNames.find(name => name === plan);
+  if (known === undefined) stop(`there is no plan '${plan}': there are ${planNames.join(' and ')}`, 2);
+  if (names === undefined) return plans[known];
+  const chosen = new Set(names.split(',').map(partCalled));
+  const stages = planNames.flatMap(name => plans[name]).map(stage => stage.filter(part => chosen.delete(part)));
+  return stages.filter(stage => stage.length > 0);
 }
 
 function partCalled(name: string): Part {
@@ -60,7 +67,8 @@ function partCalled(name: string): Part {
 const values = readOptions();
 if (values.turn !== undefined) await takeTurns(values.turn, values.dtype as TrainingType, values.dry);
 else if (values.part !== undefined) await measurePart(partCalled(values.part));
-else await runAll(chooseStages(values.parts));
+else if (values.predict) console.log(predictionPage());
+else await runAll(chooseStages(values.plan, values.parts));
 
 /** In the part's own process. */
 async function measurePart(part: Part): Promise<void> {
@@ -69,7 +77,7 @@ async function measurePart(part: Part): Promise<void> {
   process.disconnect?.();
 }
 
-async function runAll(chosen: readonly (readonly Part[])[]): Promise<void> {
+async function runAll(chosen: readonly Stage[]): Promise<void> {
   const minutes = Number(values.minutes);
   if (!(minutes > 0)) stop(`--minutes expects a number above 0, not '${values.minutes}'`, 2);
   const device = values.dry ? null : findCudaDevice();
@@ -90,6 +98,7 @@ async function runAll(chosen: readonly (readonly Part[])[]): Promise<void> {
     malc: JSON.parse(readPackageFile('package.json')).version,
     commit: sourceCommit(),
     gpu: device?.name ?? 'dry',
+    plan: values.parts === undefined ? values.plan : 'parts',
     minutes,
   };
   const save = () => writeRun(values.out, { ...about, parts: [...results.values()] }, allParts);
@@ -102,12 +111,12 @@ async function runAll(chosen: readonly (readonly Part[])[]): Promise<void> {
       return;
     }
     const words = ['--part', part.name, '--seconds', seconds.toFixed(1), ...(values.dry ? ['--dry'] : [])];
-    const stopClock = device ? watchClock() : () => null;
+    const stopWatching = device ? watchDevice() : () => [];
     const result = await runPart(part.name, words, seconds, items => {
       results.set(part, { ...empty, status: 'running', items });
       save();
     });
-    results.set(part, { ...result, clock: stopClock() });
+    results.set(part, { ...result, clock: meanOf(stopWatching()) });
     const failures = result.items.filter(({ failed }) => failed).length;
     const verdict = failures > 0 ? `${failures} of ${result.items.length} failed` : `${result.items.length} results`;
     const time = `${result.seconds.toFixed(0).padStart(4)} s`;

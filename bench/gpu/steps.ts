@@ -2,12 +2,13 @@
 import { packagePath } from '../../compiler/package-files.ts';
 import { type Measurement, summarize } from '../../runtime/bench/measurement.ts';
 import { findCudaDevice } from '../../runtime/cuda-device.ts';
-import { byTurns, type Runner, startRunner } from '../peers/turns.ts';
+import { byTurns, type Program, type Runner, startRunner } from '../peers/turns.ts';
 import { peakOf } from './devices.ts';
 import { python } from './machine.ts';
 import type { Context, Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
 import { programWords } from './programs.ts';
+import { askForProfile, type TorchProfile, torchProfileTable } from './torch-profile.ts';
 import type { TurnFacts } from './turn.ts';
 
 /** One side of a comparison. */
@@ -20,7 +21,7 @@ interface Trained {
   readonly start_seconds: number;
 }
 
-interface Compared extends Item {
+export interface Compared extends Item {
   readonly configuration: string;
   /** Of PyTorch: mode and type. */
   readonly variant: string;
@@ -44,12 +45,12 @@ const LEAST_SECONDS = 35;
 /** As PyTorch says it, or NativeModel.open. */
 const isOutOfMemory = (error: unknown) => /out of memory|\(\d+ bytes\) of memory/i.test(String(error));
 
-const openMalc = (text: string, dry: boolean, limit: number): Promise<Runner> => {
+const openMalc = (text: string, dry: boolean, limit: number): Promise<Program> => {
   const words = [...programWords('bench/gpu/run.ts'), '--turn', text, ...(dry ? ['--dry'] : [])];
   return startRunner('malc', process.execPath, words, {}, limit);
 };
 
-function openTorch(text: string, variant: string, dry: boolean, limit: number): Promise<Runner> {
+function openTorch(text: string, variant: string, dry: boolean, limit: number): Promise<Program> {
   const [mode = '', dtype = ''] = variant.split(' ');
   const words = [packagePath('bench/peers/torch_step.py'), text, '--turns', '--mode', mode, '--dtype', dtype];
   const device = ['--device', dry ? 'cpu' : 'cuda'];
@@ -57,9 +58,9 @@ function openTorch(text: string, variant: string, dry: boolean, limit: number): 
   return startRunner(`PyTorch, ${variant}`, python, [...words, ...device], environment, limit);
 }
 
-type Opened = Runner | { readonly error: unknown };
-const orError = (runner: Promise<Runner>): Promise<Opened> => runner.catch(error => ({ error }));
-const isRunner = (opened: Opened): opened is Runner => 'step' in opened;
+type Opened = Program | { readonly error: unknown };
+const orError = (runner: Promise<Program>): Promise<Opened> => runner.catch(error => ({ error }));
+const isRunner = (opened: Opened): opened is Program => 'step' in opened;
 
 /**
  * Compares at one size, until a time of performance.now(). Resolves to false where the device has no memory for both.
@@ -88,8 +89,12 @@ async function compare(text: string, peak: number | null, end: number, context: 
       return false;
     }
     const result = await turns(runners);
-    if (isRunner(torch)) await torch.close();
     report<Compared>({ configuration: text, variant, ...result });
+    if (isRunner(torch)) {
+      const profile = n === 0 && left() > LEAST_SECONDS ? await askForProfile(torch) : null;
+      if (profile) report<TorchProfile>({ configuration: text, variant, profile });
+      await torch.close();
+    }
     if (!isRunner(malc) && !isRunner(torch)) break;
   }
   if (isRunner(malc)) await malc.close();
@@ -145,11 +150,12 @@ export function stepPart(name: string, model: string, batch: number, time: numbe
       for (const text of sizes) if (await compare(text, device && peakOf(device.name), end, context)) return;
       context.report({ failed: `${model} with PyTorch beside it does not fit the device, even at ${sizes.at(-1)}` });
     },
-    table,
+    table: items => table(items, `${model}:${batch}:${time}`),
   };
 }
 
-function table(items: readonly Item[]): string {
+/** @param wanted the configuration that another one may stand for: a smaller one, or in a dry run a tiny one */
+function table(items: readonly Item[], wanted: string): string {
   const thousands = ({ median, low, high }: Measurement) =>
     `${(median / 1e3).toFixed(1)}k (${(low / 1e3).toFixed(1)} to ${(high / 1e3).toFixed(1)})`;
   const side = (trained: Trained | null) => {
@@ -158,7 +164,8 @@ function table(items: readonly Item[]): string {
     const share = mfu === null ? '' : `${(100 * mfu).toFixed(1)}%`;
     return [thousands(tokens_per_second), share, (memory_bytes / 1e9).toFixed(1), start_seconds.toFixed(0)];
   };
-  const compared = items.filter((item): item is Compared => 'variant' in item);
+  const compared = items.filter((item): item is Compared => 'ratio' in item);
+  const profiles = items.filter((item): item is TorchProfile => 'profile' in item);
   const rows = compared.map(({ configuration, variant, malc, torch, ratio }) => {
     const text = ratio ? `${ratio.median.toFixed(2)} (${ratio.low.toFixed(2)} to ${ratio.high.toFixed(2)})` : '';
     return [configuration, variant, ...side(malc), ...side(torch), text];
@@ -174,5 +181,7 @@ function table(items: readonly Item[]): string {
   const problems = compared.flatMap(({ variant, problem }) =>
     problem ? [`PyTorch, ${variant}, was not measured: ${problem.split('\n').slice(0, 3).join(' ')}`] : [],
   );
-  return [markdownTable(heads, rows), ...problems].join('\n\n');
+  const others = new Set(compared.flatMap(({ configuration: own }) => (own === wanted ? [] : [own])));
+  const notes = [...others].map(own => `${own} stands for ${wanted}.`);
+  return [markdownTable(heads, rows), ...notes, ...problems, ...profiles.map(torchProfileTable)].join('\n\n');
 }

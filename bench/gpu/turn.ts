@@ -1,6 +1,8 @@
 // malc as a program that trains by turns (bench/peers/turns.ts): one model, built and opened, that steps when it is told.
 import { createInterface } from 'node:readline';
 import { flopsPerToken } from '../../compiler/check/cost.ts';
+import { countParameters } from '../../compiler/check/count.ts';
+import type { Model } from '../../compiler/check/model.ts';
 import { readModel } from '../../compiler/check/read-model.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { stepper, warmUp } from '../../runtime/bench/workload.ts';
@@ -40,10 +42,19 @@ export async function takeTurns(text: string, dtype: TrainingType, dry: boolean)
   const facts = {
     build_seconds: seconds,
     memory_bytes: native.bytes,
-    flops_per_token: flopsPerToken(model, size.time),
+    flops_per_token: publishedFlops(model, size.time),
   } satisfies TurnFacts;
   console.log(JSON.stringify(facts));
   console.log('ready');
   for await (const _ of createInterface(process.stdin)) console.log(await step());
   native.close();
+}
+
+/**
+ * Operations for a token as the trainers count them whose MFU is published (llm.c, nanoGPT's successors): 6 N + 6 L H Q T, N
+ * being all weights, and half of the scores taken off, which a causal mask removes.
+ */
+function publishedFlops(model: Model, time: number): number {
+  const scores = flopsPerToken(model, time) - flopsPerToken(model, 0);
+  return 6 * countParameters(model).total + scores / 2;
 }

@@ -1,11 +1,16 @@
 """torch_kernels.py - the single operations that kernels of malc are held against, in PyTorch on a GPU.
 
-Products of matrices by cuBLAS at the shapes of the models that are measured, attention forward and backward by each of
-PyTorch's own implementations, and a copy of memory. bf16, random numbers, medians of event times.
+Products of matrices by cuBLAS and cuBLASLt, attention forward and backward by each of PyTorch's own implementations, and copies
+of memory, at the shapes that it is given. bf16, random numbers, medians of event times.
 
-    python bench/peers/torch_kernels.py [--seconds 40] [--device cuda]
+    python bench/peers/torch_kernels.py [--seconds 40] [--device cuda] '[
+      {"kind": "product", "rows": 65536, "columns": 768, "inner": 3072, "layout": "nt"},
+      {"kind": "attention", "pass": "forward", "batch": 64, "time": 1024, "heads": 12, "keyHeads": 12, "width": 64,
+       "valueWidth": 64, "causal": true, "window": 0},
+      {"kind": "copy", "bytes": 1073741824}]'
 
-Prints one JSON object for each; the most useful first, as the time may end before the list.
+A product is [rows, inner] x [inner, columns]; in its layout `n` is an operand that lies row by row, `t` one that lies column by
+column. Prints a JSON object for each way to do each: which of the list it is, the library and its seconds, or why there are none.
 """
 
 import argparse
@@ -17,26 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# Rows, columns, inner: a product [rows, inner] x [columns, inner]. Those of gradients are told by their shape alone.
-PRODUCTS = {
-    "square 8192": (8192, 8192, 8192),
-    "gpt2-small query, key, value": (65536, 2304, 768),
-    "gpt2-small up": (65536, 3072, 768),
-    "gpt2-small down": (65536, 768, 3072),
-    "gpt2-small logits, a tenth": (6554, 50304, 768),
-    "gpt2-small up, of weights": (3072, 768, 65536),
-    "llama-1b query, key, value": (32768, 3072, 2048),
-    "llama-1b gate and up": (32768, 16384, 2048),
-    "llama-1b down": (32768, 2048, 8192),
-    "llama-1b down, of weights": (2048, 8192, 32768),
-}
-
-# Batch, heads, key heads, time, width of a head.
-ATTENTION = {"gpt2-small": (64, 12, 12, 1024, 64), "llama-1b": (16, 32, 8, 2048, 64), "heads of 128": (16, 16, 16, 2048, 128)}
-
 BACKENDS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "FlashAttention": SDPBackend.FLASH_ATTENTION,
+    "cuDNN": SDPBackend.CUDNN_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
 
@@ -61,67 +49,78 @@ def seconds_of(work, device, repeats=12):
     return statistics.median(samples)
 
 
-def tell(kind, name, seconds, **rates):
-    print(json.dumps({"kind": kind, "name": name, "seconds": seconds, **rates}), flush=True)
+def operand(letter, rows, columns, device):
+    sizes = (rows, columns) if letter == "n" else (columns, rows)
+    # Numbers from -1 to 1 that no compression helps with: a product of zeros takes less power and runs faster.
+    values = torch.empty(sizes, device=device, dtype=torch.bfloat16).uniform_(-1, 1)
+    return values if letter == "n" else values.T
 
 
-def measure_product(name, rows, columns, inner, device):
-    left = torch.rand(rows, inner, device=device, dtype=torch.bfloat16) * 2 - 1
-    right = torch.rand(columns, inner, device=device, dtype=torch.bfloat16) * 2 - 1
-    seconds = seconds_of(lambda: left @ right.T, device)
-    tell("product", name, seconds, operations=2 * rows * columns * inner)
+def products(shape, device):
+    left = operand(shape["layout"][0], shape["rows"], shape["inner"], device)
+    right = operand(shape["layout"][1], shape["inner"], shape["columns"], device)
+    result = torch.empty(shape["rows"], shape["columns"], device=device, dtype=torch.bfloat16)
+    for library in ("cublaslt", "cublas") if device.type == "cuda" else ("torch",):
+        if device.type == "cuda":
+            torch.backends.cuda.preferred_blas_library(library)
+        yield library, lambda: seconds_of(lambda: torch.mm(left, right, out=result), device)
 
 
-def measure_attention(name, shape, backend, device):
-    batch, heads, groups, length, width = shape
+def attention(shape, device):
+    batch, length, width = shape["batch"], shape["time"], shape["width"]
+    if shape["window"] > 0 or shape["valueWidth"] != width:
+        raise ValueError("PyTorch's own attention has no windows, and values as wide as keys")
     query, key, value = (
-        torch.randn(batch, count, length, width, device=device, dtype=torch.bfloat16, requires_grad=True)
-        for count in (heads, groups, groups)
+        torch.randn(batch, length, heads, width, device=device, dtype=torch.bfloat16).transpose(1, 2).requires_grad_()
+        for heads in (shape["heads"], shape["keyHeads"], shape["keyHeads"])
     )
-    operations = 4 * batch * heads * width * (length * (length + 1) // 2)
-    with sdpa_kernel(BACKENDS[backend]):
-        def forward():
-            return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=heads != groups)
+    grouped = shape["heads"] != shape["keyHeads"]
 
-        try:
-            output = forward()
-        except RuntimeError:
-            return  # this implementation does not take the shape
+    def forward():
+        return F.scaled_dot_product_attention(query, key, value, is_causal=shape["causal"], enable_gqa=grouped)
+
+    def backward():
+        output = forward()
         gradient = torch.randn_like(output)
-        tell("attention", f"{name}, {backend}", seconds_of(forward, device), operations=operations)
-        backward = seconds_of(lambda: torch.autograd.grad(output, (query, key, value), gradient, retain_graph=True), device)
-        tell("attention", f"{name}, {backend}, backward", backward, operations=5 * operations // 2)
+        return seconds_of(
+            lambda: torch.autograd.grad(output, (query, key, value), gradient, retain_graph=True), device
+        )
+
+    def measure(backend):
+        with sdpa_kernel(backend):
+            return seconds_of(forward, device) if shape["pass"] == "forward" else backward()
+
+    for library, backend in BACKENDS.items():
+        yield library, lambda backend=backend: measure(backend)
+
+
+def copies(shape, device):
+    values = torch.empty(shape["bytes"], device=device, dtype=torch.uint8)
+    target = torch.empty_like(values)
+    yield "torch", lambda: seconds_of(lambda: target.copy_(values), device)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("shapes", help="a list of shapes as JSON")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--seconds", type=float, default=40)
-    parser.add_argument("--divide", type=int, default=1, help="sizes are divided by it, to try the program")
+    parser.add_argument("--seconds", type=float, default=40, help="no shape is begun after so many")
     options = parser.parse_args()
     device, end = torch.device(options.device), time.perf_counter() + options.seconds
     torch.manual_seed(0)
-
-    def smaller(sizes):
-        return tuple(max(16, size // options.divide) if size > 128 else size for size in sizes)
-
-    def copying():
-        values = torch.rand(2**28 // options.divide, device=device)
-        target = torch.empty_like(values)
-        seconds = seconds_of(lambda: target.copy_(values), device)
-        tell("copy", "a tensor", seconds, bytes=2 * values.nbytes)
-
-    work = [copying]
-    work += [lambda n=name, s=smaller(shape): measure_product(n, *s, device) for name, shape in PRODUCTS.items()]
-    work += [
-        lambda n=name, s=smaller(shape), b=backend: measure_attention(n, s, b, device)
-        for name, shape in ATTENTION.items()
-        for backend in BACKENDS
-    ]
-    for each in work:
+    kinds = {"product": products, "attention": attention, "copy": copies}
+    for number, shape in enumerate(json.loads(options.shapes)):
         if time.perf_counter() > end:
             break
-        each()
+        try:
+            for library, measure in kinds[shape["kind"]](shape, device):
+                try:
+                    found = {"seconds": measure()}
+                except RuntimeError as error:  # this library does not take the shape
+                    found = {"problem": str(error).splitlines()[0]}
+                print(json.dumps({"shape": number, "library": library, **found}), flush=True)
+        except (RuntimeError, ValueError) as error:
+            print(json.dumps({"shape": number, "library": "torch", "problem": str(error).splitlines()[0]}), flush=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()
 

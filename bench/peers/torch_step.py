@@ -10,11 +10,12 @@ first, and GPT-2's vocabulary has the rows that make it a multiple of 64, as its
 
 Prints one JSON object a configuration. A configuration is MODEL:BATCH:TIME. With --turns it warms up, prints facts about itself
 as JSON and `ready`, and then, for each line that it reads, runs one step and prints its seconds: for bench/peers/turns.ts, which
-lets programs step by turns.
+lets programs step by turns. For the line `profile` it prints, as JSON, the seconds and launches of each kernel of a step.
 """
 
 import argparse
 import json
+import operator
 import resource
 import statistics
 import sys
@@ -200,6 +201,20 @@ def measure(name, batch, time_steps, options):
             torch.cuda.synchronize()
         return time.perf_counter() - begin
 
+    def profiled(steps=3):
+        on_device = device.type == "cuda"
+        activity = torch.profiler.ProfilerActivity.CUDA if on_device else torch.profiler.ProfilerActivity.CPU
+        with torch.profiler.profile(activities=[activity]) as profile:
+            for _ in range(steps):
+                timed()
+        seconds_of = operator.attrgetter("self_device_time_total" if on_device else "self_cpu_time_total")
+        kind = torch.autograd.DeviceType.CUDA if on_device else torch.autograd.DeviceType.CPU
+        return [
+            {"name": event.key, "calls": event.count / steps, "seconds": seconds_of(event) / 1e6 / steps}
+            for event in profile.key_averages()
+            if event.device_type == kind and seconds_of(event) > 0
+        ]
+
     first = timed()
     for _ in range(2):
         timed()
@@ -214,8 +229,8 @@ def measure(name, batch, time_steps, options):
     }
     if options.turns:
         print(json.dumps(facts), "ready", sep="\n", flush=True)
-        for _ in sys.stdin:
-            print(timed(), flush=True)
+        for line in sys.stdin:
+            print(json.dumps(profiled()) if line.strip() == "profile" else timed(), flush=True)
         return
     seconds = [timed() for _ in range(options.repeats)]
     speeds = [batch * time_steps / second for second in seconds]

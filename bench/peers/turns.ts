@@ -1,7 +1,7 @@
 // Programs that train by turns: each in a process of its own, of which one steps while the others wait.
 //
-// A program prints lines: facts about itself as JSON objects, then `ready`; then it runs a step for each line that it reads,
-// and prints its seconds.
+// A program prints lines: facts about itself as JSON objects, then `ready`; then it runs a step for each empty line that it
+// reads, and prints its seconds.
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 
@@ -13,6 +13,12 @@ export interface Runner {
   /** Runs one step and resolves to its seconds. */
   readonly step: () => Promise<number>;
   readonly close: () => Promise<void>;
+}
+
+/** One in a process of its own. */
+export interface Program extends Runner {
+  /** Gives it another line than that of a step, and resolves to the line that it answers. */
+  readonly ask: (line: string) => Promise<string>;
 }
 
 /**
@@ -27,7 +33,7 @@ export async function startRunner(
   words: readonly string[],
   environment: Readonly<Record<string, string>> = {},
   limit = Number.POSITIVE_INFINITY,
-): Promise<Runner> {
+): Promise<Program> {
   const child = spawn(command, words, { env: { ...process.env, ...environment }, stdio: 'pipe' });
   let complaints = '';
   child.stderr.setEncoding('utf8').on('data', text => {
@@ -58,13 +64,15 @@ export async function startRunner(
   for (let line = await next(); line !== 'ready'; line = await next())
     if (line.startsWith('{')) Object.assign(facts, JSON.parse(line));
   if (timer) clearTimeout(timer);
+  const ask = (line: string) => {
+    child.stdin.write(`${line}\n`);
+    return next();
+  };
   return {
     name,
     facts,
-    async step() {
-      child.stdin.write('\n');
-      return Number(await next());
-    },
+    ask,
+    step: async () => Number(await ask('')),
     async close() {
       child.stdin.end();
       await ended;

@@ -51,7 +51,7 @@ export function buildProgram(model: Model, library: Library): Program {
  * What the stages of the block kinds are called. Targets derive further names from these by endings, so none may be
  * another's beginning: kinds whose names are too much alike are numbered.
  */
-function blockStageNames(blocks: readonly Block[]): string[] {
+export function blockStageNames(blocks: readonly Block[]): string[] {
   if (blocks.length === 1) return ['block'];
   const names = blocks.map(({ name }) => identifier(name));
   const begins = (name: string, n: number) => names.some((other, m) => m !== n && `${other}_`.startsWith(`${name}_`));

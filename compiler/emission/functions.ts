@@ -20,6 +20,8 @@ export interface EmittedKernel {
   readonly text: string;
   /** How other translation units know it, likewise. */
   readonly declaration?: string;
+  /** How its products are divided, in words, where that was chosen among several ways. */
+  readonly schedule?: string | null;
   /** What a call hands it: `adds` where it can store gradients too; a workspace has extents, whose sum are its floats. */
   readonly arguments: readonly { readonly kind: string; readonly extents?: readonly Extent[] }[];
 }

@@ -12,6 +12,15 @@ export interface KernelReport {
   readonly source: string;
   /** How other translation units know it; null where there are none. */
   readonly declaration: string | null;
+  /** How its products are divided, in words, where that was chosen among several ways. */
+  readonly schedule: string | null;
+}
+
+/** What is to be known of a kernel: see KernelReport. Its own name is @NAME@. */
+interface AddedKernel {
+  readonly text: string;
+  readonly declaration?: string | null;
+  readonly schedule?: string | null;
 }
 
 /** A kernel in a function that launches it: what a profile has a line for, and `malc bench` knows the work of. */
@@ -42,7 +51,7 @@ export class KernelLibrary {
 
   /** The name of this kernel's function; an equal kernel of an earlier function serves again. */
   add(
-    { text, declaration = null }: { readonly text: string; readonly declaration?: string | null },
+    { text, declaration = null, schedule = null }: AddedKernel,
     wanted: string,
     kind: Kernel['kind'],
     explanation: readonly string[],
@@ -53,6 +62,7 @@ export class KernelLibrary {
     this.byText.set(text, {
       ...{ name, kind, explanation, source: withName(text, name) },
       declaration: declaration && withName(declaration, name),
+      schedule,
     });
     return name;
   }

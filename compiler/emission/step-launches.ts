@@ -29,6 +29,7 @@ export function stepLaunches(program: Program, kernels: KernelLibrary): StepLaun
     operations: of(operations),
     reads: of(read * Float32Array.BYTES_PER_ELEMENT),
     writes: of(written * Float32Array.BYTES_PER_ELEMENT),
+    shapes: [],
   });
   return {
     clear_gradients: kernels.launch('step', 'clear_gradients', work(0, 0, all)),

@@ -20,6 +20,7 @@ import type { MapAttributes } from '../ops/map.ts';
 import type { ScanAttributes } from '../ops/scan.ts';
 import { type Scalar, show } from '../scalar/expression.ts';
 import { type Extent, extentOf } from './extent.ts';
+import { type ShapeExtents, shapesOf } from './shapes.ts';
 import { type Storage, storedAsFloat, storedExtent } from './storage.ts';
 
 /** So many for each combination of run-time positions, and, where `pairs` is there, for each pair that is seen. */
@@ -41,6 +42,8 @@ export interface Work {
   /** Bytes read, and bytes written: memory takes both at once. */
   readonly reads: readonly Quantity[];
   readonly writes: readonly Quantity[];
+  /** What it multiplies. */
+  readonly shapes: readonly ShapeExtents[];
 }
 
 /**
@@ -54,6 +57,7 @@ export function workOf(kernel: Kernel, accumulates: (node: Node) => boolean, sto
     operations: merged([...kernel.members.flatMap(operationsOf), ...sharedOperations(kernel)]),
     reads: merged(reads),
     writes: merged(writes),
+    shapes: shapesOf(kernel),
   };
 }
 
@@ -62,6 +66,7 @@ export const addWork = (a: Work, b: Work): Work => ({
   operations: merged([...a.operations, ...b.operations]),
   reads: merged([...a.reads, ...b.reads]),
   writes: merged([...a.writes, ...b.writes]),
+  shapes: [...a.shapes, ...b.shapes],
 });
 
 /** Elements that are read and written, and added to what was there where `accumulate` says so. */
@@ -69,6 +74,7 @@ export const workOfCopy = ({ dimensions }: Node, accumulate: boolean): Work => (
   operations: accumulate ? [elements(dimensions)] : [],
   reads: [inBytes(elements(dimensions, accumulate ? 2 : 1))],
   writes: [inBytes(elements(dimensions))],
+  shapes: [],
 });
 
 /**
@@ -88,7 +94,7 @@ export function amount(quantities: readonly Quantity[], sizes: Sizes): number {
 }
 
 /** Pairs of the last `queries` positions of a text with its `keys` positions: of causal attention t (t + 1) / 2. */
-function countPairs({ causal, window }: Pairs, queries: number, keys: number): number {
+export function countPairs({ causal, window }: Omit<Pairs, 'keys'>, queries: number, keys: number): number {
   const future = causal ? (queries * (queries - 1)) / 2 : 0;
   // What lies before the windows of the first n positions.
   const past = (n: number) => (window > 0 && n > window ? ((n - window) * (n - window + 1)) / 2 : 0);

@@ -1,15 +1,16 @@
 // Every launch of a training step: its time, its work, and the time that this machine's ceilings would allow for it.
 import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
+import { type Shape, shapeAt } from '../../compiler/plan/shapes.ts';
 import { amount } from '../../compiler/plan/work.ts';
 import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
-import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { compiledFor } from '../../compiler/targets/names.ts';
-import { autotune } from '../autotune.ts';
+import type { Finding } from '../autotune-cuda.ts';
 import { tellTuning } from '../autotune-option.ts';
 import { buildCachedBy } from '../cache.ts';
 import { type LaunchTime, NativeModel } from '../native.ts';
+import { tune, untuned } from '../tuning.ts';
 import { type Ceilings, measureCeilings, memorySeconds } from './ceilings.ts';
 import { type Measurement, summarize } from './measurement.ts';
 import { type Place, peakOfProducts } from './place.ts';
@@ -26,15 +27,23 @@ export interface KernelRow {
   readonly range: Measurement;
   readonly operations: number;
   readonly bytes: number;
+  /** What it multiplies, and how often. */
+  readonly shapes: readonly RepeatedShape[];
   /** What the ceilings allow: the longer of the times for its operations and for its bytes. */
   readonly needed: number;
   readonly bound: 'arithmetic' | 'memory';
 }
 
+export type RepeatedShape = Shape & { readonly times: number };
+
 export interface KernelsResult {
   readonly ceilings: Ceilings;
   /** The slowest first. */
   readonly rows: readonly KernelRow[];
+  /** How products are divided, by kernel, in words. */
+  readonly schedules: ReadonlyMap<string, string>;
+  /** What was measured of products before: how long each takes in each way. */
+  readonly findings: readonly Finding[];
   /** Seconds of a step, and of that what no launch took: calls, and what of the step is not launched. */
   readonly step: Measurement;
   readonly stepSeconds: number;
@@ -81,10 +90,10 @@ interface Sample {
 export async function benchKernels(request: KernelsRequest, place: Place): Promise<KernelsResult> {
   const { model, batch, time, dtype, threads } = request;
   const tuned = request.tunes
-    ? { scheduleOf: await autotune({ model, dtype, batch, time, threads, onStart: tellTuning }, await findCompiler()) }
-    : {};
+    ? await tune({ model, dtype, batch, time, threads, onStart: tellTuning }, place.device)
+    : untuned;
   const target = compiledFor(place.target);
-  const { files, launches, kernels } = compile(model, { target, dtype, profile: true, ...tuned });
+  const { files, launches, kernels } = compile(model, { target, dtype, profile: true, ...tuned.options });
   const { libraryPath } = await buildCachedBy(files, place.builder);
   const ceilings = await measureCeilings(place, threads);
   const multiplying = new Set(kernels.filter(({ kind }) => productKinds.has(kind)).map(({ name }) => name));
@@ -115,6 +124,8 @@ export async function benchKernels(request: KernelsRequest, place: Place): Promi
     return {
       ceilings,
       rows,
+      schedules: new Map(kernels.flatMap(({ name, schedule }) => (schedule === null ? [] : [[name, schedule]]))),
+      findings: tuned.findings,
       step: summarize(counted.map(({ seconds }) => seconds)),
       stepSeconds,
       outside: stepSeconds - rows.reduce((sum, { seconds }) => sum + seconds, 0),
@@ -165,11 +176,22 @@ export function rowsOf(
       range: summarize(seconds),
       operations,
       bytes: reads + writes,
+      shapes: timed.flatMap(each => shapesOf(each, size)),
       needed: Math.max(forOperations, forBytes),
       bound: forOperations > forBytes ? 'arithmetic' : 'memory',
     };
   });
   return rows.sort((a, b) => b.seconds - a.seconds);
+}
+
+/** What a launch multiplied in a step, each shape as often as its function ran. */
+function shapesOf(
+  { launch, calls }: { launch: ProgramLaunch; calls: number },
+  { batch, time }: StepSize,
+): RepeatedShape[] {
+  const positions = batch * time;
+  const sizes = launch.part === null ? { batch, time } : { batch: 1, time: Math.min(launch.part, positions) };
+  return launch.work.shapes.map(shape => ({ ...shapeAt(shape, sizes), times: calls / launch.count }));
 }
 
 /** How often the function ran over all positions: what takes a part of them at a time runs once for all parts. */

@@ -6,11 +6,10 @@ import { flopsPerToken } from '../../compiler/check/cost.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { type CompileOptions, compile } from '../../compiler/index.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
-import { findCompiler } from '../../compiler/targets/cpu/toolchain.ts';
 import { compiledFor } from '../../compiler/targets/names.ts';
-import { autotune } from '../autotune.ts';
 import { tellTuning } from '../autotune-option.ts';
 import { NativeModel } from '../native.ts';
+import { tune, untuned } from '../tuning.ts';
 import { type Measurement, summarize } from './measurement.ts';
 import type { Place } from './place.ts';
 import { type StepSize, stepper, warmUp } from './workload.ts';
@@ -63,14 +62,9 @@ export async function benchSteps(request: StepsRequest, place: Place): Promise<S
     for (const configuration of configurations) {
       const { model, batch, time } = configuration;
       const key = request.tunes ? configuration : model;
-      const tuned = request.tunes
-        ? {
-            scheduleOf: await autotune(
-              { model, dtype, batch, time, threads, onStart: tellTuning },
-              await findCompiler(),
-            ),
-          }
-        : {};
+      const { options: tuned } = request.tunes
+        ? await tune({ model, dtype, batch, time, threads, onStart: tellTuning }, place.device)
+        : untuned;
       const built =
         libraries.get(key) ?? (await build(model, { dtype, ...tuned }, await mkdtemp(join(folder, 'build-')), place));
       libraries.set(key, built);

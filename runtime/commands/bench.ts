@@ -224,7 +224,7 @@ function requireRoom(model: Model, positions: number, options: string): void {
 async function trainingType(args: Arguments, what: BenchName, target: RunTarget): Promise<TrainingType> {
   const { trainingTypeOf } = await import('../machine.ts');
   const dtype = (args.dtype as ProductType | undefined) ?? trainingTypeOf(target);
-  if (args.autotune) requireTunable(dtype);
+  if (args.autotune) requireTunable(dtype, target);
   if (dtype === 'int8') throw new UsageError(`bench ${what} trains, and int8 is for inference alone; it is for decode`);
   return dtype;
 }
@@ -237,7 +237,7 @@ async function prepareKernels(args: Arguments, target: RunTarget): Promise<Measu
   requireRoom(model, time, '--seq-len');
   return async (place, common) => {
     const { benchKernels } = await import('../bench/kernels.ts');
-    const { describeCeilings, kernelTable } = await import('../show/bench-tables.ts');
+    const { describeCeilings, kernelTable, tuningTable } = await import('../show/bench-tables.ts');
     const steps = args.steps as number | undefined;
     const tunes = args.autotune === true;
     const result = await benchKernels({ model, batch, time, dtype, threads: common.threads, steps, tunes }, place);
@@ -253,17 +253,20 @@ async function prepareKernels(args: Arguments, target: RunTarget): Promise<Measu
         steps: { measured: result.steps, counted },
         kernels: result.rows.map(({ range, needed, ...row }) => ({
           ...row,
+          schedule: result.schedules.get(row.name) ?? null,
           seconds_range: range,
           share: row.seconds / stepSeconds,
           of_ceiling: needed / row.seconds,
         })),
+        ...(tunes && { tuned: result.findings }),
         outside_seconds: outside,
         step_seconds: stepSeconds,
       },
       text:
         `${describeCeilings(ceilings)}\n` +
         `  step      ${model.name} ${batch}x${time}: ${((batch * time) / stepSeconds).toFixed(0)} tokens/s, ` +
-        `the quicker ${counted} of ${result.steps} steps\n\n${kernelTable(result)}`,
+        `the quicker ${counted} of ${result.steps} steps\n\n${kernelTable(result)}` +
+        (result.findings.length > 0 ? `\n\n${tuningTable(result.findings)}` : ''),
     };
   };
 }

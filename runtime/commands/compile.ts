@@ -61,7 +61,6 @@ export const compile: Command = {
     if (!(targets as readonly string[]).includes(target)) throw unknownTarget(target);
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const compiler = await import('../../compiler/index.ts');
-    const { findCompiler } = await import('../../compiler/targets/cpu/toolchain.ts');
     const { buildFiles } = await import('../build.ts');
 
     const { model, warnings } = readModel(args.file as string, args.name as string | undefined);
@@ -72,16 +71,7 @@ export const compile: Command = {
     const architectures = args.arch as string | undefined;
     if (architectures !== undefined && !onCuda)
       throw new UserError('--arch names GPUs, and is for --target cuda; leave it out with --target cpu');
-    let tuned = {};
-    if (args.autotune) {
-      if (onCuda) throw new UserError('--autotune measures products of the CPU; leave it out with --target cuda');
-      const dtype = args.dtype as ProductType;
-      requireTunable(dtype);
-      const { autotune } = await import('../autotune.ts');
-      const time = Math.min(usualTime, model.max_seq_len);
-      const request = { model, dtype, batch: usualBatch, time, threads: availableParallelism(), onStart: tellTuning };
-      tuned = { scheduleOf: await autotune(request, await findCompiler()) };
-    }
+    const tuned = args.autotune ? await tuneHere(model, args.dtype as ProductType, target as Target) : {};
     const stages: Stage[] = [];
     const { files, plan } = compiler.compile(model, {
       target: target as Target,
@@ -113,6 +103,21 @@ export const compile: Command = {
     if (trainer) console.error(`\nTo build the trainer, in ${folder}:\n  ${trainer.command.join('\n  ')}`);
   },
 };
+
+/** How this machine computes the model's products best; what the cost model says where it has no GPU to ask. */
+async function tuneHere(model: Model, dtype: ProductType, target: Target) {
+  requireTunable(dtype, target);
+  const { findCudaDevice, whyNoDevice } = await import('../cuda-device.ts');
+  const device = target === 'cuda' ? findCudaDevice() : null;
+  if (target === 'cuda' && device === null) {
+    console.error(`--autotune measures nothing, for ${whyNoDevice().problem}: the cost model chooses`);
+    return {};
+  }
+  const { tune } = await import('../tuning.ts');
+  const time = Math.min(usualTime, model.max_seq_len);
+  const request = { model, dtype, batch: usualBatch, time, threads: availableParallelism(), onStart: tellTuning };
+  return (await tune(request, device)).options;
+}
 
 /** The stand-alone trainer's file, and the lines of the command that builds it. */
 async function standalone(model: Model, target: Target, architectures: string | undefined) {

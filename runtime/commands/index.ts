@@ -11,6 +11,7 @@ import { generate } from './generate.ts';
 import { importModel } from './import.ts';
 import { info } from './info.ts';
 import { quickstart } from './quickstart.ts';
+import { show } from './show.ts';
 import { train } from './train.ts';
 import { trainTokenizer } from './train-tokenizer.ts';
 import { verify } from './verify.ts';
@@ -24,6 +25,7 @@ export const commands: readonly Command[] = [
   compile,
   trainTokenizer,
   train,
+  show,
   generate,
   importModel,
   exportModel,

@@ -24,7 +24,6 @@ export interface ChosenTarget {
 /** What programs for CUDA do not have, by option. */
 const ofTheCpu: Readonly<Record<string, (value: unknown) => string | null>> = {
   threads: value => (value === undefined ? null : '--threads counts threads of the CPU'),
-  autotune: value => (value === true ? "--autotune measures the CPU's products" : null),
   dtype: value => (value === 'int8' ? '--dtype int8 is for the CPU' : null),
 };
 
@@ -44,12 +43,20 @@ export async function chooseTarget(
     const target = args.target as RunTarget;
     if (target !== 'cpu' && lacking.length > 0)
       throw new UsageError(`${lacking[0]}; leave it out with --target ${target}`);
+    requireReal(target, args);
     return { ...(await found(target)), automatic: false };
   }
+  if (trainedOn) requireReal(trainedOn, args);
   if (trainedOn === 'cpu' || trainedOn === 'cuda-simt') return { ...(await found(trainedOn)), automatic: true };
   const because = lacking[0] ?? (await whyNotCuda());
   if (because === null) return { ...(await found('cuda')), automatic: true };
   return { target: 'cpu', device: null, text: because === '' ? 'cpu' : `cpu: ${because}`, automatic: true };
+}
+
+/** @throws UsageError where times are asked for of a target that has none */
+function requireReal(target: RunTarget, { autotune }: Readonly<Record<string, unknown>>): void {
+  if (target === 'cuda-simt' && autotune === true)
+    throw new UsageError('--autotune measures, and times of the emulator mean nothing; leave it out with cuda-simt');
 }
 
 /** Why CUDA is not chosen: '' where nothing is to be told, for there is no GPU; null where it is chosen. */

@@ -1,9 +1,10 @@
 // malc train-tokenizer: a byte-level BPE tokenizer from text files.
-import { describeCount, describeMemory } from '../show/quantities.ts';
+import { describeMemory } from '../show/quantities.ts';
+import type { SplitName } from '../tokenizer/split.ts';
 import type { TokenizerProgress } from '../tokenizer/train.ts';
 import type { Command } from './command.ts';
 
-/** Compression is measured on so many characters of each input: enough to tell, and soon done. */
+/** Compression is measured on so many bytes of each input at the most: enough to tell, and soon done. */
 const SAMPLE = 2 ** 20;
 
 export const trainTokenizer: Command = {
@@ -22,7 +23,7 @@ export const trainTokenizer: Command = {
     },
     split: {
       type: 'string',
-      choices: ['gpt2', 'llama3'],
+      choices: ['gpt2', 'cl100k', 'llama3', 'qwen2'],
       default: 'gpt2',
       advanced: true,
       describe: 'Whose pattern cuts the text into words before merging',
@@ -42,9 +43,10 @@ export const trainTokenizer: Command = {
 
   async run(args) {
     const { checkWritable } = await import('../atomic-file.ts');
-    const { readText } = await import('../data/text.ts');
+    const { readTextPieces } = await import('../data/text-pieces.ts');
     const { writeTokenizer } = await import('../tokenizer/json.ts');
-    const training = await import('../tokenizer/train.ts');
+    const { lineCut } = await import('../tokenizer/split.ts');
+    const { trainTokenizerInThreads } = await import('../tokenizer/train.ts');
 
     const output = args.output as string;
     const wanted = args['vocab-size'] as number;
@@ -54,18 +56,21 @@ export const trainTokenizer: Command = {
     const start = performance.now();
     const samples: string[] = [];
     let bytes = 0;
-    function* texts() {
+    function* pieces() {
       for (const path of args.input as readonly string[]) {
-        const text = readText(path);
-        samples.push(text.slice(0, SAMPLE));
-        bytes += Buffer.byteLength(text);
-        yield text;
+        let first = true;
+        for (const piece of readTextPieces(path, lineCut)) {
+          if (first) samples.push(Buffer.from(piece.subarray(0, SAMPLE)).toString());
+          first = false;
+          bytes += piece.length;
+          yield piece;
+        }
       }
     }
-    const tokenizer = training.trainTokenizer(texts(), {
+    const tokenizer = await trainTokenizerInThreads(pieces(), {
       vocabSize: wanted,
       minFrequency: args['min-frequency'] as number,
-      split: args.split as 'gpt2' | 'llama3',
+      split: args.split as SplitName,
       ...(specialTokens !== undefined && { specialTokens }),
       ...(process.stderr.isTTY && { onProgress: showProgress }),
     });
@@ -92,7 +97,7 @@ export const trainTokenizer: Command = {
 function showProgress({ phase, done, total }: TokenizerProgress): void {
   const text =
     phase === 'count'
-      ? `counting words: ${describeCount(done)} characters`
+      ? `counting words: ${describeMemory(done)}`
       : `merging: ${count(done)} of ${count(total ?? done)} tokens`;
   process.stderr.write(`\r${phase === 'merge' && done === total ? '' : text}\u001b[K`);
 }

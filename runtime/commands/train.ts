@@ -1,65 +1,29 @@
 // malc train: from a model, a text and a few numbers to a trained model in a run folder.
+import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
-import { trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
-import type { Compiler } from '../../compiler/targets/cpu/toolchain.ts';
+import { join, resolve } from 'node:path';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
 import type { OpeningRow } from '../show/opening-table.ts';
 import type { TrainState } from '../train/checkpoint.ts';
-import type { GivenSettings, SettingName } from '../train/derive.ts';
-import type { Cadence, Observer, TrainResult } from '../train/loop.ts';
+import type { SettingName } from '../train/derive.ts';
+import type { Observer, TrainOptions, TrainResult } from '../train/loop.ts';
 import type { Prepared } from '../train/prepare.ts';
 import type { RunFolder } from '../train/run-folder.ts';
 import type { Sampling } from '../train/samples.ts';
-import { type Command, type Option, UsageError } from './command.ts';
+import { type Command, UsageError } from './command.ts';
+import { configOptions } from './config-words.ts';
 import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
-
-/** Options that are settings of the run's mathematics; what is left out is derived or, on --resume, as the run has it. */
-const settingOptions: Readonly<Record<SettingName | 'epochs', Option>> = {
-  steps: setting('count', 'Updates of the weights', 'one pass over the text', ['iters', 'max-steps']),
-  epochs: setting('aboveZero', 'Passes over the text, in place of --steps', undefined, 'e'),
-  'batch-size': setting('count', 'Sequences in one micro-batch', '8', 'b'),
-  'seq-len': setting('count', 'Tokens in a sequence', 'the model’s, at most 256', 'block-size'),
-  lr: setting('aboveZero', 'Peak learning rate', 'by the model’s width'),
-  'grad-accum': advanced('count', 'Micro-batches in one update', '1'),
-  warmup: advanced('countOrNone', 'Steps up to the peak of --lr', 'a tenth of the steps'),
-  'min-lr-share': advanced('share', 'Where the cosine of --lr ends, as a share of it', '0.1'),
-  'weight-decay': advanced('zeroOrAbove', 'Decay of tensors of 2 and more dimensions', '0.1'),
-  'grad-clip': advanced('zeroOrAbove', 'Largest gradient norm, 0 for any', '1'),
-  beta1: advanced('shareBelowOne', 'Decay of AdamW’s first moment', '0.9'),
-  beta2: advanced('shareBelowOne', 'Decay of AdamW’s second moment', '0.95'),
-  seed: advanced('countOrNone', 'Seed of the first weights and of the text’s order', '1337'),
-  'validation-share': advanced('shareBelowOne', 'Share of the text held out, 0 for none', '0.1'),
-  dtype: { type: 'string', choices: trainingTypes, describe: 'What products multiply', whenAbsent: 'the faster' },
-};
-
-function setting(
-  number: NonNullable<Option['number']>,
-  describe: string,
-  whenAbsent?: string,
-  alias?: string | readonly string[],
-): Option {
-  return {
-    type: 'number',
-    number,
-    describe,
-    ...(whenAbsent !== undefined && { whenAbsent }),
-    ...(alias !== undefined && { alias }),
-  };
-}
-
-function advanced(number: NonNullable<Option['number']>, describe: string, whenAbsent: string): Option {
-  return { ...setting(number, describe, whenAbsent), advanced: true };
-}
-
-/** The loop's cadence by the option that sets it. */
-const cadenceOptions = {
-  'eval-every': 'evaluate',
-  'save-every': 'save',
-  'sample-every': 'sample',
-} as const satisfies Record<string, keyof Cadence>;
+import {
+  advanced,
+  cadenceOptions,
+  givenCadence,
+  givenSettings,
+  habits,
+  settingOptions,
+  usuallyKept,
+} from './train-options.ts';
 
 export const train: Command = {
   name: 'train',
@@ -72,14 +36,20 @@ export const train: Command = {
     tokenizer: { type: 'string', alias: 't', describe: 'A tokenizer.json', whenAbsent: 'learned from the text' },
     target: targetOption,
     ...settingOptions,
-    prompt: { type: 'string', default: '', describe: 'What the samples begin with' },
+    'dry-run': { type: 'boolean', default: false, describe: 'Show what the run will take, and write nothing' },
+    'self-check': { type: 'boolean', default: true, describe: 'Try model, tokenizer and disk before the first step' },
+    prompt: { type: 'string', describe: 'What the samples begin with', whenAbsent: 'nothing' },
     'eval-every': advanced('count', 'Steps between evaluations', 'a tenth of all'),
     'save-every': advanced('count', 'Steps between checkpoints', 'a tenth of all, at least 100'),
+    'save-minutes': advanced('aboveZero', 'Minutes after which one is saved in any case', '15'),
+    keep: advanced('count', 'Checkpoints that stay, besides the best', `${usuallyKept}`),
+    patience: advanced('count', 'Evaluations without a new lowest loss that end the run', 'any number'),
     'sample-every': advanced('count', 'Steps between samples', 'a tenth of all'),
     'log-every': advanced('count', 'Steps between lines', 'a fiftieth of all'),
     autotune: { ...autotuneOption, advanced: true },
     threads: advanced('threads', 'Threads of the native program', 'all'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
+    ...configOptions,
   },
   examples: [
     ['malc train -m nano -d input.txt', 'derive everything else, and show it'],
@@ -87,19 +57,21 @@ export const train: Command = {
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
   ],
 
-  async run(args) {
+  async run(given) {
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const { buildModel } = await import('../build.ts');
     const { NativeModel } = await import('../native.ts');
     const { prepare } = await import('../train/prepare.ts');
-    const { RunFolder } = await import('../train/run-folder.ts');
+    const { RunFolder, readOptions } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
 
-    checkTogether(args);
+    checkTogether(given);
     const source =
-      args.model === undefined ? undefined : readModel(args.model as string, args.name as string | undefined);
+      given.model === undefined ? undefined : readModel(given.model as string, given.name as string | undefined);
     for (const warning of source?.warnings ?? []) console.error(warning);
-    const output = (args.output as string | undefined) ?? `runs/${source!.model.name}`;
+    const output = (given.output as string | undefined) ?? `runs/${source!.model.name}`;
+    const before = given.resume ? Object.entries(readOptions(output)).filter(([name]) => habits.includes(name)) : [];
+    const args = { ...Object.fromEntries(before), ...given };
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
     const prepared = prepare({
@@ -113,18 +85,26 @@ export const train: Command = {
       cadence: givenCadence(args),
     });
     const { model, settings, corpus } = prepared;
+    if (args.patience !== undefined && prepared.validation === null)
+      throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
     if ((model.embeddings.role_embeddings ?? 1) > 1) console.error(rolesUntrained);
-    const sampling = new Sampling(args.prompt as string, corpus.tokenizer, model.max_seq_len, settings.seed);
+    const sampling = new Sampling(
+      (args.prompt as string | undefined) ?? '',
+      corpus.tokenizer,
+      model.max_seq_len,
+      settings.seed,
+    );
 
     console.log(`building the native program of ${model.name} ...`);
-    const tune = async (compiler: Compiler) => {
-      const { autotune } = await import('../autotune.ts');
+    const tuneHere = async () => {
+      const { tune } = await import('../tuning.ts');
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
-      return await autotune({ model, dtype: settings.dtype, batch, time, threads, onStart: tellTuning }, compiler);
+      return await tune({ model, dtype: settings.dtype, batch, time, threads, onStart: tellTuning }, device);
     };
-    if (args.autotune) requireTunable(settings.dtype);
-    const build = await buildModel(model, { target, dtype: settings.dtype, tune: args.autotune ? tune : undefined });
+    if (args.autotune) requireTunable(settings.dtype, target);
+    const tuning = args.autotune ? { tune: tuneHere } : {};
+    const build = await buildModel(model, { target, dtype: settings.dtype, ...tuning });
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],
@@ -137,7 +117,11 @@ export const train: Command = {
     try {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;
       await showOpening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
-      report(output, await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder));
+      if (args['dry-run']) {
+        await showForecast(prepared, native, (args.keep as number | undefined) ?? usuallyKept);
+        return;
+      }
+      report(output, prepared, await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder));
     } finally {
       native.close();
     }
@@ -149,8 +133,10 @@ const rolesUntrained =
 
 /** Refuses options that are nothing without another, or contradict one. */
 function checkTogether(args: Readonly<Record<string, unknown>>): void {
-  if (args.steps !== undefined && args.epochs !== undefined) {
-    throw new UsageError('--steps and --epochs both say how long to train; give one of them');
+  const lengths = ['steps', 'epochs', 'tokens'].filter(name => args[name] !== undefined).map(name => `--${name}`);
+  if (lengths.length > 1) throw new UsageError(`${lengths.join(' and ')} both say how long to train; give one of them`);
+  if (args['grad-accum'] !== undefined && args['tokens-per-step'] !== undefined) {
+    throw new UsageError('--grad-accum and --tokens-per-step both say how much an update takes; give one of them');
   }
   if (args.model === undefined && args.name !== undefined) {
     throw new UsageError('--name chooses a model of a file; give the file as --model');
@@ -179,19 +165,29 @@ async function trainIn(
 ): Promise<TrainResult> {
   const { StepLine } = await import('../show/step-line.ts');
   const { listenForInterrupts } = await import('../train/interrupt.ts');
+  const { EventFile } = await import('../train/event-file.ts');
   const loop = await import('../train/loop.ts');
 
   const { settings, from, corpus } = prepared;
-  const run = await openRun(args.resume as boolean, output, prepared, native, sourceFolder);
+  const run = await openRun(args, output, prepared, native, target, sourceFolder);
   const line = new StepLine(process.stdout, {
     steps: settings.steps,
     start: from?.step ?? 0,
     logEvery: (args['log-every'] as number | undefined) ?? Math.max(1, Math.round(settings.steps / 50)),
     tokensPerStep: settings['batch-size'] * settings['grad-accum'] * settings['seq-len'],
   });
+  const origin = { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash };
+  if (!from && args['self-check']) await checkBefore(output, prepared, native, run, origin);
+  const events = new EventFile(output, (from?.step ?? 0) + 1);
   const observer: Observer = {
-    step: record => line.step(record),
-    sample: (_step, text) => line.sample(text),
+    step(record) {
+      line.step(record);
+      events.step(record);
+    },
+    sample(step, text) {
+      line.sample(text);
+      events.sample(step, text);
+    },
     saved() {},
   };
   const interrupts = listenForInterrupts(() => line.note('  stopping after this step; once more leaves at once'));
@@ -205,15 +201,51 @@ async function trainIn(
       validation: prepared.validation,
       run,
       from,
-      origin: { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash },
+      origin,
       cadence: prepared.cadence,
+      patience: (args.patience as number | undefined) ?? null,
       sample: () => sampling.write(native),
       observer,
       stop: interrupts.signal,
     });
   } finally {
     interrupts.release();
+    events.close();
     run.close();
+  }
+}
+
+/** Tries what a run relies on, and shows what was found; a run that fails leaves the folder as it was. */
+async function checkBefore(
+  output: string,
+  { model, settings, corpus, training }: Prepared,
+  native: NativeModel,
+  run: RunFolder,
+  origin: TrainOptions['origin'],
+): Promise<void> {
+  const { selfCheck } = await import('../train/self-check.ts');
+
+  const size = settings['batch-size'] * settings['seq-len'];
+  const [tokens, labels] = [0, 1].map(() => new Int32Array(size * settings['grad-accum'])) as [Int32Array, Int32Array];
+  training.fill(0, tokens, labels);
+  const began = performance.now();
+  try {
+    const findings = await selfCheck({
+      model: native,
+      hiddenSize: model.hidden_size,
+      settings,
+      tokens: tokens.subarray(0, size),
+      labels: labels.subarray(0, size),
+      tokenizer: corpus.tokenizer,
+      lines: corpus.lines,
+      folder: output,
+      origin,
+    });
+    for (const { text, warns } of findings) console.log(`  ${warns ? 'note ' : 'check'}  ${text}`);
+    console.log(`  checked in ${((performance.now() - began) / 1000).toFixed(1)} s\n`);
+  } catch (error) {
+    run.abandon();
+    throw error;
   }
 }
 
@@ -224,21 +256,25 @@ function resumed({ step, target: before }: TrainState, target: RunTarget): strin
 
 /** Opens the run folder with all that stands in it before the first step; on resume, reads the last checkpoint. */
 async function openRun(
-  resume: boolean,
+  args: Readonly<Record<string, unknown>>,
   output: string,
-  { from, text, model, corpus }: Prepared,
+  prepared: Prepared,
   native: NativeModel,
+  target: RunTarget,
   sourceFolder: string,
 ): Promise<RunFolder> {
   const { writeTokenizer } = await import('../tokenizer/json.ts');
   const { loadTraining } = await import('../train/checkpoint.ts');
-  const { RunFolder } = await import('../train/run-folder.ts');
+  const { readOptions, RunFolder } = await import('../train/run-folder.ts');
 
+  const { from, text, model, corpus } = prepared;
   // Read before anything is written: a damaged checkpoint leaves the folder as it was.
   if (from) loadTraining(join(output, `step-${from.step}`), native);
-  const run = await RunFolder.open(output, { resume });
+  const keep = (args.keep as number | undefined) ?? usuallyKept;
+  const run = await RunFolder.open(output, { resume: args.resume as boolean, keep });
   try {
     run.writeSources(sourceFolder);
+    run.writeOptions({ ...(from && readOptions(output)), ...optionsOf(args, output, prepared, target) });
     if (!from) {
       run.writeModel(text, model, corpus.tokenizer.endOfText);
       writeTokenizer(join(output, 'tokenizer.json'), corpus.tokenizer);
@@ -250,14 +286,64 @@ async function openRun(
   }
 }
 
-function report(output: string, result: TrainResult): void {
-  if (result.interrupted) {
+/** What run.json says: with it as --config, and another --output, the run is done again. */
+function optionsOf(
+  args: Readonly<Record<string, unknown>>,
+  output: string,
+  { settings, cadence, corpus, tokenizerPath }: Prepared,
+  target: RunTarget,
+): Record<string, unknown> {
+  const told = ['name', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune'];
+  return {
+    ...Object.fromEntries(told.filter(name => args[name] !== undefined).map(name => [name, args[name]])),
+    ...(args.model !== undefined && { model: placeOf(args.model as string) }),
+    data: corpus.paths,
+    tokenizer: resolve(tokenizerPath ?? join(output, 'tokenizer.json')),
+    target,
+    ...settings,
+    ...Object.fromEntries(Object.entries(cadenceOptions).map(([name, key]) => [name, cadence[key]])),
+  };
+}
+
+/** A file by its whole path, so that it is found from anywhere; a well-known model by its name. */
+const placeOf = (model: string): string => (existsSync(model) ? resolve(model) : model);
+
+function report(output: string, { validation }: Prepared, result: TrainResult): void {
+  if (result.ending === 'interrupted') {
     console.log(`\nsaved at step ${result.step}; go on with: malc train --resume -o ${output}`);
     process.exitCode = 130;
     return;
   }
-  const loss = result.validationLoss === null ? '' : `, validation loss ${result.validationLoss.toFixed(4)}`;
-  console.log(`\n${result.step} steps done${loss}; write with it: malc generate -c ${output} -p "..."`);
+  const nats = result.validationLoss;
+  const bits =
+    nats === null || !validation ? '' : ` (${(nats / Math.LN2 / validation.bytesPerToken!).toFixed(3)} bits a byte)`;
+  const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}`;
+  const early = result.ending === 'patience' ? ', as the validation loss no longer fell' : '';
+  console.log(`\n${result.step} steps done${early}${loss}; write with it: malc generate -c ${output} -p "..."`);
+}
+
+/** What the run will take, from its first steps. */
+async function showForecast({ model, settings, training }: Prepared, native: NativeModel, keep: number): Promise<void> {
+  const { openingTable } = await import('../show/opening-table.ts');
+  const { describeCount, describeDuration, describeMemory } = await import('../show/quantities.ts');
+  const { forecast } = await import('../train/dry-run.ts');
+
+  const found = await forecast(native, model, settings, training);
+  const { flopsPerToken, tokensPerStep, secondsPerStep, checkpoint } = found;
+  const tokens = settings.steps * tokensPerStep;
+  const rate = tokensPerStep / secondsPerStep;
+  const operations = `${describeCount(flopsPerToken)}, and ${describeCount(flopsPerToken * rate)} a second`;
+  const rows = [
+    row('FLOPs per token', operations),
+    row('tokens', `${number(tokens)}, ${number(tokensPerStep)} a step`),
+    row('speed', `${describeCount(rate)} tokens/s, the median of ${found.measuredSteps} steps`),
+    row('time', `${describeDuration(settings.steps * secondsPerStep)}, besides evaluations, samples and checkpoints`),
+    row('state', `${describeMemory(found.state)}: weights, gradients, two moments`),
+    row('activations', `${describeMemory(found.activations)}, with caches and all else`),
+    row('peak memory', describeMemory(found.peak)),
+    row('disk', `${describeMemory((keep + 1) * checkpoint)}: ${keep + 1} checkpoints`),
+  ];
+  console.log(`${openingTable(rows)}\n\na dry run: nothing was written`);
 }
 
 /** Every setting and where it came from. */
@@ -297,14 +383,4 @@ function row(name: string, value: string, automatic = false): OpeningRow {
 
 function number(value: number): string {
   return value.toLocaleString('en-US');
-}
-
-function givenSettings(args: Readonly<Record<string, unknown>>): GivenSettings {
-  const given = Object.keys(settingOptions).filter(name => args[name] !== undefined);
-  return Object.fromEntries(given.map(name => [name, args[name]]));
-}
-
-function givenCadence(args: Readonly<Record<string, unknown>>): Partial<Cadence> {
-  const given = Object.entries(cadenceOptions).filter(([name]) => args[name] !== undefined);
-  return Object.fromEntries(given.map(([name, key]) => [key, args[name]]));
 }

@@ -15,13 +15,17 @@ export function readText(path: string): string {
   if (!isUtf8(bytes)) throw notUtf8(name, bytes);
   const marked = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
   const text = bytes.toString('utf8', marked ? 3 : 0);
-  if (text === '')
-    throw new UserError(
-      path === '-'
-        ? 'standard input is empty; pipe a text into the command: cat book.txt | malc ...'
-        : `${path} is empty; give a file with text in it, a megabyte or more to learn something from`,
-    );
+  if (text === '') throw emptyText(path);
   return text;
+}
+
+/** The error for a text of no characters. */
+export function emptyText(path: string): UserError {
+  return new UserError(
+    path === '-'
+      ? 'standard input is empty; pipe a text into the command: cat book.txt | malc ...'
+      : `${path} is empty; give a file with text in it, a megabyte or more to learn something from`,
+  );
 }
 
 function readBytes(path: string): Buffer {
@@ -30,37 +34,50 @@ function readBytes(path: string): Buffer {
     if (size > constants.MAX_STRING_LENGTH) throw tooLarge(path, size);
     return readFileSync(path);
   } catch (error) {
-    switch ((error as NodeJS.ErrnoException).code) {
-      case 'ENOENT':
-      case 'ENOTDIR':
-        throw new UserError(`there is no file ${path} (in ${process.cwd()}); check the path`);
-      case 'EISDIR':
-        throw new UserError(`${path} is a folder; give a text file, for a whole folder: cat ${path}/*.txt > all.txt`);
-      case 'EACCES':
-      case 'EPERM':
-        throw new UserError(`${path} may not be read; change its permissions: chmod u+r ${path}`);
-      default:
-        throw error;
-    }
+    throw explainReading(error, path);
   }
 }
 
-/** All of standard input. Where it is a terminal or a pipe that does not block, EAGAIN says: nothing there yet. */
+/** What a failed call to the system means for the user who wanted `path` read; any other error as it is. */
+export function explainReading(error: unknown, path: string): unknown {
+  switch ((error as NodeJS.ErrnoException).code) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return new UserError(`there is no file ${path} (in ${process.cwd()}); check the path`);
+    case 'EISDIR':
+      return new UserError(`${path} is a folder; give a text file, for a whole folder: cat ${path}/*.txt > all.txt`);
+    case 'EACCES':
+    case 'EPERM':
+      return new UserError(`${path} may not be read; change its permissions: chmod u+r ${path}`);
+    default:
+      return error;
+  }
+}
+
 function readStandardInput(): Buffer {
   const chunks: Buffer[] = [];
   for (;;) {
     const chunk = Buffer.allocUnsafe(1 << 16);
+    const count = readSome(0, chunk, 0);
+    if (count === 0) return Buffer.concat(chunks);
+    chunks.push(chunk.subarray(0, count));
+  }
+}
+
+/**
+ * Reads what there is, at least a byte, to a buffer from `start` on, and returns how much it was, 0 at the end. Where
+ * standard input is a terminal or a pipe that does not block, EAGAIN says: nothing there yet.
+ */
+export function readSome(file: number, buffer: Buffer, start: number): number {
+  for (;;)
     try {
-      const count = readSync(0, chunk);
-      if (count === 0) return Buffer.concat(chunks);
-      chunks.push(chunk.subarray(0, count));
+      return readSync(file, buffer, start, buffer.length - start, null);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      if (code === 'EOF') return Buffer.concat(chunks); // Windows: the other end of the pipe was closed
+      if (code === 'EOF') return 0; // Windows: the other end of the pipe was closed
       if (code !== 'EAGAIN') throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
     }
-  }
 }
 
 function tooLarge(name: string, size: number): UserError {
@@ -70,13 +87,14 @@ function tooLarge(name: string, size: number): UserError {
   );
 }
 
-function notUtf8(name: string, bytes: Uint8Array): UserError {
+/** The error for bytes that are not UTF-8; `from` says where in the text they begin. */
+export function notUtf8(name: string, bytes: Uint8Array, from = { offset: 0, line: 1 }): UserError {
   const offset = invalidUtf8Offset(bytes);
-  const line = bytes.subarray(0, offset).reduce((count, byte) => count + (byte === 0x0a ? 1 : 0), 1);
+  const line = bytes.subarray(0, offset).reduce((count, byte) => count + (byte === 0x0a ? 1 : 0), from.line);
   const utf16 = (bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff);
   const encoding = utf16 ? 'UTF-16' : 'ISO-8859-1';
   return new UserError(
-    `${name} is not UTF-8: no whole character begins at byte ${offset} (line ${line}), which is ` +
+    `${name} is not UTF-8: no whole character begins at byte ${from.offset + offset} (line ${line}), which is ` +
       `0x${bytes[offset]!.toString(16).padStart(2, '0')}; ` +
       `if it is ${encoding}, convert it: iconv -f ${encoding} -t UTF-8 FILE > text.txt`,
   );

@@ -1,4 +1,6 @@
 // The tables of `malc bench`.
+import { describeChoice } from '../../compiler/targets/cuda/tunable.ts';
+import type { Finding } from '../autotune-cuda.ts';
 import type { Ceilings } from '../bench/ceilings.ts';
 import type { DecodeResult } from '../bench/decode.ts';
 import type { BenchRecord, Change, Circumstances } from '../bench/history.ts';
@@ -41,7 +43,7 @@ export function describeCeilings({ float32, bfloat16, read, copy, update }: Ceil
 /** Share of the time that the ceilings allow; more than all of it where a cache was quicker than memory. */
 const ofCeiling = (needed: number, seconds: number) => percent(needed / seconds);
 
-export function kernelTable({ rows, stepSeconds, outside }: KernelsResult): string {
+export function kernelTable({ rows, schedules, stepSeconds, outside }: KernelsResult): string {
   const line = (name: string, calls: string, seconds: number, work: readonly string[]) => [
     name,
     calls,
@@ -63,11 +65,31 @@ export function kernelTable({ rows, stepSeconds, outside }: KernelsResult): stri
     ofCeiling(work.needed, seconds),
     bound,
   ];
+  const own = (name: string) => (schedules.size > 0 ? [schedules.get(name) ?? ''] : []);
   return columns([
-    ['launch', 'calls', 'ms/step', 'share', 'GFLOP/s', 'GB/s', 'of ceiling', 'bound by'],
-    ...rows.map(row => line(row.name, String(row.calls), row.seconds, workOf(row, row.seconds, row.bound))),
-    line('outside launches', '', outside, ['', '', '', '']),
-    line('total', '', stepSeconds, workOf(total, stepSeconds, '')),
+    ['launch', 'calls', 'ms/step', 'share', 'GFLOP/s', 'GB/s', 'of ceiling', 'bound by', ...own('').map(() => 'tiles')],
+    ...rows.map(row => [
+      ...line(row.name, String(row.calls), row.seconds, workOf(row, row.seconds, row.bound)),
+      ...own(row.name),
+    ]),
+    [...line('outside launches', '', outside, ['', '', '', '']), ...own('')],
+    [...line('total', '', stepSeconds, workOf(total, stepSeconds, '')), ...own('')],
+  ]);
+}
+
+/** What was measured of products before: the cost model's choice, ours, cuBLASLt, and by how much the chosen is faster. */
+export function tuningTable(findings: readonly Finding[]): string {
+  const micro = (seconds: number | null | undefined) => (seconds == null ? '' : (seconds * 1e6).toFixed(1));
+  return columns([
+    ['product', 'size', 'predicted best, µs', 'best of ours', 'cuBLASLt', 'faster than the next', 'chosen'],
+    ...findings.map(({ product, size, ways, own, choice }) => {
+      const library = ways.find(way => way.choice.library)?.seconds ?? null;
+      const ours = ways[own]!.seconds;
+      const [taken, other] = choice.library ? [library, ours] : [ours, library ?? ways[0]!.seconds];
+      const gain = taken === null || other === null || other <= taken ? '' : `${(other / taken).toFixed(2)} x`;
+      const cells = [micro(ways[0]!.seconds), micro(ours), micro(library), gain, describeChoice(choice)];
+      return [product, size.join(' x '), ...cells];
+    }),
   ]);
 }
 

@@ -26,3 +26,10 @@ export function spelledBytes(spelling: string): Uint8Array | null {
   }
   return bytes;
 }
+
+/** A text's UTF-8 in characters of the alphabet. */
+export function bytesSpelled(text: string): string {
+  let spelling = '';
+  for (const byte of Buffer.from(text)) spelling += byteCharacters[byte];
+  return spelling;
+}

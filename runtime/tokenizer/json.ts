@@ -1,14 +1,24 @@
-// tokenizer.json of Hugging Face: read where it says byte-level BPE with a split pattern that is known here, written as
-// their library writes it. What would change the ids and is not supported is refused by name.
+// tokenizer.json of Hugging Face: read, part by part, into a tokenizer; written as their library writes it. What would
+// change ids or texts and is not supported is refused by name.
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { writeFileAtomic } from '../atomic-file.ts';
-import { byteCharacters } from './alphabet.ts';
+import { AddedTokens, readAddedToken } from './added-tokens.ts';
+import { Bpe } from './bpe.ts';
+import { ByteLevelWords } from './byte-level.ts';
+import { readDecoder } from './decoders.ts';
+import { IdList } from './id-list.ts';
+import type { LearnedMerges } from './learn.ts';
+import { type Model, readModel } from './model.ts';
+import { losesBeginning, readNormalizer } from './normalizers.ts';
+import { Part } from './part.ts';
+import { readPostProcessor } from './post-processors.ts';
+import { type PreTokenizer, readPreTokenizer } from './pre-tokenizers.ts';
 import { type SplitName, splitNames, splits } from './split.ts';
-import { type AddedToken, Tokenizer } from './tokenizer.ts';
+import { Tokenizer } from './tokenizer.ts';
 
-/** @throws UserError where the file is missing, corrupt or not byte-level BPE: what is wrong and how to mend it. */
+/** @throws UserError where the file is missing, corrupt or holds what is not supported: what is wrong and how to mend it. */
 export function readTokenizer(path: string): Tokenizer {
   let text: string;
   try {
@@ -22,6 +32,16 @@ export function readTokenizer(path: string): Tokenizer {
       throw new UserError(`${path} is a folder; give the tokenizer.json in it`);
     throw new UserError(`cannot read the tokenizer ${path}: ${(error as Error).message}`);
   }
+  return parseTokenizer(text, path);
+}
+
+/**
+ * The tokenizer of a text that is a tokenizer.json.
+ *
+ * @param path what messages call it
+ * @throws UserError as readTokenizer
+ */
+export function parseTokenizer(text: string, path: string): Tokenizer {
   let json: unknown;
   try {
     json = JSON.parse(text);
@@ -31,21 +51,95 @@ export function readTokenizer(path: string): Tokenizer {
         'copy or download it again, or make it anew with malc train-tokenizer',
     );
   }
-  return new Reader(path).tokenizer(json);
+  const file = new Part(path, 'the file', json);
+  file.ignore('version');
+  for (const name of ['truncation', 'padding'])
+    if (file.has(name))
+      throw file.inside(name, {}).unsupported(' (a text is encoded whole, whatever its length: set it to null)');
+
+  const tokens = file.has('added_tokens') ? file.parts('added_tokens').map(readAddedToken) : [];
+  const { model, vocabulary } = readModel(file.part('model'), tokens);
+  const normalize = readNormalizer(file.partIfAny('normalizer'));
+  const added = new AddedTokens(tokens, normalize);
+  const words = byteLevelWords(file, model);
+  const preTokenize = readPreTokenizer(file.partIfAny('pre_tokenizer'), !losesBeginning(file.partIfAny('normalizer')));
+  return file.read(
+    new Tokenizer({
+      json: text,
+      vocabulary,
+      added,
+      encode: words === null ? wordByWord(preTokenize, model) : (part, _, ids) => words.encode(part, ids),
+      marks: readPostProcessor(file.partIfAny('post_processor')),
+      decoder: readDecoder(file.partIfAny('decoder')),
+      cutsSafely:
+        words !== null &&
+        !file.has('normalizer') &&
+        tokens.every(
+          token => !token.leftBlanks && !token.rightBlanks && !token.singleWord && !/\s/.test(token.content),
+        ),
+    }),
+  );
 }
 
-/** Writes tokenizer.json, whole or not at all; what the Hugging Face library reads back gives the same ids. */
+/** The fast path, where the pre-tokenizer is ByteLevel with a split pattern known here, or null. */
+function byteLevelWords(file: Part, model: Model): ByteLevelWords | null {
+  const whole = file.partIfAny('pre_tokenizer');
+  const steps = whole?.type === 'Sequence' ? whole.parts('pretokenizers') : [whole];
+  const last = steps.at(-1);
+  if (!(model instanceof Bpe) || last?.type !== 'ByteLevel' || last.flag('add_prefix_space', true)) return null;
+  if (model.options.prefix !== '' || model.options.suffix !== '') return null;
+  const ownPattern = last.flag('use_regex', true);
+  const [first] = steps;
+  if (steps.length === 1) return ownPattern ? ByteLevelWords.of(model, 'gpt2') : null;
+  if (steps.length !== 2 || ownPattern || first?.type !== 'Split') return null;
+  const isolated = first.any('behavior') === 'Isolated' && first.any('invert') === false;
+  const source = first.part('pattern').any('Regex');
+  const split = splitNames.find(name => splits[name].source === source);
+  return isolated && split !== undefined ? ByteLevelWords.of(model, split) : null;
+}
+
+/** Words that are kept with their ids, and the longest such word, in characters. */
+const KEPT_WORDS = 1 << 16;
+const KEPT_LENGTH = 64;
+
+/** Encodes the words that a pre-tokenizer makes, each by itself. */
+function wordByWord(preTokenize: PreTokenizer, model: Model): (text: string, first: boolean, ids: IdList) => void {
+  const kept = new Map<string, Int32Array>();
+  const idsOf = (word: string): Int32Array => {
+    const known = kept.get(word);
+    if (known !== undefined) return known;
+    const found = new IdList(word.length);
+    model.encode(word, found);
+    const result = found.toArray();
+    if (word.length > KEPT_LENGTH) return result;
+    if (kept.size === KEPT_WORDS) kept.clear();
+    kept.set(word, result);
+    return result;
+  };
+  return (text, first, ids) => {
+    for (const { text: word } of preTokenize([{ text, first }])) {
+      if (word === '') continue;
+      const found = idsOf(word);
+      ids.append(found, 0, found.length);
+    }
+  };
+}
+
+/** Writes tokenizer.json, whole or not at all: the very text that the tokenizer comes from. */
 export function writeTokenizer(path: string, tokenizer: Tokenizer): void {
-  writeFileAtomic(path, tokenizerJson(tokenizer));
+  writeFileAtomic(path, tokenizer.json);
 }
 
-/** SHA-256 of the tokenizer as it would be written: two tokenizers of one hash give the same ids. */
+/** SHA-256 of tokenizer.json: two tokenizers of one hash give the same ids. */
 export function tokenizerHash(tokenizer: Tokenizer): string {
-  return createHash('sha256').update(tokenizerJson(tokenizer)).digest('hex');
+  return createHash('sha256').update(tokenizer.json).digest('hex');
 }
 
-function tokenizerJson(tokenizer: Tokenizer): string {
-  const { tokens, merges, added, split, wholeWords } = tokenizer.vocabulary;
+/** The tokenizer.json of byte-level BPE, as the Hugging Face library writes it. The special tokens have the first ids. */
+export function byteLevelText(
+  learned: LearnedMerges & { readonly specialTokens: readonly string[]; readonly split: SplitName },
+): string {
+  const { tokens, merges, specialTokens, split } = learned;
   const byteLevel = (use_regex: boolean) => ({
     type: 'ByteLevel',
     add_prefix_space: false,
@@ -56,14 +150,14 @@ function tokenizerJson(tokenizer: Tokenizer): string {
     version: '1.0',
     truncation: null,
     padding: null,
-    added_tokens: added.map(({ id, content, special }) => ({
+    added_tokens: specialTokens.map((content, id) => ({
       id,
       content,
       single_word: false,
       lstrip: false,
       rstrip: false,
       normalized: false,
-      special,
+      special: true,
     })),
     normalizer: null,
     pre_tokenizer:
@@ -86,7 +180,7 @@ function tokenizerJson(tokenizer: Tokenizer): string {
       end_of_word_suffix: null,
       fuse_unk: false,
       byte_fallback: false,
-      ignore_merges: wholeWords,
+      ignore_merges: false,
       vocab: {},
       merges: merges.map(([left, right]) => [tokens[left], tokens[right]]),
     },
@@ -94,149 +188,4 @@ function tokenizerJson(tokenizer: Tokenizer): string {
   // An object of JavaScript would put the tokens that look like numbers first; the file has them in the order of ids.
   const vocabulary = tokens.map((token, id) => `      ${JSON.stringify(token)}: ${id}`).join(',\n');
   return JSON.stringify(file, null, 2).replace('"vocab": {}', () => `"vocab": {\n${vocabulary}\n    }`);
-}
-
-type Fields = Readonly<Record<string, unknown>>;
-
-/** Reads one parsed file; knows its path, for the messages. */
-class Reader {
-  readonly #path: string;
-
-  constructor(path: string) {
-    this.#path = path;
-  }
-
-  tokenizer(json: unknown): Tokenizer {
-    const file = this.#fields(json, 'the file');
-    for (const name of ['truncation', 'padding', 'normalizer'])
-      if ((file[name] ?? null) !== null) throw this.#unsupported(`${name} ${kind(file[name])}`);
-    this.#onlyByteLevel(file.post_processor ?? { type: 'ByteLevel' }, 'post_processor');
-    this.#onlyByteLevel(file.decoder, 'decoder');
-
-    const model = this.#fields(file.model, 'model');
-    if ((model.type ?? 'BPE') !== 'BPE') throw this.#unsupported(`model ${kind(model)}`);
-    for (const name of ['dropout', 'continuing_subword_prefix', 'end_of_word_suffix', 'byte_fallback'])
-      if (model[name]) throw this.#unsupported(`model.${name} ${JSON.stringify(model[name])}`);
-
-    const added = this.#added(file.added_tokens);
-    const tokens = this.#tokens(model.vocab, added);
-    const merges = this.#merges(model.merges, new Map(tokens.map((token, id) => [token, id])));
-    const split = this.#split(file.pre_tokenizer);
-    return new Tokenizer({ tokens, merges, added, split, wholeWords: model.ignore_merges === true });
-  }
-
-  /** A step that only moves offsets, or only undoes the byte alphabet. */
-  #onlyByteLevel(step: unknown, where: string): void {
-    if (kind(step) !== 'ByteLevel') throw this.#unsupported(`${where} ${kind(step)}`);
-  }
-
-  #split(value: unknown): SplitName {
-    const whole = this.#fields(value, 'pre_tokenizer');
-    const steps = whole.type === 'Sequence' ? this.#list(whole.pretokenizers, 'pre_tokenizer.pretokenizers') : [whole];
-    const [first, last] = steps.length === 1 ? [null, steps[0]] : steps;
-    if (steps.length > 2 || kind(last) !== 'ByteLevel' || (first !== null && kind(first) !== 'Split'))
-      throw this.#unsupported(`pre_tokenizer ${steps.map(kind).join(', ')}`);
-
-    const byteLevel = this.#fields(last, 'pre_tokenizer');
-    if (byteLevel.add_prefix_space !== false) throw this.#unsupported('pre_tokenizer.add_prefix_space true');
-    const ownPattern = byteLevel.use_regex !== false;
-    if (first === null) {
-      if (!ownPattern) throw this.#unsupported('pre_tokenizer ByteLevel without a split pattern (use_regex false)');
-      return 'gpt2';
-    }
-    if (ownPattern)
-      throw this.#unsupported('pre_tokenizer with two split patterns (Split, and ByteLevel with use_regex)');
-
-    const { pattern, behavior, invert } = this.#fields(first, 'pre_tokenizer Split');
-    if (behavior !== 'Isolated' || invert === true)
-      throw this.#unsupported(`pre_tokenizer Split with behavior ${behavior}${invert === true ? ', inverted' : ''}`);
-    const expression = this.#fields(pattern, 'pre_tokenizer Split pattern').Regex;
-    const split = splitNames.find(name => splits[name].source === expression);
-    if (split === undefined) throw this.#unsupported(`the split pattern ${JSON.stringify(expression ?? pattern)}`);
-    return split;
-  }
-
-  #added(value: unknown): AddedToken[] {
-    return this.#list(value ?? [], 'added_tokens').map((item, index) => {
-      const where = `added_tokens[${index}]`;
-      const token = this.#fields(item, where);
-      const { id, content } = token;
-      if (typeof content !== 'string' || content === '') throw this.#broken(`${where}.content is no text`);
-      for (const name of ['single_word', 'lstrip', 'rstrip'])
-        if (token[name] === true) throw this.#unsupported(`${name} of the added token ${content}`);
-      return { id: this.#id(id, `${where}.id`), content, special: token.special === true };
-    });
-  }
-
-  /** All tokens by id: those of the model, and the added ones, which may be in it or not. */
-  #tokens(value: unknown, added: readonly AddedToken[]): string[] {
-    const tokens: (string | undefined)[] = [];
-    const put = (id: number, token: string) => {
-      const there = tokens[id];
-      if (there !== undefined && there !== token)
-        throw this.#broken(`id ${id} is both ${JSON.stringify(there)} and ${JSON.stringify(token)}`);
-      tokens[id] = token;
-    };
-    for (const [token, id] of Object.entries(this.#fields(value, 'model.vocab')))
-      put(this.#id(id, `model.vocab[${JSON.stringify(token)}]`), token);
-    for (const { id, content } of added) put(id, content);
-
-    const gap = tokens.findIndex(token => typeof token !== 'string');
-    if (gap !== -1) throw this.#broken(`no token has the id ${gap}, though there are larger ids`);
-    const known = new Set(tokens);
-    if (known.size !== tokens.length)
-      throw this.#broken('a token has two ids: one in model.vocab, another in added_tokens');
-    const missing = byteCharacters.findIndex(character => !known.has(character));
-    if (missing !== -1)
-      throw this.#unsupported(`a vocabulary without the byte ${missing} (${JSON.stringify(byteCharacters[missing])})`);
-    return tokens as string[];
-  }
-
-  #merges(value: unknown, ids: ReadonlyMap<string, number>): [number, number][] {
-    return this.#list(value, 'model.merges').map((merge, rank) => {
-      const parts = typeof merge === 'string' ? merge.split(' ') : merge;
-      if (!(Array.isArray(parts) && parts.length === 2 && parts.every(part => typeof part === 'string')))
-        throw this.#broken(`model.merges[${rank}] is ${JSON.stringify(merge)}, not a pair of tokens`);
-      for (const token of [...parts, parts.join('')])
-        if (!ids.has(token))
-          throw this.#broken(`model.merges[${rank}] needs ${JSON.stringify(token)}, which model.vocab lacks`);
-      return parts.map(part => ids.get(part)!) as [number, number];
-    });
-  }
-
-  #id(value: unknown, where: string): number {
-    // The bound keeps a slip of the pen in the file from asking for gigabytes.
-    if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 24) return value;
-    throw this.#broken(`${where} is ${JSON.stringify(value)}, not an id`);
-  }
-
-  #fields(value: unknown, where: string): Fields {
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Fields;
-    throw this.#broken(value === undefined ? `${where} is missing` : `${where} is not an object`);
-  }
-
-  #list(value: unknown, where: string): readonly unknown[] {
-    if (Array.isArray(value)) return value;
-    throw this.#broken(value === undefined ? `${where} is missing` : `${where} is not a list`);
-  }
-
-  #broken(what: string): UserError {
-    return new UserError(
-      `${this.#path} is not a sound tokenizer.json: ${what}; ` +
-        'copy or download it again, or make it anew with malc train-tokenizer',
-    );
-  }
-
-  #unsupported(what: string): UserError {
-    return new UserError(
-      `${this.#path}: ${what} is not supported; byte-level BPE with the split pattern of ${splitNames.join(' or ')} ` +
-        'is (malc train-tokenizer makes such a tokenizer from your text)',
-    );
-  }
-}
-
-/** The type that a part of the file says it is, for messages. */
-function kind(part: unknown): string {
-  const type = (part as { readonly type?: unknown } | null | undefined)?.type;
-  return typeof type === 'string' ? type : (JSON.stringify(part) ?? 'missing');
 }

@@ -8,7 +8,7 @@ import type { RunTarget } from '../../compiler/targets/names.ts';
 import { explainWriting, writeFileAtomic } from '../atomic-file.ts';
 import { SafetensorsFile, type Tensor, writeSafetensors } from '../hub/safetensors.ts';
 import type { NativeModel, NativeParameter } from '../native.ts';
-import type { Settings } from './settings.ts';
+import { formerly, type Settings } from './settings.ts';
 
 /**
  * Everything besides weights and moments. Random numbers are counter-based: the seed, the step and the cursor are all the
@@ -28,6 +28,8 @@ export interface TrainState {
   readonly tokenizerHash: string;
   /** Of the evaluation at this very step; null where there was none. */
   readonly validationLoss: number | null;
+  /** The lowest loss of all evaluations, and how many came after it; null before the first. */
+  readonly lowest: { readonly loss: number; readonly evaluationsAgo: number } | null;
   /** Bytes of the run's journals at this step. */
   readonly journals: { readonly metrics: number; readonly samples: number };
 }
@@ -76,7 +78,7 @@ export function readState(folder: string): TrainState {
   const missing = STATE_KEYS.find(key => state?.[key] === undefined);
   if (missing !== undefined) throw new UserError(`${path} is damaged: it has no '${missing}'. ${advice(folder)}`);
   // Before there was a choice, everything ran on the CPU, and nothing said so.
-  return { target: 'cpu', ...state } as TrainState;
+  return { target: 'cpu', lowest: null, ...state, settings: { ...formerly, ...state!.settings } } as TrainState;
 }
 
 /**

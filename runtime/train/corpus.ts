@@ -14,7 +14,14 @@ export interface Corpus {
   readonly tokenizer: Tokenizer;
   readonly training: Tokens;
   readonly validation: Tokens;
+  /** Of the validation text, in UTF-8. */
+  readonly validationBytes: number;
+  /** The first lines of the training text. */
+  readonly lines: readonly string[];
 }
+
+/** Characters of the training text whose lines are kept. */
+const LINES_WITHIN = 20_000;
 
 /**
  * Reads text files and turns them into tokens. Each file gives its last `validationShare` to validation.
@@ -37,5 +44,10 @@ export function readCorpus(
     tokenizer,
     training: encodeTokens(training, tokenizer),
     validation: encodeTokens(validation, tokenizer),
+    validationBytes: Buffer.byteLength(validation),
+    lines: training
+      .slice(0, LINES_WITHIN)
+      .split('\n')
+      .filter(line => line !== ''),
   };
 }

@@ -3,12 +3,18 @@ import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { trainingTypeOf } from '../machine.ts';
-import type { Settings } from './settings.ts';
+import { type Settings, scheduleOf } from './settings.ts';
 
 export type SettingName = keyof Settings;
 
 /** What the command line gave; an absent setting is to be found. */
-export type GivenSettings = Partial<Settings> & { readonly epochs?: number };
+export type GivenSettings = Partial<Settings> & {
+  /** How long to train, in passes over the text or in tokens, in place of steps. */
+  readonly epochs?: number;
+  readonly tokens?: number;
+  /** Tokens in one update, in place of micro-batches. */
+  readonly 'tokens-per-step'?: number;
+};
 
 export interface Derived {
   readonly settings: Settings;
@@ -48,24 +54,32 @@ export function deriveSettings(
     return derive();
   };
   const batch = choose('batch-size', () => 8);
-  const accumulation = choose('grad-accum', () => 1);
   const time = sequenceLength(given, saved, model);
+  const perStep = given['tokens-per-step'];
+  const accumulation =
+    perStep === undefined ? choose('grad-accum', () => 1) : microBatchesFor(perStep, batch, time, automatic);
   if (batch * accumulation * time > MOST_TOKENS_PER_STEP) {
     throw new UserError(
       `--batch-size ${batch}, --grad-accum ${accumulation} and --seq-len ${time} make ` +
         `${batch * accumulation * time} tokens in a step; at most ${MOST_TOKENS_PER_STEP} can be`,
     );
   }
-  const stepsOf = (epochs: number) => Math.max(1, Math.ceil((epochs * samplesPerEpoch(time)) / (batch * accumulation)));
-  const steps = given.epochs === undefined ? choose('steps', () => stepsOf(1)) : stepsOf(given.epochs);
+  const samplesFor = ({ epochs = 1, tokens }: GivenSettings) =>
+    tokens === undefined ? epochs * samplesPerEpoch(time) : tokens / time;
+  const stepsFor = () => Math.max(1, Math.ceil(samplesFor(given) / (batch * accumulation)));
+  const isTold = given.epochs !== undefined || given.tokens !== undefined;
+  const steps = isTold ? stepsFor() : choose('steps', stepsFor);
+  const schedule = choose('schedule', () => 'cosine');
   const settings: Settings = {
     steps,
     'batch-size': batch,
     'grad-accum': accumulation,
     'seq-len': choose('seq-len', () => time),
     lr: choose('lr', () => learningRateFor(model.hidden_size)),
-    'min-lr-share': choose('min-lr-share', () => 0.1),
+    schedule,
+    'min-lr-share': choose('min-lr-share', () => (schedule === 'constant' ? 1 : 0.1)),
     warmup: choose('warmup', () => Math.round(steps / 10)),
+    'decay-share': choose('decay-share', () => (schedule === 'wsd' ? 0.2 : 0)),
     'weight-decay': choose('weight-decay', () => 0.1),
     'grad-clip': choose('grad-clip', () => 1),
     beta1: choose('beta1', () => 0.9),
@@ -74,8 +88,43 @@ export function deriveSettings(
     'validation-share': choose('validation-share', () => VALIDATION_SHARE),
     dtype: choose('dtype', () => trainingTypeOf(target)),
   };
-  if (settings.warmup > steps) throw new UserError(`--warmup is ${settings.warmup} steps; the run has ${steps}`);
+  checkSchedule(settings);
   return { settings, automatic };
+}
+
+/** @throws UserError where a setting of the schedule does not fit the run, or the schedule has no use for it. */
+function checkSchedule(settings: Settings): void {
+  const { steps, schedule, warmup } = settings;
+  const { decaySteps } = scheduleOf(settings);
+  if (warmup > steps) throw new UserError(`--warmup is ${warmup} steps; the run has ${steps}`);
+  if (schedule === 'constant' && settings['min-lr-share'] !== 1)
+    throw new UserError('--min-lr-share says where --lr ends, and --schedule constant keeps it; leave one of them out');
+  if (schedule !== 'wsd') {
+    if (settings['decay-share'] === 0) return;
+    throw new UserError(`--decay-share is for --schedule wsd; the way down of ${schedule} takes all steps`);
+  }
+  if (decaySteps < 1)
+    throw new UserError(`--decay-share ${settings['decay-share']} of ${steps} steps is none; give a larger share`);
+  if (warmup + decaySteps > steps)
+    throw new UserError(
+      `--warmup ${warmup} and the ${decaySteps} steps of --decay-share are more than the ${steps} of the run`,
+    );
+}
+
+/** @throws UserError where no whole number of micro-batches has so many tokens. */
+function microBatchesFor(tokens: number, batch: number, time: number, automatic: Set<SettingName>): number {
+  const each = batch * time;
+  const count = tokens / each;
+  if (!Number.isInteger(count)) {
+    const below = Math.floor(count) * each;
+    const near = below === 0 ? String(each) : `${below} or ${below + each}`;
+    throw new UserError(
+      `--tokens-per-step is ${tokens}, no whole number of micro-batches: --batch-size ${batch} and --seq-len ${time} ` +
+        `make ${each} tokens each; give ${near}`,
+    );
+  }
+  automatic.add('grad-accum');
+  return count;
 }
 
 /**

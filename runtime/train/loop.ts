@@ -7,7 +7,7 @@ import type { TrainState } from './checkpoint.ts';
 import type { StepRecord } from './metrics.ts';
 import type { RunFolder } from './run-folder.ts';
 import { learningRateAt } from './schedule.ts';
-import { EPSILON, type Settings } from './settings.ts';
+import { type Settings, scheduleOf, updateOf } from './settings.ts';
 
 /** Training samples by number, from 0 without end: `fill` writes one step's worth of them, [sequence][time], from `index` on. */
 export interface TrainingSamples {
@@ -17,6 +17,8 @@ export interface TrainingSamples {
 /** A fixed number of micro-batches, [batch][time], for validation. */
 export interface ValidationSamples {
   readonly count: number;
+  /** Of the validation text, in UTF-8; absent where nobody knows. */
+  readonly bytesPerToken?: number;
   fill(index: number, tokens: Int32Array, labels: Int32Array): void;
 }
 
@@ -25,7 +27,7 @@ export interface Cadence {
   readonly evaluate: number;
   readonly save: number;
   /** Also save when the last checkpoint is this old. */
-  readonly saveSeconds: number;
+  readonly saveMinutes: number;
   readonly sample: number;
 }
 
@@ -48,6 +50,8 @@ export interface TrainOptions {
   /** What else a checkpoint's state says. */
   readonly origin: Pick<TrainState, 'target' | 'data' | 'dataHash' | 'tokenizerHash'>;
   readonly cadence: Cadence;
+  /** Evaluations without a new lowest loss after which training ends; null for never. */
+  readonly patience: number | null;
   /** Writes a text with the model as it is; null for no samples. */
   readonly sample: (() => Promise<string>) | null;
   readonly observer: Observer;
@@ -60,7 +64,8 @@ export interface TrainResult {
   readonly step: number;
   /** Of the last evaluation; null where there was none. */
   readonly validationLoss: number | null;
-  readonly interrupted: boolean;
+  /** Why it ended: all steps are done, somebody asked for it, or the loss no longer fell. */
+  readonly ending: 'done' | 'interrupted' | 'patience';
 }
 
 /**
@@ -86,6 +91,7 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
   const tokens = new Int32Array(samplesPerStep * settings['seq-len']);
   const labels = new Int32Array(tokens.length);
   let validationLoss = from?.validationLoss ?? null;
+  let lowest = from?.lowest ?? null;
   let cursor = from?.cursor ?? 0;
   let savedAt = performance.now();
 
@@ -108,7 +114,7 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
       const isSound = !Number.isFinite(gradientNorm) && culprit?.kind !== 'parameter';
       if (isSound && saved.step < step - 1) {
         const before = { step: step - 1, cursor: cursor - samplesPerStep, settings, ...options.origin };
-        await run.save(model, { ...before, validationLoss: null });
+        await run.save(model, { ...before, validationLoss: null, lowest });
         saved.step = step - 1;
       }
       throw diverged(step, { loss, gradientNorm }, culprit, saved.step, run);
@@ -116,12 +122,15 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
 
     const due = (every: number) => step % every === 0 || step === settings.steps;
     const evaluated = options.validation !== null && due(cadence.evaluate);
-    if (evaluated) validationLoss = await evaluate(model, options.validation, settings);
+    if (evaluated) {
+      validationLoss = await evaluate(model, options.validation, settings);
+      lowest = lowestOf(lowest, validationLoss);
+    }
     const record: StepRecord = {
       step,
       loss,
       ...(auxiliary !== 0 && { auxiliary_loss: auxiliary }),
-      ...(evaluated && validationLoss !== null && { validation_loss: validationLoss }),
+      ...(evaluated && validationOf(validationLoss!, options.validation)),
       gradient_norm: gradientNorm,
       learning_rate: learningRate,
       tokens: step * tokens.length,
@@ -138,22 +147,38 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
       observer.sample(step, text);
     }
 
-    const old = performance.now() - savedAt >= cadence.saveSeconds * 1000;
-    if (due(cadence.save) || old || stop.aborted) {
+    const lostPatience = options.patience !== null && lowest !== null && lowest.evaluationsAgo >= options.patience;
+    const old = performance.now() - savedAt >= cadence.saveMinutes * 60_000;
+    if (due(cadence.save) || old || stop.aborted || lostPatience) {
       await run.save(model, {
         step,
         cursor,
         settings,
         ...options.origin,
         validationLoss: evaluated ? validationLoss : null,
+        lowest,
       });
       saved.step = step;
       savedAt = performance.now();
       observer.saved(step, run.checkpointPath(step));
     }
-    if (stop.aborted && step < settings.steps) return { step, validationLoss, interrupted: true };
+    if (step === settings.steps) break;
+    if (lostPatience) return { step, validationLoss, ending: 'patience' };
+    if (stop.aborted) return { step, validationLoss, ending: 'interrupted' };
   }
-  return { step: settings.steps, validationLoss, interrupted: false };
+  return { step: settings.steps, validationLoss, ending: 'done' };
+}
+
+/** The lowest loss of all evaluations, after another one. */
+function lowestOf(before: TrainState['lowest'], loss: number): NonNullable<TrainState['lowest']> {
+  if (before === null || loss < before.loss) return { loss, evaluationsAgo: 0 };
+  return { ...before, evaluationsAgo: before.evaluationsAgo + 1 };
+}
+
+/** What a record says of an evaluation: nats a token and, as tokenizers differ in their tokens, bits a byte. */
+function validationOf(loss: number, samples: ValidationSamples | null) {
+  const bytes = samples?.bytesPerToken;
+  return { validation_loss: loss, ...(bytes !== undefined && { validation_bits_per_byte: loss / Math.LN2 / bytes }) };
 }
 
 /** The mean loss over all scored positions of the validation samples, in nats. */
@@ -174,27 +199,6 @@ export async function evaluate(
     scored += result.scored;
   }
   return sum / scored;
-}
-
-function scheduleOf(settings: Settings) {
-  return {
-    peak: settings.lr,
-    floor: settings['min-lr-share'],
-    warmupSteps: settings.warmup,
-    steps: settings.steps,
-  };
-}
-
-function updateOf(settings: Settings, update: number, learningRate: number) {
-  return {
-    learningRate,
-    beta1: settings.beta1,
-    beta2: settings.beta2,
-    epsilon: EPSILON,
-    weightDecay: settings['weight-decay'],
-    clipNorm: settings['grad-clip'],
-    update,
-  };
 }
 
 function unwritable(error: WriteError, folder: string, savedStep: number): UserError {

@@ -13,6 +13,7 @@ export interface StepRecord {
   readonly auxiliary_loss?: number;
   /** Present where this step ended with an evaluation. */
   readonly validation_loss?: number;
+  readonly validation_bits_per_byte?: number;
   /** Before clipping. */
   readonly gradient_norm: number;
   readonly learning_rate: number;
@@ -43,9 +44,9 @@ export class Journal {
     return fstatSync(this.#file).size;
   }
 
-  append(text: string): void {
+  append(text: string | Uint8Array): void {
     try {
-      writeWhole(this.#file, Buffer.from(text, 'utf8'));
+      writeWhole(this.#file, typeof text === 'string' ? Buffer.from(text, 'utf8') : text);
     } catch (error) {
       throw explainWriting(error, this.path);
     }

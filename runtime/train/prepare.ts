@@ -52,7 +52,7 @@ const VALIDATION_BATCHES = 32;
 /** A checkpoint of a large model takes as long as several steps. */
 const LEAST_STEPS_BETWEEN_CHECKPOINTS = 100;
 /** Also save when so much work would be lost. */
-const SAVE_SECONDS = 15 * 60;
+const SAVE_MINUTES = 15;
 
 /**
  * @throws UserError where something is missing, out of range, or differs from the run that is to be resumed; the message
@@ -125,6 +125,7 @@ function validationOf(corpus: Corpus, settings: Derived['settings']): Validation
   });
   return {
     count: Math.min(batches.count, VALIDATION_BATCHES),
+    bytesPerToken: corpus.validationBytes / corpus.validation.length,
     fill: (index, tokens, labels) => batches.fill(index, tokens, labels),
   };
 }
@@ -133,5 +134,5 @@ function validationOf(corpus: Corpus, settings: Derived['settings']): Validation
 function cadenceFor(given: Partial<Cadence>, steps: number): Cadence {
   const tenth = Math.max(1, Math.round(steps / 10));
   const save = Math.min(steps, Math.max(tenth, LEAST_STEPS_BETWEEN_CHECKPOINTS));
-  return { evaluate: tenth, save, saveSeconds: SAVE_SECONDS, sample: tenth, ...given };
+  return { evaluate: tenth, save, saveMinutes: SAVE_MINUTES, sample: tenth, ...given };
 }

@@ -25,6 +25,7 @@ import { markTraining, requireIdle } from './run-mark.ts';
 /** Files that only a training run writes: where one of them is, a run has begun. */
 const MARKS = ['metrics.jsonl', 'latest', 'config.json'];
 const POINTERS = ['latest', 'best'];
+const OPTIONS = 'run.json';
 
 export class RunFolder {
   readonly path: string;
@@ -106,6 +107,11 @@ export class RunFolder {
     writeFileAtomic(join(this.path, 'config.json'), configText(configOf(model, endOfText)));
   }
 
+  /** Writes what the run was asked to do and all that was derived, as options of the command that began it. */
+  writeOptions(options: Readonly<Record<string, unknown>>): void {
+    writeFileAtomic(join(this.path, OPTIONS), `${JSON.stringify(options, null, 2)}\n`);
+  }
+
   /** Keeps the generated source of the native program, without the program itself. */
   writeSources(sourceFolder: string): void {
     const isSource = (path: string) => !path.endsWith('.so');
@@ -166,6 +172,21 @@ export class RunFolder {
 
   #point(name: string, step: number): void {
     writeFileAtomic(join(this.path, name), `step-${step}\n`);
+  }
+}
+
+/**
+ * The options that a run folder says, none where it says none.
+ *
+ * @throws UserError where its run.json is damaged.
+ */
+export function readOptions(path: string): Readonly<Record<string, unknown>> {
+  const file = join(path, OPTIONS);
+  if (!existsSync(file)) return {};
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'));
+  } catch (error) {
+    throw new UserError(`${file} cannot be read: ${(error as Error).message}. Remove it, and say the options again.`);
   }
 }
 

@@ -55,6 +55,10 @@ export function requireIdle(folder: string): void {
   }
 }
 
+/** Whether a process trains in `folder`, as far as this machine can tell. */
+export const isTraining = (folder: string): boolean =>
+  marksIn(folder).some(({ pid, start, host }) => host !== thisHost() || startOf(pid) === start);
+
 interface Mark {
   readonly name: string;
   readonly pid: number;

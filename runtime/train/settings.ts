@@ -4,6 +4,8 @@ import { createHash } from 'node:crypto';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
+import type { Update } from '../native.ts';
+import type { Schedule, ScheduleKind } from './schedule.ts';
 
 /** Every setting that changes a weight. Keys are option names of `malc train`. */
 export interface Settings {
@@ -15,8 +17,11 @@ export interface Settings {
   readonly 'seq-len': number;
   /** The peak of the schedule. */
   readonly lr: number;
+  readonly schedule: ScheduleKind;
   readonly 'min-lr-share': number;
   readonly warmup: number;
+  /** The share of the steps in which the schedule `wsd` goes down; 0 for the others. */
+  readonly 'decay-share': number;
   readonly 'weight-decay': number;
   /** Global gradient norm above which gradients are scaled down; 0 for none. */
   readonly 'grad-clip': number;
@@ -38,6 +43,35 @@ export interface Identity {
 
 /** AdamW's epsilon, as every recipe has it. */
 export const EPSILON = 1e-8;
+
+/** The learning rates of a run. */
+export function scheduleOf(settings: Settings): Schedule {
+  const { steps } = settings;
+  return {
+    kind: settings.schedule,
+    peak: settings.lr,
+    floor: settings['min-lr-share'],
+    warmupSteps: settings.warmup,
+    decaySteps: Math.round(settings['decay-share'] * steps),
+    steps,
+  };
+}
+
+/** One update of a run, the `update`-th from 1. */
+export function updateOf(settings: Settings, update: number, learningRate: number): Update {
+  return {
+    learningRate,
+    beta1: settings.beta1,
+    beta2: settings.beta2,
+    epsilon: EPSILON,
+    weightDecay: settings['weight-decay'],
+    clipNorm: settings['grad-clip'],
+    update,
+  };
+}
+
+/** Settings that runs of older versions do not say, as these had them. */
+export const formerly = { schedule: 'cosine', 'decay-share': 0 } as const satisfies Partial<Settings>;
 
 /**
  * Refuses to continue a run as something else.

@@ -2,7 +2,8 @@
 //
 // Flash attention (Dao et al., 2022; Dao, 2023): a block owns some rows, and keys pass it in blocks with a running
 // maximum and sum, so that memory grows with time only. The backward pass is two kernels, dK and dV by blocks of keys
-// and dQ by blocks of rows: nothing is added to by two blocks, and the sums have one order.
+// and dQ by blocks of rows: nothing is added to by two blocks, and the sums have one order. (attention_sm90_gradient.h
+// has one kernel for both.)
 //
 // A row is a query of one of the `group` heads that share a key head: row r of a text is of query r / group and head
 // r % group, so that keys and values are read once for all of them. attention_f32.h and attention_bf16.h multiply; a
@@ -299,7 +300,8 @@ struct attention_backward_given {
   QueryGradient *query_gradient;
   KeyGradient *key_gradient;
   ValueGradient *value_gradient;
-  float *slope_gradient, *slope_parts; /* [texts][heads], [texts][time][heads] */
+  float *slope_gradient; /* [texts][heads] */
+  float *workspace;      /* [texts][time][heads], parts of slopes' gradients; or as attention_query_sums has it */
 };
 
 /* A row's statistics: its log-sum-exp as a power of two, and delta; zeros beyond the rows. */
@@ -321,7 +323,7 @@ DEVICE void attention_clear_unused(const Given &given, const attention_rows<Shap
   }
 }
 
-/* Leaves each row's part of its slope's gradient in `slope_parts`. */
+/* Leaves each row's part of its slope's gradient in the workspace. */
 template <class Layout, class Shape, class Given>
 DEVICE void attention_leave_tilts(const Given &given, const attention_rows<Shape> &rows, int first_row,
                                   float (&tilts)[Layout::rows]) {
@@ -329,7 +331,7 @@ DEVICE void attention_leave_tilts(const Given &given, const attention_rows<Shape
   for (int i = 0; i < Layout::rows; i++) {
     const float tilt = attention_sum<Layout::lanes>(tilts[i]);
     const int row = first_row + Layout::row(i);
-    if (row < rows.count() && threadIdx.x % Layout::lanes == 0) given.slope_parts[rows.place(row)] = tilt;
+    if (row < rows.count() && threadIdx.x % Layout::lanes == 0) given.workspace[rows.place(row)] = tilt;
   }
 }
 
@@ -339,7 +341,7 @@ DEVICE void attention_sum_tilts(const Given &given) {
   const int64_t head = blockIdx.x, sequence = blockIdx.y;
   float sum = 0.0f;
   for (int64_t i = threadIdx.x; i < given.time; i += 32)
-    sum += given.slope_parts[(sequence * given.time + i) * Shape::heads + head];
+    sum += given.workspace[(sequence * given.time + i) * Shape::heads + head];
   sum = attention_sum<32>(sum);
   if (threadIdx.x == 0) given.slope_gradient[sequence * Shape::heads + head] = sum;
 }

@@ -3,7 +3,7 @@
 #pragma once
 #include "attention_bf16.h"
 
-/* dQ of a block of rows; in `slope_parts`, where there are slopes, each row's part of its slope's gradient too. */
+/* dQ of a block of rows; in the workspace, where there are slopes, each row's part of its slope's gradient too. */
 template <class Shape, class Given>
 DEVICE void attention_query_gradient_bf16(const Given &given) {
   typedef attention_bf16<Shape> frame;

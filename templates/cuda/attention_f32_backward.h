@@ -21,7 +21,7 @@ DEVICE void attention_store_sums(const Vectors &to, float (&sum)[Slices][Layout:
   }
 }
 
-/* dQ of a block of rows: of what is in `slope_parts`, each row's part of its slope's gradient too. */
+/* dQ of a block of rows: of what is in the workspace, each row's part of its slope's gradient too. */
 template <class Shape, class Given>
 DEVICE void attention_query_gradient_f32(const Given &given) {
   typedef attention_f32<Shape> frame;

@@ -50,10 +50,11 @@ struct alignas(1024) attention_sm90_tile {
 };
 
 /* A block of warpgroups that multiply, and one before them that copies and gives them its registers. */
-template <int Groups>
+template <int Groups, int Copying = Groups == 3 ? 32 : 24>
 struct attention_sm90_block {
   static constexpr int groups = Groups, threads = 128 * (1 + Groups), own = Groups * attention_sm90_own;
-  static constexpr int copying_registers = Groups == 3 ? 32 : 24, multiplying_registers = Groups == 3 ? 160 : 240;
+  static constexpr int copying_registers = Copying;
+  static constexpr int multiplying_registers = ((Groups == 3 ? 512 : 504) - Copying) / Groups;
   /* A block for each `own` vectors of a head: of queries, or of keys. */
   static dim3 grid(int64_t batch, int64_t time, int heads) {
     return dim3(static_cast<unsigned>((time + own - 1) / own), static_cast<unsigned>(heads),

@@ -1,4 +1,5 @@
-// attention_sm90_backward.h - the gradients of attention of bfloat16 products on sm_90a.
+// attention_sm90_backward.h - the gradients of attention of bfloat16 products on sm_90a, by two kernels: what
+// attention_sm90_gradient.h does in one, where that has no room.
 //
 // dK and dV by blocks of keys, from the queries of every head that shares them; dQ by blocks of a head's queries, in a
 // pass of its own. Each sum has one owner and one order, whatever comes first.
@@ -115,7 +116,7 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
 #endif
 }
 
-/* dQ of the block's rows; in `slope_parts`, where there are slopes, each row's part of its slope's gradient too. */
+/* dQ of the block's rows; in the workspace, where there are slopes, each row's part of its slope's gradient too. */
 template <class Shape, class Given>
 DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
                                           const CUtensorMap *value_map, const CUtensorMap *output_map,

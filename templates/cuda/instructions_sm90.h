@@ -38,6 +38,27 @@ DEVICE void mbarrier_wait(uint32_t barrier, uint32_t parity) {
 /* Makes this thread's ordinary writes to shared memory visible to TMA and wgmma: between the writes and the barrier
  * that hands them over. */
 DEVICE void fence_async() { PTX(simt::fence_async(), "fence.proxy.async.shared::cta;" ::: "memory"); }
+/* Has this thread's bulk copies from or to global memory come after what it knows of other blocks' copies. */
+DEVICE void fence_async_global() { PTX(simt::fence_async_global(), "fence.proxy.async.global;" ::: "memory"); }
+
+// ---- Turns of blocks: a number in global memory, zero at first ----
+
+/* Waits until it is `mine`; what the threads that passed it on had written is there then. Blocks before this one must
+ * be sure to run: see attention_sm90_gradient.h. */
+DEVICE void turn_wait(const int32_t *turn, int32_t mine) {
+#ifdef MALC_SIMT
+  simt::turn_wait(turn, mine);
+#else
+  int32_t now;
+  do {
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(turn) : "memory");
+  } while (now != mine);
+#endif
+}
+/* Adds one to it, after all that this thread has written, and waited for. */
+DEVICE void turn_pass(int32_t *turn) {
+  PTX(simt::turn_pass(turn), "red.release.gpu.global.add.s32 [%0], 1;" ::"l"(turn) : "memory");
+}
 
 // ---- TMA: boxes of a tensor (encode_tensor_map in launch.h) to and from shared memory, by one thread ----
 
@@ -89,6 +110,16 @@ DEVICE void bulk_load(uint32_t shared, const void *global, uint32_t bytes, uint3
   PTX(simt::bulk_load(shared, global, bytes, barrier), "cp.async.bulk.shared::cluster.global."
       "mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared), "l"(global), "r"(bytes), "r"(barrier)
       : "memory");
+}
+/* The other way; fence_async by every writer and a barrier come before. */
+DEVICE void bulk_store(void *global, uint32_t shared, uint32_t bytes) {
+  PTX(simt::bulk_store(global, shared, bytes), "cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::
+      "l"(global), "r"(shared), "r"(bytes) : "memory");
+}
+/* Likewise, but adds floats to those that are there, each at once. */
+DEVICE void bulk_add(float *global, uint32_t shared, uint32_t bytes) {
+  PTX(simt::bulk_add(global, shared, bytes), "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 "
+      "[%0], [%1], %2;" ::"l"(global), "r"(shared), "r"(bytes) : "memory");
 }
 /* Closes this thread's group of stores. */
 DEVICE void bulk_commit() { PTX(simt::bulk_commit(), "cp.async.bulk.commit_group;" ::: "memory"); }

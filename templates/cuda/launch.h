@@ -91,6 +91,15 @@ inline int malc_multiprocessors() {
   return count;
 }
 
+/* Elements of a long row, each of so many bytes, that a block keeps in shared memory: all, or as many as there is room
+ * for in half a multiprocessor's, so that one block reads while another computes. Whole pieces of 16 bytes. */
+inline int malc_row_room(int elements, size_t bytes) {
+  const size_t others = 2048; /* what the system takes, and variables of the kernel */
+  const size_t room = malc_device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / 2 - others;
+  const size_t all = elements * bytes;
+  return static_cast<int>((all < room ? all : room) / 16 * 16 / bytes);
+}
+
 /* Marks bytes of device memory that no kernel may touch, such as a gap between buffers of one allocation: the emulator
  * reports a kernel that does. Nothing on a GPU. */
 inline void malc_guard(void *start, size_t bytes) {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
 import type { CudaProductType } from '../../compiler/targets/cuda/kernel-source.ts';
+import type { ChoiceOf } from '../../compiler/targets/cuda/tunable.ts';
 import { NativeModel } from '../../runtime/native.ts';
 import type { VerifyTarget } from '../../runtime/verify/verify.ts';
 import { buildEmulated } from '../simt/build.ts';
@@ -19,6 +20,8 @@ export interface EmulatedOptions {
   readonly fuse?: boolean;
   /** Whether the program takes the time of its launches. */
   readonly profile?: boolean;
+  /** How products are computed; as the cost model says where it is not given. */
+  readonly choiceOf?: ChoiceOf;
   /** Changes each file of kernels, and model.cu: plants a fault. */
   readonly change?: (source: string) => string;
   /** Whether every access to memory is checked: slower. */
@@ -36,9 +39,16 @@ const same = (source: string) => source;
 
 /** The library of a model's program. */
 export async function buildEmulatedModel(model: Model, options: EmulatedOptions) {
-  const { dtype, fuse = true, checked = false, profile = false, change = same } = options;
+  const { dtype, fuse = true, checked = false, profile = false, change = same, choiceOf } = options;
   const sources = programFolder();
-  const { files } = compile(model, { target: 'cuda', dtype, fuse, profile, verify: true });
+  const { files } = compile(model, {
+    target: 'cuda',
+    dtype,
+    fuse,
+    profile,
+    verify: true,
+    ...(choiceOf && { choiceOf }),
+  });
   for (const [name, text] of Object.entries(files))
     writeFileSync(join(sources, name), name.endsWith('.cu') ? change(text) : text);
   const output = join(sources, 'model.so');

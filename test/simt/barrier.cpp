@@ -1,5 +1,6 @@
-// barrier.cpp - barriers of threads: __syncthreads, named ones, and the cluster's.
+// barrier.cpp - barriers of threads: __syncthreads, named ones, and the cluster's; and turns of blocks.
 #include "machine.h"
+#include "memory.h"
 
 namespace simt {
 /* The last one to come lets all go on; each of them then knows what all knew. */
@@ -58,5 +59,18 @@ void cluster_sync() {
     if (block.exited > 0) fault("comes to cluster_sync, which %u threads left the kernel without", block.exited);
   arrive(self, machine.cluster_barrier, static_cast<unsigned>(machine.blocks.size()) * machine.threads_per_block(),
          true);
+}
+
+/* Blocks run one after another: what one waits for another has done before, or it never comes. */
+void turn_wait(const int32_t *turn, int32_t mine) {
+  SIMT_ENTER("turn_wait");
+  check_global(turn, sizeof(*turn), sizeof(*turn), "turn_wait reads");
+  if (*turn != mine) fault("waits for turn %d where turn %d is: no block before this one passes it", mine, *turn);
+}
+
+void turn_pass(int32_t *turn) {
+  SIMT_ENTER("turn_pass");
+  check_global(turn, sizeof(*turn), sizeof(*turn), "turn_pass writes");
+  ++*turn;
 }
 } // namespace simt

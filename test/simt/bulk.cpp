@@ -95,27 +95,58 @@ void bulk_load(uint32_t shared, const void *global, uint32_t bytes, uint32_t bar
        [=](Block &block) { memcpy(block.shared.at(shared, bytes, 16), global, bytes); });
 }
 
-void tma_store(const CUtensorMap *encoded, uint32_t shared, unsigned rank, int x, int y, int z, int w) {
-  Thread &self = SIMT_ENTER("tma_store");
-  const TensorMap map = tensor_map(encoded, rank);
-  check_box(self, map, shared, x, y, z, w, "TMA writes");
+/* Has an engine read `bytes` of this block's shared memory into the thread's open group: `write()` does it. */
+template <class Write>
+static void store(Thread &self, uint32_t shared, uint32_t bytes, Write write) {
   if (self.stores == 0) self.stores = new_actor("the tma_store of " + actor_name(self.moment.actor));
   // The read counts from its issue to the wait.
-  self.block->shared.read(shared, map.box_bytes(), engine_moment(self, self.stores, ++self.store_time),
-                          Manner::asynchronous, self.place);
+  self.block->shared.read(shared, bytes, engine_moment(self, self.stores, ++self.store_time), Manner::asynchronous,
+                          self.place);
   const size_t group = self.store_groups.size();
   self.stores_left[group]++;
-  const auto perform = [&self, map, shared, x, y, z, w, group] {
-    const auto store = [&](uint32_t place, char *global) {
-      memcpy(global, self.block->shared.at(place, map.element_bytes, 1), map.element_bytes);
-    };
-    for_box(map, shared, x, y, z, w, store, [](uint32_t) {});
+  const auto perform = [&self, write, group] {
+    write();
     self.stores_left[group]--;
     if (!self.waits_for_stores) return;
     self.waits_for_stores = false;
     wake(self);
   };
   machine.engines.push_back({&self, self.place, perform});
+}
+
+void tma_store(const CUtensorMap *encoded, uint32_t shared, unsigned rank, int x, int y, int z, int w) {
+  Thread &self = SIMT_ENTER("tma_store");
+  const TensorMap map = tensor_map(encoded, rank);
+  check_box(self, map, shared, x, y, z, w, "TMA writes");
+  store(self, shared, map.box_bytes(), [&self, map, shared, x, y, z, w] {
+    const auto copy = [&](uint32_t place, char *global) {
+      memcpy(global, self.block->shared.at(place, map.element_bytes, 1), map.element_bytes);
+    };
+    for_box(map, shared, x, y, z, w, copy, [](uint32_t) {});
+  });
+}
+
+/* What a plain range of shared memory is for, checked: its start. */
+static const void *stored_range(Thread &self, const void *global, uint32_t shared, uint32_t bytes, const char *name,
+                                const char *verb) {
+  if (bytes == 0 || bytes % 16 != 0) fault("%s of %u bytes: multiples of 16 are allowed", name, bytes);
+  check_global(global, bytes, 16, verb);
+  return self.block->shared.at(shared, bytes, 16);
+}
+
+void bulk_store(void *global, uint32_t shared, uint32_t bytes) {
+  Thread &self = SIMT_ENTER("bulk_store");
+  const void *const from = stored_range(self, global, shared, bytes, "bulk_store", "bulk_store writes");
+  store(self, shared, bytes, [=] { memcpy(global, from, bytes); });
+}
+
+void bulk_add(float *global, uint32_t shared, uint32_t bytes) {
+  Thread &self = SIMT_ENTER("bulk_add");
+  const float *const from =
+      static_cast<const float *>(stored_range(self, global, shared, bytes, "bulk_add", "bulk_add adds to"));
+  store(self, shared, bytes, [=] {
+    for (uint32_t i = 0; i < bytes / sizeof(float); i++) global[i] += from[i];
+  });
 }
 
 void bulk_commit() {

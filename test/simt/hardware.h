@@ -38,8 +38,12 @@ void mbarrier_arrive_remote(uint32_t barrier, uint32_t rank);
 void mbarrier_arrive_expect(uint32_t barrier, uint32_t bytes);
 void mbarrier_wait(uint32_t barrier, uint32_t parity);
 void fence_async();
+void turn_wait(const int32_t *turn, int32_t mine);
+void turn_pass(int32_t *turn);
 uint32_t cluster_rank();
 void cluster_sync();
+/* Global memory is not looked at for what is ordered. */
+SIMT_INLINE void fence_async_global() {}
 /* Grids never overlap here. */
 SIMT_INLINE void grid_dependency_wait() {}
 SIMT_INLINE void grid_dependency_launch() {}
@@ -49,6 +53,8 @@ void tma_load(uint32_t shared, const CUtensorMap *map, uint32_t barrier, unsigne
               uint16_t ranks);
 void tma_store(const CUtensorMap *map, uint32_t shared, unsigned rank, int x, int y, int z, int w);
 void bulk_load(uint32_t shared, const void *global, uint32_t bytes, uint32_t barrier);
+void bulk_store(void *global, uint32_t shared, uint32_t bytes);
+void bulk_add(float *global, uint32_t shared, uint32_t bytes);
 void bulk_commit();
 void bulk_wait(unsigned pending, bool read);
 void wgmma_fence();

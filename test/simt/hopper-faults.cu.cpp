@@ -60,7 +60,9 @@ enum LoadFault {
   not_aligned,
   not_encoded,
   overwrites_unread,
-  into_nothing
+  into_nothing,
+  over_fenced_writes,
+  over_unfenced_writes
 };
 __global__ void load_twice(const __grid_constant__ CUtensorMap map, float *out, int fault) {
   auto *const tile = reinterpret_cast<__nv_bfloat16 *>(dynamic_shared());
@@ -71,6 +73,8 @@ __global__ void load_twice(const __grid_constant__ CUtensorMap map, float *out, 
     mbarrier_init(empty, 32);
     if (fault != no_init_fence) mbarrier_init_fence();
   }
+  if (fault == over_fenced_writes || fault == over_unfenced_writes) tile[threadIdx.x] = 0.0f;
+  if (fault == over_fenced_writes) fence_async();
   __syncthreads();
   const uint32_t address = shared_address(tile) + (fault == not_aligned ? 128 : fault == into_nothing ? 2048 : 0);
   for (int round = 0; round < 2; round++) {
@@ -94,6 +98,10 @@ static void load_with(LoadFault fault) {
   LAUNCH(load_twice, 1, 64, 2048, nullptr, map, out, static_cast<int>(fault));
 }
 TEST(loads) { load_with(correct); }
+TEST(loads_over_ordinary_writes) { load_with(over_fenced_writes); }
+FAULT(missing_fence_before_load, "asynchronously, which thread (0,0,0) wrote with ordinary instructions") {
+  load_with(over_unfenced_writes);
+}
 FAULT(mbarrier_init_without_fence, "its mbarrier_init_fence is missing") { load_with(no_init_fence); }
 FAULT(expects_too_few_bytes, "deadlock") { load_with(expects_too_little); }
 FAULT(tma_load_read_before_wait, "which nobody has written") { load_with(no_wait_for_full); }
@@ -102,14 +110,16 @@ FAULT(tensor_map_not_encoded, "this is no tensor map") { load_with(not_encoded);
 FAULT(tma_load_overwrites_what_is_read, "") { load_with(overwrites_unread); }
 FAULT(tma_load_out_of_bounds, "out of bounds: 1024 bytes at dynamic shared memory + 2048") { load_with(into_nothing); }
 
-enum StoreFault { none, no_fence, reused_early, left_early };
+enum StoreFault { none, no_fence, early_fence, fence_of_one, reused_early, left_early };
 __global__ void store_twice(const __grid_constant__ CUtensorMap map, int fault) {
   auto *const tile = reinterpret_cast<__nv_bfloat16 *>(dynamic_shared());
   for (int round = 0; round < 2; round++) {
+    if (fault == early_fence) fence_async();
     for (int i = threadIdx.x; i < 512; i += 32) tile[i] = 1.0f * round;
-    if (fault != no_fence) fence_async();
+    if (fault != no_fence && fault != early_fence && fault != fence_of_one) fence_async();
     __syncthreads();
     if (threadIdx.x == 0) {
+      if (fault == fence_of_one) fence_async();
       tma_store_2d(&map, shared_address(tile), 0, round * 8);
       bulk_commit();
       if (fault != reused_early && !(fault == left_early && round == 1)) bulk_wait_read<0>();
@@ -125,6 +135,8 @@ static void store_with(StoreFault fault) {
 }
 TEST(stores) { store_with(none); }
 FAULT(missing_fence_async, "its fence_async is missing") { store_with(no_fence); }
+FAULT(fence_async_before_the_write, "its fence_async is missing") { store_with(early_fence); }
+FAULT(fence_async_by_another_thread, "its fence_async is missing") { store_with(fence_of_one); }
 FAULT(tma_store_source_reused, "which the tma_store of thread (0,0,0) reads") { store_with(reused_early); }
 FAULT(kernel_left_during_store, "bulk_wait is missing") { store_with(left_early); }
 

@@ -95,6 +95,32 @@ TEST(tma_4d) { // rows of 2 heads in turn, of 3 texts: the box is cut off where 
     expect(out[i], __nv_bfloat16(in[i] + (!moved ? 0.0f : row == 8 ? 100.0f : 1.0f)), "element");
   }
 }
+/* Blocks add to the same floats, each by a ticket and in turn; the first stores. */
+__global__ void add_in_turn(float *sums, int32_t *turns) {
+  auto *const part = reinterpret_cast<float *>(dynamic_shared());
+  int mine = threadIdx.x == 0 ? atomicAdd(&turns[1], 1) : 0;
+  mine = __shfl_sync(0xffffffffu, mine, 0);
+  part[threadIdx.x] = static_cast<float>(mine + 1);
+  fence_async();
+  __syncwarp();
+  if (threadIdx.x != 0) return;
+  turn_wait(turns, mine);
+  fence_async_global();
+  if (mine == 0)
+    bulk_store(sums, shared_address(part), 128);
+  else
+    bulk_add(sums, shared_address(part), 128);
+  bulk_commit();
+  bulk_wait<0>();
+  turn_pass(turns);
+}
+TEST(turns) {
+  Device<float> sums(std::vector<float>(32, 9.0f));
+  Device<int32_t> turns(std::vector<int32_t>(2, 0));
+  LAUNCH(add_in_turn, 5, 32, 1024, nullptr, sums, turns);
+  for (const float sum : sums.read()) expect(sum, 15, "the sum of five blocks");
+}
+
 TEST(encode_refuses) {
   Device<__nv_bfloat16> data(256);
   CUtensorMap map;

@@ -57,7 +57,7 @@ template __global__ void multiply<224>(float *, uint64_t, uint64_t);
 template __global__ void multiply<256>(float *, uint64_t, uint64_t);
 
 __global__ void __launch_bounds__(128, 1)
-    second_group(const __grid_constant__ CUtensorMap map, const float *global, float *result) {
+    second_group(const __grid_constant__ CUtensorMap map, const float *global, float *result, int32_t *turn) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   const uint32_t address = shared_address(dynamic_shared()), barrier = address + 65536;
   grid_dependency_wait();
@@ -94,16 +94,21 @@ __global__ void __launch_bounds__(128, 1)
     tma_store_2d(&map, address, 0, 0);
     tma_store_3d(&map, address, 0, 0, 0);
     tma_store_4d(&map, address, 0, 0, 0, 0);
+    turn_wait(turn, 1);
+    fence_async_global();
+    bulk_store(result, address, 1024);
+    bulk_add(result, address, 1024);
     bulk_commit();
     bulk_wait_read<1>();
     bulk_wait<0>();
+    turn_pass(turn);
   }
   result[0] = static_cast<float>(wgmma_descriptor(address, 16, 1024));
   grid_dependency_launch();
 #endif
 }
 
-cudaError_t launch_both(const float *global, float *result, cudaStream_t stream) {
+cudaError_t launch_both(const float *global, float *result, int32_t *turn, cudaStream_t stream) {
   CUtensorMap map;
   cudaError_t error = encode_tensor_map(&map, global, 3, {64, 64, 4}, {64, 4096}, 64, 64);
   if (error != cudaSuccess) return error;
@@ -111,5 +116,5 @@ cudaError_t launch_both(const float *global, float *result, cudaStream_t stream)
   error = malc_launch(first_group, 4, 128, 65536, stream, global, result, 1);
   if (error != cudaSuccess) return error;
   return malc_launch(second_group, malc_grid(dim3(4, 2)).clusters_of(2).overlapping(), 128, 70000, stream, map, global,
-                     result);
+                     result, turn);
 }

@@ -109,6 +109,7 @@ const char *cudaGetErrorString(cudaError_t error) {
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorSharedObjectInitFailed: return "shared object initialization failed";
     case cudaErrorInvalidResourceHandle: return "invalid resource handle";
     case cudaErrorNotReady: return "device not ready";
     case cudaErrorLaunchFailure: return failure.text.empty() ? "unspecified launch failure" : failure.text.c_str();
@@ -144,9 +145,11 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
   if (device != 0) return result(cudaErrorInvalidDevice);
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = 4; break; // few, so that persistent kernels loop
+    case cudaDevAttrL2CacheSize: *value = 1 << 16; break; // small, so that little is beyond it
     case cudaDevAttrComputeCapabilityMajor: *value = atoi(capability()); break;
     case cudaDevAttrComputeCapabilityMinor: *value = atoi(strchr(capability(), '.') + 1); break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = most_shared_bytes(); break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = most_shared_bytes() + 1024; break;
     default: return result(cudaErrorInvalidValue);
   }
   return cudaSuccess;

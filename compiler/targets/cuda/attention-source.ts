@@ -9,8 +9,15 @@ import {
 } from '../../emission/attention-pairs.ts';
 import { floatLiteral } from '../../emission/scalar.ts';
 import type { AttentionShape } from '../../ops/attention.ts';
+import type { Extent } from '../../plan/extent.ts';
 import { renderTemplate } from '../../template.ts';
-import { backwardOnHopper, forwardOnHopper, onHopper } from './hopper-attention.ts';
+import {
+  type AttentionSchedule,
+  attentionSchedules,
+  backwardOnHopper,
+  forwardOnHopper,
+  onHopper,
+} from './hopper-attention.ts';
 import type { CudaProductType, KernelSource, Launch } from './kernel-source.ts';
 
 /** A kernel's functions, and how they are launched. */
@@ -90,10 +97,16 @@ export function decodingSource(
   };
 }
 
+/** The backward kernels, and the floats that they need of memory. */
+export interface AttentionGradientSource extends AttentionSource {
+  readonly workspace: readonly Extent[];
+}
+
 /**
  * The backward kernels.
  * @param shape without sinks, which the log-sum-exp holds
  * @param slopeGradient whether they compute the slopes' gradient too
+ * @param schedule how they run on Hopper GPUs, where they do
  */
 export function backwardSource(
   name: string,
@@ -103,44 +116,50 @@ export function backwardSource(
   slopeGradient: boolean,
   dtype: CudaProductType,
   storage: AttentionGradientStorage,
-): AttentionSource {
+  schedule: AttentionSchedule = attentionSchedules(sizes, shape)[0],
+): AttentionGradientSource {
   const derivatives = slopeGradient ? (['product', 'slope'] as const) : (['product'] as const);
   const fields = frameFields(name, origin, sizes, shape, derivatives, dtype);
   const read = (vectors: 'query' | 'key' | 'value' | 'output_gradient') =>
     `const ${storage[vectors]} *__restrict__ ${vectors}`;
   const gradients = ['query_gradient', 'key_gradient', 'value_gradient'] as const;
+  const frame = `${name}_frame`;
+  const sumOfSlopes: Launch[] = slopeGradient
+    ? [{ kernel: `${name}_slopes`, grid: `dim3(${sizes.heads}, (unsigned)batch)`, block: '32', shared: '0' }]
+    : [];
+  const isHopper = onHopper(sizes, shape, storage);
+  const needsWorkspace = slopeGradient || (isHopper && schedule.queryGradient !== 'second-pass');
   const all = [
     ...['int64_t batch', 'int64_t time', read('query'), read('key'), read('value')],
     ...['const float *__restrict__ log_sum_exp', read('output_gradient'), 'const float *__restrict__ delta'],
     ...fields.extras,
     ...gradients.map(gradient => `${storage[gradient]} *__restrict__ ${gradient}`),
-    ...(slopeGradient ? ['float *__restrict__ slope_gradient', 'float *__restrict__ workspace'] : []),
+    ...(slopeGradient ? ['float *__restrict__ slope_gradient'] : []),
+    ...(needsWorkspace ? ['float *__restrict__ workspace'] : []),
   ];
   const given = [
     ...['batch', 'time', 'query', 'key', 'value', 'log_sum_exp', 'output_gradient', 'delta', fields.given_extras],
-    ...[...gradients, ...(slopeGradient ? ['slope_gradient', 'workspace'] : ['nullptr', 'nullptr'])],
+    ...[...gradients, slopeGradient ? 'slope_gradient' : 'nullptr', needsWorkspace ? 'workspace' : 'nullptr'],
   ];
   const types = (['query', 'key', 'value', 'output_gradient', ...gradients] as const).map(each => storage[each]);
-  const frame = `${name}_frame`;
-  const sumOfSlopes: Launch[] = slopeGradient
-    ? [{ kernel: `${name}_slopes`, grid: `dim3(${sizes.heads}, (unsigned)batch)`, block: '32', shared: '0' }]
-    : [];
-  const hopper = onHopper(sizes, shape, storage);
+  const common = { ...fields, types: list(types, 6), parameters: list(all, 8), given: list(given, 6) };
+  const hopper = isHopper ? backwardOnHopper(name, sizes, shape, schedule, common, sumOfSlopes) : null;
+  const slopeParts = "[batch][time][heads], each query's part of its slope's gradient";
   return {
     text: renderTemplate('cuda/attention_backward.cu.hbs', {
-      ...fields,
-      hopper,
-      types: list(types, 6),
+      ...common,
       slopes: slopeGradient,
-      parameters: list(all, 8),
-      given: list(given, 6),
+      workspace: hopper?.workspace?.purpose ?? (slopeGradient ? slopeParts : ''),
+      hopper: hopper?.text ?? '',
     }),
     launches: [
       launch(name, frame, 'key_gradient_grid(batch, time)', 'backward_shared'),
       launch(`${name}_query`, frame, 'query_gradient_grid(batch, time)', 'backward_shared'),
       ...sumOfSlopes,
     ],
-    ...(hopper ? { hopper: backwardOnHopper(name, sizes, shape, sumOfSlopes) } : {}),
+    ...(hopper ? { hopper: hopper.hopper } : {}),
+    workspace:
+      hopper?.workspace?.extents ?? (slopeGradient ? [{ runtime: ['batch', 'time'], count: sizes.heads }] : []),
   };
 }
 

@@ -34,14 +34,24 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
       key_gradient: type(byKey),
       value_gradient: type(byValue),
     };
-    const workspace: Argument = { kind: 'workspace', extents: [{ runtime: ['batch', 'time'], count: sizes.heads }] };
+    const comment = attentionComment(first);
+    const { workspace, ...source } = backwardSource(
+      ownName,
+      comment,
+      sizes,
+      shape,
+      bySlope !== undefined,
+      dtype,
+      storage,
+    );
     return {
-      ...backwardSource(ownName, attentionComment(first), sizes, shape, bySlope !== undefined, dtype, storage),
+      ...source,
       arguments: [
         ...runtimeSizes('batch', 'time'),
         ...[...common, ...further, output('query_gradient', byQuery), output('key_gradient', byKey)],
         output('value_gradient', byValue),
-        ...(bySlope ? [output('slope_gradient', bySlope), workspace] : []),
+        ...(bySlope ? [output('slope_gradient', bySlope)] : []),
+        ...(workspace.length > 0 ? [{ kind: 'workspace', extents: workspace } satisfies Argument] : []),
       ],
     };
   }

@@ -1,7 +1,6 @@
 // Emits a graph as one C++ function that queues its kernels in order, and the kernels with their launchers, each distinct
 // one once.
 import { type EmittedFunction, emitLoweredFunction } from '../../emission/functions.ts';
-import { unusedParameters } from '../../emission/homes.ts';
 import type { KernelLibrary } from '../../emission/kernel-library.ts';
 import type { Homes } from '../../emission/places.ts';
 import type { Node } from '../../graph/graph.ts';
@@ -18,15 +17,14 @@ import {
   type KernelSource,
   type Surroundings,
 } from './kernel-source.ts';
-import { emitLauncher, type Launcher, launcherName } from './launcher.ts';
+import { launcherName } from './launcher.ts';
 import { emitMatmul } from './matmul.ts';
+import { type QueuedKernel, queuedKernel } from './queued-kernel.ts';
 import { emitRow } from './row.ts';
 import { emitScan } from './scan.ts';
 import { emitSimple } from './simple.ts';
+import { type ChoiceOf, tunableProduct } from './tunable.ts';
 import { copyName, type WeightCopy } from './weight-copies.ts';
-
-/** A kernel, and the function that queues it. */
-type QueuedKernel = KernelSource & Launcher;
 
 export interface FunctionSource extends EmittedFunction<QueuedKernel> {
   /** Parameters of which its products read copies. */
@@ -36,6 +34,8 @@ export interface FunctionSource extends EmittedFunction<QueuedKernel> {
 /**
  * Emits one function of a stage.
  * @param isParameter true for inputs of which programs of bfloat16 products keep copies
+ * @param choices what is chosen for its products, and how many positions it has at most where it has a part of a step's; the
+ * cost model chooses where it is not given
  */
 export function emitFunction(
   lowered: LoweredFunction,
@@ -45,15 +45,20 @@ export function emitFunction(
   kernels: KernelLibrary,
   dtype: CudaProductType,
   isParameter: (label: string) => boolean,
+  choices?: { readonly choiceOf: ChoiceOf; readonly part: number | null },
 ): FunctionSource {
   const noted = (call: string, place: string) => `malc_note(run->status, ${call}, "${place}");`;
   const emitted = emitLoweredFunction<QueuedKernel>(lowered, stage, parameters, homes, kernels, {
     typeOf: elementType,
     emitKernel(kernel, surroundings) {
       const hasCopy = (node: Node) => dtype === 'bf16' && node.primitive === null && isParameter(node.label);
-      const source = emitKernel(kernel, { ...surroundings, dtype, hasCopy });
-      const launcher = emitLauncher(source, surroundings.storageOf);
-      return { ...source, ...launcher, text: `${withUnused(source.text)}\n${launcher.text}` };
+      const own = { ...surroundings, dtype, hasCopy };
+      if (kernel.kind === 'matmul' && choices) {
+        const product = tunableProduct(kernel, own, lowered.graph.name, choices.part);
+        const choice = choices.choiceOf(product);
+        if (choice) return product.emit(choice);
+      }
+      return queuedKernel(emitKernel(kernel, own), surroundings.storageOf);
     },
     callText(name, source, places, kernel) {
       const given = ['run->queue', ...source.arguments.map(argument => argumentText(argument, places))];
@@ -127,20 +132,4 @@ function argumentText(argument: Argument, places: ReadonlyMap<Node, string>): st
     case 'text':
       return argument.text;
   }
-}
-
-/** All launches of a kernel get the same arguments: each __global__ function names those that it does not use. */
-export function withUnused(text: string): string {
-  const parts = text.split(/^(?=static __global__ void )/m);
-  return parts
-    .map(part => {
-      if (!part.startsWith('static __global__ void ')) return part;
-      const end = part.indexOf('\n}\n') + 3;
-      // What bounds the launch is no parameter.
-      const [bounds = ''] = /__launch_bounds__\([^)]*\)\s*/.exec(part) ?? [];
-      return (
-        unusedParameters(part.slice(0, end).replace(bounds, '')).replace('void ', `void ${bounds}`) + part.slice(end)
-      );
-    })
-    .join('');
 }

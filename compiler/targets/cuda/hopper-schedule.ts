@@ -1,6 +1,6 @@
 // Schedules of a launch of products on Hopper GPUs, as plain data, and the cost model that ranks those that serve: clock
 // cycles of the multiprocessor that ends last, from what it multiplies, what shared memory and the second-level cache hand it,
-// and how evenly jobs fall on the multiprocessors. All figures are predictions; runtime/autotune.ts measures the first few.
+// and how evenly jobs fall on the multiprocessors. All figures are predictions; runtime/autotune-cuda.ts measures the first few.
 import type { ProductWork, Tiling } from './product-tiles.ts';
 
 /** How the products of a launch are computed: templates/cuda/product_sm90.h is a template over it. */
@@ -164,4 +164,10 @@ function jobCycles({ columns, cluster }: Shape, inner: number): number {
 function readTogether({ columns, cluster }: Shape, band: number, { multiprocessors }: Circumstances): number {
   const clusters = Math.floor(multiprocessors / cluster);
   return band * blockRows * cluster + Math.ceil(clusters / band) * columns;
+}
+
+/** A schedule in words. */
+export function describeSchedule({ columns, cluster, stages, band, parts }: HopperSchedule): string {
+  const divided = parts.some(count => count > 1) ? `, parts ${parts.join(' + ')}` : '';
+  return `128 x ${columns}, ${cluster === 1 ? 'no cluster' : 'clusters of 2'}, ${stages} stages, bands of ${band}${divided}`;
 }

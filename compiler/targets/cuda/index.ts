@@ -21,6 +21,7 @@ import { emitFunction, type FunctionSource } from './functions.ts';
 import { allIncludedBy } from './included.ts';
 import { type CudaProductType, elementType } from './kernel-source.ts';
 import { refuseTooLarge } from './refusal.ts';
+import type { ChoiceOf } from './tunable.ts';
 import { emitUnits } from './units.ts';
 import { copyName, ways } from './weight-copies.ts';
 
@@ -40,6 +41,8 @@ export interface CudaOptions {
   readonly dtype: CudaProductType;
   /** Whether the program takes the time of its launches, which are then queued one by one. */
   readonly profile: boolean;
+  /** What was measured to be fastest of its products; the cost model chooses where it is not given. */
+  readonly choiceOf?: ChoiceOf | undefined;
 }
 
 /**
@@ -47,19 +50,25 @@ export interface CudaOptions {
  * @param lowered each of the program's graphs, by name
  * @throws UserError where a kernel cannot hold what the model needs.
  */
-export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }: CudaOptions): CudaSource {
+export function emitCuda(program: Program, lowered: Lowered, options: CudaOptions): CudaSource {
+  const { dtype, profile, choiceOf } = options;
   refuseTooLarge(program, lowered);
   const kernels = new KernelLibrary(
     graphsOf(program).map(graph => graph.name),
     profile,
   );
+  // Logits are handed to the host in parts besides.
+  const inParts = new Set([...functionsInParts(program), program.head.logits.name]);
   const stored = new Set<string>();
   const copies = new PreparedWeights(ways);
   const emitter =
     (need: 'always' | 'training'): EmitFunction<FunctionSource> =>
     (graph, stage, parameters, homes) => {
       const isParameter = (label: string) => stage.parameters.some(({ name }) => name === label);
-      const source = emitFunction(lowered.get(graph.name)!, stage.name, parameters, homes, kernels, dtype, isParameter);
+      const own = lowered.get(graph.name)!;
+      const part = inParts.has(graph.name) ? headTokensOnDevice(program) : null;
+      const choices = choiceOf && { choiceOf, part };
+      const source = emitFunction(own, stage.name, parameters, homes, kernels, dtype, isParameter, choices);
       for (const label of source.stored) stored.add(parameterKey(program, stage, label.slice('gradient.'.length)));
       for (const copy of source.copies) copies.add(parameterKey(program, stage, copy.parameter), copy, need);
       return source;
@@ -68,8 +77,6 @@ export function emitCuda(program: Program, lowered: Lowered, { dtype, profile }:
   const { forward, backward } = emitStages(program, 'pointers', emit, true);
   const functions = [...forward, ...backward];
   const step = stepLaunches(program, kernels);
-  // Logits are handed to the host in parts besides.
-  const inParts = new Set([...functionsInParts(program), program.head.logits.name]);
   const units = emitUnits(kernels.reports, headersFor(dtype));
   const fields = {
     ...modelFields(program, lowered, {
@@ -137,6 +144,7 @@ const headersOf: readonly {
   { kind: 'matmul', dtypes: ['f32', 'bf16'], included: ['product_f32.h'] },
   { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h', 'product_sm90.h'] },
   { kind: 'top-k', dtypes: ['f32', 'bf16'], included: ['top_k.h'] },
+  { kind: 'scatter', dtypes: ['f32', 'bf16'], included: ['scatter.h'] },
   { kind: 'within-capacity', dtypes: ['f32', 'bf16'], included: ['slots.h'] },
   ...['grouped', 'contract-each'].flatMap(kind => [
     { kind, dtypes: ['f32', 'bf16'] as const, included: ['product_f32.h', 'grouped.h'] },
@@ -149,7 +157,7 @@ const headersOf: readonly {
   {
     kind: 'attention-gradient',
     dtypes: ['bf16'],
-    included: ['attention_bf16_backward.h', 'attention_sm90_backward.h'],
+    included: ['attention_bf16_backward.h', 'attention_sm90_backward.h', 'attention_sm90_gradient.h'],
   },
   { kind: 'scan', dtypes: ['f32', 'bf16'], included: ['scan_forward.h'] },
   { kind: 'scan-gradient', dtypes: ['f32', 'bf16'], included: ['scan_backward.h'] },

@@ -57,6 +57,40 @@ export interface HopperSource {
   readonly launches: readonly HopperLaunch[];
 }
 
+/** An operand that cuBLASLt reads: malc_cublas_operand of templates/cuda/cublas.h. */
+export interface LibraryOperand {
+  /** The argument (its name) that it is. */
+  readonly base: string;
+  /** C++ text: elements from run to run. */
+  readonly stride: string;
+  readonly run: 'inner' | 'outer';
+}
+
+/** A product that cuBLASLt multiplies: malc_cublas_product of templates/cuda/cublas.h. Sizes and strides are C++ text. */
+export interface LibraryProduct {
+  readonly sizes: readonly [rows: string, columns: string, inner: string];
+  readonly left: LibraryOperand;
+  readonly right: LibraryOperand;
+  readonly result: {
+    /** The argument (its name) that it is; null for sums in the workspace. */
+    readonly output: string | null;
+    /** Elements before it there. */
+    readonly offset: string;
+    readonly stride: string;
+    /** Whether it is of bfloat16. */
+    readonly narrow: boolean;
+    /** C++ text: whether it is added to what is there. */
+    readonly adds: string;
+  };
+}
+
+/** What stands in for all launches where cuBLASLt is there and has the products' shapes. */
+export interface LibrarySource {
+  readonly products: readonly LibraryProduct[];
+  /** Launches after it, for which the workspace begins with the sums. */
+  readonly launches: readonly Launch[];
+}
+
 export interface KernelSource {
   /** The __global__ functions and what is theirs alone, the kernel's own name as @NAME@: equal kernels are recognised by it. */
   readonly text: string;
@@ -66,6 +100,9 @@ export interface KernelSource {
   readonly launches: readonly Launch[];
   /** What stands in for them on Hopper GPUs, where there is something. */
   readonly hopper?: HopperSource;
+  readonly library?: LibrarySource;
+  /** How its products are divided, in words, where that was chosen among several ways. */
+  readonly schedule?: string | null;
 }
 
 /** What products multiply. */

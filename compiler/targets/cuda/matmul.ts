@@ -8,15 +8,17 @@ import { type MatmulKernel, stored } from '../../kernels/kernel.ts';
 import { type Finish, finishNames, finishText } from './finish.ts';
 import { type Passing, passingParameter } from './hopper-finish.ts';
 import { type HopperPlan, HopperTiles, planForHopper, schedulesForHopper, shapeType } from './hopper-products.ts';
-import type { Circumstances, HopperSchedule, RankedSchedule } from './hopper-schedule.ts';
+import { type Circumstances, describeSchedule, type HopperSchedule, type RankedSchedule } from './hopper-schedule.ts';
 import {
   type Argument,
   type HopperSource,
   type KernelSource,
   type Launch,
+  type LibrarySource,
   parameterList,
   type Surroundings,
 } from './kernel-source.ts';
+import { type LibraryPlan, largerWorkspaces, planForLibrary } from './library-products.ts';
 import {
   columnCount,
   type GroupPlan,
@@ -36,9 +38,17 @@ const secondThreads = 256;
 /** And what bounds it: left alone, ptxas would save registers for more blocks at the price of spills. */
 const secondBounds = `${secondThreads}, 4`;
 
-/** @param schedule of products on Hopper GPUs, one of those that `hopperSchedules` returns; the first where none is given */
-export function emitMatmul(kernel: MatmulKernel, surroundings: Surroundings, schedule?: HopperSchedule): KernelSource {
-  return new MatmulEmitter(kernel, surroundings, schedule).emit();
+/**
+ * @param schedule of products on Hopper GPUs, one of those that `hopperSchedules` returns; the first where none is given
+ * @param library whether cuBLASLt multiplies, where the machine that runs the program has it
+ */
+export function emitMatmul(
+  kernel: MatmulKernel,
+  surroundings: Surroundings,
+  schedule?: HopperSchedule,
+  library = false,
+): KernelSource {
+  return new MatmulEmitter(kernel, surroundings, schedule, library).emit();
 }
 
 /** The schedules that a kernel can have on Hopper GPUs, best first; none where it runs there as on others. */
@@ -60,11 +70,18 @@ class MatmulEmitter {
   private readonly plans: readonly GroupPlan[];
   /** That for Hopper GPUs; null where these run the same kernels as others. */
   private readonly hopper: HopperPlan | null;
+  /** How cuBLASLt is told of the products; null where it is not asked. */
+  private readonly library: LibraryPlan | null;
   private readonly threads: number;
   private readonly parameters: readonly Argument[];
   private readonly finishers = new Map<GroupPlan, Finisher>();
 
-  constructor(kernel: MatmulKernel, surroundings: Surroundings, schedule: HopperSchedule | undefined) {
+  constructor(
+    kernel: MatmulKernel,
+    surroundings: Surroundings,
+    schedule: HopperSchedule | undefined,
+    asksLibrary: boolean,
+  ) {
     this.surroundings = surroundings;
     const { names } = this;
     for (const name of [...finishNames, 'finish', 'left', 'right', 'tiles', 'tile', 'thread', 'adds'])
@@ -79,9 +96,12 @@ class MatmulEmitter {
       const { node, copy } = operand;
       if (copy && !this.copies.has(node)) this.copies.set(node, names.unique(copyName(this.named.get(node)!)));
     }
-    const extents = this.plans
+    const ofLibrary = { operand: this.argumentOf, output: (node: Node) => this.named.get(node)! };
+    this.library = asksLibrary ? planForLibrary(this.plans, surroundings, ofLibrary) : null;
+    const own = this.plans
       .map((plan, n) => largerWorkspace(plan, this.hopper?.groups[n]))
       .filter(extent => extent !== null);
+    const extents = this.library ? largerWorkspaces(own, this.library.workspace) : own;
     this.parameters = [
       ...sizeArguments([
         ...kernel.groups.flatMap(group => [group.rows, group.columns]),
@@ -118,10 +138,11 @@ class MatmulEmitter {
   }
 
   emit(): KernelSource {
-    const { plans, hopper, threads } = this;
+    const { plans, hopper, library, threads } = this;
     const writer = new Writer();
     this.finishFunctions(writer, plans, `${ownName}_finish`);
     if (hopper) this.finishFunctions(writer, hopper.groups, `${ownName}_finish_on_hopper`);
+    if (library) this.finishFunctions(writer, library.later, `${ownName}_finish_of_library`);
     writer.comment(this.surroundings.comment);
     const tiles = new BlockTiles(threads, this.argumentOf);
     const jobs = this.jobs(plans, tiles);
@@ -140,7 +161,12 @@ class MatmulEmitter {
       },
       ...this.second(writer, plans, `${ownName}_second`, this.others),
     ];
-    const source = { arguments: this.parameters, launches };
+    const source = {
+      arguments: this.parameters,
+      launches,
+      ...(library ? { library: this.byLibrary(writer, library) } : {}),
+      ...(hopper ? { schedule: `${describeSchedule(hopper.schedule)}${library ? '; cuBLASLt where it is' : ''}` } : {}),
+    };
     const onHopper = hopper ? this.onHopper(writer, hopper) : undefined;
     return { text: writer.toString(), ...source, ...(onHopper ? { hopper: onHopper } : {}) };
   }
@@ -169,6 +195,11 @@ class MatmulEmitter {
     const shared = `${shape}::shared_bytes`;
     const second = this.second(writer, plans, `${name}_second`, '').map(launch => ({ ...launch, maps: [] }));
     return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...second] };
+  }
+
+  /** What cuBLASLt is told, and the launch that finishes what it leaves. */
+  private byLibrary(writer: Writer, { products, later }: LibraryPlan): LibrarySource {
+    return { products, launches: this.second(writer, later, `${ownName}_of_library`, '') };
   }
 
   /** What the blocks of each group do, or of each product of one that is finished later. */

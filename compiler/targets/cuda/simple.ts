@@ -1,4 +1,4 @@
-// Emits the kernels that move rows: gather, scatter-add, append and recent; top-k and within-capacity are one node alone
+// Emits the kernels that move rows: gather, append and recent; scatter-add, top-k and within-capacity are one node alone
 // like them.
 import { countText, times } from '../../emission/index-text.ts';
 import { sizeArguments } from '../../emission/kernel-outputs.ts';
@@ -6,6 +6,7 @@ import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { SingleKernel } from '../../kernels/kernel.ts';
 import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
+import { scatter } from './scatter.ts';
 import { topK, withinCapacity } from './slots.ts';
 
 /** Threads that move a row. */
@@ -34,15 +35,14 @@ export function emitSimple(kernel: SingleKernel, surroundings: Surroundings): Ke
 
 const input = (node: Node, name: string): Argument => ({ kind: 'input', node, name });
 const output = (node: Node, name: string): Argument => ({ kind: 'output', node, name });
-const launch = (grid: string, kernel: string = ownName): Launch => ({
-  kernel,
+const launch = (grid: string): Launch => ({
+  kernel: ownName,
   grid,
   block: String(threads),
   shared: '0',
 });
 
-const kernelHead = (list: readonly Argument[], name = ownName) =>
-  `static __global__ void ${name}(${parameterList(list)})`;
+const kernelHead = (list: readonly Argument[]) => `static __global__ void ${ownName}(${parameterList(list)})`;
 
 /** Four floats at a time where a row is made of such. */
 function copyRow(writer: Writer, to: string, from: string, width: string): void {
@@ -68,55 +68,6 @@ function gather({ writer, node, name }: Site): Emitted {
     copyRow(writer, `${to} + ${times('row', width)}`, `${from} + ${index}[row] * (int64_t)${width}`, width);
   });
   return { arguments: list, launches: [launch(countText(indices.dimensions))] };
-}
-
-/**
- * The block of the first update to a row of the table adds all updates to that row, in their order; the other blocks find
- * that they are not the first.
- */
-function scatter({ writer, node, name, accumulates }: Site): Emitted {
-  const [indices, updates] = node.inputs as [Node, Node];
-  const [index, from, to] = [name(indices), name(updates), name(node)];
-  const width = countText(node.dimensions.slice(1));
-  const count = countText(indices.dimensions);
-  const list = [...sizeArguments([indices.dimensions]), input(indices, index), input(updates, from), output(node, to)];
-  const rows = countText(node.dimensions.slice(0, 1));
-  if (!accumulates) {
-    writer.block(kernelHead(list), () => {
-      writer.line(`float *row = ${to} + ${times('(int64_t)blockIdx.x', width)};`);
-      writer.line(`for (int i = threadIdx.x; i < ${width}; i += ${threads}) row[i] = 0.0f;`);
-    });
-    writer.line();
-  }
-  const own = accumulates ? ownName : `${ownName}_second`;
-  writer.block(kernelHead(list, own), () => {
-    writer.line(`const int64_t rows = ${count}, own = blockIdx.x;`);
-    writer.line(`const int32_t place = ${index}[own];`);
-    writer.line('const int lane = threadIdx.x % 32;');
-    writer.loop(
-      'first',
-      '0',
-      'own',
-      () => writer.line(`if (__any_sync(0xffffffffu, first + lane < own && ${index}[first + lane] == place)) return;`),
-      32,
-    );
-    writer.line(`float *sum = ${to} + ${times('(int64_t)place', width)};`);
-    writer.loop(
-      'first',
-      'own',
-      'rows',
-      () => {
-        writer.line(`const bool same = first + lane < rows && ${index}[first + lane] == place;`);
-        writer.block('for (unsigned found = __ballot_sync(0xffffffffu, same); found != 0; found &= found - 1)', () => {
-          writer.line(`const float *update = ${from} + ${times('(first + __ffs(found) - 1)', width)};`);
-          writer.line(`for (int i = threadIdx.x; i < ${width}; i += ${threads}) sum[i] += update[i];`);
-        });
-      },
-      32,
-    );
-  });
-  const adding = launch(count, own);
-  return { arguments: list, launches: accumulates ? [adding] : [launch(rows), adding] };
 }
 
 function append({ writer, node, name }: Site): Emitted {

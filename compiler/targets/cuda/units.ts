@@ -62,7 +62,7 @@ export function emitUnits(
       return {
         file: files === 1 ? `${group}.cu` : `${group}_${n + 1}.cu`,
         title,
-        headers,
+        headers: own.some(({ source }) => source.includes('malc_cublas_')) ? [...headers, 'cublas.h'] : headers,
         kernels: own
           .map(({ source }) => source)
           .join('\n')

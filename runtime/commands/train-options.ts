@@ -1,0 +1,74 @@
+// The options of `malc train` that are numbers of the run: its mathematics, and its habits.
+import { trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
+import type { GivenSettings } from '../train/derive.ts';
+import type { Cadence } from '../train/loop.ts';
+import { scheduleKinds } from '../train/schedule.ts';
+import type { Option } from './command.ts';
+
+/** Options that are settings of the run's mathematics; what is left out is derived or, on --resume, as the run has it. */
+export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
+  steps: setting('count', 'Updates of the weights', 'one pass over the text', ['iters', 'max-steps']),
+  epochs: setting('aboveZero', 'Passes over the text, in place of --steps', undefined, 'e'),
+  tokens: setting('count', 'Tokens to learn from, in place of --steps'),
+  'batch-size': setting('count', 'Sequences in one micro-batch', '8', 'b'),
+  'seq-len': setting('count', 'Tokens in a sequence', 'the model’s, at most 256', 'block-size'),
+  lr: setting('aboveZero', 'Peak learning rate', 'by the model’s width'),
+  schedule: { type: 'string', choices: scheduleKinds, describe: 'How --lr goes down', whenAbsent: 'cosine' },
+  'grad-accum': advanced('count', 'Micro-batches in one update', '1'),
+  'tokens-per-step': advanced('count', 'Tokens in one update, in place of --grad-accum'),
+  warmup: advanced('countOrNone', 'Steps up to the peak of --lr', 'a tenth of the steps'),
+  'min-lr-share': advanced('share', 'Where --lr ends, as a share of its peak', '0.1'),
+  'decay-share': advanced('share', 'Share of the steps in which --schedule wsd goes down', '0.2'),
+  'weight-decay': advanced('zeroOrAbove', 'Decay of tensors of 2 and more dimensions', '0.1'),
+  'grad-clip': advanced('zeroOrAbove', 'Largest gradient norm, 0 for any', '1'),
+  beta1: advanced('shareBelowOne', 'Decay of AdamW’s first moment', '0.9'),
+  beta2: advanced('shareBelowOne', 'Decay of AdamW’s second moment', '0.95'),
+  seed: advanced('countOrNone', 'Seed of the first weights and of the text’s order', '1337'),
+  'validation-share': advanced('shareBelowOne', 'Share of the text held out, 0 for none', '0.1'),
+  dtype: { type: 'string', choices: trainingTypes, describe: 'What products multiply', whenAbsent: 'the faster' },
+};
+
+function setting(
+  number: NonNullable<Option['number']>,
+  describe: string,
+  whenAbsent?: string,
+  alias?: string | readonly string[],
+): Option {
+  return {
+    type: 'number',
+    number,
+    describe,
+    ...(whenAbsent !== undefined && { whenAbsent }),
+    ...(alias !== undefined && { alias }),
+  };
+}
+
+export function advanced(number: NonNullable<Option['number']>, describe: string, whenAbsent?: string): Option {
+  return { ...setting(number, describe, whenAbsent), advanced: true };
+}
+
+/** The loop's cadence by the option that sets it. */
+export const cadenceOptions = {
+  'eval-every': 'evaluate',
+  'save-every': 'save',
+  'save-minutes': 'saveMinutes',
+  'sample-every': 'sample',
+} as const satisfies Record<string, keyof Cadence>;
+
+/** Options that change no weight: a resumed run has them from the folder where they are not given again. */
+export const habits = [...Object.keys(cadenceOptions), 'log-every', 'keep', 'patience', 'prompt'];
+
+/** Checkpoints that stay, besides the best. */
+export const usuallyKept = 2;
+
+/** The settings that the command line gives. */
+export function givenSettings(args: Readonly<Record<string, unknown>>): GivenSettings {
+  const given = Object.keys(settingOptions).filter(name => args[name] !== undefined);
+  return Object.fromEntries(given.map(name => [name, args[name]]));
+}
+
+/** The cadence that the command line gives. */
+export function givenCadence(args: Readonly<Record<string, unknown>>): Partial<Cadence> {
+  const given = Object.entries(cadenceOptions).filter(([name]) => args[name] !== undefined);
+  return Object.fromEntries(given.map(([name, key]) => [key, args[name]]));
+}

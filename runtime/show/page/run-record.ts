@@ -1,0 +1,148 @@
+// What a page shows of a run folder: its numbers column by column, its samples, its options, its model and its kernels.
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { basename, join, resolve } from 'node:path';
+import { flopsPerToken } from '../../../compiler/check/cost.ts';
+import { countParameters, type ParameterCount } from '../../../compiler/check/count.ts';
+import type { Model } from '../../../compiler/check/model.ts';
+import { UserError } from '../../../compiler/diagnostic.ts';
+import { readModelConfig } from '../../hub/config.ts';
+import type { StepRecord } from '../../train/metrics.ts';
+import { readOptions } from '../../train/run-folder.ts';
+import { isTraining } from '../../train/run-mark.ts';
+import { type KernelEntry, kernelsOf } from './kernel-entries.ts';
+
+/** Records as columns of equal length; null where a record has no such number. */
+export type Columns = { readonly [Name in keyof StepRecord]-?: (number | null)[] };
+
+/** What metrics.jsonl holds from one place on. */
+export interface Progress {
+  /** Bytes of whole lines read so far: where the next reading begins. */
+  readonly next: number;
+  /** Whether the file went back behind the place: all records are here then, and those known before are void. */
+  readonly anew: boolean;
+  readonly columns: Columns;
+  readonly samples: readonly Sample[];
+  /** Whether a process trains in the folder now. */
+  readonly training: boolean;
+}
+
+export interface Sample {
+  readonly step: number;
+  readonly text: string;
+}
+
+/** What does not change while a run goes on. */
+export interface RunRecord {
+  /** What it is called among the others. */
+  readonly name: string;
+  readonly path: string;
+  /** All options of `malc train`, given and derived; empty for runs that kept none. */
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly model: {
+    readonly name: string;
+    readonly description: string;
+    /** As it was written, in MAL. */
+    readonly text: string;
+    /** For each block, its name and how many layers are of it. */
+    readonly blocks: readonly { readonly name: string; readonly layers: number }[];
+    readonly parameters: ParameterCount;
+    /** Operations of a training step for each token, at the run's sequence length. */
+    readonly flopsPerToken: number;
+  };
+  readonly kernels: readonly KernelEntry[];
+}
+
+const COLUMNS = [
+  'step',
+  'loss',
+  'auxiliary_loss',
+  'validation_loss',
+  'validation_bits_per_byte',
+  'gradient_norm',
+  'learning_rate',
+  'tokens',
+  'seconds',
+  'memory_bytes',
+] as const satisfies readonly (keyof StepRecord)[];
+
+/**
+ * What stands in a run folder besides its numbers.
+ *
+ * @throws UserError where the folder holds no run, or one of its files is damaged.
+ */
+export function readRun(path: string): RunRecord {
+  const metrics = metricsPath(path);
+  if (!existsSync(metrics))
+    throw new UserError(`${path} holds no run (there is no ${metrics}); give the --output folder of a malc train`);
+  const model = readModelConfig(join(path, 'config.json'));
+  const options = readOptions(path);
+  const text = join(path, 'model.mal');
+  return {
+    name: basename(resolve(path)),
+    path,
+    options,
+    model: {
+      name: model.name,
+      description: model.description,
+      text: existsSync(text) ? readFileSync(text, 'utf8') : '',
+      blocks: blocksOf(model),
+      parameters: countParameters(model),
+      flopsPerToken: flopsPerToken(model, Number(options['seq-len'] ?? model.max_seq_len)),
+    },
+    kernels: kernelsOf(model, options),
+  };
+}
+
+const metricsPath = (path: string): string => join(path, 'metrics.jsonl');
+
+const blocksOf = ({ blocks, layers }: Model) =>
+  blocks.map(({ name }, kind) => ({ name, layers: layers.filter(layer => layer === kind).length }));
+
+/**
+ * The records that came after the first `from` bytes. A line that is still being written waits for the next reading.
+ *
+ * @throws UserError where a line is no record.
+ */
+export function readProgress(path: string, from: number): Progress {
+  const file = metricsPath(path);
+  const { text, start } = readFrom(file, from);
+  const whole = text.slice(0, text.lastIndexOf('\n') + 1);
+  const records = whole.split('\n').flatMap((line, index): Partial<StepRecord>[] => {
+    if (line === '') return [];
+    try {
+      return [JSON.parse(line)];
+    } catch {
+      throw new UserError(`${file}: line ${index + 1} after byte ${start} is no JSON record; remove that line`);
+    }
+  });
+  const columns = Object.fromEntries(COLUMNS.map(name => [name, records.map(record => record[name] ?? null)]));
+  return {
+    next: start + Buffer.byteLength(whole),
+    anew: start < from,
+    columns: columns as unknown as Columns,
+    samples: readSamples(join(path, 'samples.md')),
+    training: isTraining(path),
+  };
+}
+
+/** A file's text from a byte on, or from its beginning where it is shorter than that. */
+function readFrom(path: string, from: number): { text: string; start: number } {
+  const file = openSync(path, 'r');
+  try {
+    const { size } = fstatSync(file);
+    const start = size < from ? 0 : from;
+    const bytes = Buffer.alloc(size - start);
+    return { text: bytes.toString('utf8', 0, readSync(file, bytes, 0, bytes.length, start)), start };
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** The texts that the model wrote, as samples.md has them under headings of their steps. */
+function readSamples(path: string): Sample[] {
+  if (!existsSync(path)) return [];
+  const [, ...parts] = readFileSync(path, 'utf8').split(/^## step (\d+)\n\n/m);
+  return parts.flatMap((step, index) =>
+    index % 2 === 0 ? [{ step: Number(step), text: parts[index + 1]!.trimEnd() }] : [],
+  );
+}

@@ -1,0 +1,47 @@
+// Serves the page of some runs on this machine alone, and what their folders gain while it is open.
+import { createServer, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { UserError } from '../../../compiler/diagnostic.ts';
+import { pageOf } from './page.ts';
+import { type RunRecord, readProgress } from './run-record.ts';
+
+/**
+ * Listens until the server is closed. `GET /` is the page; `GET /progress?run=N&from=BYTES` what run N gained since.
+ *
+ * @param port 0 for any that is free
+ * @throws UserError where the port is taken.
+ */
+export function servePage(records: readonly RunRecord[], port: number): Promise<{ url: string; server: Server }> {
+  const server = createServer((request, response) => {
+    const { pathname, searchParams } = new URL(request.url ?? '/', 'http://localhost');
+    try {
+      if (pathname === '/') {
+        const runs = records.map(record => ({ record, progress: readProgress(record.path, 0) }));
+        answer(response, 200, 'text/html; charset=utf-8', pageOf(runs, true));
+        return;
+      }
+      const record = records[Number(searchParams.get('run') ?? Number.NaN)];
+      const from = Number(searchParams.get('from'));
+      if (pathname !== '/progress' || !record || !Number.isSafeInteger(from) || from < 0)
+        answer(response, 404, 'text/plain; charset=utf-8', 'There is / and /progress?run=N&from=BYTES.\n');
+      else answer(response, 200, 'application/json', JSON.stringify(readProgress(record.path, from)));
+    } catch (error) {
+      // Such as a folder that was removed while the page is open.
+      answer(response, 500, 'text/plain; charset=utf-8', `${(error as Error).message}\n`);
+    }
+  });
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const taken = error.code === 'EADDRINUSE';
+      reject(taken ? new UserError(`port ${port} is taken; choose another --port, or 0 for any that is free`) : error);
+    });
+    server.listen(port, '127.0.0.1', () => {
+      resolve({ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, server });
+    });
+  });
+}
+
+function answer(response: ServerResponse, status: number, type: string, body: string): void {
+  response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });
+  response.end(body);
+}

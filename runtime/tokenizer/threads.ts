@@ -1,0 +1,114 @@
+// Worker threads that count words, learn merges and encode texts, beside a main thread that reads and writes files.
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import { UserError } from '../../compiler/diagnostic.ts';
+import type { Jobs, Reply, ThreadSettings } from './worker.ts';
+
+/** More threads than this only wait for the one that reads. */
+const MOST_THREADS = 8;
+/** Jobs that a thread has at most: one that it does, and the next. */
+const JOBS_AT_ONCE = 2;
+
+/** Beside the bundle of the command line lies the bundle of the threads; see build.mjs. */
+const entry = new URL(
+  import.meta.url.endsWith('.ts') ? './worker-from-source.mjs' : './tokenizer-worker.js',
+  import.meta.url,
+);
+
+export class Threads {
+  readonly #threads: Thread[];
+
+  /** As many threads as the machine has processors, up to 8, with what they need to know for all their jobs. */
+  constructor(settings: ThreadSettings) {
+    const count = Math.min(MOST_THREADS, availableParallelism());
+    this.#threads = Array.from({ length: count }, () => new Thread(settings));
+  }
+
+  /** Does one job on the thread that has the fewest. What is in `transfer` is the thread's from then on. */
+  run<Kind extends keyof Jobs>(
+    kind: Kind,
+    input: Jobs[Kind]['input'],
+    options: { transfer?: ArrayBuffer[]; onProgress?: (done: number) => void } = {},
+  ): Promise<Jobs[Kind]['result']> {
+    const idlest = this.#threads.reduce((a, b) => (b.jobs < a.jobs ? b : a));
+    return idlest.run(kind, input, options.transfer ?? [], options.onProgress ?? (() => {}));
+  }
+
+  /** Does one job on every thread. */
+  onEach<Kind extends keyof Jobs>(kind: Kind, input: Jobs[Kind]['input']): Promise<Jobs[Kind]['result'][]> {
+    return Promise.all(this.#threads.map(thread => thread.run(kind, input, [], () => {})));
+  }
+
+  /** Results for texts, in their order; texts are drawn only as fast as threads have use for them, and given away. */
+  async *map<Kind extends 'count' | 'encode'>(
+    kind: Kind,
+    texts: Iterable<Uint8Array<ArrayBuffer>>,
+  ): AsyncGenerator<Jobs[Kind]['result']> {
+    const waiting: Promise<Jobs[Kind]['result']>[] = [];
+    for (const text of texts) {
+      if (waiting.length === JOBS_AT_ONCE * this.#threads.length) yield await waiting.shift()!;
+      const result = this.run(kind, text, { transfer: [text.buffer] });
+      result.catch(() => {}); // It is thrown where it is awaited, which may be never, after another error.
+      waiting.push(result);
+    }
+    for (const result of waiting) yield await result;
+  }
+
+  /** Ends the threads, whatever they do. */
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map(thread => thread.close()));
+  }
+}
+
+interface Waiting {
+  readonly resolve: (value: never) => void;
+  readonly reject: (error: Error) => void;
+  readonly onProgress: (done: number) => void;
+}
+
+class Thread {
+  readonly #worker: Worker;
+  /** Those who wait for this thread, in the order of their jobs. */
+  readonly #waiting: Waiting[] = [];
+
+  constructor(settings: ThreadSettings) {
+    this.#worker = new Worker(entry, { workerData: settings });
+    this.#worker.on('message', (reply: Reply) => this.#receive(reply));
+    this.#worker.on('error', error => this.#fail(error as Error));
+    this.#worker.on('exit', () => this.#fail(new Error('a thread of the tokenizer ended before its work')));
+  }
+
+  get jobs(): number {
+    return this.#waiting.length;
+  }
+
+  run<Kind extends keyof Jobs>(
+    kind: Kind,
+    input: Jobs[Kind]['input'],
+    transfer: ArrayBuffer[],
+    onProgress: (done: number) => void,
+  ): Promise<Jobs[Kind]['result']> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ resolve, reject, onProgress });
+      this.#worker.postMessage({ kind, input }, transfer);
+    });
+  }
+
+  close(): Promise<number> {
+    return this.#worker.terminate();
+  }
+
+  #receive(reply: Reply): void {
+    if ('progress' in reply) {
+      this.#waiting[0]!.onProgress(reply.progress);
+      return;
+    }
+    const { resolve, reject } = this.#waiting.shift()!;
+    if ('result' in reply) resolve(reply.result as never);
+    else reject(reply.byUser ? new UserError(reply.error) : new Error(reply.error));
+  }
+
+  #fail(error: Error): void {
+    for (const { reject } of this.#waiting.splice(0)) reject(error);
+  }
+}

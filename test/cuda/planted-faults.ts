@@ -1,0 +1,186 @@
+// Faults as the kernels of templates/cuda could have them, each a change of a few words, and what the emulator or a wrong
+// result says of it. On a GPU most go unnoticed until a result is wrong, now and then.
+
+export interface PlantedFault {
+  /** What is wrong with it. */
+  readonly title: string;
+  /** The file of templates/cuda that gets it. */
+  readonly file: string;
+  /** Words that the file has once, and what it has in their place. */
+  readonly words: string;
+  readonly become: string;
+  /** What is said of it. */
+  readonly caught: RegExp;
+}
+
+const wrongResult = /relative error|: output |: log-sum-exp |: query |: key |: value /;
+const noBarrier = /with no barrier in between/;
+const unwritten = /which nobody has written/;
+const tooManyArrivals = /arrivals of this phase have come to/;
+
+const product = 'product_sm90.h';
+/** Products on Hopper GPUs. */
+export const inHopperProducts: readonly PlantedFault[] = [
+  {
+    title: 'a stage is released while the wgmmas of it are under way',
+    file: product,
+    words: 'wgmma_wait<1>();',
+    become: '',
+    caught: noBarrier,
+  },
+  {
+    title: 'who multiplies does not wait for a stage to be full',
+    file: product,
+    words: 'mbarrier_wait(stages.full(), stages.parity);',
+    become: '',
+    caught: unwritten,
+  },
+  {
+    title: 'who copies does not wait for a stage to be empty',
+    file: product,
+    words: 'mbarrier_wait(stages.empty(), stages.parity ^ 1);\n      mbarrier_arrive_expect',
+    become: 'mbarrier_arrive_expect',
+    caught: tooManyArrivals,
+  },
+  {
+    title: 'a left operand that is MN-major is gone along as if it were K-major',
+    file: product,
+    words: 'left_step = Left::transposed ? 128 : 2',
+    become: 'left_step = 2',
+    caught: /starts in the middle of a chunk/,
+  },
+  {
+    title: 'the leading dimension of a right operand that is MN-major is that of one that is K-major',
+    file: product,
+    words: 'wgmma_descriptor(stages.right(), Shape::box_bytes, 1024)',
+    become: 'wgmma_descriptor(stages.right(), 16, 1024)',
+    caught: wrongResult,
+  },
+  {
+    title: 'fewer bytes are expected than are copied',
+    file: product,
+    words: 'mbarrier_arrive_expect(stages.full(), Shape::stage_bytes);',
+    become: 'mbarrier_arrive_expect(stages.full(), Shape::left_boxes * Shape::box_bytes);',
+    caught: unwritten,
+  },
+  {
+    title: 'a stage is empty when the warpgroups of one block of the cluster say so',
+    file: product,
+    words: '2 * Shape::cluster);',
+    become: '2);',
+    caught: tooManyArrivals,
+  },
+  {
+    title: 'sums are left in memory that is still read',
+    file: product,
+    words: '__syncwarp(); // the chunk is free',
+    become: '// the chunk is free',
+    caught: noBarrier,
+  },
+  {
+    title: 'sums are finished before the last wgmmas are',
+    file: product,
+    words: 'wgmma_wait<0>();',
+    become: '',
+    caught: noBarrier,
+  },
+];
+
+const attention = 'attention_sm90.h';
+/** Attention on Hopper GPUs, forward. */
+export const inHopperAttention: readonly PlantedFault[] = [
+  {
+    title: 'the output is left without the swizzle that TMA undoes',
+    file: attention,
+    words: '(n % 4 * 2 + lane / 16) ^ row % 8',
+    become: '(n % 4 * 2 + lane / 16)',
+    caught: wrongResult,
+  },
+  {
+    title: 'the rows of stmatrix are given by the wrong lanes',
+    file: attention,
+    words: 'threadIdx.x % 128 / 32 * 16 + lane % 16;',
+    become: 'threadIdx.x % 128 / 32 * 16 + lane / 2;',
+    caught: noBarrier,
+  },
+  {
+    title: 'TMA stores what was written without a fence for it',
+    file: attention,
+    words: 'fence_async(); // by every writer',
+    become: '// by every writer',
+    caught: /its fence_async is missing/,
+  },
+  {
+    title: 'the kernel ends while TMA reads its shared memory',
+    file: attention,
+    words: 'bulk_wait<0>();',
+    become: '',
+    caught: /bulk_wait is missing/,
+  },
+  {
+    title: 'a warpgroup never passes its turn on',
+    file: 'attention_sm90_forward.h',
+    words: 'barrier_arrive(next_turn, 256);\n    wgmma_wait<1>();',
+    become: 'wgmma_wait<1>();',
+    caught: /deadlock/,
+  },
+  {
+    title: 'weights are overwritten while the wgmmas with them are under way',
+    file: 'attention_sm90_forward.h',
+    words: 'wgmma_wait<0>();\n    attention_release_sm90(memory.values_empty[before]);',
+    become: 'attention_release_sm90(memory.values_empty[before]);',
+    caught: noBarrier,
+  },
+  {
+    title: 'both rows of a thread are rescaled by the change of one',
+    file: 'attention_sm90_forward.h',
+    words: 'sum[e] *= change[e / 2 % 2];',
+    become: 'sum[e] *= change[0];',
+    caught: wrongResult,
+  },
+];
+
+const backward = 'attention_sm90_backward.h';
+/** And backward. */
+export const inHopperGradients: readonly PlantedFault[] = [
+  {
+    title: 'statistics of queries are read before those who bring them have arrived',
+    file: backward,
+    words: 'memory.empty, 1 + 32, 4 * groups);',
+    become: 'memory.empty, 1, 4 * groups);',
+    caught: tooManyArrivals,
+  },
+  {
+    title: 'statistics are overwritten while they are read',
+    file: backward,
+    words: 'mbarrier_wait(shared_address(&memory.empty[stage]), n / 2 % 2 ^ 1);\n      if (threadIdx.x == 0) {',
+    become: 'if (threadIdx.x == 0) {',
+    caught: tooManyArrivals,
+  },
+];
+
+const tile = 'product_bf16.h';
+/** Products on all GPUs. */
+export const inProducts: readonly PlantedFault[] = [
+  {
+    title: 'a slice is multiplied while it is copied',
+    file: tile,
+    words: 'cp_async_wait<Stages - 2>();',
+    become: 'cp_async_wait<Stages - 1>();',
+    caught: /is still copying/,
+  },
+  {
+    title: 'a slice is multiplied before all threads have their copies of it',
+    file: tile,
+    words: 'cp_async_wait<Stages - 2>();\n      __syncthreads();',
+    become: 'cp_async_wait<Stages - 2>();',
+    caught: noBarrier,
+  },
+  {
+    title: 'the lanes of ldmatrix give the rows of the right operand in the order of the left one',
+    file: tile,
+    words: 'RightSlice::offset(column + lane % 8 + lane / 16 * 8, k / 8 + lane / 8 % 2)',
+    become: 'RightSlice::offset(column + lane % 16, k / 8 + lane / 16)',
+    caught: wrongResult,
+  },
+];
