@@ -6,13 +6,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { check } from '../compiler/check/index.ts';
+import type { Model } from '../compiler/check/model.ts';
 import { Builder } from '../compiler/graph/builder.ts';
 import { makeGraph } from '../compiler/graph/graph.ts';
+import { parse } from '../compiler/syntax/parse.ts';
 import type { HopperSchedule } from '../compiler/targets/cuda/hopper-schedule.ts';
+import { openEmulated } from './cuda/build.ts';
 import { type EmittedCase, emitCase, libraryOf, openCases } from './cuda-product-calls.ts';
 import type { ProductCase } from './cuda-product-cases.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
 import { groupedNodes, type Shape } from './grouped-graphs.ts';
+import { holdStep } from './held-against-oracle.ts';
 import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
 const test = suite('cuda experts on Hopper GPUs');
@@ -76,12 +81,40 @@ test('what can be gathered in pieces of 16 bytes has kernels for Hopper GPUs, an
   for (const each of odd) assert.is(emitCase(each, 'bf16').source.hopper, undefined);
 });
 
+/** All of its products of experts run on Hopper GPUs' kernels. */
+const mixture = modelOf(`model mixture {
+  vocab_size: 24
+  max_seq_len: 16
+  hidden_size: 16
+  num_layers: 1
+  block {
+    attention { num_heads: 2 }
+    ffn {
+      hidden_dim: 24
+      activation: swiglu
+      moe { experts: 5  top_k: 2 }
+    }
+  }
+}`);
+
+function modelOf(text: string): Model {
+  const { model } = check(parse(text, 'mixture.mal').syntax);
+  assert.ok(model);
+  return model!;
+}
+
 if (await emulatorAvailable()) {
   const library = join(folder, 'kernels.so');
   await buildEmulated({ sources: [source], output: library, library: true });
   const check = openCases(library, emitted.flat(), { onHopper: true, limit: 1e-6 });
   for (const order of [0, 1, 2, 3])
     for (const each of emitted[order % emitted.length]!) test(`${each.name}, order ${order}`, () => check(each, order));
+
+  test('a model whose experts have whole pieces of 16 bytes: logits, loss and gradients', async () => {
+    const native = await openEmulated(mixture, { dtype: 'bf16' }, { batch: 2, time: 9 });
+    await holdStep(native, mixture, 2, 9, 3, 'bf16');
+    native.close();
+  });
 } else console.log('  no g++ 12 or newer on Linux: CUDA programs are not emulated');
 
 if ((await architectures()).length > 0)
