@@ -43,6 +43,7 @@ public:
   Device(const Device &) = delete;
   ~Device() { cudaFree(start); }
   operator T *() const { return start; }
+  T *get() const { return start; }
   void read(void *host) const { check(cudaMemcpy(host, start, bytes, cudaMemcpyDeviceToHost)); }
 };
 

@@ -52,23 +52,23 @@ const fewRows = [{ batch: 2, time: 140 }];
 const caseOf = (wanted: string) =>
   emitCase({ ...largeCases.find(({ name }) => name === wanted)!, calls: fewRows }, 'bf16');
 
-const buildProducts = (name: string, capability: string): Build => {
-  const products = caseOf(name);
+const buildProducts = (names: readonly string[], capability: string): Build => {
+  const products = names.map(caseOf);
   return async path => {
     const [source, output] = [join(path, 'products.cu'), join(path, 'products.so')];
-    writeFileSync(source, libraryOf([products]));
+    writeFileSync(source, libraryOf(products));
     await buildEmulated({ sources: [source], output, library: true, include: [path] });
-    const check = openCases(output, [products]);
+    const check = openCases(output, products);
     return schedule => {
       process.env.MALC_SIMT_CAPABILITY = capability; // a library asks when it is first called
-      check(products, schedule);
+      for (const product of products) check(product, schedule);
     };
   };
 };
 
 /** Two heads of 64 share keys. */
 const shape = { ...shapes[0]!, heads: 2, kvHeads: 1, dim: 64, valueDim: 64, valueWidth: 64 };
-const attention: Compiled = { name: 'attention', shape, program: 'narrow' };
+const attention: Compiled = { name: 'grouped', shape, program: 'narrow' };
 const random = randomNumbers(61);
 const rough = randomCase(shape, training(1, 300), random);
 const [query, key, value] = [rough.query, rough.key, rough.value].map(cutToBf16) as [
@@ -94,10 +94,10 @@ const buildAttention =
   };
 
 const kinds: readonly (readonly [name: string, Build, readonly PlantedFault[]])[] = [
-  ['products on Hopper GPUs', buildProducts('gradients_in_several_tiles', '9.0'), inHopperProducts],
+  ['products on Hopper GPUs', buildProducts(['gradients_in_several_tiles', 'several_tiles'], '9.0'), inHopperProducts],
   ['attention on Hopper GPUs', buildAttention(holdForward), inHopperAttention],
   ['gradients of attention on Hopper GPUs', buildAttention(holdBackward), inHopperGradients],
-  ['products on all GPUs', buildProducts('several_tiles', '8.0'), inProducts],
+  ['products on all GPUs', buildProducts(['several_tiles'], '8.0'), inProducts],
 ];
 
 const messageOf = (run: () => void): string | null => {

@@ -20,7 +20,7 @@ import { writeFileAtomic } from '../runtime/atomic-file.ts';
 import { Batches, ValidationBatches } from '../runtime/data/batches.ts';
 import { permutation, philox, Random } from '../runtime/data/random.ts';
 import { invalidUtf8Offset, readText } from '../runtime/data/text.ts';
-import { cachedTokens, encodeTokens, readTokens, splitText, writeTokens } from '../runtime/data/tokens.ts';
+import { encodeTokens, readTokens, splitText, writeTokens } from '../runtime/data/tokens.ts';
 import { trainTokenizer } from '../runtime/tokenizer/train.ts';
 
 fc.configureGlobal({ includeErrorInReport: true, seed: 21, numRuns: 200 });
@@ -178,8 +178,8 @@ tokens('a text is cut at the end of the line nearest to the share', () => {
   refuses(() => splitText(prose, Number.NaN), 'NaN');
 });
 
-tokens('are of the smallest type that holds the vocabulary', () => {
-  const ids = encodeTokens(prose, tokenizer);
+tokens('are of the smallest type that holds the vocabulary', async () => {
+  const ids = await encodeTokens(prose, tokenizer);
   assert.instance(ids, Uint16Array);
   assert.is(tokenizer.decode(ids), prose);
 });
@@ -210,20 +210,6 @@ tokens('torn files are refused', () => {
   writeFileSync(path('torn.json'), '{');
   refuses(() => readTokens(path('torn.bin')), 'torn.json does not say');
   refuses(() => readTokens(path('none.bin')), 'there is no token file');
-});
-
-tokens('the cache serves the same text and tokenizer, and nothing else', () => {
-  const file = path('train.bin');
-  const ids = cachedTokens(file, prose, tokenizer);
-  assert.is(tokenizer.decode(ids), prose);
-  // Written over by hand, to see that the file is what is read.
-  writeFileSync(file, Buffer.alloc(ids.byteLength));
-  assert.is(cachedTokens(file, prose, tokenizer)[0], 0);
-  const other = cachedTokens(file, `${prose}more`, tokenizer);
-  assert.is(tokenizer.decode(other), `${prose}more`);
-  writeFileSync(file, 'torn');
-  assert.equal(cachedTokens(file, `${prose}more`, tokenizer), other);
-  assert.equal(readTokens(file).tokens, other);
 });
 
 const batches = suite('batches');

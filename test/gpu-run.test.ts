@@ -10,7 +10,7 @@ import { peakOf } from '../bench/gpu/devices.ts';
 import type { Kernel, Kernels } from '../bench/gpu/kernels.ts';
 import { type Item, markdownTable } from '../bench/gpu/part.ts';
 import { allParts, plans } from '../bench/gpu/parts.ts';
-import { estimateProduct, measuredModels, predictStep } from '../bench/gpu/predict.ts';
+import { assumed, estimateProducts, measuredModels, predictStep } from '../bench/gpu/predict.ts';
 import { writeRun } from '../bench/gpu/report.ts';
 import type { Compared } from '../bench/gpu/steps.ts';
 import { summaryOf } from '../bench/gpu/summary.ts';
@@ -19,6 +19,7 @@ import { byTurns, startRunner } from '../bench/peers/turns.ts';
 import { flopsPerToken } from '../compiler/check/cost.ts';
 import { readModel } from '../compiler/check/read-model.ts';
 import { packagePath } from '../compiler/package-files.ts';
+import type { Extent } from '../compiler/plan/extent.ts';
 import { architectureOf, findCudaDevice } from '../runtime/cuda-device.ts';
 import { emulatorAvailable } from './simt/build.ts';
 
@@ -71,10 +72,10 @@ test('what is no part, plan or option is refused by name', async () => {
   const [part, option, plan] = await Promise.all([
     run('--dry', '--parts', 'machine,steps'),
     run('--minute', '3'),
-    run('--dry', '--plan', 'third'),
+    run('--dry', '--plan', 'fourth'),
   ]);
   assert.is(plan.code, 2);
-  assert.match(plan.output, "there is no plan 'third': there are first and second");
+  assert.match(plan.output, "there is no plan 'fourth': there are first, second and third");
   assert.is(part.code, 2);
   assert.match(part.output, "there is no part 'steps': there are machine, ");
   assert.is(option.code, 2);
@@ -161,6 +162,7 @@ test('a page begins with what the run comes to', () => {
     of_ceiling: 0.7,
     bound: 'arithmetic',
     shapes: [],
+    schedule: null,
     predicted_seconds: 0.004,
     peer: { libraries: ['cublaslt'], seconds: 0.0035 },
     limit: 'latency',
@@ -189,6 +191,34 @@ test('a page begins with what the run comes to', () => {
   assert.is(summaryOf([part('machine', [])]), '');
 });
 
+test('what was tuned stands below the kernels, each product in each way', () => {
+  const schedule = { columns: 256, cluster: 2, stages: 4, boxes: 2, band: 8, parts: [1] } as const;
+  const finding = {
+    product: 'block_forward/block_y',
+    size: [64, 1024],
+    ways: [
+      { choice: { schedule, library: false }, seconds: 4e-4 },
+      { choice: { schedule: { ...schedule, band: 16 }, library: false }, seconds: 3.5e-4 },
+      { choice: { schedule, library: true }, seconds: null },
+    ],
+    own: 1,
+    choice: { schedule: { ...schedule, band: 16 }, library: false },
+  } as const;
+  const found: Kernels = {
+    configuration: 'gpt2-small:64:1024',
+    step_seconds: 0.1,
+    outside_seconds: 0,
+    kernels: [],
+    tuned: [finding],
+    libraries: [],
+    problems: [],
+  };
+  const part = allParts.find(({ name }) => name === 'gpt2-tuned')!;
+  assert.match(part.table([found]), '| block_forward/block_y | 64 x 1024 | 400.0 | 350.0 |  | ');
+  const standIn: Kernels = { ...found, configuration: 'tiny:2:32' };
+  assert.match(part.table([standIn]), 'tiny:2:32 stands for gpt2-small:64:1024.');
+});
+
 test('every part has a name and a table of nothing', () => {
   assert.is(new Set(allParts.map(({ name }) => name)).size, allParts.length);
   for (const { name, table } of allParts) assert.type(table([]), 'string', name);
@@ -210,12 +240,21 @@ test('predictions are of every product of a step, each once forward and twice ba
   }
 });
 
-test('a product is predicted by its tiles, waves and the clocks in which nothing is multiplied', () => {
-  const output = { kind: 'product', rows: 65536, columns: 768, inner: 768, layout: 'nt' } as const;
-  const { waves, efficiency } = estimateProduct(output);
-  // 1,536 tiles for 132 multiprocessors; 12 slices of 1,024 clocks and 2,000 that nothing hides.
-  assert.is(waves, 12);
-  assert.ok(Math.abs(efficiency - (1536 / 132 / 12) * (12288 / 14288)) < 1e-9, String(efficiency));
+test('products are predicted by the cost model, those of weights in parts', () => {
+  const tokens = { runtime: ['batch', 'time'], count: 1 };
+  const width = { runtime: [], count: 768 };
+  const product = (rows: Extent, inner: Extent) =>
+    ({ kind: 'product', rows, columns: width, inner, layout: 'tn' }) as const;
+  const sizes = { batch: 64, time: 1024 };
+  const ideal = (2 * 65536 * 768 * 768) / assumed.products;
+  for (const [shape, isInParts] of [
+    [product(tokens, width), false],
+    [product(width, tokens), true],
+  ] as const) {
+    const { schedule, seconds } = estimateProducts([shape], sizes);
+    assert.is(schedule.parts[0]! > 1, isInParts);
+    assert.ok(seconds > ideal && seconds < 1.4 * ideal, `${seconds} s, at best ${ideal} s`);
+  }
 });
 
 test('a page has the failures and the ends of parts that died', () => {

@@ -10,15 +10,17 @@ import { references } from './references.ts';
 import { sanitizer } from './sanitizer.ts';
 import { stepPart } from './steps.ts';
 import { sustained } from './sustained.ts';
+import { tuning } from './tuning.ts';
 
 /** Parts that run at once: they are of the compiler and of correctness. What takes times has the machine for itself. */
 export type Stage = readonly Part[];
 
 /**
- * What is asked first, and what the device's time allows besides. Both end within eight minutes, whatever hangs. What nvcc
- * had no time for in the first it has in the second, which finds the rest in the cache.
+ * What is asked first; then the same with products tuned; and what the device's time allows besides. Each ends within
+ * eight minutes, whatever hangs. What nvcc had no time for in the first it has in the third, which finds the rest in
+ * the cache.
  */
-export const plans: Readonly<Record<'first' | 'second', readonly Stage[]>> = {
+export const plans: Readonly<Record<'first' | 'second' | 'third', readonly Stage[]>> = {
   first: [
     [machine],
     [builds, references, kernelTests],
@@ -27,7 +29,15 @@ export const plans: Readonly<Record<'first' | 'second', readonly Stage[]>> = {
     [kernelPart('gpt2-kernels', 'gpt2-small', 64, 1024, 60)],
     [kernelPart('llama-kernels', 'llama3-1b', 16, 2048, 60)],
   ],
-  second: [[machine], [ceilings], [sustained], [llmC], [sanitizer], [references, kernelTests]],
+  second: [
+    [machine],
+    [tuning],
+    [kernelPart('gpt2-tuned', 'gpt2-small', 64, 1024, 70, true)],
+    [stepPart('gpt2-tuned-step', 'gpt2-small', 64, 1024, 80, true)],
+    [kernelPart('llama-tuned', 'llama3-1b', 16, 2048, 70, true)],
+    [stepPart('llama-tuned-step', 'llama-1b', 16, 2048, 80, true)],
+  ],
+  third: [[machine], [ceilings], [sustained], [llmC], [sanitizer], [references, kernelTests]],
 };
 
 export const planNames = Object.keys(plans) as (keyof typeof plans)[];

@@ -19,7 +19,7 @@ export interface Peers {
   readonly problems: readonly string[];
 }
 
-/** Rows, columns and inner positions of products are rounded up to it: libraries are slow otherwise, and trainers pad. */
+/** Sizes of products are rounded up to multiples of it: libraries are slow otherwise, and trainers pad. */
 const padding = 64;
 
 /**

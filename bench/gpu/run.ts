@@ -1,7 +1,7 @@
 // `npm run gpu`: everything that only a machine with a GPU can tell, in one command and a few minutes (README.md).
 //
 //   node dist/gpu.js [--plan first] [--minutes 8] [--parts NAME,..] [--out DIR] [--dry]
-//   node dist/gpu.js --predict                                what its tables hold measurements against, with no GPU
+//   node dist/gpu.js --predict          what its tables hold measurements against; needs no GPU
 //
 // Each part is a process of its own with a time limit, and fails alone. Results are written after every part, so that a run
 // which is cut off leaves what it had. Exits with 0, with 1 where something is not as it should be, with 2 where it is called
@@ -30,6 +30,7 @@ const options = {
   part: { type: 'string' },
   seconds: { type: 'string', default: '0' },
   turn: { type: 'string' },
+  tune: { type: 'boolean', default: false },
   dtype: { type: 'string', default: 'bf16' },
 } as const;
 
@@ -52,7 +53,8 @@ function stop(message: string, code: number): never {
 /** The stages of a plan, or those of all plans with the parts of these names alone. */
 function chooseStages(plan: string, names: string | undefined): readonly Stage[] {
   const known = planNames.find(name => name === plan);
-  if (known === undefined) stop(`there is no plan '${plan}': there are ${planNames.join(' and ')}`, 2);
+  if (known === undefined)
+    stop(`there is no plan '${plan}': there are ${planNames.slice(0, -1).join(', ')} and ${planNames.at(-1)}`, 2);
   if (names === undefined) return plans[known];
   const chosen = new Set(names.split(',').map(partCalled));
   const stages = planNames.flatMap(name => plans[name]).map(stage => stage.filter(part => chosen.delete(part)));
@@ -65,7 +67,8 @@ function partCalled(name: string): Part {
 }
 
 const values = readOptions();
-if (values.turn !== undefined) await takeTurns(values.turn, values.dtype as TrainingType, values.dry);
+const turn = { dtype: values.dtype as TrainingType, dry: values.dry, tunes: values.tune };
+if (values.turn !== undefined) await takeTurns(values.turn, turn);
 else if (values.part !== undefined) await measurePart(partCalled(values.part));
 else if (values.predict) console.log(predictionPage());
 else await runAll(chooseStages(values.plan, values.parts));

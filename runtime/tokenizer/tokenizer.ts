@@ -85,7 +85,7 @@ export class Tokenizer {
     if (!(Number.isInteger(id) && id >= 0 && id < this.vocabularySize))
       throw new RangeError(`token ${id} is outside the vocabulary of ${this.vocabularySize}`);
     // An id that no token has stands for nothing.
-    return this.#parts.vocabulary.tokens[id] ?? '';
+    return this.#parts.added.spellings.get(id) ?? this.#parts.vocabulary.tokens[id] ?? '';
   }
 }
 

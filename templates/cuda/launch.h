@@ -6,7 +6,7 @@
 struct malc_grid {
   dim3 blocks;
   unsigned cluster = 1; /* consecutive blocks (in x) that form a cluster */
-  bool overlaps = false; /* may start before the launch before it has ended: the kernel calls grid_dependency_wait */
+  bool overlaps = false; /* may start before the launch before it has ended: the kernel begins with malc_follow */
 
   malc_grid(unsigned x) : blocks(x) {}
   malc_grid(dim3 blocks) : blocks(blocks) {}
@@ -22,13 +22,56 @@ struct malc_grid {
   }
 };
 
+/* An attribute of the current device; 0 where there is none. */
+inline int malc_device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess ? value : 0;
+}
+
+/* Whether kernels for sm_90a are launched in place of those for sm_80: the program was compiled for sm_90a
+ * (-DMALC_HOPPER), and the device is one. Asked once: a process has one kind of device. */
+inline bool malc_on_hopper() {
+#ifdef MALC_HOPPER
+  static const bool answer = malc_device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
+                             malc_device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
+  return answer;
+#else
+  return false;
+#endif
+}
+
+/* Whether launches of a stream may overlap: kernels for Hopper GPUs wait for one another, and graphs of CUDA 12.3 and
+ * newer know of it. Launches that are queued one by one are so that each is seen by itself. */
+inline bool malc_may_overlap(cudaStream_t stream) {
+#if defined(MALC_HOPPER) && CUDART_VERSION >= 12030 && !defined(MALC_SIMT)
+  int driver = 0;
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  return malc_on_hopper() && cudaDriverGetVersion(&driver) == cudaSuccess && driver >= 12030 &&
+         cudaStreamIsCapturing(stream, &capture) == cudaSuccess && capture == cudaStreamCaptureStatusActive;
+#else
+  (void)stream;
+  return false;
+#endif
+}
+
+/* How a kernel begins whose launches overlap the one before: lets the next one's blocks start where there is room for
+ * them, and waits for all that earlier launches wrote. Every thread comes here before it touches memory. */
+DEVICE void malc_follow() {
+#if defined(MALC_SIMT) || (defined(MALC_HOPPER) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
+  grid_dependency_launch();
+  grid_dependency_wait();
+#endif
+}
+
 /* Queues a kernel; arguments are converted to the kernel's parameters. Returns what the CUDA runtime returns. */
 template <class... Parameters, class... Arguments>
 cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 block, unsigned shared_bytes,
                         cudaStream_t stream, const Arguments &...arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments), "as many arguments as the kernel has parameters");
 #ifdef MALC_SIMT
-  return simt::launch(kernel, grid.blocks, block, grid.cluster, shared_bytes, stream, arguments...);
+  return simt::launch(kernel, grid.blocks, block, grid.cluster, grid.overlaps, shared_bytes, stream,
+                      arguments...);
 #else
   const void *address = reinterpret_cast<const void *>(kernel);
   // More than 48 KB must be asked for, with what the kernel's own variables take of them.
@@ -49,31 +92,12 @@ cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 bloc
     attribute.val.clusterDim.x = grid.cluster;
     attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   }
-  if (grid.overlaps) {
+  if (grid.overlaps && malc_may_overlap(stream)) {
     cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
   }
   return cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...);
-#endif
-}
-
-/* An attribute of the current device; 0 where there is none. */
-inline int malc_device_attribute(cudaDeviceAttr attribute) {
-  int device = 0, value = 0;
-  if (cudaGetDevice(&device) != cudaSuccess) return 0;
-  return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess ? value : 0;
-}
-
-/* Whether kernels for sm_90a are launched in place of those for sm_80: the program was compiled for sm_90a
- * (-DMALC_HOPPER), and the device is one. Asked once: a process has one kind of device. */
-inline bool malc_on_hopper() {
-#ifdef MALC_HOPPER
-  static const bool answer = malc_device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
-                             malc_device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
-  return answer;
-#else
-  return false;
 #endif
 }
 
