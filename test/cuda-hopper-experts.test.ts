@@ -8,15 +8,12 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { check } from '../compiler/check/index.ts';
 import type { Model } from '../compiler/check/model.ts';
-import { Builder } from '../compiler/graph/builder.ts';
-import { makeGraph } from '../compiler/graph/graph.ts';
 import { parse } from '../compiler/syntax/parse.ts';
 import type { HopperSchedule } from '../compiler/targets/cuda/hopper-schedule.ts';
 import { openEmulated } from './cuda/build.ts';
+import { expertCases, expertOperands } from './cuda-expert-cases.ts';
 import { type EmittedCase, emitCase, libraryOf, openCases } from './cuda-product-calls.ts';
-import type { ProductCase } from './cuda-product-cases.ts';
 import { architectures, registersOf } from './cuda-product-nvcc.ts';
-import { groupedNodes, type Shape } from './grouped-graphs.ts';
 import { holdStep } from './held-against-oracle.ts';
 import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
@@ -26,36 +23,17 @@ test.after(() => rmSync(folder, { recursive: true, force: true }));
 
 process.env.MALC_SIMT_CAPABILITY = '9.0';
 
-/** What a product's operands are, and what is stored as bfloat16. */
-const operands = ['left', 'weights', 'gradient'];
-
-/** The product of a shape's slots and the gradient of its weights, each a kernel of its own. */
-function casesOf(name: string, shape: Shape, time: number, narrow = operands): ProductCase[] {
-  const { product, ofWeights } = groupedNodes(new Builder(), shape);
-  const results = { product, 'gradient.weights': ofWeights };
-  // The lowest experts are chosen most often, the first one never.
-  const low = shape.experts > 1 ? 1 : 0;
-  return Object.entries(results).map(([label, node]) => ({
-    name: `${name}_${label.replace('.', '_')}`,
-    graph: makeGraph(name, [{ name: label, node: { ...node, label }, accumulate: node === ofWeights }]),
-    narrow,
-    calls: [{ batch: 2, time }],
-    later: false,
-    integer: random => low + Math.floor(random ** 2 * (shape.experts - low)),
-  }));
-}
-
 const cases = [
   // Some experts have rows for several clusters, and no number of anything is a multiple of a tile's.
-  casesOf('many', { experts: 4, chosen: 2, inner: 72, outer: 264, outerFirst: true, shared: true }, 140),
+  expertCases('many', { experts: 4, chosen: 2, inner: 72, outer: 264, outerFirst: true, shared: true }, 140),
   // The matrices are read across, and one slice has 8 inner positions.
-  casesOf('across', { experts: 3, chosen: 1, inner: 136, outer: 88, outerFirst: false, shared: false }, 75, [
-    ...operands,
+  expertCases('across', { experts: 3, chosen: 1, inner: 136, outer: 88, outerFirst: false, shared: false }, 75, [
+    ...expertOperands,
     'product',
   ]),
   // More experts than a warp has lanes, of which most have a few slots or none.
-  casesOf('few', { experts: 40, chosen: 3, inner: 16, outer: 8, outerFirst: true, shared: false }, 11),
-  casesOf('alone', { experts: 1, chosen: 1, inner: 64, outer: 128, outerFirst: false, shared: true }, 65),
+  expertCases('few', { experts: 40, chosen: 3, inner: 16, outer: 8, outerFirst: true, shared: false }, 11),
+  expertCases('alone', { experts: 1, chosen: 1, inner: 64, outer: 128, outerFirst: false, shared: true }, 65),
 ].flat();
 
 /** Schedules of three widths. Clusters share the slices of a matrix, and nothing where both operands are gathered. */
@@ -77,7 +55,7 @@ writeFileSync(source, libraryOf(emitted.flat()));
 test('what can be gathered in pieces of 16 bytes has kernels for Hopper GPUs, and nothing else', () => {
   for (const each of cases) assert.ok(emitCase(each, 'bf16').source.hopper, each.name);
   for (const each of cases) assert.is(emitCase(each, 'f32').source.hopper, undefined);
-  const odd = casesOf('odd', { experts: 2, chosen: 2, inner: 12, outer: 20, outerFirst: true, shared: false }, 5);
+  const odd = expertCases('odd', { experts: 2, chosen: 2, inner: 12, outer: 20, outerFirst: true, shared: false }, 5);
   for (const each of odd) assert.is(emitCase(each, 'bf16').source.hopper, undefined);
 });
 
