@@ -27,6 +27,8 @@ export interface ProductCase {
   readonly calls: readonly { readonly batch: number; readonly time: number }[];
   /** True where the sums must go through the workspace. */
   readonly later: boolean;
+  /** An element of an integer input, from a random number in [0, 1). */
+  integer(random: number): number;
 }
 
 const few = { batch: 2, time: 3 };
@@ -42,7 +44,8 @@ function productCase(
   const outputs = build(make).map(
     (node): Output => ({ name: node.label, node, accumulate: node.label.startsWith('gradient.') }),
   );
-  return { name, graph: makeGraph(name, outputs), narrow, calls, later };
+  const integer = (random: number) => Math.floor(random * 1000);
+  return { name, graph: makeGraph(name, outputs), narrow, calls, later, integer };
 }
 
 class Maker {

@@ -78,6 +78,8 @@ DEVICE malc_place malc_share(malc_place at, uint32_t rank) {
 /* Brings the slices: one thread of the block. A job calls the same functions of producer and consumers. */
 template <class Shape>
 struct malc_producer {
+  static constexpr int threads = 1, arrivals = 1; // of a slice's bringing
+  static constexpr int registers = 24, consumer_registers = 240;
   malc_stages<Shape> stages;
   uint32_t rank;
   malc_place at;
@@ -340,7 +342,7 @@ private:
 };
 
 /* Does all jobs, by all blocks: job(role, number) calls begin, multiply and finish of a role. */
-template <class Shape, class Job>
+template <class Shape, class Producer = malc_producer<Shape>, class Job>
 DEVICE void malc_run_jobs(int jobs, const Job &job) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   const uint32_t shared = shared_address(dynamic_shared()), rank = Shape::cluster == 1 ? 0 : cluster_rank();
@@ -348,7 +350,7 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
   const int warpgroup = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0);
   if (threadIdx.x == 0) {
     for (malc_stages<Shape> stages{shared}; stages.parity == 0; stages.advance()) {
-      mbarrier_init(stages.full(), 1);
+      mbarrier_init(stages.full(), Producer::arrivals);
       mbarrier_init(stages.empty(), 2 * Shape::cluster); // by each warpgroup that reads what a producer brings
     }
     for (int slot = 0; slot < 2 * Shape::most_slots; slot++) mbarrier_init(shared + Shape::brought_at + slot * 8, 1);
@@ -358,14 +360,14 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
   else cluster_sync();
   const int first = blockIdx.x / Shape::cluster, clusters = gridDim.x / Shape::cluster;
   if (warpgroup == 0) {
-    registers_decrease<24>();
-    if (threadIdx.x == 0) {
-      malc_producer<Shape> producer(shared, rank);
+    registers_decrease<Producer::registers>();
+    if (threadIdx.x < Producer::threads) {
+      Producer producer(shared, rank);
       for (int number = first; number < jobs; number += clusters) job(producer, number);
       producer.drain();
     }
   } else {
-    registers_increase<240>();
+    registers_increase<Producer::consumer_registers>();
     malc_consumer<Shape> consumer(shared, rank, warpgroup - 1);
     for (int number = first; number < jobs; number += clusters) job(consumer, number);
     consumer.drain();

@@ -109,6 +109,32 @@ export const inHopperProducts: readonly PlantedFault[] = [
   },
 ];
 
+const gathered = 'grouped_sm90.h';
+/** Products of experts on Hopper GPUs, whose rows are gathered. */
+export const inHopperExperts: readonly PlantedFault[] = [
+  {
+    title: 'wgmma reads what cp.async wrote without a fence for it',
+    file: gathered,
+    words: 'fence_async();\n    __syncwarp();',
+    become: '__syncwarp();',
+    caught: /asynchronously, which .* wrote with ordinary instructions/,
+  },
+  {
+    title: 'a stage is said to be full while it is copied',
+    file: gathered,
+    words: 'cp_async_wait<ahead>();',
+    become: '',
+    caught: /is still copying/,
+  },
+  {
+    title: 'who gathers does not wait for a stage to be empty',
+    file: gathered,
+    words: 'mbarrier_wait(stages.empty(), stages.parity ^ 1);\n      if (threadIdx.x == 0) load',
+    become: 'if (threadIdx.x == 0) load',
+    caught: tooManyArrivals,
+  },
+];
+
 const attention = 'attention_sm90.h';
 /** Attention on Hopper GPUs, forward. */
 export const inHopperAttention: readonly PlantedFault[] = [

@@ -22,7 +22,7 @@ const chunkColumns = 128;
 /** Columns, and rows or inner positions, of the boxes that TMA brings. */
 const side = 64;
 /** Boxes that a warpgroup has in any case: what it finishes through memory takes as much. */
-const leastBoxes = 2;
+export const leastBoxes = 2;
 /** Parameters of a kernel have 4 KiB, and a map 128 bytes. */
 const mostMaps = 24;
 
