@@ -2,14 +2,12 @@
 import { readModel } from '../../compiler/check/read-model.ts';
 import { describeChoice } from '../../compiler/targets/cuda/tunable.ts';
 import { autotuneCuda, type Finding } from '../../runtime/autotune-cuda.ts';
-import { findCublas } from '../../runtime/cublas.ts';
 import { findCudaDevice } from '../../runtime/cuda-device.ts';
 import { tuningPlace } from '../../runtime/tuning.ts';
-import { python } from './machine.ts';
+import { useCublas } from './cublas.ts';
 import type { Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
 import { measuredModels } from './predict.ts';
-import { call } from './programs.ts';
 
 interface TunedProducts extends Item {
   readonly configuration: string;
@@ -19,11 +17,11 @@ interface TunedProducts extends Item {
 export const tuning: Part = {
   name: 'tuning',
   title: 'Products in several ways each, as --autotune measures them',
-  seconds: 90,
+  seconds: 120,
   async measure({ report }) {
     const device = findCudaDevice();
     if (device === null) return; // a dry run has nothing to measure
-    process.env.MALC_CUBLAS ??= (await cublasOfTorch()) ?? '';
+    await useCublas();
     const place = await tuningPlace(device);
     for (const { model: name, batch, time } of measuredModels) {
       const configuration = `${name}:${batch}:${time}`;
@@ -34,15 +32,6 @@ export const tuning: Part = {
   },
   table: items => (items as readonly TunedProducts[]).map(tableOf).join('\n\n'),
 };
-
-/** The library that PyTorch brought: it lies where no program looks for it. */
-async function cublasOfTorch(): Promise<string | null> {
-  if (findCublas() !== null) return null;
-  const words =
-    "import torch; print(*(line.split()[-1] for line in open('/proc/self/maps') if 'libcublasLt.so' in line))";
-  const { printed } = await call(python, ['-c', words], { seconds: 30 });
-  return printed.split(' ').find(path => path !== '') ?? null;
-}
 
 const found = ({ findings }: { readonly findings: readonly Finding[] }) => ({ findings });
 
