@@ -9,7 +9,7 @@ import type { Node } from '../compiler/graph/graph.ts';
 import { loadLibrary } from '../runtime/ffi.ts';
 import { buildStandIn } from './cuda/stand-in.ts';
 import { emitCase, libraryOf, openCases } from './cuda-product-calls.ts';
-import { type ProductCase, productCases } from './cuda-product-cases.ts';
+import { largeCases, type ProductCase, productCases } from './cuda-product-cases.ts';
 import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
 const test = suite('products by cuBLASLt');
@@ -30,7 +30,7 @@ test('it has products of bfloat16 in rows of whole pieces of 16 bytes', () => {
   assert.equal(others, ['weights_of_odd_rows', 'exact']);
 });
 
-/** All ways in which operands lie; plain results, padded, added to gradients; sums that are finished, and added up. */
+/** All ways in which operands lie; plain results, padded, added to gradients; sums that are finished, added up, totalled. */
 const several = [
   'heads_of_16_interleaved',
   'gradient_of_three_narrow_inputs',
@@ -38,7 +38,11 @@ const several = [
   'gradients_of_weights',
   'odd_columns',
 ];
-const cases = all.filter(({ case: { name } }) => several.includes(name));
+const totalled = largeCases.filter(({ name }) => name === 'gradient_of_an_activation_and_its_bias');
+const cases = [
+  ...all.filter(({ case: { name } }) => several.includes(name)),
+  ...totalled.map(each => emitCase({ ...each, calls: each.calls.slice(1) }, 'bf16', { library: true })),
+];
 
 if (await emulatorAvailable()) {
   const source = join(folder, 'kernels.cu');
