@@ -10,6 +10,7 @@ import { peakOf } from '../bench/gpu/devices.ts';
 import type { Kernel, Kernels } from '../bench/gpu/kernels.ts';
 import { type Item, markdownTable } from '../bench/gpu/part.ts';
 import { allParts, plans } from '../bench/gpu/parts.ts';
+import { describe } from '../bench/gpu/peers.ts';
 import { assumed, estimateProducts, measuredModels, predictStep } from '../bench/gpu/predict.ts';
 import { writeRun } from '../bench/gpu/report.ts';
 import type { Compared } from '../bench/gpu/steps.ts';
@@ -191,34 +192,6 @@ test('a page begins with what the run comes to', () => {
   assert.is(summaryOf([part('machine', [])]), '');
 });
 
-test('what was tuned stands below the kernels, each product in each way', () => {
-  const schedule = { columns: 256, cluster: 2, stages: 4, boxes: 2, band: 8, parts: [1] } as const;
-  const finding = {
-    product: 'block_forward/block_y',
-    size: [64, 1024],
-    ways: [
-      { choice: { schedule, library: false }, seconds: 4e-4 },
-      { choice: { schedule: { ...schedule, band: 16 }, library: false }, seconds: 3.5e-4 },
-      { choice: { schedule, library: true }, seconds: null },
-    ],
-    own: 1,
-    choice: { schedule: { ...schedule, band: 16 }, library: false },
-  } as const;
-  const found: Kernels = {
-    configuration: 'gpt2-small:64:1024',
-    step_seconds: 0.1,
-    outside_seconds: 0,
-    kernels: [],
-    tuned: [finding],
-    libraries: [],
-    problems: [],
-  };
-  const part = allParts.find(({ name }) => name === 'gpt2-tuned')!;
-  assert.match(part.table([found]), '| block_forward/block_y | 64 x 1024 | 400.0 | 350.0 |  | ');
-  const standIn: Kernels = { ...found, configuration: 'tiny:2:32' };
-  assert.match(part.table([standIn]), 'tiny:2:32 stands for gpt2-small:64:1024.');
-});
-
 test('every part has a name and a table of nothing', () => {
   assert.is(new Set(allParts.map(({ name }) => name)).size, allParts.length);
   for (const { name, table } of allParts) assert.type(table([]), 'string', name);
@@ -237,6 +210,24 @@ test('predictions are of every product of a step, each once forward and twice ba
     const operations = 2 * multiplied.reduce((a, b) => a + b, 0);
     assert.is(operations / batch / time, flopsPerToken(model, 0), name);
     assert.ok(predictions.every(({ seconds }) => seconds > 0 && seconds < 0.1));
+  }
+});
+
+test('shapes are those that a library would be asked for: operands that are shared are read once', () => {
+  const joined: Readonly<Record<string, readonly string[]>> = {
+    // Query, key and value forward; the gradients of their weights, and of their input.
+    'gpt2-small': ['65536 x 2304 x 768 nt', '2304 x 768 x 65536 tn', '65536 x 768 x 2304 nn'],
+    // Gate and up; three gradients alike.
+    'llama3-1b': ['32768 x 16384 x 2048 nt', '16384 x 2048 x 32768 tn', '32768 x 2048 x 16384 nn'],
+  };
+  for (const { model: name, batch, time } of measuredModels) {
+    const predictions = predictStep(readModel(name).model, { batch, time });
+    const texts = predictions.flatMap(({ shapes }) => shapes.map(describe));
+    for (const text of joined[name]!) assert.ok(texts.includes(text), `${name}: no ${text} among ${texts.join(', ')}`);
+    const attention = texts.filter(text => text.includes('heads'));
+    const heads = name === 'gpt2-small' ? '12 heads' : '32 heads over 8';
+    const passes = ['backward', 'forward'].map(pass => `${batch} x ${time}, ${heads} of 64, ${pass}`);
+    assert.equal(attention.sort(), passes);
   }
 });
 

@@ -3,9 +3,8 @@
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readModel } from '../../compiler/check/read-model.ts';
-import { describeChoice } from '../../compiler/targets/cuda/tunable.ts';
-import type { Finding } from '../../runtime/autotune-cuda.ts';
 import type { RepeatedShape } from '../../runtime/bench/kernels.ts';
+import { useCublas } from './cublas.ts';
 import type { Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
 import { bestOf, describe, measurePeers, type Peers, type PeerTime } from './peers.ts';
@@ -44,8 +43,6 @@ export interface Kernels extends Item {
   readonly step_seconds?: number;
   readonly outside_seconds?: number;
   readonly kernels: readonly Kernel[];
-  /** Where products were tuned: each in each way. */
-  readonly tuned?: readonly Finding[] | undefined;
   /** Every library at every shape, and what it could not do. */
   readonly libraries: readonly PeerTime[];
   readonly problems: readonly string[];
@@ -54,7 +51,7 @@ export interface Kernels extends Item {
 /** Smaller kernels stand in the JSON. */
 const SHOWN = 32;
 /** Shares of a part's seconds: malc's, then the libraries'. */
-const [OWN, OWN_TUNED] = [0.5, 0.8];
+const OWN = 0.7;
 /** From here on a ceiling is what holds a kernel back. */
 const NEAR = 0.8;
 /** A prediction has the waves and what nothing hides in it: so near to it, these are what is lost. */
@@ -88,7 +85,8 @@ export function kernelPart(
       const tuning = tunes && !dry ? ['--autotune'] : [];
       const words = ['bench', 'kernels', ...sizes, '--dtype', 'bf16', '--json', ...target, ...history, ...tuning];
       const began = performance.now();
-      const { printed, output } = await callMalc(words, { seconds: (tunes ? OWN_TUNED : OWN) * limit });
+      if (tuning.length > 0) await useCublas();
+      const { printed, output } = await callMalc(words, { seconds: OWN * limit });
       const configuration = `${size.model}:${size.batch}:${size.time}`;
       const measured = stepOf(printed);
       if (!measured) {
@@ -116,8 +114,8 @@ export function kernelPart(
 
 function stepOf(printed: string) {
   try {
-    const { kernels, step_seconds, outside_seconds, tuned } = JSON.parse(printed);
-    return { kernels: kernels as readonly Measured[], step_seconds, outside_seconds, tuned };
+    const { kernels, step_seconds, outside_seconds } = JSON.parse(printed);
+    return { kernels: kernels as readonly Measured[], step_seconds, outside_seconds };
   } catch {
     return null; // it printed why instead
   }
@@ -143,15 +141,7 @@ function limitOf({ seconds, calls, of_ceiling, bound, shapes }: Measured, predic
   return shapes.length > 0 && isAsPredicted ? 'waves, finishing' : 'latency';
 }
 
-function tableOf({
-  kernels,
-  step_seconds,
-  outside_seconds,
-  configuration,
-  tuned,
-  libraries,
-  problems,
-}: Kernels): string {
+function tableOf({ kernels, step_seconds, outside_seconds, configuration, libraries, problems }: Kernels): string {
   if (step_seconds === undefined) return '';
   const rows = kernels.slice(0, SHOWN).map(each => {
     const { name, calls, seconds, share, operations, bytes, of_ceiling, predicted_seconds, peer, limit, schedule } =
@@ -181,9 +171,6 @@ function tableOf({
     `By kernel${rest}. A library's time is that of its products or attention alone, without what malc's kernel does besides.`,
     "The ratio is its time over malc's:",
     markdownTable(columns, rows),
-    ...(tuned && tuned.length > 0
-      ? ['Products in the ways that were tried, one launch each:', tuningTable(tuned)]
-      : []),
     'The libraries, one launch of each shape:',
     libraryTable(libraries),
     problems.map(problem => `- not measured: ${problem}`).join('\n'),
@@ -199,22 +186,6 @@ function kindTable(kernels: readonly Kernel[]): string {
   });
   return markdownTable(['kind', 'ms', 'predicted ms'], rows);
 }
-
-/** The cost model's choice against the fastest of malc's own, and that against cuBLASLt. */
-function tuningTable(tuned: readonly Finding[]): string {
-  const rows = tuned.map(({ product, size, ways, own, choice }) => {
-    const library = ways.find(way => way.choice.library)?.seconds ?? null;
-    const others = ways
-      .filter(way => !way.choice.library)
-      .map(way => `${describeChoice(way.choice)} ${micro(way.seconds)}`);
-    const seconds = [ways[0]!.seconds, ways[own]!.seconds, library].map(micro);
-    return [product, size.join(' x '), ...seconds, describeChoice(choice), others.join('; ')];
-  });
-  const columns = ['product', 'size', 'predicted best, µs', 'best of malc', 'cuBLASLt', 'chosen', 'all of malc'];
-  return markdownTable(columns, rows);
-}
-
-const micro = (seconds: number | null) => (seconds === null ? '' : (seconds * 1e6).toFixed(1));
 
 function libraryTable(libraries: readonly PeerTime[]): string {
   const rows = libraries.map(({ shape, library, seconds }) => [

@@ -6,6 +6,8 @@
 // Each part is a process of its own with a time limit, and fails alone. Results are written after every part, so that a run
 // which is cut off leaves what it had. Exits with 0, with 1 where something is not as it should be, with 2 where it is called
 // wrongly, and with 3 where there is no GPU.
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { packagePath, readPackageFile } from '../../compiler/package-files.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
@@ -20,7 +22,7 @@ import { type Run, writeRun } from './report.ts';
 import { takeTurns } from './turn.ts';
 
 const options = {
-  out: { type: 'string', default: packagePath('bench/results') },
+  out: { type: 'string' },
   plan: { type: 'string', default: 'first' },
   parts: { type: 'string' },
   minutes: { type: 'string', default: '8' },
@@ -104,7 +106,9 @@ async function runAll(chosen: readonly Stage[]): Promise<void> {
     plan: values.parts === undefined ? values.plan : 'parts',
     minutes,
   };
-  const save = () => writeRun(values.out, { ...about, parts: [...results.values()] }, allParts);
+  // A dry run's figures are none: they do not belong among results.
+  const out = values.out ?? (device ? packagePath('bench/results') : join(tmpdir(), 'malc-gpu-dry'));
+  const save = () => writeRun(out, { ...about, parts: [...results.values()] }, allParts);
 
   const run = async (part: Part): Promise<void> => {
     const seconds = Math.min(part.seconds, (end - performance.now()) / 1000);

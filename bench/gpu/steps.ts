@@ -3,6 +3,7 @@ import { packagePath } from '../../compiler/package-files.ts';
 import { type Measurement, summarize } from '../../runtime/bench/measurement.ts';
 import { findCudaDevice } from '../../runtime/cuda-device.ts';
 import { byTurns, type Program, type Runner, startRunner } from '../peers/turns.ts';
+import { useCublas } from './cublas.ts';
 import { peakOf } from './devices.ts';
 import { python } from './machine.ts';
 import type { Context, Item, Part } from './part.ts';
@@ -160,6 +161,7 @@ export function stepPart(
       const device = findCudaDevice();
       const sizes = context.dry ? ['tiny:1:16'] : [batch, batch / 2, batch / 4].map(each => `${model}:${each}:${time}`);
       const end = performance.now() + context.seconds * 1000;
+      if (tunes && !context.dry) await useCublas();
       const given = { peak: device && peakOf(device.name), end, tunes };
       for (const text of sizes) if (await compare(text, given, context)) return;
       context.report({ failed: `${model} with PyTorch beside it does not fit the device, even at ${sizes.at(-1)}` });
