@@ -41,14 +41,25 @@ inline bool malc_on_hopper() {
 #endif
 }
 
-/* Whether launches of a stream may overlap: kernels for Hopper GPUs wait for one another, and graphs of CUDA 12.3 and
- * newer know of it. Launches that are queued one by one are so that each is seen by itself. */
+/* Whether the next launch of a stream may overlap the one before: where a graph of CUDA 12.3 or newer is captured for a
+ * Hopper GPU, and a kernel comes before it and no copy. Launches that are queued one by one are seen one by one. */
 inline bool malc_may_overlap(cudaStream_t stream) {
 #if defined(MALC_HOPPER) && CUDART_VERSION >= 12030 && !defined(MALC_SIMT)
+#if CUDART_VERSION >= 13000
+  const auto capture_of = cudaStreamGetCaptureInfo;
+#else
+  const auto capture_of = cudaStreamGetCaptureInfo_v3;
+#endif
   int driver = 0;
+  if (!malc_on_hopper() || cudaDriverGetVersion(&driver) != cudaSuccess || driver < 12030) return false;
   cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-  return malc_on_hopper() && cudaDriverGetVersion(&driver) == cudaSuccess && driver >= 12030 &&
-         cudaStreamIsCapturing(stream, &capture) == cudaSuccess && capture == cudaStreamCaptureStatusActive;
+  const cudaGraphNode_t *before = nullptr;
+  const cudaGraphEdgeData *edges = nullptr;
+  size_t count = 0;
+  cudaGraphNodeType type = cudaGraphNodeTypeEmpty;
+  if (capture_of(stream, &capture, nullptr, nullptr, &before, &edges, &count) != cudaSuccess) return false;
+  return capture == cudaStreamCaptureStatusActive && count == 1 &&
+         cudaGraphNodeGetType(before[0], &type) == cudaSuccess && type == cudaGraphNodeTypeKernel;
 #else
   (void)stream;
   return false;
