@@ -35,7 +35,7 @@ __host__ __device__ constexpr int64_t malc_expert_tiles(int64_t slots, int exper
   return slots / rows + (slots < experts ? slots : experts);
 }
 
-/* One of an expert's tiles, and the expert's sorted slots [first, end). The expert is -1 where there is no such tile. */
+/* One of an expert's tiles, and the expert's sorted slots [first, end). Where there is no such tile, expert is -1. */
 struct malc_expert_tile {
   int expert, first, end, number;
 
