@@ -153,14 +153,14 @@ export const inHopperGradients: readonly PlantedFault[] = [
   {
     title: 'statistics are overwritten while they are read',
     file: backward,
-    words: 'mbarrier_wait(shared_address(&memory.empty[stage]), n / 2 % 2 ^ 1);\n        if (threadIdx.x == 0) {',
+    words: 'mbarrier_wait(shared_address(&memory.empty[stage]), step / 2 % 2 ^ 1);\n      if (threadIdx.x == 0) {',
     become: 'if (threadIdx.x == 0) {',
     caught: tooManyArrivals,
   },
   {
     title: 'gradients of scores are multiplied before both warpgroups have left theirs',
     file: backward,
-    words: 'barrier_sync(1, 128 * groups);\n    float part',
+    words: 'barrier_sync(1, 128 * groups);\n      float part',
     become: 'float part',
     caught: noBarrier,
   },
