@@ -158,7 +158,7 @@ function launches({ launches, hopper }: AttentionSource, given: readonly string[
   if (!hopper) return usual;
   return `if (malc_on_hopper()) {
     CUtensorMap ${hopper.maps.map(({ name }) => name).join(', ')};
-    ${hopper.maps.map(map => `check(${encodeText(map, `${map.base}_.address()`)});`).join('\n    ')}
+    ${hopper.maps.map(map => `check(${encodeText(map, `${map.base}_.get()`)});`).join('\n    ')}
     ${hopper.launches.map(launch => call(launch, launch.maps)).join('\n    ')}
   } else {
     ${usual}

@@ -42,8 +42,8 @@ public:
   }
   Device(const Device &) = delete;
   ~Device() { cudaFree(start); }
-  T *address() const { return start; }
   operator T *() const { return start; }
+  T *get() const { return start; }
   void read(void *host) const { check(cudaMemcpy(host, start, bytes, cudaMemcpyDeviceToHost)); }
 };
 

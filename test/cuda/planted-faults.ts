@@ -15,10 +15,12 @@ export interface PlantedFault {
 
 const wrongResult = /relative error|: output |: log-sum-exp |: query |: key |: value /;
 const noBarrier = /with no barrier in between/;
+const noFence = /its fence_async is missing/;
 const unwritten = /which nobody has written/;
 const tooManyArrivals = /arrivals of this phase have come to/;
 
 const product = 'product_sm90.h';
+const finish = 'product_sm90_finish.h';
 /** Products on Hopper GPUs. */
 export const inHopperProducts: readonly PlantedFault[] = [
   {
@@ -71,10 +73,31 @@ export const inHopperProducts: readonly PlantedFault[] = [
     caught: tooManyArrivals,
   },
   {
-    title: 'sums are left in memory that is still read',
+    title: 'the result is left without the swizzle that TMA undoes',
+    file: finish,
+    words: '((n ^ row % 8) << 4)',
+    become: '(n << 4)',
+    caught: wrongResult,
+  },
+  {
+    title: 'the rows of stmatrix are given by the wrong lanes',
+    file: finish,
+    words: 'const int row = first_row + lane % 16;',
+    become: 'const int row = first_row + lane / 2;',
+    caught: noBarrier,
+  },
+  {
+    title: 'TMA stores what was written without a fence for it',
     file: product,
-    words: '__syncwarp(); // the chunk is free',
-    become: '// the chunk is free',
+    words: 'fence_async();\n        barrier_sync(1 + warpgroup, 128);\n        if (first) {',
+    become: 'barrier_sync(1 + warpgroup, 128);\n        if (first) {',
+    caught: noFence,
+  },
+  {
+    title: 'TMA brings to a slot what it has not yet stored from there',
+    file: product,
+    words: 'bulk_wait_read<0>();\n            bring<',
+    become: 'bring<',
     caught: noBarrier,
   },
   {
@@ -86,29 +109,41 @@ export const inHopperProducts: readonly PlantedFault[] = [
   },
 ];
 
+const gathered = 'grouped_sm90.h';
+/** Products of experts on Hopper GPUs, whose rows are gathered. */
+export const inHopperExperts: readonly PlantedFault[] = [
+  {
+    title: 'wgmma reads what cp.async wrote without a fence for it',
+    file: gathered,
+    words: 'fence_async();\n    __syncwarp();',
+    become: '__syncwarp();',
+    caught: /asynchronously, which .* wrote with ordinary instructions/,
+  },
+  {
+    title: 'a stage is said to be full while it is copied',
+    file: gathered,
+    words: 'cp_async_wait<ahead>();',
+    become: '',
+    caught: /is still copying/,
+  },
+  {
+    title: 'who gathers does not wait for a stage to be empty',
+    file: gathered,
+    words: 'mbarrier_wait(stages.empty(), stages.parity ^ 1);\n      if (threadIdx.x == 0) load',
+    become: 'if (threadIdx.x == 0) load',
+    caught: tooManyArrivals,
+  },
+];
+
 const attention = 'attention_sm90.h';
 /** Attention on Hopper GPUs, forward. */
 export const inHopperAttention: readonly PlantedFault[] = [
-  {
-    title: 'the output is left without the swizzle that TMA undoes',
-    file: attention,
-    words: '(n % 4 * 2 + lane / 16) ^ row % 8',
-    become: '(n % 4 * 2 + lane / 16)',
-    caught: wrongResult,
-  },
-  {
-    title: 'the rows of stmatrix are given by the wrong lanes',
-    file: attention,
-    words: 'threadIdx.x % 128 / 32 * 16 + lane % 16;',
-    become: 'threadIdx.x % 128 / 32 * 16 + lane / 2;',
-    caught: noBarrier,
-  },
   {
     title: 'TMA stores what was written without a fence for it',
     file: attention,
     words: 'fence_async(); // by every writer',
     become: '// by every writer',
-    caught: /its fence_async is missing/,
+    caught: noFence,
   },
   {
     title: 'the kernel ends while TMA reads its shared memory',
@@ -140,40 +175,47 @@ export const inHopperAttention: readonly PlantedFault[] = [
   },
 ];
 
-const backward = 'attention_sm90_gradient.h';
+const gradient = 'attention_sm90_gradient.h';
 /** And backward. */
 export const inHopperGradients: readonly PlantedFault[] = [
   {
-    title: 'statistics of queries are read before those who bring them have arrived',
-    file: backward,
-    words: 'memory.empty, 1 + 32, 4 * groups);',
-    become: 'memory.empty, 1, 4 * groups);',
-    caught: tooManyArrivals,
-  },
-  {
-    title: 'statistics are overwritten while they are read',
-    file: backward,
-    words: 'mbarrier_wait(shared_address(&memory.empty[stage]), step / 2 % 2 ^ 1);\n      if (threadIdx.x == 0) {',
-    become: 'if (threadIdx.x == 0) {',
-    caught: tooManyArrivals,
-  },
-  {
-    title: 'gradients of scores are multiplied before both warpgroups have left theirs',
-    file: backward,
+    title: 'scores are read before both warpgroups have written theirs',
+    file: gradient,
     words: 'barrier_sync(1, 128 * groups);\n      float part',
     become: 'float part',
     caught: noBarrier,
   },
   {
+    title: 'queries are released while the wgmmas of them are under way',
+    file: gradient,
+    words: 'wgmma_wait<0>();\n      attention_release_sm90',
+    become: 'attention_release_sm90',
+    caught: noBarrier,
+  },
+  {
+    title: 'a part of the sums is overwritten while TMA adds it up',
+    file: gradient,
+    words: 'mbarrier_wait(part_empty, step % 2 ^ 1);',
+    become: '',
+    caught: noBarrier,
+  },
+  {
+    title: 'statistics of queries are read before those who bring them have arrived',
+    file: gradient,
+    words: 'memory.empty, 1 + 32, 4 * groups);',
+    become: 'memory.empty, 1, 4 * groups);',
+    caught: tooManyArrivals,
+  },
+  {
     title: 'who adds to the sums of a block of queries does not pass the turn on',
-    file: backward,
+    file: gradient,
     words: 'turn_pass(sums.turn(index));',
     become: '',
     caught: /waits for turn 1 where turn 0 is/,
   },
   {
     title: 'dQ is left where others of the warpgroup still read the sum',
-    file: backward,
+    file: gradient,
     words: 'barrier_sync(2 + group, 128); // all',
     become: '// all',
     caught: noBarrier,

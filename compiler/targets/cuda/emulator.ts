@@ -72,7 +72,7 @@ export function emulatorSources(): Record<string, string> {
  * @throws Error with the compiler's output where it refuses the source.
  */
 export async function buildEmulator({ command }: EmulatorCompiler, output: string): Promise<void> {
-  await compile(command, [...language, '-O2', '-c', join(folder(), 'emulator.cpp'), '-o', output]);
+  await compile(command, [...language, '-O3', '-c', join(folder(), 'emulator.cpp'), '-o', output]);
 }
 
 export interface EmulatedProgram {
