@@ -167,7 +167,7 @@ export function backwardOnHopper(
 
 const chunksOf = (width: number): number => Math.ceil(width / 64);
 
-/** What attention_query_sums of templates/cuda/attention_sm90_gradient.h takes. */
+/** What attention_query_sums of templates/cuda/attention_sm90_sums.h takes. */
 function querySums({ heads, headDim }: AttentionSizes): Extent[] {
   const chunks = chunksOf(headDim);
   const columns = 128 / chunks;
