@@ -1,5 +1,6 @@
 // References on CUDA, in the emulator: what PyTorch computed, by the kernels for all GPUs; where products are of bfloat16, by those
 // for Hopper GPUs too, in several orders of threads, blocks and copies.
+import { createHash } from 'node:crypto';
 import { copyFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import type { CudaProductType } from '../../compiler/targets/cuda/kernel-source.ts';
@@ -62,7 +63,12 @@ function restore(environment: Readonly<Record<string, string | undefined>>): voi
   }
 }
 
-/** Logits, loss and every gradient of the reference's batch. */
+const digest = ({ buffer, byteOffset, byteLength }: Float32Array): string =>
+  createHash('sha256')
+    .update(new Uint8Array(buffer, byteOffset, byteLength))
+    .digest('hex');
+
+/** Digests of the logits and of every gradient of the reference's batch, by name, and the loss. */
 async function compute(folder: string, libraryPath: string) {
   const { batch, expected } = openReference(folder);
   expected.close();
@@ -74,8 +80,8 @@ async function compute(folder: string, libraryPath: string) {
     tensors.readInto(name => parameters.get(name)!);
     const logits = await native.forward(batch.tokens, batch);
     const { loss } = await native.step(batch.tokens, batch.labels, { ...batch, microBatches: 1, update: null });
-    const gradients = native.parameters.map(({ name, gradient }) => [name, Float32Array.from(gradient!)]);
-    return { logits, loss, gradients };
+    const gradients = native.parameters.map(({ name, gradient }) => [name, digest(Float32Array.from(gradient!))]);
+    return { loss, logits: digest(logits), gradients };
   } finally {
     native.close();
     tensors.close();
