@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { Model } from '../compiler/check/model.ts';
 import { MachineError } from '../compiler/diagnostic.ts';
 import { compile } from '../compiler/index.ts';
-import type { RankedSchedule } from '../compiler/targets/cuda/hopper-schedule.ts';
+import type { HopperSchedule } from '../compiler/targets/cuda/hopper-schedule.ts';
 import type { CudaProductType } from '../compiler/targets/cuda/kernel-source.ts';
 import type { ChoiceOf, ProductChoice, TunableProduct } from '../compiler/targets/cuda/tunable.ts';
 import { emitTuner, isOfStep, type Trial } from '../compiler/targets/cuda/tuner.ts';
@@ -60,8 +60,10 @@ const PROTOTYPES = {
     'const char *malc_tune(int32_t number, int64_t batch, int64_t time, int32_t rounds, double seconds, double *took)',
 };
 
-/** Shapes of tiles that are measured, each in the best order; the most promising in a second order besides. */
-const SHAPES = 4;
+/** Shapes of tiles that are measured besides the most promising one. */
+const SHAPES = 3;
+/** Into more parts no sum is divided. */
+const MOST_PARTS = 16;
 /** Ways take turns in so many rounds of about so many seconds. */
 const ROUNDS = 5;
 const SECONDS = 0.01;
@@ -127,18 +129,38 @@ function choicesOf(
   hasLibrary: boolean,
 ): ProductChoice[] {
   const ranked = isHopper ? product.schedules({ tokens: batch * time, multiprocessors }) : [];
-  const own = ranked.length > 0 ? promising(ranked) : [null];
-  const choices = own.map((schedule): ProductChoice => ({ schedule, library: false }));
-  return hasLibrary && product.hasLibrary ? [...choices, { schedule: own[0]!, library: true }] : choices;
+  const schedules = ranked.length > 0 ? promising(ranked.map(({ schedule }) => schedule)) : [null];
+  // What only differs where it means nothing, as the parts of what cannot be divided, is one kernel.
+  const own = new Map<string, ProductChoice>();
+  for (const schedule of schedules) {
+    const choice = { schedule, library: false };
+    const { text } = product.emit(choice);
+    if (!own.has(text)) own.set(text, choice);
+  }
+  return [...own.values(), ...(hasLibrary && product.hasLibrary ? [{ schedule: schedules[0]!, library: true }] : [])];
 }
 
-function promising(ranked: readonly RankedSchedule[]) {
-  const schedules = ranked.map(({ schedule }) => schedule);
-  const first = schedules[0]!;
-  const shapeOf = ({ columns, cluster }: typeof first) => `${columns} ${cluster}`;
-  const shapes = [...new Map(schedules.toReversed().map(schedule => [shapeOf(schedule), schedule])).values()].reverse();
-  const second = schedules.slice(1).filter(schedule => shapeOf(schedule) === shapeOf(first));
-  return [first, ...second.slice(0, 1), ...shapes.filter(schedule => schedule !== first).slice(0, SHAPES - 1)];
+/**
+ * The first of ranked schedules, and what the cost model may be wrong about: the order of tiles, the parts of sums, and the
+ * shape of tiles.
+ */
+function promising(ranked: readonly HopperSchedule[]): HopperSchedule[] {
+  const first = ranked[0]!;
+  const shapeOf = ({ columns, cluster }: HopperSchedule) => `${columns} ${cluster}`;
+  const shapes = [...new Map(ranked.toReversed().map(schedule => [shapeOf(schedule), schedule])).values()].reverse();
+  const reordered = ranked.slice(1).filter(schedule => shapeOf(schedule) === shapeOf(first));
+  const most = Math.max(...first.parts);
+  const counts = most === 1 ? [2, 4] : [0.5 * most, 2 * most].map(count => Math.min(MOST_PARTS, Math.ceil(count)));
+  const divided = counts.map(count => ({
+    ...first,
+    parts: first.parts.map(own => (own === most ? count : own)),
+  }));
+  return [
+    first,
+    ...reordered.slice(0, 1),
+    ...divided,
+    ...shapes.filter(schedule => schedule !== first).slice(0, SHAPES),
+  ];
 }
 
 /** All that times depend on: the GPU and its driver, the library, the kernels with all that they include, and the size. */

@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process';
 import { MachineError } from '../compiler/diagnostic.ts';
 import { findCudaCompiler } from '../compiler/targets/cuda/toolchain.ts';
+import { findCublas } from './cublas.ts';
 import { type CudaDevice, findCudaDevice, findCudaDriver, whyNoDevice } from './cuda-device.ts';
 import { describeMemory } from './show/quantities.ts';
 
@@ -20,7 +21,7 @@ const TOOLKIT = 'https://developer.nvidia.com/cuda-downloads';
 export async function gpu(): Promise<Finding[]> {
   const found = findCudaDriver();
   const device = findCudaDevice(found);
-  const tools = [await nvcc(device), await sanitizer()];
+  const tools = [await nvcc(device), cublas(), await sanitizer()];
   if (device === null) {
     const { problem, remedy } = whyNoDevice(found);
     return [{ name: 'GPU', state: 'absent', found: problem, remedy }, ...tools];
@@ -45,6 +46,20 @@ async function nvcc(device: CudaDevice | null): Promise<Finding> {
     const remedy = `--target cuda compiles with it: install the CUDA toolkit, 12 or newer: ${TOOLKIT}`;
     // Without a GPU nobody misses it.
     return { name, state: device ? 'limited' : 'absent', found: 'none', remedy };
+  }
+}
+
+/** What `--autotune` holds malc's own kernels against, and programs take where it was faster. */
+function cublas(): Finding {
+  const name = 'cuBLASLt';
+  const remedy = `only for --autotune on a GPU, which has it as a candidate; a part of the CUDA toolkit: ${TOOLKIT}`;
+  try {
+    const version = findCublas();
+    const found = process.env.MALC_CUBLAS === '0' ? 'left aside by MALC_CUBLAS=0' : 'none';
+    return version ? { name, state: 'ok', found: version, remedy: null } : { name, state: 'absent', found, remedy };
+  } catch (error) {
+    if (!(error instanceof MachineError)) throw error;
+    return { name, state: 'limited', found: 'none', remedy: error.message };
   }
 }
 

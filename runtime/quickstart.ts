@@ -55,7 +55,7 @@ export async function runQuickstart(folder: string, place: Place): Promise<void>
 
   const source = readModel(packagePath(MODEL));
   const every = STEPS / SAMPLES;
-  const prepared = prepare({
+  const prepared = await prepare({
     source,
     data: [stories],
     output: folder,

@@ -2,7 +2,7 @@
 import type { CompileOptions } from '../compiler/index.ts';
 import { findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import { autotune, type TuningRequest } from './autotune.ts';
-import { autotuneCuda, type Finding } from './autotune-cuda.ts';
+import { autotuneCuda, type Finding, type TuningPlace } from './autotune-cuda.ts';
 import { findBuilder } from './build.ts';
 import { architectureOf, type CudaDevice, findCudaDriver } from './cuda-device.ts';
 
@@ -22,16 +22,20 @@ export const untuned: Tuned = { options: {}, findings: [] };
  */
 export async function tune(request: TuningRequest, device: CudaDevice | null): Promise<Tuned> {
   if (device === null) return { ...untuned, options: { scheduleOf: await autotune(request, await findCompiler()) } };
+  const { choiceOf, findings } = await autotuneCuda(request, await tuningPlace(device));
+  if (findings.length === 0)
+    console.error(`--autotune: there is one way to compute each product on ${device.name}, and no cuBLASLt beside it`);
+  return { options: { choiceOf }, findings };
+}
+
+/** A GPU as what is measured is kept for it. @throws MachineError where there is no nvcc */
+export async function tuningPlace(device: CudaDevice): Promise<TuningPlace> {
   const { name, multiprocessors, capability } = device;
   const driver = findCudaDriver();
-  const place = {
+  return {
     builder: await findBuilder('cuda', { architectures: architectureOf(device) }),
     gpu: `${name}, driver for CUDA ${'version' in driver ? driver.version : 'unknown'}`,
     multiprocessors,
     isHopper: capability.join('.') === '9.0',
   };
-  const { choiceOf, findings } = await autotuneCuda(request, place);
-  if (findings.length === 0)
-    console.error(`--autotune: there is one way to compute each product on ${name}, and no cuBLASLt beside it`);
-  return { options: { choiceOf }, findings };
 }

@@ -37,6 +37,7 @@ commands('malc lists every command in the order of use', async () => {
     'explain',
     'compile',
     'train-tokenizer',
+    'data',
     'train',
     'show',
     'generate',

@@ -20,7 +20,8 @@ import { writeFileAtomic } from '../runtime/atomic-file.ts';
 import { Batches, ValidationBatches } from '../runtime/data/batches.ts';
 import { permutation, philox, Random } from '../runtime/data/random.ts';
 import { invalidUtf8Offset, readText } from '../runtime/data/text.ts';
-import { cachedTokens, encodeTokens, readTokens, splitText, writeTokens } from '../runtime/data/tokens.ts';
+import { readTextPieces } from '../runtime/data/text-pieces.ts';
+import { encodeTokens, readTokens, splitText, writeTokens } from '../runtime/data/tokens.ts';
 import { trainTokenizer } from '../runtime/tokenizer/train.ts';
 
 fc.configureGlobal({ includeErrorInReport: true, seed: 21, numRuns: 200 });
@@ -134,6 +135,35 @@ texts('what is not UTF-8 is told by its byte', () => {
   refuses(() => readText(path('wide.txt')), 'at byte 0 (line 1), which is 0xff', 'iconv -f UTF-16');
 });
 
+/** The pieces of a file that is cut after its last line, or nowhere where a piece has no line's end. */
+const piecesOf = (name: string) => [...readTextPieces(path(name), text => text.lastIndexOf(0x0a) + 1)];
+
+texts('in pieces, it is the same text, cut where it may be', () => {
+  const long = 'a line of some words, größer als eine Silbe\n'.repeat(60_000);
+  writeFileSync(path('long.txt'), `\ufeff${long}no end`);
+  const pieces = piecesOf('long.txt');
+  assert.is(pieces.length, 3);
+  assert.ok(pieces.slice(0, -1).every(piece => piece.at(-1) === 0x0a));
+  assert.is(Buffer.concat(pieces).toString(), `${long}no end`);
+
+  writeFileSync(path('line.txt'), 'ä'.repeat(1_500_000));
+  assert.equal(
+    piecesOf('line.txt').map(piece => piece.length),
+    [3_000_000],
+  );
+});
+
+texts('in pieces, what is wrong is told as for the whole', () => {
+  writeFileSync(path('late.txt'), Buffer.from(`${'one two\n'.repeat(200_000)}caf\xe9`, 'latin1'));
+  refuses(() => piecesOf('late.txt'), 'at byte 1600003 (line 200001), which is 0xe9');
+  refuses(() => piecesOf('none.txt'), 'there is no file', 'check the path');
+  refuses(() => piecesOf('.'), 'is a folder');
+  for (const text of ['', '\ufeff']) {
+    writeFileSync(path('empty.txt'), text);
+    refuses(() => piecesOf('empty.txt'), 'empty.txt is empty');
+  }
+});
+
 texts('the offset is where decoding would fail, for any bytes', () => {
   const strict = new TextDecoder('utf-8', { fatal: true });
   const decodes = (bytes: Uint8Array) => {
@@ -178,8 +208,8 @@ tokens('a text is cut at the end of the line nearest to the share', () => {
   refuses(() => splitText(prose, Number.NaN), 'NaN');
 });
 
-tokens('are of the smallest type that holds the vocabulary', () => {
-  const ids = encodeTokens(prose, tokenizer);
+tokens('are of the smallest type that holds the vocabulary', async () => {
+  const ids = await encodeTokens(prose, tokenizer);
   assert.instance(ids, Uint16Array);
   assert.is(tokenizer.decode(ids), prose);
 });
@@ -210,20 +240,6 @@ tokens('torn files are refused', () => {
   writeFileSync(path('torn.json'), '{');
   refuses(() => readTokens(path('torn.bin')), 'torn.json does not say');
   refuses(() => readTokens(path('none.bin')), 'there is no token file');
-});
-
-tokens('the cache serves the same text and tokenizer, and nothing else', () => {
-  const file = path('train.bin');
-  const ids = cachedTokens(file, prose, tokenizer);
-  assert.is(tokenizer.decode(ids), prose);
-  // Written over by hand, to see that the file is what is read.
-  writeFileSync(file, Buffer.alloc(ids.byteLength));
-  assert.is(cachedTokens(file, prose, tokenizer)[0], 0);
-  const other = cachedTokens(file, `${prose}more`, tokenizer);
-  assert.is(tokenizer.decode(other), `${prose}more`);
-  writeFileSync(file, 'torn');
-  assert.equal(cachedTokens(file, `${prose}more`, tokenizer), other);
-  assert.equal(readTokens(file).tokens, other);
 });
 
 const batches = suite('batches');

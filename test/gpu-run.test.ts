@@ -10,7 +10,8 @@ import { peakOf } from '../bench/gpu/devices.ts';
 import type { Kernel, Kernels } from '../bench/gpu/kernels.ts';
 import { type Item, markdownTable } from '../bench/gpu/part.ts';
 import { allParts, plans } from '../bench/gpu/parts.ts';
-import { estimateProduct, measuredModels, predictStep } from '../bench/gpu/predict.ts';
+import { describe } from '../bench/gpu/peers.ts';
+import { assumed, estimateProducts, measuredModels, predictStep } from '../bench/gpu/predict.ts';
 import { writeRun } from '../bench/gpu/report.ts';
 import type { Compared } from '../bench/gpu/steps.ts';
 import { summaryOf } from '../bench/gpu/summary.ts';
@@ -19,6 +20,7 @@ import { byTurns, startRunner } from '../bench/peers/turns.ts';
 import { flopsPerToken } from '../compiler/check/cost.ts';
 import { readModel } from '../compiler/check/read-model.ts';
 import { packagePath } from '../compiler/package-files.ts';
+import type { Extent } from '../compiler/plan/extent.ts';
 import { architectureOf, findCudaDevice } from '../runtime/cuda-device.ts';
 import { emulatorAvailable } from './simt/build.ts';
 
@@ -71,10 +73,10 @@ test('what is no part, plan or option is refused by name', async () => {
   const [part, option, plan] = await Promise.all([
     run('--dry', '--parts', 'machine,steps'),
     run('--minute', '3'),
-    run('--dry', '--plan', 'third'),
+    run('--dry', '--plan', 'fourth'),
   ]);
   assert.is(plan.code, 2);
-  assert.match(plan.output, "there is no plan 'third': there are first and second");
+  assert.match(plan.output, "there is no plan 'fourth': there are first, second and third");
   assert.is(part.code, 2);
   assert.match(part.output, "there is no part 'steps': there are machine, ");
   assert.is(option.code, 2);
@@ -161,6 +163,7 @@ test('a page begins with what the run comes to', () => {
     of_ceiling: 0.7,
     bound: 'arithmetic',
     shapes: [],
+    schedule: null,
     predicted_seconds: 0.004,
     peer: { libraries: ['cublaslt'], seconds: 0.0035 },
     limit: 'latency',
@@ -210,12 +213,39 @@ test('predictions are of every product of a step, each once forward and twice ba
   }
 });
 
-test('a product is predicted by its tiles, waves and the clocks in which nothing is multiplied', () => {
-  const output = { kind: 'product', rows: 65536, columns: 768, inner: 768, layout: 'nt' } as const;
-  const { waves, efficiency } = estimateProduct(output);
-  // 1,536 tiles for 132 multiprocessors; 12 slices of 1,024 clocks and 2,000 that nothing hides.
-  assert.is(waves, 12);
-  assert.ok(Math.abs(efficiency - (1536 / 132 / 12) * (12288 / 14288)) < 1e-9, String(efficiency));
+test('shapes are those that a library would be asked for: operands that are shared are read once', () => {
+  const joined: Readonly<Record<string, readonly string[]>> = {
+    // Query, key and value forward; the gradients of their weights, and of their input.
+    'gpt2-small': ['65536 x 2304 x 768 nt', '2304 x 768 x 65536 tn', '65536 x 768 x 2304 nn'],
+    // Gate and up; three gradients alike.
+    'llama3-1b': ['32768 x 16384 x 2048 nt', '16384 x 2048 x 32768 tn', '32768 x 2048 x 16384 nn'],
+  };
+  for (const { model: name, batch, time } of measuredModels) {
+    const predictions = predictStep(readModel(name).model, { batch, time });
+    const texts = predictions.flatMap(({ shapes }) => shapes.map(describe));
+    for (const text of joined[name]!) assert.ok(texts.includes(text), `${name}: no ${text} among ${texts.join(', ')}`);
+    const attention = texts.filter(text => text.includes('heads'));
+    const heads = name === 'gpt2-small' ? '12 heads' : '32 heads over 8';
+    const passes = ['backward', 'forward'].map(pass => `${batch} x ${time}, ${heads} of 64, ${pass}`);
+    assert.equal(attention.sort(), passes);
+  }
+});
+
+test('products are predicted by the cost model, those of weights in parts', () => {
+  const tokens = { runtime: ['batch', 'time'], count: 1 };
+  const width = { runtime: [], count: 768 };
+  const product = (rows: Extent, inner: Extent) =>
+    ({ kind: 'product', rows, columns: width, inner, layout: 'tn' }) as const;
+  const sizes = { batch: 64, time: 1024 };
+  const ideal = (2 * 65536 * 768 * 768) / assumed.products;
+  for (const [shape, isInParts] of [
+    [product(tokens, width), false],
+    [product(width, tokens), true],
+  ] as const) {
+    const { schedule, seconds } = estimateProducts([shape], sizes);
+    assert.is(schedule.parts[0]! > 1, isInParts);
+    assert.ok(seconds > ideal && seconds < 1.4 * ideal, `${seconds} s, at best ${ideal} s`);
+  }
 });
 
 test('a page has the failures and the ends of parts that died', () => {

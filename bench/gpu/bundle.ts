@@ -55,12 +55,13 @@ function pack(from: string, to: string, accepts: (path: string) => boolean = () 
 /** A file or folder of the package, at its own place. */
 const packOwn = (path: string, accepts?: (path: string) => boolean) => pack(packagePath(path), path, accepts);
 
-for (const built of ['dist/malc.js', 'dist/gpu.js', 'dist/tests']) packOwn(built);
+for (const built of ['dist/malc.js', 'dist/tokenizer-worker.js', 'dist/gpu.js', 'dist/tests']) packOwn(built);
 for (const part of ['mal', 'well-known', 'templates', 'LICENSE', 'bench/peers', 'bench/gpu/device.cu']) packOwn(part);
 packOwn('test/fixtures/reference');
 packOwn('test/simt');
-for (const name of readdirSync(packagePath('test')).filter(each => /\.(?:h|cu|cpp)$/.test(each)))
-  packOwn(`test/${name}`);
+for (const folder of ['test', 'test/cuda'])
+  for (const name of readdirSync(packagePath(folder)).filter(each => /\.(?:h|cu|cpp)$/.test(each)))
+    packOwn(`${folder}/${name}`);
 
 /** koffi's JavaScript, and its native module for this one platform. */
 const isWanted = (path: string) => !/\/(?:doc|vendor)$|\.(?:md|d\.ts|cc|hh|inc|S|asm|def)$/.test(path);

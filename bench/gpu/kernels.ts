@@ -1,9 +1,10 @@
-// The parts with the kernels of a step: each one's time as `malc bench kernels` measures it, against the ceilings that it
-// measures in the same process, the libraries that do the same work, and what was predicted.
+// The parts with the kernels of a step: each one's time as `malc bench kernels` measures it, against the ceilings that
+// it measures in the same process, the libraries that do the same work, and what was predicted.
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readModel } from '../../compiler/check/read-model.ts';
 import type { RepeatedShape } from '../../runtime/bench/kernels.ts';
+import { useCublas } from './cublas.ts';
 import type { Item, Part } from './part.ts';
 import { markdownTable } from './part.ts';
 import { bestOf, describe, measurePeers, type Peers, type PeerTime } from './peers.ts';
@@ -21,6 +22,8 @@ interface Measured {
   readonly of_ceiling: number;
   readonly bound: 'arithmetic' | 'memory';
   readonly shapes: readonly RepeatedShape[];
+  /** How its products are divided, in words. */
+  readonly schedule: string | null;
 }
 
 export interface Kernel extends Measured {
@@ -48,7 +51,7 @@ export interface Kernels extends Item {
 /** Smaller kernels stand in the JSON. */
 const SHOWN = 32;
 /** Shares of a part's seconds: malc's, then the libraries'. */
-const OWN = 0.5;
+const OWN = 0.7;
 /** From here on a ceiling is what holds a kernel back. */
 const NEAR = 0.8;
 /** A prediction has the waves and what nothing hides in it: so near to it, these are what is lost. */
@@ -56,11 +59,21 @@ const AS_PREDICTED = 1.1;
 /** A launch that takes less is mostly one. */
 const LAUNCH_SECONDS = 5e-6;
 
-/** A part that measures the kernels of one model's step. */
-export function kernelPart(name: string, model: string, batch: number, time: number, seconds: number): Part {
+/**
+ * A part that measures the kernels of one model's step.
+ * @param tunes whether products are measured in several ways before, and computed in the fastest
+ */
+export function kernelPart(
+  name: string,
+  model: string,
+  batch: number,
+  time: number,
+  seconds: number,
+  tunes = false,
+): Part {
   return {
     name,
-    title: `Kernels of a step of ${model}, ${batch} x ${time}, bf16`,
+    title: `Kernels of a step of ${model}, ${batch} x ${time}, bf16${tunes ? ', products tuned' : ''}`,
     seconds,
     async measure({ dry, seconds: limit, report }) {
       const size = dry ? { model: 'tiny', batch: 2, time: 32 } : { model, batch, time };
@@ -68,8 +81,11 @@ export function kernelPart(name: string, model: string, batch: number, time: num
       const target = dry ? ['--steps', '2'] : ['--target', targetOf(dry)];
       // What a dry run measures is nobody's history.
       const history = dry ? ['--history', join(tmpdir(), `malc-gpu-dry-${process.pid}.jsonl`)] : [];
-      const words = ['bench', 'kernels', ...sizes, '--dtype', 'bf16', '--json', ...target, ...history];
+      // Tuning takes minutes of a CPU, and a dry run has no other.
+      const tuning = tunes && !dry ? ['--autotune'] : [];
+      const words = ['bench', 'kernels', ...sizes, '--dtype', 'bf16', '--json', ...target, ...history, ...tuning];
       const began = performance.now();
+      if (tuning.length > 0) await useCublas();
       const { printed, output } = await callMalc(words, { seconds: OWN * limit });
       const configuration = `${size.model}:${size.batch}:${size.time}`;
       const measured = stepOf(printed);
@@ -128,7 +144,8 @@ function limitOf({ seconds, calls, of_ceiling, bound, shapes }: Measured, predic
 function tableOf({ kernels, step_seconds, outside_seconds, configuration, libraries, problems }: Kernels): string {
   if (step_seconds === undefined) return '';
   const rows = kernels.slice(0, SHOWN).map(each => {
-    const { name, calls, seconds, share, operations, bytes, of_ceiling, predicted_seconds, peer, limit } = each;
+    const { name, calls, seconds, share, operations, bytes, of_ceiling, predicted_seconds, peer, limit, schedule } =
+      each;
     return [
       name,
       calls,
@@ -142,15 +159,17 @@ function tableOf({ kernels, step_seconds, outside_seconds, configuration, librar
       peer ? (peer.seconds / seconds).toFixed(2) : '',
       peer ? peer.libraries.join(', ') : '',
       limit,
+      schedule ?? '',
     ];
   });
   const own = ['kernel', 'launches', 'ms', 'share', 'predicted ms', 'TFLOP/s', 'TB/s', 'of ceiling'];
-  const columns = [...own, 'library ms', 'ratio', 'library', 'held back by'];
+  const columns = [...own, 'library ms', 'ratio', 'library', 'held back by', 'divided'];
   const rest = kernels.length > SHOWN ? `, the ${SHOWN} longest of ${kernels.length} kernels` : '';
   return [
-    `${configuration}, ${milliseconds(step_seconds)} ms a step, of which ${milliseconds(outside_seconds ?? 0)} in no launch:`,
+    `${configuration}, ${milliseconds(step_seconds)} ms a step, ${milliseconds(outside_seconds ?? 0)} of it in no launch:`,
     kindTable(kernels),
-    `By kernel${rest}. A library's time is that of its products or attention alone, without what malc's kernel does besides; the ratio is its time over malc's:`,
+    `By kernel${rest}. A library's time is that of its products or attention alone, without what malc's kernel does besides.`,
+    "The ratio is its time over malc's:",
     markdownTable(columns, rows),
     'The libraries, one launch of each shape:',
     libraryTable(libraries),

@@ -1,5 +1,5 @@
-// The part that trains GPT-2 by llm.c, where its source lies on the machine: LLM_C names the folder. It is built in a copy,
-// with its own Makefile, and trains on random tokens from random weights.
+// The part that trains GPT-2 by llm.c, where its source lies on the machine: LLM_C names the folder. It is built in a
+// copy, with its own Makefile, and trains on random tokens from random weights.
 import { cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -78,7 +78,7 @@ const flags = [
   ...['-d', String(batch * time), '-x', String(STEPS), '-v', '1000', '-m', '1', '-s', '1000', '-h', '0'],
 ];
 
-/** `step 5/24 | loss .. | 140.02 ms | 38.1% bf16 MFU | 468034 tok/s`: the milliseconds, for the speed is a mean so far. */
+/** `step 5/24 | loss .. | 140.02 ms | 38.1% bf16 MFU | 468034 tok/s`: the time, for the speed is a mean so far. */
 export function speedsIn(output: string): number[] {
   const steps = [...output.matchAll(/^step\s+\d+\/\d+ \|.*?\|\s*([\d.]+) ms \|/gm)];
   return steps.map(([, milliseconds]) => (1000 * batch * time) / Number(milliseconds));

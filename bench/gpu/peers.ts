@@ -19,7 +19,9 @@ export interface Peers {
   readonly problems: readonly string[];
 }
 
-/** Rows, columns and inner positions of products are rounded up to it: libraries are slow otherwise, and trainers pad. */
+/** Seconds in which Python loads PyTorch, and the last shape is done. */
+const STARTS = 7;
+/** Sizes of products are rounded up to multiples of it: libraries are slow otherwise, and trainers pad. */
 const padding = 64;
 
 /**
@@ -29,7 +31,12 @@ const padding = 64;
 export async function measurePeers(shapes: readonly PeerShape[], dry: boolean, seconds: number): Promise<Peers> {
   const distinct = [...new Map(shapes.map(shape => [keyOf(shape), shape])).values()];
   const asked = distinct.map(shape => (dry ? shape : padded(shape)));
-  const words = [packagePath('bench/peers/torch_kernels.py'), JSON.stringify(asked), '--seconds', String(seconds - 10)];
+  const words = [
+    packagePath('bench/peers/torch_kernels.py'),
+    JSON.stringify(asked),
+    '--seconds',
+    String(seconds - STARTS),
+  ];
   const { code, printed, output } = await call(python, [...words, '--device', dry ? 'cpu' : 'cuda'], { seconds });
   const found = printed.split('\n').flatMap(line => (line.startsWith('{') ? [JSON.parse(line)] : []));
   const times = found.flatMap(({ shape, library, seconds: taken }): PeerTime[] =>

@@ -1,13 +1,16 @@
-// What each kernel of a training step should take on a Hopper GPU: reckoned from its work, never measured. The run's tables
-// have these numbers beside what was measured, and `npm run gpu -- --predict` prints them alone.
+// What each kernel of a training step should take on a Hopper GPU: reckoned from its work, never measured. The run's
+// tables have these numbers beside what was measured, and `npm run gpu -- --predict` prints them alone.
 
 import { blockStageNames } from '../../compiler/build/program.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { readModel } from '../../compiler/check/read-model.ts';
+import type { Sizes } from '../../compiler/graph/dimension.ts';
 import { compile } from '../../compiler/index.ts';
-import { type Shape, shapeAt } from '../../compiler/plan/shapes.ts';
+import { type ProductExtents, type Shape, type ShapeExtents, shapeAt } from '../../compiler/plan/shapes.ts';
 import { amount, countPairs } from '../../compiler/plan/work.ts';
 import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
+import { type HopperSchedule, rankSchedules } from '../../compiler/targets/cuda/hopper-schedule.ts';
+import type { ProductWork } from '../../compiler/targets/cuda/product-tiles.ts';
 import type { KernelRow, RepeatedShape } from '../../runtime/bench/kernels.ts';
 import type { StepSize } from '../../runtime/bench/workload.ts';
 import { markdownTable } from './part.ts';
@@ -28,51 +31,34 @@ export const assumed = {
 /** Share of a step from which on a kernel has a line of its own. */
 const SHOWN = 0.004;
 
-/** Columns of a tile of 128 rows, and clocks in which the tensor cores multiply 64 inner positions of one of 256 columns. */
-const tileColumns = [256, 192, 128] as const;
-const slice = { inner: 64, clocks: 1024 };
-/** Clocks of a tile in which its block's tensor cores wait: while it is finished, and the pipeline fills. */
-const unhidden = 2000;
-/** What adding up parts of sums costs. */
-const ofParts = 1.03;
-const mostParts = 16;
+/** Cycles a second in which tensor cores do what `assumed.products` says: the cost model counts cycles. */
+const clock = assumed.products / (assumed.multiprocessors * 4096);
+/** What a schedule needs to finish a tile: the cost model's usual. */
+const slots = { least: 1, best: 2 };
 
-/** A product as one schedule has it. */
+/** The products of one launch as the compiler's cost model would have them. */
 export interface ProductEstimate {
-  readonly columns: number;
-  readonly parts: number;
-  /** Rounds in which all multiprocessors have a tile; the last may leave some without. */
-  readonly waves: number;
-  /** Useful clocks of all clocks. */
-  readonly efficiency: number;
+  readonly schedule: HopperSchedule;
   readonly seconds: number;
+}
+
+/** The best schedule of products that are launched together, where nothing stands in the way of their tiles. */
+export function estimateProducts(products: readonly ProductExtents[], sizes: Sizes): ProductEstimate {
+  const works = products.map((extents): ProductWork => {
+    const { rows, columns, inner } = shapeAt(extents, sizes) as ProductShape;
+    // Gradients of weights: the inner positions are the tokens, and may be summed up in parts.
+    const isDivisible = extents.rows.runtime.length === 0 && extents.inner.runtime.length > 0;
+    return { kind: 'bf16', rows, columns, inner, results: 1, beside: 1, step: 1, isDivisible };
+  });
+  const { multiprocessors } = assumed;
+  const tokens = sizes.batch! * sizes.time!;
+  const [best] = rankSchedules(works, slots, { tokens, multiprocessors });
+  return { schedule: best!.schedule, seconds: best!.cycles / clock };
 }
 
 type ProductShape = Extract<Shape, { kind: 'product' }>;
 
-/** The best of the schedules: tiles of 128 rows in clusters of two, their inner positions in parts where tiles are few. */
-export function estimateProduct({ rows, columns, inner }: ProductShape): ProductEstimate {
-  const estimates = tileColumns.flatMap(width =>
-    Array.from({ length: mostParts }, (_, n) => {
-      const parts = n + 1;
-      const pairs = Math.ceil(rows / 256) * Math.ceil(columns / width) * parts;
-      const waves = Math.ceil(pairs / (assumed.multiprocessors / 2));
-      const clocks = Math.ceil(inner / parts / slice.inner) * slice.clocks * (width / 256) + unhidden;
-      const useful = (rows * columns * inner * slice.clocks) / (128 * 256 * slice.inner * assumed.multiprocessors);
-      const efficiency = useful / (waves * clocks * (parts > 1 ? ofParts : 1));
-      return {
-        columns: width,
-        parts,
-        waves,
-        efficiency,
-        seconds: (2 * rows * columns * inner) / assumed.products / efficiency,
-      };
-    }),
-  );
-  return estimates.reduce((best, each) => (each.seconds < best.seconds ? each : best));
-}
-
-/** Operations of one launch: of attention those of the pairs that are seen, backward 5/2 of them, as `malc bench` counts. */
+/** Operations of one launch. Attention's are those of the pairs that are seen, backward 5/2 of them, as `malc bench` has it. */
 export function operationsOf(shape: Shape): number {
   if (shape.kind === 'product') return 2 * shape.rows * shape.columns * shape.inner;
   const { batch, time, heads, width, valueWidth, causal, window } = shape;
@@ -80,10 +66,17 @@ export function operationsOf(shape: Shape): number {
   return (shape.pass === 'forward' ? 1 : 2.5) * 2 * batch * heads * pairs * (width + valueWidth);
 }
 
-function secondsOf(shape: Shape): number {
-  if (shape.kind === 'product') return estimateProduct(shape).seconds;
-  const rates = shape.width <= 64 ? assumed.attention[64] : assumed.attention[128];
-  return operationsOf(shape) / rates[shape.pass];
+/** Seconds of what one launch multiplies. */
+function multiplySeconds(shapes: readonly ShapeExtents[], sizes: Sizes): number {
+  const products = shapes.filter(shape => shape.kind === 'product');
+  const attention = shapes.flatMap(extents => {
+    const shape = shapeAt(extents, sizes);
+    if (shape.kind !== 'attention') return [];
+    const rates = shape.width <= 64 ? assumed.attention[64] : assumed.attention[128];
+    return [operationsOf(shape) / rates[shape.pass]];
+  });
+  const ofProducts = products.length > 0 ? estimateProducts(products, sizes).seconds : 0;
+  return attention.reduce((a, b) => a + b, ofProducts);
 }
 
 export interface Prediction {
@@ -93,6 +86,10 @@ export interface Prediction {
   readonly operations: number;
   readonly bytes: number;
   readonly shapes: readonly RepeatedShape[];
+  /** One for each function that launches it with products. */
+  readonly schedules: readonly HopperSchedule[];
+  /** Seconds of what it multiplies. */
+  readonly multiplying: number;
   readonly kind: Kind;
   readonly seconds: number;
   readonly limit: 'tensor cores' | 'memory' | 'launches';
@@ -108,7 +105,7 @@ export function kindOf({ name, shapes }: Pick<KernelRow, 'name' | 'shapes'>): Ki
   return ['update', 'gradient_norm', 'clear_gradients', 'prepare'].includes(name) ? 'update' : 'rows';
 }
 
-/** Every kernel of a training step in bf16, the longest first. What takes a part of the positions moves its weights each time. */
+/** Every kernel of a training step in bf16, the longest first. What takes positions in parts moves its weights each time. */
 export function predictStep(model: Model, size: StepSize): Prediction[] {
   const { launches } = compile(model, { target: 'cuda', dtype: 'bf16', profile: true });
   const works = new Map<string, Work[]>();
@@ -123,6 +120,8 @@ export function predictStep(model: Model, size: StepSize): Prediction[] {
       operations: runs * amount(work.operations, sizes),
       bytes: runs * (amount(work.reads, sizes) + amount(work.writes, sizes)),
       shapes: work.shapes.map(shape => ({ ...shapeAt(shape, sizes), times: runs })),
+      schedules: schedulesOf(work.shapes, sizes),
+      multiplying: runs * multiplySeconds(work.shapes, sizes),
     };
     works.set(kernel, [...(works.get(kernel) ?? []), own]);
   }
@@ -130,22 +129,28 @@ export function predictStep(model: Model, size: StepSize): Prediction[] {
   return predictions.sort((a, b) => b.seconds - a.seconds);
 }
 
-type Work = Pick<Prediction, 'launches' | 'operations' | 'bytes' | 'shapes'>;
+type Work = Pick<Prediction, 'launches' | 'operations' | 'bytes' | 'shapes' | 'schedules' | 'multiplying'>;
+
+function schedulesOf(shapes: readonly ShapeExtents[], sizes: Sizes): HopperSchedule[] {
+  const products = shapes.filter(shape => shape.kind === 'product');
+  return products.length > 0 ? [estimateProducts(products, sizes).schedule] : [];
+}
 
 const addUp = (a: Work, b: Work): Work => ({
   launches: a.launches + b.launches,
   operations: a.operations + b.operations,
   bytes: a.bytes + b.bytes,
   shapes: [...a.shapes, ...b.shapes],
+  schedules: [...a.schedules, ...b.schedules],
+  multiplying: a.multiplying + b.multiplying,
 });
 
 function predict(name: string, work: Work): Prediction {
-  const { launches, bytes, shapes } = work;
-  const ofShapes = shapes.reduce((sum, shape) => sum + shape.times * secondsOf(shape), 0);
+  const { launches, bytes, shapes, multiplying } = work;
   const forMemory = bytes / assumed.memory;
   const forLaunches = launches * assumed.launch;
-  const seconds = Math.max(ofShapes, forMemory, forLaunches);
-  const limit = seconds === ofShapes ? 'tensor cores' : seconds === forMemory ? 'memory' : 'launches';
+  const seconds = Math.max(multiplying, forMemory, forLaunches);
+  const limit = seconds === multiplying ? 'tensor cores' : seconds === forMemory ? 'memory' : 'launches';
   return { name, ...work, kind: kindOf({ name, shapes }), seconds, limit };
 }
 
@@ -170,7 +175,8 @@ export function predictionPage(): string {
     const seconds = predictions.reduce((sum, each) => sum + each.seconds, 0);
     const tokens = (value: number) => Math.round(value).toLocaleString('en');
     const title = `### ${name}, ${batch} x ${time}, bf16`;
-    const total = `Predicted: ${milliseconds(seconds)} ms a step, ${tokens((batch * time) / seconds)} tokens/s; the goal is ${tokens(goal)}.`;
+    const speed = `${tokens((batch * time) / seconds)} tokens/s; the goal is ${tokens(goal)}`;
+    const total = `Predicted: ${milliseconds(seconds)} ms a step, ${speed}.`;
     return [title, total, kindTable(predictions, seconds), predictionTable(predictions)].join('\n\n');
   });
   return sections.join('\n\n');
@@ -188,14 +194,14 @@ function predictionTable(predictions: readonly Prediction[]): string {
   const total = predictions.reduce((sum, { seconds }) => sum + seconds, 0);
   const shown = predictions.filter(({ seconds }) => seconds >= SHOWN * total);
   const rest = predictions.slice(shown.length).reduce((sum, { seconds }) => sum + seconds, 0);
-  const rows = shown.map(({ name, launches, operations, bytes, shapes, seconds, limit }) => [
-    name,
-    launches,
-    (operations / 1e9).toFixed(0),
-    (bytes / 1e6).toFixed(0),
-    shapes.map(describeShape).join('; '),
-    milliseconds(seconds),
-    limit,
+  const rows = shown.map(each => [
+    each.name,
+    each.launches,
+    (each.operations / 1e9).toFixed(0),
+    (each.bytes / 1e6).toFixed(0),
+    describeWork(each),
+    milliseconds(each.seconds),
+    each.limit,
     '',
   ]);
   rows.push([`${predictions.length - shown.length} others`, '', '', '', '', milliseconds(rest), '', '']);
@@ -204,7 +210,7 @@ function predictionTable(predictions: readonly Prediction[]): string {
     'launches',
     'GFLOP',
     'MB',
-    'rows x columns x inner, waves',
+    'what it multiplies, and its schedule',
     'predicted ms',
     'limit',
     'measured ms',
@@ -212,11 +218,18 @@ function predictionTable(predictions: readonly Prediction[]): string {
   return markdownTable(columns, rows);
 }
 
-function describeShape(shape: RepeatedShape): string {
-  if (shape.kind === 'attention') return `${shape.heads} heads of ${shape.width}, ${shape.pass}`;
-  const { columns, parts, waves, efficiency } = estimateProduct(shape);
-  const schedule = `${waves} of 128 x ${columns}${parts > 1 ? ` in ${parts} parts` : ''}, ${(100 * efficiency).toFixed(0)}%`;
-  return `${shape.rows} x ${shape.columns} x ${shape.inner} ${shape.layout}, ${schedule}`;
+function describeWork({ shapes, schedules, operations, multiplying }: Prediction): string {
+  const texts = shapes.map(shape =>
+    shape.kind === 'attention'
+      ? `${shape.heads} heads of ${shape.width}, ${shape.pass}`
+      : `${shape.rows} x ${shape.columns} x ${shape.inner} ${shape.layout}`,
+  );
+  const share = (100 * operations) / assumed.products / multiplying;
+  const ways = schedules.map(({ columns, cluster, parts }) => {
+    const inParts = parts.some(count => count > 1) ? `, parts ${parts.join(' ')}` : '';
+    return `128 x ${columns} in clusters of ${cluster}${inParts}: ${share.toFixed(0)}%`;
+  });
+  return [...texts, ...ways].join('; ');
 }
 
 const milliseconds = (seconds: number) => (seconds * 1e3).toFixed(seconds < 1e-3 ? 3 : 2);

@@ -1,11 +1,13 @@
 // `npm run gpu`: everything that only a machine with a GPU can tell, in one command and a few minutes (README.md).
 //
 //   node dist/gpu.js [--plan first] [--minutes 8] [--parts NAME,..] [--out DIR] [--dry]
-//   node dist/gpu.js --predict                                what its tables hold measurements against, with no GPU
+//   node dist/gpu.js --predict          what its tables hold measurements against; needs no GPU
 //
 // Each part is a process of its own with a time limit, and fails alone. Results are written after every part, so that a run
 // which is cut off leaves what it had. Exits with 0, with 1 where something is not as it should be, with 2 where it is called
 // wrongly, and with 3 where there is no GPU.
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { packagePath, readPackageFile } from '../../compiler/package-files.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
@@ -20,7 +22,7 @@ import { type Run, writeRun } from './report.ts';
 import { takeTurns } from './turn.ts';
 
 const options = {
-  out: { type: 'string', default: packagePath('bench/results') },
+  out: { type: 'string' },
   plan: { type: 'string', default: 'first' },
   parts: { type: 'string' },
   minutes: { type: 'string', default: '8' },
@@ -30,6 +32,7 @@ const options = {
   part: { type: 'string' },
   seconds: { type: 'string', default: '0' },
   turn: { type: 'string' },
+  tune: { type: 'boolean', default: false },
   dtype: { type: 'string', default: 'bf16' },
 } as const;
 
@@ -52,7 +55,8 @@ function stop(message: string, code: number): never {
 /** The stages of a plan, or those of all plans with the parts of these names alone. */
 function chooseStages(plan: string, names: string | undefined): readonly Stage[] {
   const known = planNames.find(name => name === plan);
-  if (known === undefined) stop(`there is no plan '${plan}': there are ${planNames.join(' and ')}`, 2);
+  if (known === undefined)
+    stop(`there is no plan '${plan}': there are ${planNames.slice(0, -1).join(', ')} and ${planNames.at(-1)}`, 2);
   if (names === undefined) return plans[known];
   const chosen = new Set(names.split(',').map(partCalled));
   const stages = planNames.flatMap(name => plans[name]).map(stage => stage.filter(part => chosen.delete(part)));
@@ -65,7 +69,8 @@ function partCalled(name: string): Part {
 }
 
 const values = readOptions();
-if (values.turn !== undefined) await takeTurns(values.turn, values.dtype as TrainingType, values.dry);
+const turn = { dtype: values.dtype as TrainingType, dry: values.dry, tunes: values.tune };
+if (values.turn !== undefined) await takeTurns(values.turn, turn);
 else if (values.part !== undefined) await measurePart(partCalled(values.part));
 else if (values.predict) console.log(predictionPage());
 else await runAll(chooseStages(values.plan, values.parts));
@@ -101,7 +106,9 @@ async function runAll(chosen: readonly Stage[]): Promise<void> {
     plan: values.parts === undefined ? values.plan : 'parts',
     minutes,
   };
-  const save = () => writeRun(values.out, { ...about, parts: [...results.values()] }, allParts);
+  // A dry run's figures are none: they do not belong among results.
+  const out = values.out ?? (device ? packagePath('bench/results') : join(tmpdir(), 'malc-gpu-dry'));
+  const save = () => writeRun(out, { ...about, parts: [...results.values()] }, allParts);
 
   const run = async (part: Part): Promise<void> => {
     const seconds = Math.min(part.seconds, (end - performance.now()) / 1000);

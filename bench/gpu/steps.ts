@@ -3,6 +3,7 @@ import { packagePath } from '../../compiler/package-files.ts';
 import { type Measurement, summarize } from '../../runtime/bench/measurement.ts';
 import { findCudaDevice } from '../../runtime/cuda-device.ts';
 import { byTurns, type Program, type Runner, startRunner } from '../peers/turns.ts';
+import { useCublas } from './cublas.ts';
 import { peakOf } from './devices.ts';
 import { python } from './machine.ts';
 import type { Context, Item, Part } from './part.ts';
@@ -45,8 +46,9 @@ const LEAST_SECONDS = 35;
 /** As PyTorch says it, or NativeModel.open. */
 const isOutOfMemory = (error: unknown) => /out of memory|\(\d+ bytes\) of memory/i.test(String(error));
 
-const openMalc = (text: string, dry: boolean, limit: number): Promise<Program> => {
-  const words = [...programWords('bench/gpu/run.ts'), '--turn', text, ...(dry ? ['--dry'] : [])];
+const openMalc = (text: string, dry: boolean, tunes: boolean, limit: number): Promise<Program> => {
+  const flags = [...(dry ? ['--dry'] : []), ...(tunes ? ['--tune'] : [])];
+  const words = [...programWords('bench/gpu/run.ts'), '--turn', text, ...flags];
   return startRunner('malc', process.execPath, words, {}, limit);
 };
 
@@ -65,16 +67,21 @@ const isRunner = (opened: Opened): opened is Program => 'step' in opened;
 /**
  * Compares at one size, until a time of performance.now(). Resolves to false where the device has no memory for both.
  * @param peak operations a second of the device
+ * @param tunes whether malc's products are tuned before
  */
-async function compare(text: string, peak: number | null, end: number, context: Context): Promise<boolean> {
+async function compare(
+  text: string,
+  { peak, end, tunes }: { readonly peak: number | null; readonly end: number; readonly tunes: boolean },
+  context: Context,
+): Promise<boolean> {
   const { dry, seconds, report } = context;
   const [, batch, time] = text.split(':');
   const tokens = Number(batch) * Number(time);
-  const all = dry ? variants.slice(-1) : variants;
+  const all = dry ? variants.slice(-1) : tunes ? variants.slice(0, 1) : variants;
   const left = () => (end - performance.now()) / 1000;
   // Both compile at once: neither is measured meanwhile.
   let [malc, torch] = await Promise.all([
-    orError(openMalc(text, dry, START * left())),
+    orError(openMalc(text, dry, tunes && !dry, START * left())),
     orError(openTorch(text, all[0]!, dry, START * left())),
   ]);
   const flops = isRunner(malc) ? (malc.facts as unknown as TurnFacts).flops_per_token : null;
@@ -91,7 +98,7 @@ async function compare(text: string, peak: number | null, end: number, context: 
     const result = await turns(runners);
     report<Compared>({ configuration: text, variant, ...result });
     if (isRunner(torch)) {
-      const profile = n === 0 && left() > LEAST_SECONDS ? await askForProfile(torch) : null;
+      const profile = n === 0 && !tunes && left() > LEAST_SECONDS ? await askForProfile(torch) : null;
       if (profile) report<TorchProfile>({ configuration: text, variant, profile });
       await torch.close();
     }
@@ -138,16 +145,25 @@ async function compare(text: string, peak: number | null, end: number, context: 
 }
 
 /** A part that trains one model: at the batch given, or at half of it, and so on, where memory asks for it. */
-export function stepPart(name: string, model: string, batch: number, time: number, seconds: number): Part {
+export function stepPart(
+  name: string,
+  model: string,
+  batch: number,
+  time: number,
+  seconds: number,
+  tunes = false,
+): Part {
   return {
     name,
-    title: `Training steps of ${model}, by turns with PyTorch, bf16`,
+    title: `Training steps of ${model}, by turns with PyTorch, bf16${tunes ? ', products tuned' : ''}`,
     seconds,
     async measure(context) {
       const device = findCudaDevice();
       const sizes = context.dry ? ['tiny:1:16'] : [batch, batch / 2, batch / 4].map(each => `${model}:${each}:${time}`);
       const end = performance.now() + context.seconds * 1000;
-      for (const text of sizes) if (await compare(text, device && peakOf(device.name), end, context)) return;
+      if (tunes && !context.dry) await useCublas();
+      const given = { peak: device && peakOf(device.name), end, tunes };
+      for (const text of sizes) if (await compare(text, given, context)) return;
       context.report({ failed: `${model} with PyTorch beside it does not fit the device, even at ${sizes.at(-1)}` });
     },
     table: items => table(items, `${model}:${batch}:${time}`),

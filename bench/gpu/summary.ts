@@ -16,13 +16,15 @@ export function summaryOf(parts: readonly PartResult[]): string {
     const good = items.filter(({ failed }) => !failed).length;
     return items.length > 0 ? [`${good} of ${items.length} ${name}`] : [];
   });
-  const ofModels = measuredModels.map(({ part, goal }) => {
-    const steps = itemsOf(`${part}-step`);
-    const compared = steps.filter((item): item is Compared => 'ratio' in item);
-    const profile = steps.find((item): item is TorchProfile => 'profile' in item) ?? null;
-    const [kernels] = itemsOf(`${part}-kernels`) as readonly Kernels[];
-    return [speedOf(goal, compared), kindsOf(kernels, profile), lossesOf(kernels)].filter(Boolean);
-  });
+  const ofModels = measuredModels.flatMap(({ part, goal }) =>
+    [`${part}`, `${part}-tuned`].map(name => {
+      const steps = itemsOf(`${name}-step`);
+      const compared = steps.filter((item): item is Compared => 'ratio' in item);
+      const profile = steps.find((item): item is TorchProfile => 'profile' in item) ?? null;
+      const [kernels] = itemsOf(name === part ? `${part}-kernels` : name) as readonly Kernels[];
+      return [speedOf(goal, compared), kindsOf(kernels, profile), lossesOf(kernels)].filter(Boolean);
+    }),
+  );
   const head = right.length > 0 ? [`Right on the device: ${right.join(', ')}.`] : [];
   return [...head, ...ofModels.flat()].join('\n\n');
 }
@@ -38,7 +40,8 @@ function speedOf(goal: number, compared: readonly Compared[]): string {
     .map(({ variant, ratio }) => `${ratio!.median.toFixed(2)} x ${variant}`);
   const verdict = speed >= goal ? 'reached' : `${((100 * speed) / goal).toFixed(0)}% of it`;
   const beside = peers.length > 0 ? `; PyTorch: ${peers.join(', ')}` : '';
-  return `**${configuration}: ${Math.round(speed).toLocaleString('en')} tokens/s**${share}${beside}. The goal of ${goal.toLocaleString('en')}: ${verdict}.`;
+  const tokens = (value: number) => `${Math.round(value).toLocaleString('en')}`;
+  return `**${configuration}: ${tokens(speed)} tokens/s**${share}${beside}. The goal of ${tokens(goal)}: ${verdict}.`;
 }
 
 /** Where a step's time goes, beside the prediction and torch.compile's own kernels. */

@@ -1,4 +1,4 @@
-// The part that trains for a while without a pause: whether clock, power and speed hold while products and attention alternate.
+// The part that trains without a pause: whether clock, power and speed hold while products and attention alternate.
 import { startRunner } from '../peers/turns.ts';
 import { meanOf, watchDevice } from './clock.ts';
 import type { Item, Part, PartResult } from './part.ts';

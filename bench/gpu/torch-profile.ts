@@ -1,4 +1,4 @@
-// The kernels of PyTorch's own step, as its profiler tells them, and which kind of work each is: what torch.compile spends where.
+// The kernels of PyTorch's own step, as its profiler tells them, and which kind of work each is.
 import type { Program } from '../peers/turns.ts';
 import type { Item } from './part.ts';
 import { markdownTable } from './part.ts';
@@ -64,8 +64,9 @@ export function torchProfileTable(found: TorchProfile): string {
     line(`${kindOfTorch(name)}: ${name.slice(0, LETTERS)}`, calls, seconds),
   );
   const columns = ['kernel', 'launches', 'ms', 'share'];
+  const sum = `${(total * 1e3).toFixed(1)} ms of a step in ${profile.length} kernels`;
   return [
-    `PyTorch's own kernels, ${configuration}, ${variant}: ${(total * 1e3).toFixed(1)} ms of a step in ${profile.length} kernels.`,
+    `PyTorch's own kernels, ${configuration}, ${variant}: ${sum}.`,
     markdownTable(columns, ofKind),
     markdownTable(columns, rows),
   ].join('\n\n');

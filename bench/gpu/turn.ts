@@ -1,4 +1,5 @@
 // malc as a program that trains by turns (bench/peers/turns.ts): one model, built and opened, that steps when it is told.
+import { availableParallelism } from 'node:os';
 import { createInterface } from 'node:readline';
 import { flopsPerToken } from '../../compiler/check/cost.ts';
 import { countParameters } from '../../compiler/check/count.ts';
@@ -9,6 +10,7 @@ import { stepper, warmUp } from '../../runtime/bench/workload.ts';
 import { buildModel } from '../../runtime/build.ts';
 import { findCudaDevice } from '../../runtime/cuda-device.ts';
 import { NativeModel } from '../../runtime/native.ts';
+import { tune } from '../../runtime/tuning.ts';
 import { targetOf } from './programs.ts';
 
 /** What malc tells of itself before it is ready. */
@@ -22,19 +24,28 @@ export interface TurnFacts {
 /** Where `npx tsx` and the bundle find the models that bench/peers/torch_step.py knows by the same names. */
 const files: Readonly<Record<string, string>> = { 'llama-1b': 'llama3-1b' };
 
+export interface TurnOptions {
+  readonly dtype: TrainingType;
+  readonly dry: boolean;
+  /** Whether products are measured in several ways before, and computed in the fastest. */
+  readonly tunes: boolean;
+}
+
 /** @param text `MODEL:BATCH:TIME` */
-export async function takeTurns(text: string, dtype: TrainingType, dry: boolean): Promise<void> {
+export async function takeTurns(text: string, { dtype, dry, tunes }: TurnOptions): Promise<void> {
   const [name = '', batch, time] = text.split(':');
   const { model } = readModel(files[name] ?? name);
   const size = { batch: Number(batch), time: Number(time) };
   const target = targetOf(dry);
-  const { libraryPath, seconds } = await buildModel(model, { target, dtype });
+  const device = dry ? null : findCudaDevice();
+  const tuneHere = () => tune({ model, dtype, ...size, threads: availableParallelism() }, device);
+  const { libraryPath, seconds } = await buildModel(model, { target, dtype, ...(tunes && { tune: tuneHere }) });
   const native = NativeModel.open(libraryPath, {
     maxBatch: size.batch,
     maxTime: size.time,
     maxContext: 0,
     training: true,
-    device: dry ? null : findCudaDevice(),
+    device,
   });
   await native.initialize(1);
   const step = stepper(native, size);
@@ -51,8 +62,8 @@ export async function takeTurns(text: string, dtype: TrainingType, dry: boolean)
 }
 
 /**
- * Operations for a token as the trainers count them whose MFU is published (llm.c, nanoGPT's successors): 6 N + 6 L H Q T, N
- * being all weights, and half of the scores taken off, which a causal mask removes.
+ * Operations for a token as the trainers count them whose MFU is published (llm.c): 6 N + 6 L H Q T, N being all weights,
+ * and half of the scores taken off, which a causal mask removes.
  */
 function publishedFlops(model: Model, time: number): number {
   const scores = flopsPerToken(model, time) - flopsPerToken(model, 0);

@@ -21,6 +21,8 @@ export interface ElementOptions {
   readonly bufferOf: (node: Node) => string;
   /** In force inside the loop that is being written: how far each pair's partner is, or what its coordinate is. */
   readonly segment: ReadonlyMap<string, number | string>;
+  /** As Spelling of scalar.ts has it. */
+  readonly comparesIntegers?: boolean;
   /** Where a scope around this one computes elements too: its names are not taken again. */
   readonly outer?: Elements;
 }
@@ -102,6 +104,7 @@ export class Elements {
       {
         operand: index => this.value(node.inputs[index]!, at),
         coordinate: name => atom(at.get(name)!),
+        comparesIntegers: this.options.comparesIntegers ?? false,
       },
       shared => this.declare(this.fresh('shared'), shared),
     );

@@ -22,8 +22,8 @@ export interface FunctionNeeds {
  */
 export const headTokens = ({ model }: Program) => (model.vocab_size > 65536 ? 256 : 512);
 
-/** Tiles of products have about so many rows and columns, and a large GPU so many multiprocessors. */
-const [tile, multiprocessors] = [128, 128];
+/** The largest tiles of products have so many elements, and a large GPU so many multiprocessors. */
+const [tile, multiprocessors] = [128 * 256, 128];
 /** Logits that exist at once at most, where that leaves positions enough. */
 const mostLogits = 2 ** 28;
 
@@ -32,7 +32,7 @@ const mostLogits = 2 ** 28;
  * whole vocabulary; were there fewer than multiprocessors, most of these would wait for the others.
  */
 export function headTokensOnDevice({ model }: Program): number {
-  const wanted = (tile * tile * multiprocessors) / model.hidden_size;
+  const wanted = (tile * multiprocessors) / model.hidden_size;
   const most = mostLogits / model.vocab_size;
   const [up, down] = [Math.ceil(Math.log2(wanted)), Math.floor(Math.log2(most))];
   return 2 ** Math.min(12, Math.max(9, Math.min(up, down)));

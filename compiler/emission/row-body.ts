@@ -29,6 +29,8 @@ export interface ElementText {
   widened(element: string, node: Node, storage: ElementStorage): string;
   /** The dimensions of a tensor as it lies in memory. */
   storedDimensions(node: Node, storage: ElementStorage): readonly Dimension[];
+  /** As Spelling of scalar.ts has it. */
+  readonly comparesIntegers?: boolean;
 }
 
 /** A pass over the columns: sums of some reductions and totals, and stores of some outputs. */
@@ -155,6 +157,7 @@ export abstract class RowBody<Surroundings extends KernelSurroundings> {
       bufferOf: node => this.named.get(node)!,
       segment,
       outer,
+      comparesIntegers: this.text.comparesIntegers ?? false,
     });
   }
 

@@ -6,6 +6,8 @@ import type { FunctionName } from '../scalar/functions.ts';
 export interface Spelling {
   operand(index: number): string;
   coordinate(dimension: string): string;
+  /** Whether integers are compared as such: without conversions, of which some processors do few at a time. */
+  readonly comparesIntegers?: boolean;
 }
 
 type Precedence = number;
@@ -128,11 +130,19 @@ function printer(scalar: Scalar, spelling: Spelling, declare: Declare): Printer 
     const [a, b] = value.args as [Scalar, Scalar];
     if (value.name === 'not') return [`!${wrap(condition(a), unary)}`, unary];
     const [symbol, precedence] = infix[value.name]!;
+    const integers = spelling.comparesIntegers && value.name === 'equal' ? [a, b].map(integerText) : [null];
+    if (integers.every(text => text !== null)) return [integers.join(' == '), precedence];
     const joins = value.name === 'and' || value.name === 'or';
     const side = joins ? condition : number;
     // Compilers warn of && inside || without parentheses.
     const least = joins ? equality : precedence + 1;
     return [`${wrap(side(a), least)} ${symbol} ${wrap(side(b), least)}`, precedence];
+  };
+
+  /** An integer that is read as a float, without that; null for anything else. */
+  const integerText = (value: Scalar): string | null => {
+    if (value.kind !== 'coordinate' && value.kind !== 'operand') return null;
+    return /^\(float\)([\w[\]]+)$/.exec(number(value)[0])?.[1] ?? null;
   };
 
   return { number, condition };

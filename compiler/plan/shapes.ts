@@ -49,8 +49,8 @@ export function shapeAt(shape: ShapeExtents, sizes: Sizes): Shape {
 }
 
 /**
- * The shapes of one launch, as a library of single products would be asked for them: products that share an operand are one
- * with the rows or columns of all, and those that are added up one with all inner positions.
+ * The shapes of one launch, as a library of single products would be asked for them: products that share an operand are
+ * one with the rows or columns of all, and those that are added up one with all inner positions.
  */
 export function shapesOf(kernel: Kernel): ShapeExtents[] {
   if (kernel.kind === 'matmul') return productsOf(kernel.groups);

@@ -3,6 +3,7 @@ import { bench } from './bench.ts';
 import { check } from './check.ts';
 import type { Command } from './command.ts';
 import { compile } from './compile.ts';
+import { data } from './data.ts';
 import { doctor } from './doctor.ts';
 import { explain } from './explain.ts';
 import { exportModel } from './export.ts';
@@ -24,6 +25,7 @@ export const commands: readonly Command[] = [
   explain,
   compile,
   trainTokenizer,
+  data,
   train,
   show,
   generate,

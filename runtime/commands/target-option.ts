@@ -56,7 +56,9 @@ export async function chooseTarget(
 /** @throws UsageError where times are asked for of a target that has none */
 function requireReal(target: RunTarget, { autotune }: Readonly<Record<string, unknown>>): void {
   if (target === 'cuda-simt' && autotune === true)
-    throw new UsageError('--autotune measures, and times of the emulator mean nothing; leave it out with cuda-simt');
+    throw new UsageError(
+      '--autotune measures, and times of the emulator mean nothing; give --no-autotune with cuda-simt',
+    );
 }
 
 /** Why CUDA is not chosen: '' where nothing is to be told, for there is no GPU; null where it is chosen. */

@@ -55,8 +55,11 @@ export const cadenceOptions = {
   'sample-every': 'sample',
 } as const satisfies Record<string, keyof Cadence>;
 
-/** Options that change no weight: a resumed run has them from the folder where they are not given again. */
-export const habits = [...Object.keys(cadenceOptions), 'log-every', 'keep', 'patience', 'prompt'];
+/**
+ * Options that a resumed run has from the folder where they are not given again: they change no weight, but for `autotune`,
+ * which may change a GPU's order of sums, and so the last bits.
+ */
+export const habits = [...Object.keys(cadenceOptions), 'log-every', 'keep', 'patience', 'prompt', 'autotune'];
 
 /** Checkpoints that stay, besides the best. */
 export const usuallyKept = 2;

@@ -5,16 +5,15 @@ import { join, resolve } from 'node:path';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
-import type { OpeningRow } from '../show/opening-table.ts';
 import type { TrainState } from '../train/checkpoint.ts';
-import type { SettingName } from '../train/derive.ts';
 import type { Observer, TrainOptions, TrainResult } from '../train/loop.ts';
 import type { Prepared } from '../train/prepare.ts';
 import type { RunFolder } from '../train/run-folder.ts';
 import type { Sampling } from '../train/samples.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
-import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
+import { documentOptions } from './data.ts';
+import { chooseTarget, targetOption } from './target-option.ts';
 import {
   advanced,
   cadenceOptions,
@@ -24,13 +23,20 @@ import {
   settingOptions,
   usuallyKept,
 } from './train-options.ts';
+import { showForecast, showOpening } from './train-tables.ts';
 
 export const train: Command = {
   name: 'train',
   describe: 'Train a model on text files',
   options: {
     model: { type: 'string', alias: 'm', describe: 'A .mal file, or the name of a well-known model' },
-    data: { type: 'string', alias: 'd', array: true, describe: 'Text files to learn from, or - for standard input' },
+    data: {
+      type: 'string',
+      alias: 'd',
+      array: true,
+      describe: 'Text, .jsonl, .parquet, .gz, .zst, folders, tokens (.bin), or - for standard input',
+    },
+    ...documentOptions,
     output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
     resume: { type: 'boolean', default: false, describe: 'Go on from the last checkpoint in --output' },
     tokenizer: { type: 'string', alias: 't', describe: 'A tokenizer.json', whenAbsent: 'learned from the text' },
@@ -46,7 +52,12 @@ export const train: Command = {
     patience: advanced('count', 'Evaluations without a new lowest loss that end the run', 'any number'),
     'sample-every': advanced('count', 'Steps between samples', 'a tenth of all'),
     'log-every': advanced('count', 'Steps between lines', 'a fiftieth of all'),
-    autotune: { ...autotuneOption, advanced: true },
+    autotune: {
+      type: 'boolean',
+      advanced: true,
+      describe: autotuneOption.describe,
+      whenAbsent: 'as the cost model says',
+    },
     threads: advanced('threads', 'Threads of the native program', 'all'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
     ...configOptions,
@@ -64,6 +75,7 @@ export const train: Command = {
     const { prepare } = await import('../train/prepare.ts');
     const { RunFolder, readOptions } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
+    const { Skipped } = await import('../data/documents/skipped.ts');
 
     checkTogether(given);
     const source =
@@ -74,16 +86,20 @@ export const train: Command = {
     const args = { ...Object.fromEntries(before), ...given };
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
-    const prepared = prepare({
+    const skipped = new Skipped(line => console.error(line));
+    const prepared = await prepare({
       source,
       target,
       data: args.data as readonly string[] | undefined,
       tokenizer: args.tokenizer as string | undefined,
+      textField: args['text-field'] as string | undefined,
+      onSkipped: args.strict ? undefined : skipped.tell,
       output,
       resume: args.resume as boolean,
       settings: givenSettings(args),
       cadence: givenCadence(args),
     });
+    skipped.report();
     const { model, settings, corpus } = prepared;
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
@@ -293,7 +309,7 @@ function optionsOf(
   { settings, cadence, corpus, tokenizerPath }: Prepared,
   target: RunTarget,
 ): Record<string, unknown> {
-  const told = ['name', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune'];
+  const told = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune'];
   return {
     ...Object.fromEntries(told.filter(name => args[name] !== undefined).map(name => [name, args[name]])),
     ...(args.model !== undefined && { model: placeOf(args.model as string) }),
@@ -316,71 +332,10 @@ function report(output: string, { validation }: Prepared, result: TrainResult): 
   }
   const nats = result.validationLoss;
   const bits =
-    nats === null || !validation ? '' : ` (${(nats / Math.LN2 / validation.bytesPerToken!).toFixed(3)} bits a byte)`;
+    nats === null || validation?.bytesPerToken === undefined
+      ? ''
+      : ` (${(nats / Math.LN2 / validation.bytesPerToken).toFixed(3)} bits a byte)`;
   const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}`;
   const early = result.ending === 'patience' ? ', as the validation loss no longer fell' : '';
   console.log(`\n${result.step} steps done${early}${loss}; write with it: malc generate -c ${output} -p "..."`);
-}
-
-/** What the run will take, from its first steps. */
-async function showForecast({ model, settings, training }: Prepared, native: NativeModel, keep: number): Promise<void> {
-  const { openingTable } = await import('../show/opening-table.ts');
-  const { describeCount, describeDuration, describeMemory } = await import('../show/quantities.ts');
-  const { forecast } = await import('../train/dry-run.ts');
-
-  const found = await forecast(native, model, settings, training);
-  const { flopsPerToken, tokensPerStep, secondsPerStep, checkpoint } = found;
-  const tokens = settings.steps * tokensPerStep;
-  const rate = tokensPerStep / secondsPerStep;
-  const operations = `${describeCount(flopsPerToken)}, and ${describeCount(flopsPerToken * rate)} a second`;
-  const rows = [
-    row('FLOPs per token', operations),
-    row('tokens', `${number(tokens)}, ${number(tokensPerStep)} a step`),
-    row('speed', `${describeCount(rate)} tokens/s, the median of ${found.measuredSteps} steps`),
-    row('time', `${describeDuration(settings.steps * secondsPerStep)}, besides evaluations, samples and checkpoints`),
-    row('state', `${describeMemory(found.state)}: weights, gradients, two moments`),
-    row('activations', `${describeMemory(found.activations)}, with caches and all else`),
-    row('peak memory', describeMemory(found.peak)),
-    row('disk', `${describeMemory((keep + 1) * checkpoint)}: ${keep + 1} checkpoints`),
-  ];
-  console.log(`${openingTable(rows)}\n\na dry run: nothing was written`);
-}
-
-/** Every setting and where it came from. */
-async function showOpening(
-  args: Readonly<Record<string, unknown>>,
-  output: string,
-  prepared: Prepared,
-  native: NativeModel,
-  { text: runsOn, automatic: isChosen }: ChosenTarget,
-  program: string,
-): Promise<void> {
-  const { countParameters } = await import('../../compiler/check/count.ts');
-  const { openingTable } = await import('../show/opening-table.ts');
-  const { describeMemory } = await import('../show/quantities.ts');
-
-  const { model, statedVocabulary, corpus, settings, automatic, cadence, tokenizerPath } = prepared;
-  const differs = model.vocab_size !== statedVocabulary;
-  const vocabulary = `${number(model.vocab_size)} tokens${differs ? `; the model file says ${number(statedVocabulary)}` : ''}`;
-  const rows = [
-    row('model', `${model.name}, ${number(countParameters(model).total)} parameters`),
-    row('tokenizer', tokenizerPath ?? 'learned from the text', args.tokenizer === undefined),
-    row('vocabulary', vocabulary, differs),
-    row('data', `${number(corpus.training.length)} tokens, and ${number(corpus.validation.length)} for validation`),
-    row('output', output, args.output === undefined),
-    row('target', runsOn, isChosen),
-    ...Object.entries(settings).map(([name, value]) => row(name, String(value), automatic.has(name as SettingName))),
-    ...Object.entries(cadenceOptions).map(([name, key]) => row(name, String(cadence[key]), args[name] === undefined)),
-    row('memory', describeMemory(native.bytes)),
-    row('program', program),
-  ];
-  console.log(`${openingTable(rows)}\n`);
-}
-
-function row(name: string, value: string, automatic = false): OpeningRow {
-  return { name, value, automatic };
-}
-
-function number(value: number): string {
-  return value.toLocaleString('en-US');
 }

@@ -1,10 +1,9 @@
 // Token streams: a text as ids, in memory and as the .bin files of nanoGPT (little-endian uint16, or uint32 where the
 // vocabulary needs it), each with a JSON side-car that says what it was made from.
-import { createHash } from 'node:crypto';
 import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, rmSync } from 'node:fs';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { writeFileAtomic, writeWhole } from '../atomic-file.ts';
-import { tokenizerHash } from '../tokenizer/json.ts';
+import { encodeLongText } from '../tokenizer/encode.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export type Tokens = Uint16Array | Uint32Array;
@@ -41,29 +40,22 @@ export function splitText(text: string, validationShare: number): { training: st
   return { training: text.slice(0, nearest), validation: text.slice(nearest) };
 }
 
-/** The ids of a text, in the smallest type that holds every id of the vocabulary. */
-export function encodeTokens(text: string, tokenizer: Tokenizer): Tokens {
-  const ids = tokenizer.encode(text);
-  return tokenizer.vocabularySize <= 2 ** 16 ? Uint16Array.from(ids) : Uint32Array.from(ids);
+/** The ids of a text, in the smallest type that holds every id of the vocabulary; by threads where the text is long. */
+export async function encodeTokens(text: string, tokenizer: Tokenizer): Promise<Tokens> {
+  const Type = tokensType(tokenizer);
+  const pieces: Tokens[] = [];
+  for await (const ids of encodeLongText(text, tokenizer)) pieces.push(new Type(ids));
+  const tokens = new Type(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let length = 0;
+  for (const piece of pieces) {
+    tokens.set(piece, length);
+    length += piece.length;
+  }
+  return tokens;
 }
 
-/**
- * The ids of a text, from the `.bin` file at `path` where that was made from this very text by this very tokenizer;
- * else they are computed and written there. A damaged or outdated file is replaced.
- */
-export function cachedTokens(path: string, text: string, tokenizer: Tokenizer): Tokens {
-  const source = { tokenizer: tokenizerHash(tokenizer), text: createHash('sha256').update(text).digest('hex') };
-  try {
-    if (existsSync(path)) {
-      const { tokens, sideCar } = readTokens(path);
-      if (sideCar?.tokenizer === source.tokenizer && sideCar.text === source.text) return tokens;
-    }
-  } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-  }
-  const tokens = encodeTokens(text, tokenizer);
-  writeTokens(path, tokens, source);
-  return tokens;
+function tokensType(tokenizer: Tokenizer): typeof Uint16Array | typeof Uint32Array {
+  return tokenizer.vocabularySize <= 2 ** 16 ? Uint16Array : Uint32Array;
 }
 
 /** Writes tokens and their side-car. A crash in between leaves tokens without a side-car, never with a wrong one. */

@@ -34,13 +34,17 @@ export class AddedTokens {
   readonly #asWritten: Finder;
   readonly #normalized: Finder;
   readonly #normalize: (text: string) => string;
+  /** By id: what a token is looked for as, and decoded as, where that is not its content. */
+  readonly spellings: ReadonlyMap<number, string>;
 
   constructor(tokens: readonly AddedToken[], normalize: (text: string) => string) {
     this.#normalize = normalize;
     this.#asWritten = new Finder(tokens.filter(token => !token.normalized).map(token => [token.content, token]));
-    this.#normalized = new Finder(
-      tokens.filter(token => token.normalized).map(token => [normalize(token.content), token]),
-    );
+    const normalized = tokens
+      .filter(token => token.normalized)
+      .map((token): [string, AddedToken] => [normalize(token.content), token]);
+    this.#normalized = new Finder(normalized);
+    this.spellings = new Map(normalized.map(([content, { id }]) => [id, content]));
   }
 
   /**
@@ -64,22 +68,21 @@ const blank = /\p{White_Space}/u;
 
 /** Finds tokens in a text: the leftmost, and of those that begin at one place the longest. */
 class Finder {
-  /** 1 where a token begins with a UTF-16 unit. */
-  readonly #first = new Uint8Array(1 << 16);
-  readonly #byFirst = new Map<number, [content: string, token: AddedToken][]>();
+  readonly #byContent: ReadonlyMap<string, AddedToken>;
+  /** By the UTF-16 unit that tokens begin with: their lengths, the longest first. */
+  readonly #lengths: ReadonlyMap<number, readonly number[]>;
+  /** The only unit that tokens begin with, if there is only one: it is then found faster. */
+  readonly #only: string | null;
 
   constructor(tokens: readonly [content: string, token: AddedToken][]) {
-    for (const entry of tokens) {
-      const [content] = entry;
-      if (content === '') continue;
-      const unit = content.charCodeAt(0);
-      this.#first[unit] = 1;
-      const others = this.#byFirst.get(unit) ?? [];
-      this.#byFirst.set(
-        unit,
-        [...others, entry].sort(([a], [b]) => b.length - a.length),
-      );
+    this.#byContent = new Map(tokens.filter(([content]) => content !== ''));
+    const lengths = new Map<number, Set<number>>();
+    for (const content of this.#byContent.keys()) {
+      const first = content.charCodeAt(0);
+      lengths.set(first, (lengths.get(first) ?? new Set()).add(content.length));
     }
+    this.#lengths = new Map(Array.from(lengths, ([first, each]) => [first, [...each].sort((a, b) => b - a)]));
+    this.#only = lengths.size === 1 ? String.fromCharCode(...lengths.keys()) : null;
   }
 
   cut(text: string, visitText: (text: string, first: boolean) => void, visitToken: (id: number) => void): void {
@@ -87,13 +90,13 @@ class Finder {
       if (from < to) visitText(text.slice(from, to), from === 0);
     };
     let done = 0;
-    for (let place = this.#byFirst.size === 0 ? text.length : 0; place < text.length; ) {
-      const found = this.#first[text.charCodeAt(place)] === 1 ? this.#at(text, place) : undefined;
-      if (found === undefined) {
+    for (let place = this.#candidate(text, 0); place < text.length; place = this.#candidate(text, place)) {
+      const content = this.#at(text, place);
+      if (content === undefined) {
         place++;
         continue;
       }
-      const [content, token] = found;
+      const token = this.#byContent.get(content)!;
       let start = place;
       let end = place + content.length;
       place = end;
@@ -111,7 +114,23 @@ class Finder {
     between(done, text.length);
   }
 
-  #at(text: string, place: number): [content: string, token: AddedToken] | undefined {
-    return this.#byFirst.get(text.charCodeAt(place))!.find(([content]) => text.startsWith(content, place));
+  /** The first place from `place` on where a token may begin; the text's end where there is none. */
+  #candidate(text: string, place: number): number {
+    if (this.#only !== null) {
+      const found = text.indexOf(this.#only, place);
+      return found === -1 ? text.length : found;
+    }
+    if (this.#lengths.size === 0) return text.length;
+    let candidate = place;
+    while (candidate < text.length && !this.#lengths.has(text.charCodeAt(candidate))) candidate++;
+    return candidate;
+  }
+
+  /** The longest token that is there. */
+  #at(text: string, place: number): string | undefined {
+    return this.#lengths
+      .get(text.charCodeAt(place))!
+      .map(length => text.slice(place, place + length))
+      .find(part => this.#byContent.has(part));
   }
 }

@@ -58,8 +58,8 @@ class StepDecoder implements Decoder {
   }
 
   /**
-   * What a token adds depends on the tokens before it, so these are decoded again with it, and what is new is given:
-   * the tokens since the last that completed a text are kept for that, and those that completed it.
+   * What a token adds depends on the tokens before it, so these are decoded again with it, and what is new is given.
+   * For that the last tokens are kept which completed a text, more than blanks: decoders strip these at a beginning.
    */
   stream(): TokenStream {
     let kept: string[] = [];
@@ -70,7 +70,7 @@ class StepDecoder implements Decoder {
         kept.push(token);
         const text = rest();
         if (text === '' || text.endsWith('\ufffd')) return '';
-        kept = kept.slice(complete);
+        if (/\S/.test(this.decode(kept.slice(complete)))) kept = kept.slice(complete);
         complete = kept.length;
         return text;
       },

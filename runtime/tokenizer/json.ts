@@ -11,7 +11,7 @@ import { readDecoder } from './decoders.ts';
 import { IdList } from './id-list.ts';
 import type { LearnedMerges } from './learn.ts';
 import { type Model, readModel } from './model.ts';
-import { losesBeginning, readNormalizer } from './normalizers.ts';
+import { keepsWords, losesBeginning, readNormalizer } from './normalizers.ts';
 import { Part } from './part.ts';
 import { readPostProcessor } from './post-processors.ts';
 import { type PreTokenizer, readPreTokenizer } from './pre-tokenizers.ts';
@@ -73,7 +73,7 @@ export function parseTokenizer(text: string, path: string): Tokenizer {
       decoder: readDecoder(file.partIfAny('decoder')),
       cutsSafely:
         words !== null &&
-        !file.has('normalizer') &&
+        keepsWords(file.partIfAny('normalizer')) &&
         tokens.every(
           token => !token.leftBlanks && !token.rightBlanks && !token.singleWord && !/\s/.test(token.content),
         ),

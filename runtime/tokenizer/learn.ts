@@ -129,7 +129,7 @@ const NONE = -1;
 /**
  * Pairs, how often each occurs, and candidates for the next merge: a pair with the words that came to hold it at one
  * time. A pair that arises at two merges is a candidate twice. The count of a pair that was merged stays: if it comes
- * back, it counts as more than it is. Both are so in the Hugging Face library, and show in its merges.
+ * back, it counts as more than it is. Both are so in the Hugging Face library, and may show in its merges.
  */
 class Candidates {
   readonly #pairs = new PairTable();

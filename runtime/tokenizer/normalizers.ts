@@ -16,6 +16,13 @@ export function readNormalizer(part: Part | null): Normalizer {
   return part.read(read(part));
 }
 
+/** Whether a letter and a blank after it stay what they are, and what is before and after them is normalized apart. */
+export function keepsWords(part: Part | null): boolean {
+  if (part === null) return true;
+  if (part.type === 'Sequence') return part.parts('normalizers').every(keepsWords);
+  return ['NFC', 'NFD', 'NFKC', 'NFKD', 'Lowercase'].includes(part.type ?? '');
+}
+
 /** The kinds whose first character may not be the text's first: no pre-tokenizer can tell where such a text begins. */
 export function losesBeginning(part: Part | null): boolean {
   if (part === null) return false;

@@ -23,6 +23,8 @@ export function readPattern(part: Part): RegExp {
 
 const BLANK = '\\p{White_Space}';
 const WORD = '\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}';
+/** Outside of sets, and for \b, Oniguruma takes the digits and fractions of Latin-1 for letters too. */
+const LONE_WORD = `${WORD}\\xb2\\xb3\\xb9\\xbc-\\xbe`;
 
 /** What a backslash and a letter stand for, as members of a set. */
 const sets: Readonly<Record<string, string>> = { s: BLANK, w: WORD, d: '\\p{Nd}', h: '\\dA-Fa-f' };
@@ -36,7 +38,7 @@ const controls: Readonly<Record<string, string>> = {
   e: '\x1b',
 };
 
-/** POSIX brackets, which Oniguruma also takes as names of properties. */
+/** POSIX brackets. They are names of properties too, save that \p{Punct} is \p{P}. */
 const posix: Readonly<Record<string, string>> = {
   alpha: '\\p{Alphabetic}',
   alnum: '\\p{Alphabetic}\\p{Nd}',
@@ -44,7 +46,8 @@ const posix: Readonly<Record<string, string>> = {
   lower: '\\p{Lowercase}',
   upper: '\\p{Uppercase}',
   space: BLANK,
-  punct: '\\p{P}$+<=>\\^`\\|~',
+  punct: '\\p{P}\\p{S}',
+  blank: '\\p{Zs}\\t',
   cntrl: '\\p{Cc}',
   word: WORD,
   xdigit: '\\dA-Fa-f',
@@ -173,11 +176,12 @@ class Translation {
       case 'Z':
         return '(?=\\n?(?![^]))';
       case 'b':
-        return `(?:(?<=[${WORD}])(?![${WORD}])|(?<![${WORD}])(?=[${WORD}]))`;
+        return `(?:(?<=[${LONE_WORD}])(?![${LONE_WORD}])|(?<![${LONE_WORD}])(?=[${LONE_WORD}]))`;
       case 'B':
-        return `(?:(?<=[${WORD}])(?=[${WORD}])|(?<![${WORD}])(?![${WORD}]))`;
+        return `(?:(?<=[${LONE_WORD}])(?=[${LONE_WORD}])|(?<![${LONE_WORD}])(?![${LONE_WORD}]))`;
     }
     const members = this.#escapedSet(letter);
+    if (members?.includes(WORD)) return members.replace(WORD, LONE_WORD);
     return members ?? this.#letter(this.#escapedCharacter(letter));
   }
 
@@ -209,7 +213,8 @@ class Translation {
     this.#place += match[0].length;
     const not = negated !== (match[1] === '^') ? '^' : '';
     const name = match[2]!;
-    const members = [posix[name.toLowerCase()] ?? `\\p{${name}}`, `\\p{Script=${name}}`].find(isSet);
+    const known = name.toLowerCase() === 'punct' ? '\\p{P}' : posix[name.toLowerCase()];
+    const members = [known ?? `\\p{${name}}`, `\\p{Script=${name}}`].find(isSet);
     if (members === undefined) throw this.#refuse(`\\p{${name}}`);
     return `[${not}${members}]`;
   }

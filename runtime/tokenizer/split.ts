@@ -75,7 +75,8 @@ export function forEachWord(
 export function safeCut(text: Uint8Array, start: number, end: number): number {
   for (let place = Math.min(end, text.length - 1); place > start; place--) {
     const next = text[place]!;
-    if ((next === BLANK || next === 0x0a) && KINDS[text[place - 1]!] === LETTER) return place;
+    const before = text[place - 1]!;
+    if ((next === BLANK || next === 0x0a) && before < 0x80 && KINDS[before] === LETTER) return place;
   }
   return -1;
 }

@@ -27,6 +27,11 @@ export interface TokenizerProgress {
   readonly total: number | null;
 }
 
+/** Texts of fewer characters are counted before threads would have started. */
+const WORTH_THREADS = 1 << 22;
+/** Characters in a piece of a text, at least. */
+const PIECE = 1 << 20;
+
 /** Progress of merging is told each time that so many tokens have been made. */
 const TOKENS_TOLD = 64;
 
@@ -90,6 +95,22 @@ export async function trainTokenizerInThreads(
     return finished(learned, onProgress);
   } finally {
     await threads.close();
+  }
+}
+
+/** Learns a vocabulary from a text in memory: in threads where it is long. */
+export async function trainTokenizerOn(text: string, options: TrainTokenizerOptions): Promise<Tokenizer> {
+  return text.length < WORTH_THREADS ? trainTokenizer([text], options) : trainTokenizerInThreads(lines(text), options);
+}
+
+/** A text in pieces of whole lines. */
+function* lines(text: string): Generator<Uint8Array<ArrayBuffer>> {
+  const encoder = new TextEncoder();
+  for (let start = 0; start < text.length; ) {
+    const newline = text.indexOf('\n', start + PIECE);
+    const end = newline === -1 ? text.length : newline + 1;
+    yield encoder.encode(text.slice(start, end));
+    start = end;
   }
 }
 

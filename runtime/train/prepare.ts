@@ -21,6 +21,10 @@ export interface Request {
   readonly data?: readonly string[] | undefined;
   /** The path of a tokenizer.json. */
   readonly tokenizer?: string | undefined;
+  /** The field or column of `data` that is the text. */
+  readonly textField?: string | undefined;
+  /** Told of what `data` has that is no text; absent where that is refused. */
+  readonly onSkipped?: ((place: string, why: string) => void) | undefined;
   readonly output: string;
   readonly resume: boolean;
   /** What it runs on. */
@@ -58,7 +62,7 @@ const SAVE_MINUTES = 15;
  * @throws UserError where something is missing, out of range, or differs from the run that is to be resumed; the message
  * names the option.
  */
-export function prepare(request: Request): Prepared {
+export async function prepare(request: Request): Promise<Prepared> {
   const { output } = request;
   const from = RunFolder.peek(output, request.resume);
   const savedModel = from && readModelConfig(join(output, 'config.json'));
@@ -75,10 +79,12 @@ export function prepare(request: Request): Prepared {
 
   const ownTokenizer = join(output, 'tokenizer.json');
   const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : null);
-  const corpus = readCorpus(files, {
+  const corpus = await readCorpus(files, {
     validationShare: request.settings['validation-share'] ?? from?.settings['validation-share'] ?? VALIDATION_SHARE,
     tokenizer: tokenizerPath === null ? null : readTokenizer(tokenizerPath),
     vocabularySize: source.model.vocab_size,
+    textField: request.textField ?? null,
+    onSkipped: request.onSkipped ?? null,
   });
   const model = { ...source.model, vocab_size: corpus.tokenizer.vocabularySize };
   const batches = (time: number, batch: number, seed: number) => new Batches(corpus.training, { batch, time, seed });
@@ -125,7 +131,7 @@ function validationOf(corpus: Corpus, settings: Derived['settings']): Validation
   });
   return {
     count: Math.min(batches.count, VALIDATION_BATCHES),
-    bytesPerToken: corpus.validationBytes / corpus.validation.length,
+    ...(corpus.validationBytes !== null && { bytesPerToken: corpus.validationBytes / corpus.validation.length }),
     fill: (index, tokens, labels) => batches.fill(index, tokens, labels),
   };
 }

@@ -13,6 +13,7 @@
 // fence_async and the TMA that stores it. Statistics are stored and loaded ordinarily.
 #pragma once
 #include "attention.h"
+#include "launch.h"
 
 constexpr int attention_sm90_own = 64; // vectors of a warpgroup
 __host__ __device__ constexpr int attention_greater(int a, int b) { return a > b ? a : b; }
@@ -78,8 +79,10 @@ struct attention_sm90 {
   /* Scores, masks and dropout of the model's take registers too. */
   static constexpr bool formulas = Shape::scored || Shape::masked || Shape::drops;
 
-  typedef attention_sm90_block<widest <= 64 && !formulas ? 3 : 2> forward, query_gradient;
-  typedef attention_sm90_block<widest <= 64 && !formulas && Shape::window == 0 ? 3 : 2> key_gradient;
+  static constexpr bool slim = widest <= 64 && !formulas; /* there is room for a third warpgroup */
+  typedef attention_sm90_block<slim ? 3 : 2, slim ? 32 : 40> forward;
+  typedef attention_sm90_block<slim ? 3 : 2> query_gradient;
+  typedef attention_sm90_block<slim && Shape::window == 0 ? 3 : 2> key_gradient;
   /* Vectors that pass at a time. */
   static constexpr int forward_columns = formulas ? 64 : 128;
   static constexpr int query_gradient_columns = 64;
@@ -89,10 +92,11 @@ struct attention_sm90 {
 
   struct forward_memory {
     attention_sm90_tile<attention_sm90_own, attention_greater(key_chunks, value_chunks)>
-        queries[forward::groups]; /* then the output */
+        queries[forward::groups]; /* and then the output */
     attention_sm90_tile<forward_columns, key_chunks> keys[2];
     attention_sm90_tile<forward_columns, value_chunks> values[2];
-    uint64_t own_full, keys_full[2], keys_empty[2], values_full[2], values_empty[2];
+    uint64_t own_full[forward::groups], own_done[forward::groups];
+    uint64_t keys_full[2], keys_empty[2], values_full[2], values_empty[2];
   };
   struct query_gradient_memory {
     attention_sm90_tile<attention_sm90_own, key_chunks> queries[query_gradient::groups]; /* then their gradient */
@@ -109,6 +113,12 @@ struct attention_sm90 {
     float2 statistics[2][key_gradient_columns];
     uint64_t own_full, full[2], empty[2];
   };
+  /* As many blocks as run at once, or as there are tiles. */
+  static unsigned forward_grid(int64_t batch, int64_t time) {
+    const int64_t tiles = (time + forward::own - 1) / forward::own * Shape::heads * batch;
+    const int64_t most = malc_multiprocessors();
+    return static_cast<unsigned>(tiles < most ? tiles : most);
+  }
   static constexpr unsigned forward_shared = sizeof(forward_memory);
   static constexpr unsigned query_gradient_shared = sizeof(query_gradient_memory);
   static constexpr unsigned key_gradient_shared = sizeof(key_gradient_memory);
@@ -156,12 +166,11 @@ DEVICE void attention_accumulate_sm90(float (&sum)[HalfWidth], const uint32_t (&
     wgmma_registers<2 * HalfWidth, 1>(sum, weights[k], wgmma_descriptor(start + k * 2048, Vectors * 128, 1024), 1);
 }
 
-/* Stores a warpgroup's sums, each row by its factor, through its own tile: a warp writes the 16 vectors that only its
- * own products have read, for which it has waited. `barrier` is the warpgroup's own. */
-template <int Box, int HalfWidth, int Chunks>
-DEVICE void attention_store_sm90(const CUtensorMap *to, attention_sm90_tile<attention_sm90_own, Chunks> &tile,
-                                 const float (&sum)[HalfWidth], const float (&factor)[2], int first, int head,
-                                 int sequence, int barrier) {
+/* Leaves a warpgroup's sums, each row by its factor, in its own tile: a warp writes the 16 vectors that only its own
+ * products have read, for which it has waited. */
+template <int HalfWidth, int Chunks>
+DEVICE void attention_leave_sm90(attention_sm90_tile<attention_sm90_own, Chunks> &tile, const float (&sum)[HalfWidth],
+                                 const float (&factor)[2]) {
   const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane % 16;
 #pragma unroll
   for (int n = 0; n < HalfWidth / 8; n++) {
@@ -173,11 +182,26 @@ DEVICE void attention_store_sm90(const CUtensorMap *to, attention_sm90_tile<atte
     stmatrix(shared_address(tile.elements[n / 4][row]) + sixteen_bytes * 16, four);
   }
   fence_async(); // by every writer, before the barrier: TMA reads what they wrote
-  barrier_sync(barrier, 128);
-  if (threadIdx.x % 128 != 0) return;
-  for (int chunk = 0; chunk < attention_ceiling(HalfWidth, 32); chunk++)
+}
+
+/* Stores chunks of such a tile, Box vectors at a time. By one thread. */
+template <int Box, int Chunks, int Room>
+DEVICE void attention_take_sm90(const CUtensorMap *to, const attention_sm90_tile<attention_sm90_own, Room> &tile,
+                                int first, int head, int sequence) {
+  for (int chunk = 0; chunk < Chunks; chunk++)
     for (int n = 0; n < attention_sm90_own; n += Box)
       tma_store_4d(to, shared_address(tile.elements[chunk][n]), chunk * 64, first + n, head, sequence);
+}
+
+/* Both, and the wait for it. `barrier` is the warpgroup's own. */
+template <int Box, int HalfWidth, int Chunks>
+DEVICE void attention_store_sm90(const CUtensorMap *to, attention_sm90_tile<attention_sm90_own, Chunks> &tile,
+                                 const float (&sum)[HalfWidth], const float (&factor)[2], int first, int head,
+                                 int sequence, int barrier) {
+  attention_leave_sm90(tile, sum, factor);
+  barrier_sync(barrier, 128);
+  if (threadIdx.x % 128 != 0) return;
+  attention_take_sm90<Box, attention_ceiling(HalfWidth, 32)>(to, tile, first, head, sequence);
   bulk_commit();
   bulk_wait<0>();
 }

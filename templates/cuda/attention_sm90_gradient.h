@@ -2,21 +2,22 @@
 // backward pass, arXiv:2407.08608), for vectors and values of up to 128 elements, without formulas of the model's.
 //
 // A block owns 128 keys and sums their dK and dV in registers, while the queries of every head that shares them pass.
-// Scores are transposed, so that weights and their gradients dS are, packed, the left operands of dV and dK. dQ is a sum
-// over blocks of keys: each leaves its part, dS K, in shared memory, from where a thread has it added to float32 sums in
-// memory. A second launch rounds them.
+// Scores are transposed, so that weights and their gradients dS are, packed, the left operands of dV and dK. dQ is a
+// sum over blocks of keys: each leaves its part, dS K, in shared memory, and a thread has it added to float32 sums in
+// memory.
 //
-// Either the parts of a block of queries are added in turn, the last keys' first: results are the same bits in any order
-// of blocks, and the first part is stored, so that sums need no zeros. A block waits for those of keys behind its own,
-// so it takes its keys by a ticket, of which those have earlier ones: who waits, waits for one that runs. Causal blocks
-// begin at their own keys' queries, so blocks that begin together are never at the same queries, and none waits for
-// long. Or parts are added as they come (InTurn false), to sums that begin as zeros.
+// Either the parts of a block of queries are added in turn, the last keys' first: results are the same bits in any
+// order of blocks, and the first part is stored, so that sums need no zeros. A block waits for those of keys behind its
+// own, so it takes its keys by a ticket, of which those have earlier ones: who waits, waits for one that runs. Causal
+// blocks begin at their own keys' queries, so blocks that begin together are never at the same queries, and none waits
+// for long. The last one takes the sum into shared memory, adds its part, and rounds. Or parts are added as they come
+// (InTurn false), to sums that begin as zeros, and a launch of its own rounds.
 #pragma once
 #include "attention_sm90_backward.h"
 
 /* The sizes of a shape's kernel, and what its shared memory holds. */
 template <class Shape>
-struct attention_gradient_sm90_frame {
+struct attention_all_gradients_sm90_frame {
   typedef attention_sm90<Shape> widths;
   static constexpr int chunks = widths::key_chunks;
   static_assert(chunks <= 2 && chunks == widths::value_chunks && !widths::formulas, "sums fit in registers");
@@ -33,9 +34,9 @@ struct attention_gradient_sm90_frame {
     attention_sm90_tile<attention_sm90_own, chunks> values[groups]; /* likewise */
     attention_sm90_tile<columns, chunks> queries[2], outputs[2];
     attention_sm90_tile<own, columns / 64> scores[2]; /* their gradients, [queries / 64][keys][64] */
-    float query_gradient[part];                       /* this block's part */
+    alignas(1024) float query_gradient[part];         /* this block's part, or the sum before it; then dQ */
     float log_sums[2][columns], deltas[2][columns];
-    uint64_t own_full, full[2], empty[2], part_full, part_empty;
+    uint64_t own_full, full[2], empty[2], part_full, part_empty, sum_full;
     int32_t ticket;
   };
   static constexpr unsigned shared = sizeof(memory);
@@ -58,7 +59,7 @@ struct attention_gradient_sm90_frame {
  * and the next ticket. */
 template <class Shape>
 struct attention_query_sums {
-  typedef attention_gradient_sm90_frame<Shape> frame;
+  typedef attention_all_gradients_sm90_frame<Shape> frame;
   float *sums;
   int query_blocks;
   int64_t blocks;
@@ -85,10 +86,11 @@ DEVICE void attention_begin_sm90(const Given &given) {
     given.workspace[i] = 0.0f; // the integer 0 too
 }
 
-/* dQ of a block of queries from its sums: a thread has eight elements of two vectors, which lie together. */
+/* dQ of a block of queries from sums to which parts were added as they came: a thread has eight elements of two
+ * vectors, which lie together. */
 template <class Shape, class Given>
 DEVICE void attention_round_sm90(const Given &given) {
-  typedef attention_gradient_sm90_frame<Shape> frame;
+  typedef attention_all_gradients_sm90_frame<Shape> frame;
   const attention_query_sums<Shape> sums(given.workspace, given.texts, given.time);
   const int block = blockIdx.x, head = blockIdx.y, sequence = blockIdx.z;
   const float *const from = sums.of(sums.index(sequence, head, block));
@@ -176,7 +178,7 @@ DEVICE void attention_spread_sm90(attention_sm90_tile<128, Columns / 64> &to, co
 /* A block's keys, and the queries that pass them: blocks of one head's, then of the next's. */
 template <class Shape>
 struct attention_passing_sm90 {
-  typedef attention_gradient_sm90_frame<Shape> frame;
+  typedef attention_all_gradients_sm90_frame<Shape> frame;
   typedef attention_rows<attention_of_head<Shape>> rows_of_head;
   static constexpr int sharing = Shape::heads / Shape::kv_heads;
   int sequence, key_head, key_block, key_blocks;
@@ -209,6 +211,10 @@ struct attention_passing_sm90 {
   DEVICE int turn() const {
     return (Shape::causal ? min(key_blocks - 1, first_query() / frame::own) : key_blocks - 1) - key_block;
   }
+  /* Whether none comes after it: they see no key before it. */
+  DEVICE bool finishes() const {
+    return key_block == (Shape::window > 0 ? max(0, first_query() - Shape::window + 1) / frame::own : 0);
+  }
   template <class Given>
   DEVICE rows_of_head rows(const Given &given) const {
     return {attention_find_text(sequence, given.time, nullptr, nullptr), head, given.extras};
@@ -216,14 +222,14 @@ struct attention_passing_sm90 {
 };
 #endif
 
-/* dK and dV of the keys that the block's ticket says, and their part of dQ. */
+/* dK and dV of the keys that the block's ticket says, and their part of dQ; dQ too, where the parts come in turn. */
 template <class Shape, bool InTurn, class Given>
-DEVICE void attention_gradient_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
-                                    const CUtensorMap *value_map, const CUtensorMap *output_map,
-                                    const CUtensorMap *key_gradient_map, const CUtensorMap *value_gradient_map,
-                                    const Given &given) {
+DEVICE void attention_all_gradients_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
+                                         const CUtensorMap *value_map, const CUtensorMap *output_map,
+                                         const CUtensorMap *query_gradient_map, const CUtensorMap *key_gradient_map,
+                                         const CUtensorMap *value_gradient_map, const Given &given) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  typedef attention_gradient_sm90_frame<Shape> frame;
+  typedef attention_all_gradients_sm90_frame<Shape> frame;
   typedef typename frame::widths widths;
   typedef typename frame::block block;
   constexpr int groups = block::groups, columns = frame::columns, box = attention_sm90_own;
@@ -233,12 +239,14 @@ DEVICE void attention_gradient_sm90(const CUtensorMap *query_map, const CUtensor
 
   const uint32_t own_full = shared_address(&memory.own_full);
   const uint32_t part_full = shared_address(&memory.part_full), part_empty = shared_address(&memory.part_empty);
+  const uint32_t sum_full = shared_address(&memory.sum_full);
   if (threadIdx.x == 0) {
     memory.ticket = atomicAdd(sums.ticket(), 1);
     // A stage is full when its copies and the 32 lanes that bring its statistics have arrived.
     attention_barriers_sm90(memory.own_full, memory.full, memory.empty, 1 + 32, 4 * groups);
     mbarrier_init(part_full, 128 * groups);
     mbarrier_init(part_empty, 1);
+    mbarrier_init(sum_full, 1);
     mbarrier_init_fence();
   }
   __syncthreads();
@@ -279,23 +287,37 @@ DEVICE void attention_gradient_sm90(const CUtensorMap *query_map, const CUtensor
       const uint32_t part = shared_address(memory.query_gradient);
       constexpr uint32_t bytes = sizeof(memory.query_gradient);
       for (; passing.more(); passing.next()) {
-        const int n = passing.n;
         const int64_t index = sums.index(sequence, passing.head, passing.block);
         const int turn = passing.turn();
-        mbarrier_wait(part_full, n % 2);
-        if (InTurn && turn == 0) {
-          bulk_store(sums.of(index), part, bytes);
-        } else {
-          if (InTurn) {
+        const uint32_t parity = passing.n % 2;
+        if (!InTurn) {
+          mbarrier_wait(part_full, parity);
+          bulk_add(sums.of(index), part, bytes);
+        } else if (!passing.finishes()) {
+          mbarrier_wait(part_full, parity);
+          if (turn == 0) {
+            bulk_store(sums.of(index), part, bytes);
+          } else {
             turn_wait(sums.turn(index), turn);
             fence_async_global();
+            bulk_add(sums.of(index), part, bytes);
           }
-          bulk_add(sums.of(index), part, bytes);
+        } else {
+          if (turn > 0) {
+            turn_wait(sums.turn(index), turn);
+            fence_async_global();
+            mbarrier_arrive_expect(sum_full, bytes);
+            bulk_load(part, sums.of(index), bytes, sum_full);
+          }
+          mbarrier_wait(part_full, parity);
+          for (int group = 0; group < groups; group++)
+            tma_store_4d(query_gradient_map, part + group * bytes / groups, frame::chunks == 1 ? 0 : group * 64,
+                         passing.first_query() + (frame::chunks == 1 ? group * 64 : 0), passing.head, sequence);
         }
         bulk_commit();
         bulk_wait_read<0>();
         mbarrier_arrive(part_empty);
-        if (!InTurn) continue;
+        if (!InTurn || passing.finishes()) continue;
         bulk_wait<0>();
         turn_pass(sums.turn(index));
       }
@@ -309,6 +331,7 @@ DEVICE void attention_gradient_sm90(const CUtensorMap *query_map, const CUtensor
   // What this warpgroup has of a block's dQ: a chunk of elements, or of queries.
   const int chunk = frame::chunks == 1 ? 0 : group, queries = frame::chunks == 1 ? group : 0;
   float key_sum[widths::key_sums / 2] = {}, value_sum[widths::value_sums / 2] = {};
+  int sums_taken = 0;
   mbarrier_wait(own_full, 0);
 #pragma unroll 1
   for (; passing.more(); passing.next()) {
@@ -347,10 +370,25 @@ DEVICE void attention_gradient_sm90(const CUtensorMap *query_map, const CUtensor
     wgmma_commit();
     wgmma_wait<1>();
     mbarrier_wait(part_empty, n % 2 ^ 1);
-    float4 *const to = reinterpret_cast<float4 *>(memory.query_gradient) + group * (frame::width / 8) * 128;
+    float *const to = memory.query_gradient + group * (frame::part / groups);
+    float4 *const four = reinterpret_cast<float4 *>(to) + threadIdx.x % 128;
+    if (!InTurn || !passing.finishes()) {
 #pragma unroll
-    for (int i = 0; i < frame::width / 8; i++)
-      to[i * 128 + threadIdx.x % 128] = make_float4(part[4 * i], part[4 * i + 1], part[4 * i + 2], part[4 * i + 3]);
+      for (int i = 0; i < frame::width / 8; i++)
+        four[i * 128] = make_float4(part[4 * i], part[4 * i + 1], part[4 * i + 2], part[4 * i + 3]);
+    } else {
+      if (passing.turn() > 0) {
+        mbarrier_wait(sum_full, sums_taken++ % 2);
+#pragma unroll
+        for (int i = 0; i < frame::width / 8; i++) {
+          const float4 sum = four[i * 128];
+          part[4 * i] += sum.x, part[4 * i + 1] += sum.y, part[4 * i + 2] += sum.z, part[4 * i + 3] += sum.w;
+        }
+        barrier_sync(2 + group, 128); // all of the warpgroup have read: dQ takes the sum's place
+      }
+      attention_leave_sm90(*reinterpret_cast<attention_sm90_tile<attention_sm90_own, 1> *>(to), part,
+                           {Shape::scale, Shape::scale});
+    }
     fence_async();
     mbarrier_arrive(part_full);
     wgmma_wait<0>();
@@ -363,6 +401,6 @@ DEVICE void attention_gradient_sm90(const CUtensorMap *query_map, const CUtensor
                             key_head, sequence, 2 + group);
 #else
   (void)query_map, (void)key_map, (void)value_map, (void)output_map;
-  (void)key_gradient_map, (void)value_gradient_map, (void)given;
+  (void)query_gradient_map, (void)key_gradient_map, (void)value_gradient_map, (void)given;
 #endif
 }

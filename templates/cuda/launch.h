@@ -6,7 +6,7 @@
 struct malc_grid {
   dim3 blocks;
   unsigned cluster = 1; /* consecutive blocks (in x) that form a cluster */
-  bool overlaps = false; /* may start before the launch before it has ended: the kernel calls grid_dependency_wait */
+  bool overlaps = false; /* may start before the launch before it has ended: the kernel begins with malc_follow */
 
   malc_grid(unsigned x) : blocks(x) {}
   malc_grid(dim3 blocks) : blocks(blocks) {}
@@ -22,13 +22,56 @@ struct malc_grid {
   }
 };
 
+/* An attribute of the current device; 0 where there is none. */
+inline int malc_device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess ? value : 0;
+}
+
+/* Whether kernels for sm_90a are launched in place of those for sm_80: the program was compiled for sm_90a
+ * (-DMALC_HOPPER), and the device is one. Asked once: a process has one kind of device. */
+inline bool malc_on_hopper() {
+#ifdef MALC_HOPPER
+  static const bool answer = malc_device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
+                             malc_device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
+  return answer;
+#else
+  return false;
+#endif
+}
+
+/* Whether launches of a stream may overlap: kernels for Hopper GPUs wait for one another, and graphs of CUDA 12.3 and
+ * newer know of it. Launches that are queued one by one are so that each is seen by itself. */
+inline bool malc_may_overlap(cudaStream_t stream) {
+#if defined(MALC_HOPPER) && CUDART_VERSION >= 12030 && !defined(MALC_SIMT)
+  int driver = 0;
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  return malc_on_hopper() && cudaDriverGetVersion(&driver) == cudaSuccess && driver >= 12030 &&
+         cudaStreamIsCapturing(stream, &capture) == cudaSuccess && capture == cudaStreamCaptureStatusActive;
+#else
+  (void)stream;
+  return false;
+#endif
+}
+
+/* How a kernel begins whose launches overlap the one before: lets the next one's blocks start where there is room for
+ * them, and waits for all that earlier launches wrote. Every thread comes here before it touches memory. */
+DEVICE void malc_follow() {
+#if defined(MALC_SIMT) || (defined(MALC_HOPPER) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
+  grid_dependency_launch();
+  grid_dependency_wait();
+#endif
+}
+
 /* Queues a kernel; arguments are converted to the kernel's parameters. Returns what the CUDA runtime returns. */
 template <class... Parameters, class... Arguments>
 cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 block, unsigned shared_bytes,
                         cudaStream_t stream, const Arguments &...arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments), "as many arguments as the kernel has parameters");
 #ifdef MALC_SIMT
-  return simt::launch(kernel, grid.blocks, block, grid.cluster, shared_bytes, stream, arguments...);
+  return simt::launch(kernel, grid.blocks, block, grid.cluster, grid.overlaps, shared_bytes, stream,
+                      arguments...);
 #else
   const void *address = reinterpret_cast<const void *>(kernel);
   // More than 48 KB must be asked for, with what the kernel's own variables take of them.
@@ -49,31 +92,12 @@ cudaError_t malc_launch(void (*kernel)(Parameters...), malc_grid grid, dim3 bloc
     attribute.val.clusterDim.x = grid.cluster;
     attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   }
-  if (grid.overlaps) {
+  if (grid.overlaps && malc_may_overlap(stream)) {
     cudaLaunchAttribute &attribute = attributes[configuration.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
   }
   return cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...);
-#endif
-}
-
-/* An attribute of the current device; 0 where there is none. */
-inline int malc_device_attribute(cudaDeviceAttr attribute) {
-  int device = 0, value = 0;
-  if (cudaGetDevice(&device) != cudaSuccess) return 0;
-  return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess ? value : 0;
-}
-
-/* Whether kernels for sm_90a are launched in place of those for sm_80: the program was compiled for sm_90a
- * (-DMALC_HOPPER), and the device is one. Asked once: a process has one kind of device. */
-inline bool malc_on_hopper() {
-#ifdef MALC_HOPPER
-  static const bool answer = malc_device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
-                             malc_device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
-  return answer;
-#else
-  return false;
 #endif
 }
 
@@ -111,14 +135,11 @@ inline void malc_guard(void *start, size_t bytes) {
 #endif
 }
 
-/* Describes a tensor of bfloat16 or float32 of columns, rows and, in rank 3 and 4, one or two more dimensions to TMA in boxes of
- * [box_rows][box_columns], box rows of 128 bytes at most, swizzled by 128 bytes. Strides are in elements, multiples of 16
- * bytes, in any order; the base is 16-byte aligned. Sizes begin with the columns, strides with that from row to row. The
- * driver's encoder is found through the runtime, so that nothing links against the driver. */
-template <class T>
-cudaError_t encode_tensor_map(CUtensorMap *map, const T *base, unsigned rank, const uint64_t (&sizes)[4],
-                              const uint64_t (&strides)[3], unsigned box_columns, unsigned box_rows) {
-  constexpr bool is_float = sizeof(T) == 4; // or __nv_bfloat16
+/* What encode_tensor_map asks of the driver, whose encoder is found through the runtime, so that nothing links against
+ * the driver. */
+inline cudaError_t malc_encode_tensor_map(CUtensorMap *map, const void *base, CUtensorMapDataType type, uint64_t bytes,
+                                          unsigned rank, const uint64_t (&sizes)[4], const uint64_t (&strides)[3],
+                                          unsigned box_columns, unsigned box_rows) {
   typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                              const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -133,12 +154,26 @@ cudaError_t encode_tensor_map(CUtensorMap *map, const T *base, unsigned rank, co
   if (error != cudaSuccess) return error;
   if (outcome != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
   const cuuint64_t dimensions[4] = {sizes[0], sizes[1], sizes[2], sizes[3]};
-  const cuuint64_t bytes[3] = {strides[0] * sizeof(T), strides[1] * sizeof(T), strides[2] * sizeof(T)};
+  const cuuint64_t apart[3] = {strides[0] * bytes, strides[1] * bytes, strides[2] * bytes};
   const cuuint32_t box[4] = {box_columns, box_rows, 1, 1}, steps[4] = {1, 1, 1, 1};
   const CUresult result = reinterpret_cast<Encode>(found)(
-      map, is_float ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank,
-      const_cast<void *>(static_cast<const void *>(base)), dimensions, bytes, box, steps,
-      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      map, type, rank, const_cast<void *>(base), dimensions, apart, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+/* Describes a tensor of bfloat16 or float32 of columns, rows and, in rank 3 and 4, one or two more dimensions to TMA in
+ * boxes of [box_rows][box_columns], rows of 128 bytes at most, swizzled by 128 bytes. Strides are in elements,
+ * multiples of 16 bytes, in any order; the base is 16-byte aligned. Sizes begin with the columns, strides with that
+ * from row to row. */
+inline cudaError_t encode_tensor_map(CUtensorMap *map, const __nv_bfloat16 *base, unsigned rank,
+                                     const uint64_t (&sizes)[4], const uint64_t (&strides)[3], unsigned box_columns,
+                                     unsigned box_rows) {
+  return malc_encode_tensor_map(map, base, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, rank, sizes, strides, box_columns,
+                                box_rows);
+}
+inline cudaError_t encode_tensor_map(CUtensorMap *map, const float *base, unsigned rank, const uint64_t (&sizes)[4],
+                                     const uint64_t (&strides)[3], unsigned box_columns, unsigned box_rows) {
+  return malc_encode_tensor_map(map, base, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, rank, sizes, strides, box_columns,
+                                box_rows);
 }

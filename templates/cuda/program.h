@@ -71,6 +71,7 @@ struct malc_results {
 /* Adds the losses of a micro-batch's parts, in their order, and its share of the auxiliary loss. */
 static __global__ void malc_add_losses(malc_results *results, const float *losses, int64_t count,
                                        const float *auxiliary, const float *share) {
+  malc_follow();
   for (int64_t n = 0; n < count; n++) results->loss += losses[n];
   results->auxiliary += (double)*auxiliary * *share;
 }
@@ -98,11 +99,20 @@ static DEVICE double malc_over_block(double value) {
   return sum;
 }
 
+/* Parameters end with whole fours, whose gradients are zero. Another pass over all gradients, which are read once: that
+ * is 4 bytes of the 34 that an update moves for each parameter. */
 static __global__ void malc_norm_parts(const float *gradients, int64_t count, double *parts) {
+  malc_follow();
   const int64_t first = (int64_t)blockIdx.x * MALC_NORM_PART;
   const int64_t end = first + MALC_NORM_PART < count ? first + MALC_NORM_PART : count;
   double sum = 0;
-  for (int64_t i = first + threadIdx.x; i < end; i += MALC_NORM_THREADS) sum += (double)gradients[i] * gradients[i];
+#pragma unroll 4
+  for (int64_t i = first + 4 * threadIdx.x; i < end; i += 4 * MALC_NORM_THREADS) {
+    float four[4];
+    malc_load_4(four, gradients + i);
+#pragma unroll
+    for (int n = 0; n < 4; n++) sum += (double)four[n] * four[n];
+  }
   sum = malc_over_block(sum);
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
@@ -110,6 +120,7 @@ static __global__ void malc_norm_parts(const float *gradients, int64_t count, do
 /* One block: the norm, and by what the gradient is scaled so that it is clipped. */
 static __global__ void malc_norm(const double *parts, int64_t count, const malc_adamw_terms *terms,
                                  malc_results *results) {
+  malc_follow();
   double sum = 0;
   for (int64_t n = threadIdx.x; n < count; n += MALC_NORM_THREADS) sum += parts[n];
   sum = malc_over_block(sum);
@@ -162,6 +173,7 @@ static DEVICE void malc_copy_weights(const malc_task &task, int i, const float (
  * has a task; each parameter's end is padded to whole fours, whose gradients are zero. */
 static __global__ void malc_adamw_update(const malc_task *tasks, float *weights, const float *gradients, float *first,
                                          float *second, const malc_adamw_terms *given, const malc_results *results) {
+  malc_follow();
   if (!results->moves) return;
   const malc_adamw_terms terms = *given;
   const malc_task task = tasks[blockIdx.x];

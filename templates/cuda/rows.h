@@ -1,4 +1,4 @@
-// rows.h - what row kernels are made of: elements, one or several at a time, and sums and maxima over the lanes of a row.
+// rows.h - what row kernels are made of: elements, one or several at a time, sums and maxima over a row's lanes.
 #pragma once
 #include "scalars.h"
 
@@ -150,8 +150,9 @@ DEVICE float malc_sum_of_parts(const float *parts, int64_t count, int64_t stride
   return sum;
 }
 
-/* The total of a column over all parts, [parts][width], for the first 32 threads of a block of 1024, each of which has a
- * column, `i`: warps add parts by turns, and then what each has is added in their order. Every thread must come here. */
+/* The total of a column over all parts, [parts][width], for the first 32 threads of a block of 1024, each of which has
+ * a column, `i`: warps add parts by turns, and then what each has is added in their order. Every thread must come
+ * here. */
 static DEVICE float malc_total_of_parts(const float *parts, int64_t count, int64_t width, int64_t i) {
   __shared__ float of_warps[32][32];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;

@@ -51,6 +51,8 @@ void barrier_arrive(int id, int threads) {
   arrive(self, named(self, id, threads), static_cast<unsigned>(threads), false);
 }
 
+void grid_dependency_wait() { machine.current->is_early = false; }
+
 uint32_t cluster_rank() { return machine.current->block->rank; }
 
 void cluster_sync() {

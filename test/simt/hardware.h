@@ -44,8 +44,8 @@ uint32_t cluster_rank();
 void cluster_sync();
 /* Global memory is not looked at for what is ordered. */
 SIMT_INLINE void fence_async_global() {}
-/* Grids never overlap here. */
-SIMT_INLINE void grid_dependency_wait() {}
+/* Grids never overlap here, but a thread of one that might must not touch global memory before it waits. */
+void grid_dependency_wait();
 SIMT_INLINE void grid_dependency_launch() {}
 
 // The asynchronous engines.

@@ -3,6 +3,21 @@
 
 using check::Device;
 
+// ---- Launches that overlap ----
+
+__global__ void follow_early(float *memory, int fault) {
+  if (fault == 0) memory[threadIdx.x] = 1;
+  if (fault == 1 && threadIdx.x == 7) return;
+  grid_dependency_wait();
+  memory[threadIdx.x] += 1;
+}
+static void follow(int fault) {
+  Device<float> memory(std::vector<float>(32, 0.0f));
+  LAUNCH(follow_early, malc_grid(1).overlapping(), 32, 0, nullptr, memory, fault);
+}
+FAULT(overlapping_launch_writes_early, "writes global memory before grid_dependency_wait") { follow(0); }
+FAULT(overlapping_launch_does_not_wait, "leaves the kernel without grid_dependency_wait") { follow(1); }
+
 // ---- mbarriers ----
 
 enum BarrierFault { too_few_arrivals, not_initialised, not_ordered, overwritten, twice };

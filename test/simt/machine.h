@@ -89,6 +89,7 @@ struct Thread {
   unsigned number = 0, lane = 0, warp = 0;
   Moment moment;
   bool running = true;         // has not left the kernel
+  bool is_early = false;       // what the grids before this one write may not be there yet
   const char *doing = "";      // the collective or wait it is in, for reports
   const void *place = nullptr; // the return address of the last call of the emulator
   std::vector<Time> fences;    // of this thread's fence.proxy.async, ascending
@@ -121,7 +122,7 @@ struct Launch {
   const void *kernel;
   dim3 grid, block;
   unsigned cluster, shared_bytes;
-  bool checked;
+  bool overlaps, checked;
 };
 
 /* Something that an asynchronous engine will do: a bulk copy that a thread has issued. */

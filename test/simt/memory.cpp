@@ -154,8 +154,15 @@ static std::string whereabouts(const void *address) {
   return "memory that a GPU does not reach, such as the host's";
 }
 
+/* A thread of a grid that may overlap the one before has nothing to find, and nothing to change, until it waits. */
+static void check_turn(const char *verb) {
+  if (machine.current && machine.current->is_early)
+    fault("%s global memory before grid_dependency_wait, in a launch that may overlap the one before it", verb);
+}
+
 void check_global(const void *address, size_t bytes, unsigned alignment, const char *verb) {
   if (bytes == 0) return;
+  check_turn(verb);
   if (reinterpret_cast<uintptr_t>(address) % alignment != 0)
     fault("%s %zu bytes at a global address that is not a multiple of %u", verb, bytes, alignment);
   for (const Arena &memory : arenas)
@@ -202,8 +209,12 @@ static inline void accessed(const void *address, size_t bytes, bool write, const
   const Call &call = *machine.launch->call;
   const auto *parameters = reinterpret_cast<const char *>(&call);
   if (!write && parameters <= address && static_cast<const char *>(address) + bytes <= parameters + call.bytes) return;
-  for (const Arena &memory : arenas)
-    if (memory.holds(address) && memory.allows(address, bytes)) return;
+  for (const Arena &memory : arenas) {
+    if (!memory.holds(address) || !memory.allows(address, bytes)) continue;
+    if (!self->is_early) return;
+    self->place = place;
+    check_turn(write ? "writes" : "reads");
+  }
   if (module.holds(address)) return;
   self->place = place;
   check_global(address, bytes, 1, write ? "writes" : "reads");

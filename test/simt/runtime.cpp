@@ -317,11 +317,11 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return result(cudaSuccess);
 }
 
-cudaError_t simt::queue(Call *call, const void *kernel, dim3 grid, dim3 block, unsigned cluster, unsigned shared_bytes,
-                        cudaStream_t stream, bool checked) {
+cudaError_t simt::queue(Call *call, const void *kernel, dim3 grid, dim3 block, unsigned cluster, bool overlaps,
+                        unsigned shared_bytes, cudaStream_t stream, bool checked) {
   const uint64_t threads = uint64_t{block.x} * block.y * block.z, blocks = uint64_t{grid.x} * grid.y * grid.z;
   auto launch = std::make_shared<Launch>(
-      Launch{std::unique_ptr<Call>(call), kernel, grid, block, cluster, shared_bytes, checked});
+      Launch{std::unique_ptr<Call>(call), kernel, grid, block, cluster, shared_bytes, overlaps, checked});
   if (threads == 0 || threads > 1024 || block.z > 64 || blocks == 0 || grid.x > 0x7fffffff || grid.y > 65535 ||
       grid.z > 65535 || shared_bytes > static_cast<unsigned>(most_shared_bytes()) || cluster == 0 || cluster > 8 || grid.x % cluster != 0)
     return result(cudaErrorInvalidConfiguration);

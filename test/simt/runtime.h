@@ -146,20 +146,21 @@ struct KernelCall final : Call {
   void run() const override { std::apply(kernel, arguments); }
 };
 
-/* Takes the call over. `checked`: the caller was compiled so that its memory accesses are seen. */
-cudaError_t queue(Call *call, const void *kernel, dim3 grid, dim3 block, unsigned cluster, unsigned shared_bytes,
-                  cudaStream_t stream, bool checked);
+/* Takes the call over. `overlaps`: a GPU may start it before the launch before it has ended. `checked`: the caller was
+ * compiled so that its memory accesses are seen. */
+cudaError_t queue(Call *call, const void *kernel, dim3 grid, dim3 block, unsigned cluster, bool overlaps,
+                  unsigned shared_bytes, cudaStream_t stream, bool checked);
 
 template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, unsigned cluster, unsigned shared_bytes,
-                   cudaStream_t stream, const Arguments &...arguments) {
+cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, unsigned cluster, bool overlaps,
+                   unsigned shared_bytes, cudaStream_t stream, const Arguments &...arguments) {
 #ifdef __SANITIZE_THREAD__
   const bool checked = true;
 #else
   const bool checked = false;
 #endif
   return queue(new KernelCall<Parameters...>(kernel, arguments...), reinterpret_cast<const void *>(kernel), grid, block,
-               cluster, shared_bytes, stream, checked);
+               cluster, overlaps, shared_bytes, stream, checked);
 }
 
 /* Bytes of device memory that no kernel may touch from now on. */

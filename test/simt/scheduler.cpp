@@ -99,6 +99,8 @@ static void thread_main() {
   machine.launch->call->run();
   Thread &self = *machine.current;
   check_left_stores(self);
+  if (self.is_early)
+    fault("leaves the kernel without grid_dependency_wait: what follows could start before what came before has ended");
   self.running = false;
   self.doing = "left the kernel";
   Block &block = *self.block;
@@ -241,6 +243,7 @@ static void set_up(const Launch &launch, size_t first_block, unsigned char *dyna
       thread.number = number;
       thread.lane = number % 32;
       thread.warp = number / 32;
+      thread.is_early = launch.overlaps;
       thread.moment.actor = rank * threads + number;
       prepare_fiber(thread.fiber, stack_number(rank * threads + number), thread_main);
       wake(thread);

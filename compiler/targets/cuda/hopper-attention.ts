@@ -38,7 +38,18 @@ export function forwardOnHopper(name: string, sizes: AttentionSizes, shape: Atte
     mapOf('value', values, `${frame}::box`),
     mapOf('output', outputs, `${frame}::box`),
   ];
-  return { maps, launches: [launch(`${name}_sm90`, frame, 'forward', sizes.heads, maps)] };
+  return {
+    maps,
+    launches: [
+      {
+        kernel: `${name}_sm90`,
+        grid: `${frame}::forward_grid(batch, time)`,
+        block: `${frame}::forward::threads`,
+        shared: `${frame}::forward_shared`,
+        maps: maps.map(({ name }) => name),
+      },
+    ],
+  };
 }
 
 /**
@@ -61,9 +72,10 @@ export interface AttentionSchedule {
  *
  * The cost is reckoned, not measured. For vectors of 64 elements, 128 queries by 128 keys take 512 cycles of tensor cores for
  * each product and 1024 of exponentials. The one kernel has 2560 and 1024 of them, and sends 32 KB to sums in the second-level
- * cache, at 46 bytes a cycle 700 that run beside; two kernels have 3584 and 2048. Sums cost 8 bytes of memory for each element of
- * a query beside. For 12 heads and 65536 tokens that is 0.09 ms at 4.3 TB/s, where the products saved are 0.15 ms at 790
- * TFLOP/s in texts of 1024 tokens, and 0.56 ms in texts of 4096.
+ * cache, at 46 bytes a cycle 700 that run beside; two kernels have 3584 and 2048. Sums cost 4 bytes of memory for each element
+ * of a query beside, as far as they leave that cache: for 12 heads and 65536 tokens 0.05 ms at 4.3 TB/s. The products saved are
+ * 0.15 ms at 790 TFLOP/s in texts of 1024 tokens, and 0.56 ms in texts of 4096. With `as-they-come`, the zeros that sums begin
+ * with and the launch that rounds them cost 4 bytes more each.
  */
 export function attentionSchedules(
   { headDim }: AttentionSizes,
@@ -120,8 +132,11 @@ export function backwardOnHopper(
       workspace: null,
     };
   }
-  const maps = [...given, ...byKey];
+  const maps = [...given, map('query_gradient', queries), ...byKey];
   const inTurn = queryGradient === 'in-turn';
+  const pointwise = { block: '256', shared: '0', maps: [] };
+  const begin = { kernel: `${name}_begin_sm90`, grid: `${frame}::begin_grid(batch, time)`, ...pointwise };
+  const round = { kernel: `${name}_round_sm90`, grid: `${frame}::round_grid(batch, time)`, ...pointwise };
   return {
     text: renderTemplate('cuda/attention_backward_once_sm90.cu.hbs', {
       ...fields,
@@ -131,13 +146,7 @@ export function backwardOnHopper(
     hopper: {
       maps,
       launches: [
-        {
-          kernel: `${name}_begin_sm90`,
-          grid: `${frame}::begin_grid(batch, time)`,
-          block: '256',
-          shared: '0',
-          maps: [],
-        },
+        begin,
         {
           kernel: `${name}_sm90`,
           grid: `${frame}::grid(batch, time)`,
@@ -145,13 +154,7 @@ export function backwardOnHopper(
           shared: `${frame}::shared`,
           maps: maps.map(({ name }) => name),
         },
-        {
-          kernel: `${name}_round_sm90`,
-          grid: `${frame}::round_grid(batch, time)`,
-          block: '256',
-          shared: '0',
-          maps: [],
-        },
+        ...(inTurn ? [] : [round]),
         ...after,
       ],
     },
@@ -202,7 +205,7 @@ const mapOf = (base: string, { heads, width }: Vectors, rows: string): TensorMap
 const launch = (
   kernel: string,
   frame: string,
-  pass: 'forward' | 'query_gradient' | 'key_gradient',
+  pass: 'query_gradient' | 'key_gradient',
   heads: number,
   maps: readonly TensorMap[],
 ): HopperLaunch => ({

@@ -32,6 +32,8 @@ export interface Launch {
   readonly block: string;
   /** Bytes of dynamic shared memory. */
   readonly shared: string;
+  /** Whether it may start before the launch before it has ended: its kernel begins with malc_follow of launch.h. */
+  readonly overlaps?: boolean;
 }
 
 /** A tensor map, for TMA: encode_tensor_map of templates/cuda/launch.h. Counts are C++ text, as a launch's. */
@@ -140,6 +142,18 @@ export const narrowed = (value: string, storage: ElementStorage): string =>
 /** The parameter list of a kernel. */
 export const parameterList = (list: readonly Argument[], storageOf: Storage = storedAsFloat): string =>
   list.map(argument => declaration(argument, storageOf)).join(', ');
+
+/**
+ * That of a kernel whose launches overlap the one before, which may still write its inputs when it begins: nvcc must not
+ * read them as what never changes while a kernel runs (ld.global.nc), as it does what is const and __restrict__.
+ */
+export const overlappingParameterList = (list: readonly Argument[], storageOf: Storage = storedAsFloat): string =>
+  list
+    .map(argument => {
+      const text = declaration(argument, storageOf);
+      return argument.kind === 'output' ? text : text.replace('__restrict__ ', '');
+    })
+    .join(', ');
 
 function declaration(argument: Argument, storageOf: Storage): string {
   switch (argument.kind) {

@@ -58,8 +58,14 @@ export function emitLauncher(
     parameterList([...further, ...own], storageOf).replaceAll('__restrict__ ', ''),
   ].filter(text => text !== '');
   const declaration = `cudaError_t ${launcherName(ownName)}(${parameters.join(', ')})`;
-  const call = ({ kernel, grid, block, shared }: Launch, maps: readonly string[] = [], handed = given) =>
-    `malc_launch(${[kernel, grid, block, shared, queue, ...maps, ...handed].join(', ')})`;
+  const call = (
+    { kernel, grid, block, shared, overlaps }: Launch,
+    maps: readonly string[] = [],
+    handed: readonly string[] = given,
+  ) => {
+    const blocks = overlaps ? `malc_grid(${grid}).overlapping()` : grid;
+    return `malc_launch(${[kernel, blocks, block, shared, queue, ...maps, ...handed].join(', ')})`;
+  };
   const placeOf = (name: string) => given[list.findIndex(each => isNamed(each, name))]!;
   const inOrder = (to: Writer, calls: readonly string[]) => {
     if (calls.length === 1) {
@@ -98,7 +104,7 @@ export function emitLauncher(
     if (hopper) {
       const encoded = hopper.maps.map(map => encodeText(map, placeOf(map.base)));
       writer.block('if (malc_on_hopper())', () => {
-        writer.line(`CUtensorMap ${hopper.maps.map(({ name }) => name).join(', ')};`);
+        if (hopper.maps.length > 0) writer.line(`CUtensorMap ${hopper.maps.map(({ name }) => name).join(', ')};`);
         inOrder(writer, [...encoded, ...hopper.launches.map(launch => call(launch, launch.maps))]);
       });
     }

@@ -17,7 +17,7 @@ import {
   type KernelSource,
   type Launch,
   narrowed,
-  parameterList,
+  overlappingParameterList,
   type Surroundings,
   widened,
 } from './kernel-source.ts';
@@ -33,7 +33,21 @@ export function emitRow(kernel: RowKernel, surroundings: Surroundings): KernelSo
 }
 
 /** What the frames of these kernels call things. */
-const taken = ['lane', 'part', 'parts', 'sums', 'n', 'first', 'adds', 'partner', 'shared', 'turn', 'kept', 'room'];
+const taken = [
+  'first_partner',
+  'lane',
+  'part',
+  'parts',
+  'sums',
+  'n',
+  'first',
+  'adds',
+  'partner',
+  'shared',
+  'turn',
+  'kept',
+  'room',
+];
 
 class RowEmitter extends RowBody<Surroundings> {
   private readonly plan: RowPlan;
@@ -42,7 +56,7 @@ class RowEmitter extends RowBody<Surroundings> {
   private isPassed = false;
 
   constructor(kernel: RowKernel, surroundings: Surroundings) {
-    super(kernel, surroundings, { elementType, widened, storedDimensions }, taken);
+    super(kernel, surroundings, { elementType, widened, storedDimensions, comparesIntegers: true }, taken);
     this.plan = planRow(kernel, this.totals, surroundings.storageOf);
   }
 
@@ -62,22 +76,30 @@ class RowEmitter extends RowBody<Surroundings> {
       ...(hasParts ? [{ kind: 'workspace' as const, extents }] : []),
     ];
     const writer = new Writer();
-    const parameters = parameterList(list, surroundings.storageOf);
+    const parameters = overlappingParameterList(list, surroundings.storageOf);
     const [{ block }] = this.launches() as [Launch];
     const head = (bounds: string, name: string) =>
       `static __global__ void __launch_bounds__(${bounds}) ${name}(${parameters})`;
     writer.comment(surroundings.comment);
     const bounds = `${block}, ${blocksOfMultiprocessor(this.plan, Number(block))}`;
     writer.block(head(bounds, ownName), () => {
+      writer.line('malc_follow();');
       if (this.plan.isAcross) this.columnsAlone(writer);
       else if (hasParts) this.rowsInParts(writer);
       else this.rowsAlone(writer);
     });
     if (hasParts) {
       writer.line();
-      writer.block(head('1024', `${ownName}_second`), () => this.addParts(writer));
+      writer.block(head('1024', `${ownName}_second`), () => {
+        writer.line('malc_follow();');
+        this.addParts(writer);
+      });
     }
-    return { text: writer.toString(), arguments: list, launches: this.launches() };
+    // Where all rows are of bfloat16, and long, exponentials are what takes time.
+    const text =
+      this.plan.share.some === 8 ? writer.toString().replaceAll('malc_exp(', 'malc_exp_of_bf16(') : writer.toString();
+    const launches = this.launches().map(launch => ({ ...launch, overlaps: true }));
+    return { text, arguments: list, launches };
   }
 
   /** Elements of a row that a block keeps. */

@@ -6,7 +6,7 @@ import { ownName, type Writer } from '../../emission/writer.ts';
 import { constantCount } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
-import { type Argument, type KernelSource, type Launch, parameterList } from './kernel-source.ts';
+import { type Argument, type KernelSource, type Launch, overlappingParameterList } from './kernel-source.ts';
 
 /** malc_updates_of_block of scatter.h; malc_slots_of_block and malc_sorting_threads of slots.h. */
 const updatesOfBlock = 32;
@@ -40,13 +40,16 @@ export function scatter({ writer, node, name, accumulates }: Site): Omit<KernelS
     { kind: 'workspace', extents: workspaceOf(indices, bits, width) },
   ];
   const launches: Launch[] = [];
-  const kernel = (suffix: string, bounds: string, body: string, launch: Omit<Launch, 'kernel'>) => {
+  const kernel = (suffix: string, bounds: string, lines: readonly string[], launch: Omit<Launch, 'kernel'>) => {
     if (launches.length > 0) writer.line();
     const own = `${ownName}${suffix}`;
-    writer.block(`static __global__ void __launch_bounds__(${bounds}) ${own}(${parameterList(list)})`, () =>
-      writer.line(body),
+    writer.block(
+      `static __global__ void __launch_bounds__(${bounds}) ${own}(${overlappingParameterList(list)})`,
+      () => {
+        for (const line of ['malc_follow();', ...lines]) writer.line(line);
+      },
     );
-    launches.push({ kernel: own, ...launch });
+    launches.push({ kernel: own, ...launch, overlaps: true });
   };
   const all = `malc_updates<${bits}, ${width}>(workspace, ${count})`;
   const perUpdate = { grid: `(${count} + 255) / 256`, block: '256', shared: '0' };
@@ -59,20 +62,20 @@ export function scatter({ writer, node, name, accumulates }: Site): Omit<KernelS
   const adding = { grid: `malc_scatter_blocks(${count})`, block: threads, shared: '0' };
   const order = `${all}.orders[${(passes - 1) % 2}]`;
 
-  kernel('_digits', '256', `malc_first_digits(${all}, ${index});`, perUpdate);
+  kernel('_digits', '256', [`malc_first_digits(${all}, ${index});`], perUpdate);
   for (let pass = 0; pass < passes; pass++) {
-    kernel(`_count_${pass}`, sortingBounds, `malc_count_digits<${pass}>(${all});`, sorting);
-    kernel(`_order_${pass}`, sortingBounds, `malc_order_by_digit<${pass}>(${all}, ${index});`, sorting);
+    kernel(`_count_${pass}`, sortingBounds, [`malc_count_digits<${pass}>(${all});`], sorting);
+    kernel(`_order_${pass}`, sortingBounds, [`malc_order_by_digit<${pass}>(${all}, ${index});`], sorting);
   }
   if (!accumulates) {
     const each = 'const int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;';
-    kernel('_clear', '256', `${each}\nif (i < ${rows * width}) ${to}[i] = 0.0f;`, {
+    kernel('_clear', '256', [each, `if (i < ${rows * width}) ${to}[i] = 0.0f;`], {
       ...perUpdate,
       grid: `${Math.ceil((rows * width) / 256)}`,
     });
   }
-  kernel('', threads, `malc_add_updates(${to}, ${all}, ${order}, ${index}, ${from});`, adding);
-  kernel('_join', threads, `malc_add_partials(${to}, ${all}, ${order}, ${index});`, adding);
+  kernel('', threads, [`malc_add_updates(${to}, ${all}, ${order}, ${index}, ${from});`], adding);
+  kernel('_join', threads, [`malc_add_partials(${to}, ${all}, ${order}, ${index});`], adding);
   return { arguments: list, launches };
 }
 

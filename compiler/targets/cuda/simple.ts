@@ -5,7 +5,13 @@ import { sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { SingleKernel } from '../../kernels/kernel.ts';
-import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
+import {
+  type Argument,
+  type KernelSource,
+  type Launch,
+  overlappingParameterList,
+  type Surroundings,
+} from './kernel-source.ts';
 import { scatter } from './scatter.ts';
 import { topK, withinCapacity } from './slots.ts';
 
@@ -40,9 +46,11 @@ const launch = (grid: string): Launch => ({
   grid,
   block: String(threads),
   shared: '0',
+  overlaps: true,
 });
 
-const kernelHead = (list: readonly Argument[]) => `static __global__ void ${ownName}(${parameterList(list)})`;
+const kernelHead = (list: readonly Argument[]) =>
+  `static __global__ void ${ownName}(${overlappingParameterList(list)})`;
 
 /** Four floats at a time where a row is made of such. */
 function copyRow(writer: Writer, to: string, from: string, width: string): void {
@@ -64,6 +72,7 @@ function gather({ writer, node, name }: Site): Emitted {
   const width = countText(table.dimensions.slice(1));
   const list = [...sizeArguments([indices.dimensions]), input(table, from), input(indices, index), output(node, to)];
   writer.block(kernelHead(list), () => {
+    writer.line('malc_follow();');
     writer.line('const int64_t row = blockIdx.x;');
     copyRow(writer, `${to} + ${times('row', width)}`, `${from} + ${index}[row] * (int64_t)${width}`, width);
   });
@@ -82,6 +91,7 @@ function append({ writer, node, name }: Site): Emitted {
     output(node, cache),
   ];
   writer.block(kernelHead(list), () => {
+    writer.line('malc_follow();');
     writer.line('const int64_t token = blockIdx.x, sequence = malc_sequence_of(token, 0, ends);');
     writer.line('const int64_t place = starts[sequence] + token - malc_piece_of(sequence, 0, ends).first;');
     const to = `${cache} + (sequence * context + place) * ${width}`;
@@ -99,6 +109,7 @@ function recent({ writer, node }: Site): Emitted {
     output(node, 'next'),
   ];
   writer.block(kernelHead(list), () => {
+    writer.line('malc_follow();');
     writer.line(`const int64_t place = blockIdx.x, sequence = place / ${memory};`);
     writer.line('const malc_piece own = malc_piece_of(sequence, 0, ends);');
     writer.line(`const int64_t from = place % ${memory} + own.count - ${memory}; // below 0: in what came before`);

@@ -1,0 +1,74 @@
+// The tables that `malc train` prints: what a run is before it begins, and what a dry run found.
+import type { NativeModel } from '../native.ts';
+import type { OpeningRow } from '../show/opening-table.ts';
+import type { SettingName } from '../train/derive.ts';
+import type { Prepared } from '../train/prepare.ts';
+import type { ChosenTarget } from './target-option.ts';
+import { cadenceOptions } from './train-options.ts';
+
+/** What the run will take, from its first steps. */
+export async function showForecast(
+  { model, settings, training }: Prepared,
+  native: NativeModel,
+  keep: number,
+): Promise<void> {
+  const { openingTable } = await import('../show/opening-table.ts');
+  const { describeCount, describeDuration, describeMemory } = await import('../show/quantities.ts');
+  const { forecast } = await import('../train/dry-run.ts');
+
+  const found = await forecast(native, model, settings, training);
+  const { flopsPerToken, tokensPerStep, secondsPerStep, checkpoint } = found;
+  const tokens = settings.steps * tokensPerStep;
+  const rate = tokensPerStep / secondsPerStep;
+  const operations = `${describeCount(flopsPerToken)}, and ${describeCount(flopsPerToken * rate)} a second`;
+  const rows = [
+    row('FLOPs per token', operations),
+    row('tokens', `${number(tokens)}, ${number(tokensPerStep)} a step`),
+    row('speed', `${describeCount(rate)} tokens/s, the median of ${found.measuredSteps} steps`),
+    row('time', `${describeDuration(settings.steps * secondsPerStep)}, besides evaluations, samples and checkpoints`),
+    row('state', `${describeMemory(found.state)}: weights, gradients, two moments`),
+    row('activations', `${describeMemory(found.activations)}, with caches and all else`),
+    row('peak memory', describeMemory(found.peak)),
+    row('disk', `${describeMemory((keep + 1) * checkpoint)}: ${keep + 1} checkpoints`),
+  ];
+  console.log(`${openingTable(rows)}\n\na dry run: nothing was written`);
+}
+
+/** Every setting and where it came from. */
+export async function showOpening(
+  args: Readonly<Record<string, unknown>>,
+  output: string,
+  prepared: Prepared,
+  native: NativeModel,
+  { text: runsOn, automatic: isChosen }: ChosenTarget,
+  program: string,
+): Promise<void> {
+  const { countParameters } = await import('../../compiler/check/count.ts');
+  const { openingTable } = await import('../show/opening-table.ts');
+  const { describeMemory } = await import('../show/quantities.ts');
+
+  const { model, statedVocabulary, corpus, settings, automatic, cadence, tokenizerPath } = prepared;
+  const differs = model.vocab_size !== statedVocabulary;
+  const vocabulary = `${number(model.vocab_size)} tokens${differs ? `; the model file says ${number(statedVocabulary)}` : ''}`;
+  const rows = [
+    row('model', `${model.name}, ${number(countParameters(model).total)} parameters`),
+    row('tokenizer', tokenizerPath ?? 'learned from the text', args.tokenizer === undefined),
+    row('vocabulary', vocabulary, differs),
+    row('data', `${number(corpus.training.length)} tokens, and ${number(corpus.validation.length)} for validation`),
+    row('output', output, args.output === undefined),
+    row('target', runsOn, isChosen),
+    ...Object.entries(settings).map(([name, value]) => row(name, String(value), automatic.has(name as SettingName))),
+    ...Object.entries(cadenceOptions).map(([name, key]) => row(name, String(cadence[key]), args[name] === undefined)),
+    row('memory', describeMemory(native.bytes)),
+    row('program', program),
+  ];
+  console.log(`${openingTable(rows)}\n`);
+}
+
+function row(name: string, value: string, automatic = false): OpeningRow {
+  return { name, value, automatic };
+}
+
+function number(value: number): string {
+  return value.toLocaleString('en-US');
+}

@@ -1,0 +1,93 @@
+// Documents: the texts that a file, a folder of files or standard input holds, one after the other, whatever the format.
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { UserError } from '../../../compiler/diagnostic.ts';
+import { explainReading, readText } from '../text.ts';
+import { readBytes } from './bytes.ts';
+import { readJsonLines } from './json-lines.ts';
+import { readParquet } from './parquet.ts';
+
+export interface Document {
+  readonly text: string;
+  /** Where it stands: a file, and a line or a row of it. */
+  readonly place: string;
+}
+
+export interface ReadOptions {
+  /** The field of a JSON line, or the column of a table, that is the text. */
+  readonly textField: string;
+  /** Told of what is left out: a line that is no JSON, or has no text. Null to refuse it. */
+  readonly onSkipped: ((place: string, why: string) => void) | null;
+}
+
+/** What a file is read as, by its name; `.gz` and `.zst` after it are taken off first. */
+const formats = {
+  text: ['.txt', '.md', '.text'],
+  'JSON lines': ['.jsonl', '.ndjson'],
+  parquet: ['.parquet'],
+} as const;
+export type Format = keyof typeof formats;
+
+/** The format of a file: text, where its name says nothing. */
+export function formatOf(path: string): Format {
+  const name = path.replace(/\.(gz|zst)$/, '');
+  const found = Object.entries(formats).find(([, endings]) => endings.some(ending => name.endsWith(ending)));
+  return (found?.[0] as Format | undefined) ?? 'text';
+}
+
+/**
+ * The files that a path stands for: itself, or of a folder all that have a known format, by name.
+ *
+ * @throws UserError where there is none.
+ */
+export function filesOf(path: string): string[] {
+  if (path === '-') return [path];
+  try {
+    if (!statSync(path).isDirectory()) return [path];
+  } catch (error) {
+    throw explainReading(error, path);
+  }
+  const endings = Object.values(formats).flat();
+  const files = readdirSync(path, { recursive: true, encoding: 'utf8' })
+    .filter(name => endings.some(ending => name.replace(/\.(gz|zst)$/, '').endsWith(ending)))
+    .sort()
+    .map(name => join(path, name));
+  if (files.length > 0) return files;
+  throw new UserError(
+    `the folder ${path} holds no file with text in it (${endings.join(', ')}, with .gz or .zst or without)`,
+  );
+}
+
+/**
+ * The documents of one file, or of standard input (`-`), which is text unless a text field is asked for. A text file is
+ * one document.
+ *
+ * @throws UserError where it cannot be read, holds nothing, or is not what its name says.
+ */
+export async function* readDocuments(path: string, options: ReadOptions, asLines = false): AsyncGenerator<Document> {
+  if (path.endsWith('.json'))
+    throw new UserError(
+      `${path} is a JSON document; malc reads a text a line (.jsonl): jq -c '.[]' ${path} > texts.jsonl`,
+    );
+  const format = path === '-' && asLines ? 'JSON lines' : formatOf(path);
+  if (format === 'JSON lines') yield* readJsonLines(path, readBytes(path), options);
+  else if (format === 'parquet') yield* readParquet(path, options);
+  else if (/\.(gz|zst)$/.test(path)) yield { text: await wholeText(path), place: path };
+  else yield { text: readText(path), place: path };
+}
+
+async function wholeText(path: string): Promise<string> {
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  const parts: string[] = [];
+  try {
+    for await (const bytes of readBytes(path)) parts.push(decoder.decode(bytes, { stream: true }));
+    parts.push(decoder.decode());
+  } catch (error) {
+    if (error instanceof TypeError)
+      throw new UserError(`${path} is not UTF-8 once it is unpacked; convert it with iconv`);
+    throw error;
+  }
+  const text = parts.join('');
+  if (text === '') throw new UserError(`${path} is empty once it is unpacked`);
+  return text;
+}

@@ -1,0 +1,39 @@
+// Parquet: a table, of which one column is the text. Read group of rows by group of rows.
+import { UserError } from '../../../compiler/diagnostic.ts';
+import { explainReading } from '../text.ts';
+import type { Document, ReadOptions } from './documents.ts';
+
+/**
+ * The documents of a Parquet file, one for each row.
+ *
+ * @throws UserError where the file is none, or has no such column of texts; for the first row without a text, where
+ *   `onSkipped` is null.
+ */
+export async function* readParquet(path: string, { textField, onSkipped }: ReadOptions): AsyncGenerator<Document> {
+  // Large, and seldom needed.
+  const { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects, parquetSchema } = await import('hyparquet');
+  const { compressors } = await import('hyparquet-compressors');
+
+  const file = await asyncBufferFromFile(path).catch(error => {
+    throw explainReading(error, path);
+  });
+  const metadata = await parquetMetadataAsync(file).catch(error => {
+    throw new UserError(`${path} cannot be read as Parquet: ${(error as Error).message}; fetch it again`);
+  });
+  const columns = parquetSchema(metadata).children.map(({ element }) => element.name);
+  if (!columns.includes(textField))
+    throw new UserError(`${path} has no column '${textField}'; it has ${columns.join(', ')} (--text-field)`);
+  let rowStart = 0;
+  for (const { num_rows: count } of metadata.row_groups) {
+    const rowEnd = rowStart + Number(count);
+    const rows = await parquetReadObjects({ file, metadata, compressors, columns: [textField], rowStart, rowEnd });
+    for (const [index, row] of rows.entries()) {
+      const place = `${path}: row ${rowStart + index + 1}`;
+      const text: unknown = row[textField];
+      if (typeof text === 'string' && text !== '') yield { text, place };
+      else if (onSkipped) onSkipped(place, `its '${textField}' is no text`);
+      else throw new UserError(`${place}: its '${textField}' is no text`);
+    }
+    rowStart = rowEnd;
+  }
+}

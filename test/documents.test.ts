@@ -1,0 +1,191 @@
+// Documents out of every format: what they hold, in order, with their places; what is no text, counted or refused by name;
+// and the corpus that a run makes of them.
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { UserError } from '../compiler/diagnostic.ts';
+import { type Document, filesOf, readDocuments } from '../runtime/data/documents/documents.ts';
+import { Skipped } from '../runtime/data/documents/skipped.ts';
+import { Surveyor } from '../runtime/data/documents/survey.ts';
+import { writeTokens } from '../runtime/data/tokens.ts';
+import { showTokens } from '../runtime/show/token-colors.ts';
+import { readCorpus } from '../runtime/train/corpus.ts';
+
+const test = suite('documents');
+const folder = mkdtempSync(join(tmpdir(), 'malc-documents-'));
+const path = (name: string) => join(folder, name);
+test.after(() => rmSync(folder, { recursive: true }));
+
+/** A table of two groups of rows, packed with Zstandard: text "row one", "row two", null, "row four"; id 1 to 4. */
+const table = join(import.meta.dirname, 'fixtures/rows.parquet');
+/** "One text, packed." three times, as `zstd` packs it. */
+const packed = Buffer.from('KLUv/SA2xQAAkE9uZSB0ZXh0LCBwYWNrZWQuCgEAFjnD', 'base64');
+
+async function read(file: string, skipped: string[] | null = [], textField = 'text'): Promise<Document[]> {
+  const documents: Document[] = [];
+  const onSkipped = skipped && ((place: string, why: string) => void skipped.push(`${place}: ${why}`));
+  for await (const document of readDocuments(file, { textField, onSkipped })) documents.push(document);
+  return documents;
+}
+
+async function refuses(work: () => Promise<unknown>, says: RegExp): Promise<void> {
+  const error = await work().then(
+    () => null,
+    fault => fault,
+  );
+  assert.instance(error, UserError, String(error));
+  assert.match(error.message, says);
+}
+
+test('texts are whole, packed or not', async () => {
+  writeFileSync(path('a.txt'), 'line 1\nline 2\n');
+  writeFileSync(path('b.txt.gz'), gzipSync('packed: ü\n'.repeat(200_000)));
+  writeFileSync(path('c.txt.zst'), Buffer.concat([packed, packed]));
+  assert.equal(await read(path('a.txt')), [{ text: 'line 1\nline 2\n', place: path('a.txt') }]);
+  assert.is((await read(path('b.txt.gz')))[0]!.text, 'packed: ü\n'.repeat(200_000));
+  assert.is((await read(path('c.txt.zst')))[0]!.text, 'One text, packed.\n'.repeat(6));
+});
+
+test('of JSON lines the field is the text; other lines are told with their place', async () => {
+  const lines = [
+    '\uFEFF{"text":"one\\ntwo"}',
+    '{broken',
+    '',
+    '{"body":"three"}',
+    '[1]',
+    '{"text":""}',
+    '{"text":"four"}',
+  ];
+  writeFileSync(path('d.jsonl'), `${lines.join('\r\n')}`);
+  writeFileSync(path('d.jsonl.gz'), gzipSync(lines.join('\n')));
+  for (const name of ['d.jsonl', 'd.jsonl.gz']) {
+    const skipped: string[] = [];
+    const documents = await read(path(name), skipped);
+    assert.equal(
+      documents.map(({ text, place }) => [text, place]),
+      [
+        ['one\ntwo', `${path(name)}:1`],
+        ['four', `${path(name)}:7`],
+      ],
+    );
+    assert.equal(
+      skipped.map(line => line.slice(path(name).length)),
+      [
+        skipped[0]!.slice(path(name).length),
+        ":4: the object has no text 'text'; texts are in body (--text-field)",
+        ':5: the line is no JSON object',
+        ":6: its 'text' is empty",
+      ],
+    );
+    assert.match(skipped[0]!, /:2: the line is no JSON \(/);
+  }
+  assert.equal((await read(path('d.jsonl'), [], 'body'))[0]!.text, 'three');
+  await refuses(() => read(path('d.jsonl'), null), /d\.jsonl:2: the line is no JSON/);
+  writeFileSync(path('latin.jsonl'), Buffer.from('{"text":"caf\xe9"}\n', 'latin1'));
+  await refuses(() => read(path('latin.jsonl')), /latin\.jsonl:1: the line is not UTF-8/);
+});
+
+test('of a table the column is the text, row by row', async () => {
+  const skipped: string[] = [];
+  assert.equal(await read(table, skipped), [
+    { text: 'row one', place: `${table}: row 1` },
+    { text: 'row two', place: `${table}: row 2` },
+    { text: 'row four', place: `${table}: row 4` },
+  ]);
+  assert.equal(skipped, [`${table}: row 3: its 'text' is no text`]);
+  await refuses(() => read(table, [], 'body'), /has no column 'body'; it has text, id \(--text-field\)/);
+  writeFileSync(path('torn.parquet'), readFileSync(table).subarray(0, 500));
+  await refuses(() => read(path('torn.parquet')), /cannot be read as Parquet: /);
+});
+
+test('what cannot be unpacked or read is said by name', async () => {
+  writeFileSync(path('torn.txt.gz'), gzipSync('a text').subarray(0, 15));
+  writeFileSync(path('not.txt.zst'), 'no Zstandard');
+  writeFileSync(path('array.json'), '[]');
+  await refuses(() => read(path('torn.txt.gz')), /torn\.txt\.gz cannot be unpacked/);
+  await refuses(() => read(path('not.txt.zst')), /not\.txt\.zst cannot be unpacked/);
+  await refuses(() => read(path('array.json')), /jq -c '\.\[\]'/);
+  await refuses(() => read(path('none.jsonl')), /there is no file .*none\.jsonl/);
+});
+
+test('a folder stands for its files that have text, by name', async () => {
+  mkdirSync(path('tree/inner'), { recursive: true });
+  for (const name of ['z.txt', 'inner/a.jsonl.gz', 'b.md', 'picture.png']) writeFileSync(path(`tree/${name}`), 'x');
+  assert.equal(
+    filesOf(path('tree')).map(file => file.slice(folder.length)),
+    ['/tree/b.md', '/tree/inner/a.jsonl.gz', '/tree/z.txt'],
+  );
+  mkdirSync(path('empty'));
+  await refuses(async () => filesOf(path('empty')), /holds no file with text in it/);
+});
+
+const corpusOf = (paths: readonly string[], more = {}) =>
+  readCorpus(paths, {
+    validationShare: 0.25,
+    tokenizer: null,
+    vocabularySize: 300,
+    textField: null,
+    onSkipped: null,
+    ...more,
+  });
+
+test('a corpus holds out the last documents of each file, and keeps documents apart', async () => {
+  const texts = ['first text', 'second text', 'third text', 'fourth text'];
+  writeFileSync(path('four.jsonl'), texts.map(text => `${JSON.stringify({ text })}\n`).join(''));
+  const corpus = await corpusOf([path('four.jsonl')]);
+  const { tokenizer, training, validation } = corpus;
+  const marks = training.filter(token => token === tokenizer.endOfText).length;
+  assert.equal([corpus.documents, marks], [4, 2]);
+  assert.is(
+    tokenizer.decode(Int32Array.from(training.filter(token => token !== tokenizer.endOfText))),
+    texts.slice(0, 3).join(''),
+  );
+  assert.is(tokenizer.decode(Int32Array.from(validation)), 'fourth text');
+  assert.is(corpus.validationBytes, 'fourth text'.length);
+});
+
+test('a corpus of tokens needs their tokenizer, and only tokens', async () => {
+  const { tokenizer } = await corpusOf([path('a.txt')]);
+  writeTokens(
+    path('t.bin'),
+    Uint16Array.from({ length: 40 }, (_, n) => n),
+    { tokenizer: '', text: '' },
+  );
+  const corpus = await corpusOf([path('t.bin')], { tokenizer });
+  assert.equal([corpus.training.length, corpus.validation.length, corpus.validationBytes], [30, 10, null]);
+  await refuses(() => corpusOf([path('t.bin')]), /holds tokens; give with --tokenizer/);
+  await refuses(() => corpusOf([path('t.bin'), path('a.txt')], { tokenizer }), /a\.txt is text and others are tokens/);
+  writeTokens(path('u.bin'), Uint16Array.of(1, 60_000), { tokenizer: '', text: '' });
+  await refuses(() => corpusOf([path('u.bin')], { tokenizer }), /token 1 is 60000; the tokenizer has \d+/);
+});
+
+test('a survey counts, measures and finds what is there twice', () => {
+  const surveyor = new Surveyor();
+  ['aa', 'b', 'cccc', 'aa'].forEach((text, n) => void surveyor.add({ text, place: `f:${n + 1}` }));
+  const { documents, characters, lengths, duplicates, firstDuplicate } = surveyor.result();
+  assert.equal([documents, characters, duplicates], [4, 9, 1]);
+  assert.equal(lengths, [1, 1, 2, 2, 4]);
+  assert.equal(firstDuplicate, ['f:4', 'f:1']);
+});
+
+test('what is skipped is shown at first, and then counted', () => {
+  const lines: string[] = [];
+  const skipped = new Skipped(line => lines.push(line));
+  for (let n = 1; n <= 8; n++) skipped.tell(`f:${n}`, 'no text');
+  skipped.report();
+  assert.is(lines.length, 7);
+  assert.is(lines[5], '... and 3 more were skipped');
+  assert.match(lines[6]!, /^8 in all were skipped; --strict/);
+});
+
+test('tokens are seen, with and without colors', () => {
+  assert.is(showTokens(['a', '\n', ' b'], false), 'a|⏎| b');
+  const [first, second] = showTokens(['a', 'b'], true).split('\u001b[0m');
+  assert.ok(first!.endsWith('ma') && second!.endsWith('mb'));
+  assert.is.not(first!.slice(0, -1), second!.slice(0, -1), 'neighbours differ');
+});
+
+test.run();
