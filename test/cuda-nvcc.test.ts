@@ -34,9 +34,12 @@ interface Shared {
   readonly kernels: Distinct[];
 }
 
-/** Files of about as much work each: the computations of one, of which a product takes half a second. */
-const mostOfFile: Readonly<Record<string, number>> = { rows: 40 };
-const usuallyMost = 8;
+/**
+ * Files of about as much work each: the computations of one, of which a product takes a second. The headers of a file take
+ * half of one.
+ */
+const mostOfFile: Readonly<Record<string, number>> = { rows: 80 };
+const usuallyMost = 16;
 
 const shared = new Map<string, Shared>();
 const known = new Set<string>();
