@@ -1,7 +1,7 @@
 // How fast tokenizers are trained and texts encoded: node --import tsx bench/tokenizer.ts TEXT [VOCABULARY]
 //
 // One line of JSON for each: seconds, megabytes a second of text, processor seconds of all threads, and the most memory
-// that the process took until then. bench/peers/tokenizers.py does the same with the Hugging Face library.
+// that the process took until then. bench/peers/against_tokenizers.py does the same with the Hugging Face library.
 import { statSync } from 'node:fs';
 import { readTextPieces } from '../runtime/data/text-pieces.ts';
 import { cutFor, encodePieces } from '../runtime/tokenizer/encode.ts';

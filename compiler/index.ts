@@ -91,7 +91,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     () => {
       // The CPU's products round what they read while they pack it anyway.
       const rounds = dtype === 'bf16' && options.target === 'cuda';
-      const fusion = { fuse: fused, exactApart: rounds };
+      const fusion = { fuse: fused, exactApart: rounds, totals: rounds };
       const functions = graphs.map((graph): Scheduled => ({ graph, schedule: fuse(graph, fusion) }));
       if (!rounds) return functions;
       const groups = trainingGroups(program, functions);

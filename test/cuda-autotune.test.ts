@@ -205,7 +205,7 @@ if (await emulatorAvailable()) {
   test('the tuner runs every way', async () => {
     const circumstances = { tokens: 128, multiprocessors: 4 };
     const trials = productsOf()
-      .filter(({ name }) => name === 'block_forward: y' || name.includes('k_proj_weight_gradient'))
+      .filter(({ name }) => name.includes('k_proj_weight_gradient'))
       .map(product => ({
         product,
         choices: [
@@ -216,7 +216,7 @@ if (await emulatorAvailable()) {
           { schedule: null, library: true },
         ],
       }));
-    assert.is(trials.length, 2);
+    assert.is(trials.length, 1);
     const sources = programFolder();
     const files = emitTuner(trials);
     for (const [name, source] of Object.entries(files)) writeFileSync(join(sources, name), source);
@@ -251,14 +251,17 @@ if (await emulatorAvailable()) {
   });
 
   test('a program that was tuned computes the same, by the library and without it', async () => {
-    const tuned = await buildEmulatedModel(model, {
-      dtype: 'bf16',
-      choiceOf: () => ({ schedule: null, library: true }),
-    });
+    const choiceOf: ChoiceOf = product => {
+      const last = product.schedules({ tokens: 40, multiprocessors: 4 }).at(-1);
+      return { schedule: last?.schedule ?? null, library: true };
+    };
+    const tuned = await buildEmulatedModel(model, { dtype: 'bf16', choiceOf });
     const without = join(folder, 'without.so');
     execFileSync('cp', [tuned, without]);
     const expected = await inCache('0', () => stepOf(without));
+    const { stand_in_products: products } = loadLibrary(standIn, { stand_in_products: 'int stand_in_products()' });
     const actual = await inCache(standIn, () => stepOf(tuned));
+    assert.ok(products() > 20, `${products()} products by the library`);
     assert.ok(Math.abs(actual.loss - expected.loss) < 1e-3 * expected.loss, `${actual.loss}, not ${expected.loss}`);
     assert.ok(
       Math.abs(actual.gradientNorm - expected.gradientNorm) < 1e-2 * expected.gradientNorm,

@@ -246,7 +246,7 @@ if (await emulatorAvailable()) {
   if (deviceArchitecture === null)
     test('a failed kernel is named with its line of MAL where launches block; else the call is, and how to learn more', async () => {
       const change = inserting(
-        'block_attention_norm(int64_t batch, int64_t time, const float *__restrict__ x,',
+        'block_attention_norm(int64_t batch, int64_t time, const float *x,',
         'malc_follow(); if (x[1 << 20] > 3.0f) return;',
       );
       const library = await buildEmulatedModel(model, { dtype: 'f32', checked: true, change });

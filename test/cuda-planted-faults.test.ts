@@ -11,6 +11,7 @@ import { cutToBf16, outputsOf, randomCase, randomFloats, training } from './cpu/
 import { shapes } from './cpu/attention-shapes.ts';
 import {
   inHopperAttention,
+  inHopperExperts,
   inHopperGradients,
   inHopperProducts,
   inProducts,
@@ -18,8 +19,9 @@ import {
 } from './cuda/planted-faults.ts';
 import { holdBackward, holdForward } from './cuda-attention-calls.ts';
 import { buildShapes, type Compiled } from './cuda-attention-shapes.ts';
+import { expertCases } from './cuda-expert-cases.ts';
 import { emitCase, libraryOf, openCases } from './cuda-product-calls.ts';
-import { largeCases } from './cuda-product-cases.ts';
+import { largeCases, type ProductCase } from './cuda-product-cases.ts';
 import { randomNumbers } from './random-numbers.ts';
 import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
@@ -49,11 +51,13 @@ function folderWith(fault: PlantedFault | null, name: string): string {
 }
 
 const fewRows = [{ batch: 2, time: 140 }];
-const caseOf = (wanted: string) =>
-  emitCase({ ...largeCases.find(({ name }) => name === wanted)!, calls: fewRows }, 'bf16');
+const caseOf = (wanted: string) => ({ ...largeCases.find(({ name }) => name === wanted)!, calls: fewRows });
+/** Enough slots for several tiles, so that stages are filled again. */
+const experts = { experts: 4, chosen: 2, inner: 72, outer: 264, outerFirst: true, shared: true };
+const [ofExperts] = expertCases('experts', experts, 70) as [ProductCase];
 
-const buildProducts = (names: readonly string[], capability: string): Build => {
-  const products = names.map(caseOf);
+const buildProducts = (cases: readonly ProductCase[], capability: string): Build => {
+  const products = cases.map(each => emitCase(each, 'bf16'));
   return async path => {
     const [source, output] = [join(path, 'products.cu'), join(path, 'products.so')];
     writeFileSync(source, libraryOf(products));
@@ -94,10 +98,15 @@ const buildAttention =
   };
 
 const kinds: readonly (readonly [name: string, Build, readonly PlantedFault[]])[] = [
-  ['products on Hopper GPUs', buildProducts(['gradients_in_several_tiles', 'several_tiles'], '9.0'), inHopperProducts],
+  [
+    'products on Hopper GPUs',
+    buildProducts(['gradients_in_several_tiles', 'several_tiles'].map(caseOf), '9.0'),
+    inHopperProducts,
+  ],
+  ['products of experts on Hopper GPUs', buildProducts([ofExperts], '9.0'), inHopperExperts],
   ['attention on Hopper GPUs', buildAttention(holdForward), inHopperAttention],
   ['gradients of attention on Hopper GPUs', buildAttention(holdBackward), inHopperGradients],
-  ['products on all GPUs', buildProducts(['several_tiles'], '8.0'), inProducts],
+  ['products on all GPUs', buildProducts([caseOf('several_tiles')], '8.0'), inProducts],
 ];
 
 const messageOf = (run: () => void): string | null => {

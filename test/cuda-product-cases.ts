@@ -6,6 +6,7 @@ import { multiplyMatrices } from '../compiler/ops/contract.ts';
 import { map } from '../compiler/ops/map.ts';
 import { partners } from '../compiler/ops/pair.ts';
 import { noiseWords, random } from '../compiler/ops/random.ts';
+import { reduce } from '../compiler/ops/reduce.ts';
 import {
   add,
   apply,
@@ -26,6 +27,8 @@ export interface ProductCase {
   readonly calls: readonly { readonly batch: number; readonly time: number }[];
   /** True where the sums must go through the workspace. */
   readonly later: boolean;
+  /** An element of an integer input, from a random number in [0, 1). */
+  integer(random: number): number;
 }
 
 const few = { batch: 2, time: 3 };
@@ -41,7 +44,8 @@ function productCase(
   const outputs = build(make).map(
     (node): Output => ({ name: node.label, node, accumulate: node.label.startsWith('gradient.') }),
   );
-  return { name, graph: makeGraph(name, outputs), narrow, calls, later };
+  const integer = (random: number) => Math.floor(random * 1000);
+  return { name, graph: makeGraph(name, outputs), narrow, calls, later, integer };
 }
 
 class Maker {
@@ -60,6 +64,13 @@ class Maker {
 
   map(label: string, expression: Scalar, dims: readonly Dimension[], ...inputs: Node[]): Node {
     return this.builder.within(label, '', () => this.builder.apply(map, inputs, { expression, dimensions: dims }));
+  }
+
+  /** Over all tokens. */
+  total(label: string, node: Node): Node {
+    return this.builder.within(label, '', () =>
+      this.builder.apply(reduce, [node], { operation: 'sum', over: ['batch', 'time'] }),
+    );
   }
 
   /** x cos + partner sin, by position and place, and by the place alone. */
@@ -297,6 +308,26 @@ export const largeCases: readonly ProductCase[] = [
       ];
     },
     { narrow: ['y_gradient', 'x'], calls: [ragged], later: true },
+  ),
+  productCase(
+    'gradient_of_an_activation_and_its_bias',
+    make => {
+      const gradient = make.input('y_gradient', ...tokens(hidden));
+      const product = make.product('product', gradient, make.input('weight', hidden, broad), tokens(broad));
+      const opened = make.map(
+        'opened',
+        multiply(a, silu(b)),
+        tokens(broad),
+        product,
+        make.input('up', ...tokens(broad)),
+      );
+      return [
+        opened,
+        make.total('gradient.bias', opened),
+        make.map('activated', silu(a), tokens(broad), make.input('up', ...tokens(broad))),
+      ];
+    },
+    { narrow: ['y_gradient', 'up', 'opened', 'activated'], calls: [ragged, { batch: 1, time: 5 }] },
   ),
   productCase(
     'left_across_its_rows',

@@ -10,9 +10,12 @@ import { batch, type Dimension, dimension, type Sizes, sizeOf, time } from '../c
 import { evaluate } from '../compiler/graph/evaluate.ts';
 import { type Graph, makeGraph, type Node } from '../compiler/graph/graph.ts';
 import type { Tensor } from '../compiler/graph/tensor.ts';
+import { mapOver, plus } from '../compiler/ops/map.ts';
+import { partners } from '../compiler/ops/pair.ts';
 import { sum as sumOver } from '../compiler/ops/reduce.ts';
 import { scatterAdd } from '../compiler/ops/scatter-add.ts';
 import { compose } from '../compiler/passes/compose.ts';
+import { multiply, operand } from '../compiler/scalar/expression.ts';
 import { cudaGraphs } from './cuda/run-graph.ts';
 import { randomNumbers } from './random-numbers.ts';
 import { emulatorAvailable } from './simt/build.ts';
@@ -64,6 +67,19 @@ function formulaCase(kind: string, width: number, rows: number): Case {
   return { name: `${kind} of ${rows} rows of ${width}`, graph: compose(graph), sizes, choose, tolerance: 3e-6 };
 }
 
+/** A head's elements and their partners times a number, added, as a rotation of pairs does it. */
+function pairsCase(width: number, from: number, span: number, interleaved: boolean): Case {
+  const builder = new Builder();
+  const head = dimension('head_dim', width);
+  const x = builder.input('x', [batch, time, dimension('heads', 3), head]);
+  const angles = builder.input('angles', [time, head]);
+  const turned = mapOver(builder, x.dimensions, multiply(operand(0), operand(1)), [x, angles]);
+  const node = plus(builder, x, partners(builder, turned, { dimension: 'head_dim', from, span, interleaved }));
+  const graph = makeGraph('pairs', [{ name: 'result', node, accumulate: false }]);
+  const name = `pairs of ${span} from ${from} of ${width}, ${interleaved ? 'neighbours' : 'halves'}`;
+  return { name, graph: compose(graph), sizes: { batch: 2, time: 5 }, choose: () => 0, tolerance: 1e-6 };
+}
+
 /** Sums over the sequences of a batch, as wide as these are long. */
 function acrossCase(): Case {
   const builder = new Builder();
@@ -101,6 +117,9 @@ const cases = [
   ...[8, 2048].map(width => formulaCase('rmsnorm', width, 21)),
   ...[7, 1000, 50260].map(width => formulaCase('cross_entropy', width, width > 10000 ? 3 : 37)),
   acrossCase(),
+  // Partners that lie side by side, each other's, or apart.
+  ...[false, true].flatMap(interleaved => [pairsCase(16, 0, 16, interleaved), pairsCase(64, 8, 24, interleaved)]),
+  ...[pairsCase(12, 0, 12, false), pairsCase(32, 2, 16, false), pairsCase(24, 0, 20, true)],
   // Places that one pass sorts, or two; rows whose elements lie in fours, or not; fewer elements than threads.
   ...[scatterCases(1, 8), scatterCases(7, 1028), scatterCases(700, 3), scatterCases(128256, 4)].flat(),
 ];

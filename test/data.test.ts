@@ -20,6 +20,7 @@ import { writeFileAtomic } from '../runtime/atomic-file.ts';
 import { Batches, ValidationBatches } from '../runtime/data/batches.ts';
 import { permutation, philox, Random } from '../runtime/data/random.ts';
 import { invalidUtf8Offset, readText } from '../runtime/data/text.ts';
+import { readTextPieces } from '../runtime/data/text-pieces.ts';
 import { encodeTokens, readTokens, splitText, writeTokens } from '../runtime/data/tokens.ts';
 import { trainTokenizer } from '../runtime/tokenizer/train.ts';
 
@@ -132,6 +133,35 @@ texts('what is not UTF-8 is told by its byte', () => {
   refuses(() => readText(path('latin.txt')), 'at byte 7 (line 2), which is 0xe9', 'iconv -f ISO-8859-1');
   writeFileSync(path('wide.txt'), Buffer.from('\ufeffwide', 'utf16le'));
   refuses(() => readText(path('wide.txt')), 'at byte 0 (line 1), which is 0xff', 'iconv -f UTF-16');
+});
+
+/** The pieces of a file that is cut after its last line, or nowhere where a piece has no line's end. */
+const piecesOf = (name: string) => [...readTextPieces(path(name), text => text.lastIndexOf(0x0a) + 1)];
+
+texts('in pieces, it is the same text, cut where it may be', () => {
+  const long = 'a line of some words, größer als eine Silbe\n'.repeat(60_000);
+  writeFileSync(path('long.txt'), `\ufeff${long}no end`);
+  const pieces = piecesOf('long.txt');
+  assert.is(pieces.length, 3);
+  assert.ok(pieces.slice(0, -1).every(piece => piece.at(-1) === 0x0a));
+  assert.is(Buffer.concat(pieces).toString(), `${long}no end`);
+
+  writeFileSync(path('line.txt'), 'ä'.repeat(1_500_000));
+  assert.equal(
+    piecesOf('line.txt').map(piece => piece.length),
+    [3_000_000],
+  );
+});
+
+texts('in pieces, what is wrong is told as for the whole', () => {
+  writeFileSync(path('late.txt'), Buffer.from(`${'one two\n'.repeat(200_000)}caf\xe9`, 'latin1'));
+  refuses(() => piecesOf('late.txt'), 'at byte 1600003 (line 200001), which is 0xe9');
+  refuses(() => piecesOf('none.txt'), 'there is no file', 'check the path');
+  refuses(() => piecesOf('.'), 'is a folder');
+  for (const text of ['', '\ufeff']) {
+    writeFileSync(path('empty.txt'), text);
+    refuses(() => piecesOf('empty.txt'), 'empty.txt is empty');
+  }
 });
 
 texts('the offset is where decoding would fail, for any bytes', () => {

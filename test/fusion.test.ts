@@ -23,11 +23,13 @@ import { randomModel } from './random-models.ts';
 fc.configureGlobal({ includeErrorInReport: true });
 const test = suite('fusion');
 
-function launchesOf(path: string): Map<string, number> {
+function graphsAt(path: string): Graph[] {
   const { model } = check(parse(readFileSync(packagePath(path), 'utf8'), path).syntax);
-  const graphs = graphsOf(buildProgram(model!, standardLibrary()));
-  return new Map(graphs.map(graph => [graph.name, fuse(compose(graph), { fuse: true }).kernels.length]));
+  return graphsOf(buildProgram(model!, standardLibrary())).map(compose);
 }
+
+const launchesOf = (path: string): Map<string, number> =>
+  new Map(graphsAt(path).map(graph => [graph.name, fuse(graph, { fuse: true }).kernels.length]));
 
 for (const name of ['llama_small', 'llama_7b', 'lil_39m'])
   test(`${name}: 7 launches forward and at most 12 backward in a block`, () => {
@@ -44,6 +46,21 @@ test('gpt2_small: no more launches than a llama block', () => {
   const launches = launchesOf('well-known/models/gpt2_small.mal');
   assert.ok(launches.get('block_forward')! <= 7, `${launches.get('block_forward')} forward`);
   assert.ok(launches.get('block_backward')! <= 12, `${launches.get('block_backward')} backward`);
+});
+
+test('a product that makes a gradient sums it up for the bias, where the target asks for it', () => {
+  const backward = graphsAt('well-known/models/gpt2_small.mal').find(({ name }) => name === 'block_backward')!;
+  const [apart, together] = [{ fuse: true }, { fuse: true, totals: true }].map(
+    options => fuse(backward, options).kernels,
+  );
+  const totalsOf = (kernels: typeof apart) =>
+    kernels!.flatMap(kernel => (kernel.kind === 'matmul' ? kernel.groups.flatMap(({ totals }) => totals) : []));
+  assert.is(totalsOf(apart).length, 0);
+  assert.equal(
+    totalsOf(together).map(({ dimensions }) => dimensions.map(({ name }) => name)),
+    [['ffn']],
+  );
+  assert.is(together!.length, apart!.length - 1, 'a pass less over the gradient');
 });
 
 // One of the backward launches multiplies by the first norm's output, which is computed again beside the gradient of x.

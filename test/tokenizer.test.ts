@@ -134,6 +134,7 @@ training('refuses what cannot be', () => {
   refused({ vocabSize: 300, specialTokens: ['<a>', '<a>'] }, /<a> is given twice/);
   refused({ vocabSize: 300, specialTokens: ['!'] }, /another name/);
   refused({ vocabSize: 300, specialTokens: [''] }, /empty/);
+  refused({ vocabSize: 300, specialTokens: ['<a b>'] }, /"<a b>" has white space/);
 });
 
 const coding = suite('encoding and decoding');

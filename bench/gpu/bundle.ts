@@ -55,7 +55,7 @@ function pack(from: string, to: string, accepts: (path: string) => boolean = () 
 /** A file or folder of the package, at its own place. */
 const packOwn = (path: string, accepts?: (path: string) => boolean) => pack(packagePath(path), path, accepts);
 
-for (const built of ['dist/malc.js', 'dist/gpu.js', 'dist/tests']) packOwn(built);
+for (const built of ['dist/malc.js', 'dist/tokenizer-worker.js', 'dist/gpu.js', 'dist/tests']) packOwn(built);
 for (const part of ['mal', 'well-known', 'templates', 'LICENSE', 'bench/peers', 'bench/gpu/device.cu']) packOwn(part);
 packOwn('test/fixtures/reference');
 packOwn('test/simt');

@@ -68,13 +68,13 @@ export const isTotal = (node: Node, rows: readonly Dimension[]): boolean =>
 /**
  * The independent groups of a matmul kernel with these members, or null where they cannot be one: every map must have the
  * dimensions of the products that it finishes, and no product may read a member. A map of other values belongs to maps
- * that read it or what it reads.
+ * that read it or what it reads. A sum over all rows of what a group makes belongs to it, and no member reads it.
  */
 export function matmulForm(members: readonly Node[]): Omit<MatmulGroup, 'outputs'>[] | null {
   const inside = new Set(members);
   const groups: { products: Node[]; epilogue: Node[] }[] = [];
   const groupOf = new Map<Node, (typeof groups)[number]>();
-  const besides: Node[] = [];
+  const [besides, sums]: [Node[], Node[]] = [[], []];
   for (const node of members) {
     if (node.primitive?.name === 'contract') {
       if (node.inputs.some(input => inside.has(input))) return null;
@@ -83,7 +83,10 @@ export function matmulForm(members: readonly Node[]): Omit<MatmulGroup, 'outputs
       groupOf.set(node, group);
       continue;
     }
-    if (isReduce(node)) return null;
+    if (isReduce(node)) {
+      sums.push(node);
+      continue;
+    }
     const joined = new Set(node.inputs.flatMap(input => groupOf.get(input) ?? []));
     const [first, ...others] = joined;
     if (!first) {
@@ -121,9 +124,14 @@ export function matmulForm(members: readonly Node[]): Omit<MatmulGroup, 'outputs
       node => node.primitive?.name === 'pair' && !hasDimension(columns, (node.attributes as PairAttributes).dimension),
     );
     if (pairsInRows) return null;
-    formed.push({ rows, columns, products, epilogue: epilogue.sort((a, b) => a.id - b.id) });
+    const own = sums.filter(node => epilogue.includes(node.inputs[0]!));
+    if (!own.every(node => isTotal(node, rows) && isSum(node) && sameDimensions(node.dimensions, columns))) return null;
+    formed.push({ rows, columns, products, epilogue: epilogue.sort((a, b) => a.id - b.id), totals: own });
   }
-  return formed;
+  const isRead = (node: Node) => members.some(({ inputs }) => inputs.includes(node));
+  return formed.reduce((count, { totals }) => count + totals.length, 0) < sums.length || sums.some(isRead)
+    ? null
+    : formed;
 }
 
 /** A product's rows come from its left operand, its columns from the right. */

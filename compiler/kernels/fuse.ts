@@ -2,7 +2,7 @@
 // the launches can still be put in order. Each merge keeps a tensor in registers or cache that would go through memory.
 import { consumers, type Graph, type KernelClass, type Node } from '../graph/graph.ts';
 import { isExact } from '../ops/contract.ts';
-import { matmulForm, rowForm } from './forms.ts';
+import { isTotal, matmulForm, rowForm } from './forms.ts';
 import { type Kernel, type Schedule, stored } from './kernel.ts';
 
 export interface FuseOptions {
@@ -10,6 +10,8 @@ export interface FuseOptions {
   readonly fuse: boolean;
   /** True where launches of exact products are their own: what rounds its operands has tiles and threads unlike theirs. */
   readonly exactApart?: boolean;
+  /** True where products sum up the columns of what they make while it is at hand. */
+  readonly totals?: boolean;
 }
 
 /** Partitions a graph's nodes into kernels and orders them. */
@@ -23,6 +25,7 @@ export function fuse(graph: Graph, options: FuseOptions): Schedule {
   mergeSiblings(graph, partition, 'scan-gradient');
   if (options.fuse) {
     mergeEpilogues(graph, partition, options);
+    if (options.totals) mergeTotals(graph, partition);
     mergeBesideEpilogues(graph, partition);
     mergeRows(graph, partition);
     mergeRowSiblings(graph, partition);
@@ -40,6 +43,8 @@ function mergeEpilogues(graph: Graph, partition: Partition, options: FuseOptions
     // What a reduction reads belongs to the reduction's own pass over the row; and where that pass reads the product
     // anyway, the other maps of the same row cost nothing there, but a tensor more if the epilogue stored them.
     const feedsReduction = (other: Node) => readers.get(other)!.some(reader => reader.primitive?.name === 'reduce');
+    const staysForReduction =
+      feedsReduction(node) && !(options.totals && isSummedOnly(graph, node, readers.get(node)!));
     const readsProductInRow = node.inputs.some(
       input =>
         partition.holds(input, 'matmul') &&
@@ -50,11 +55,30 @@ function mergeEpilogues(graph: Graph, partition: Partition, options: FuseOptions
     const matmuls = node.inputs.filter(input => partition.holds(input, 'matmul'));
     if (matmuls.length === 0) continue;
     // Several products become one tensor in any case.
-    if (matmuls.length === 1 && (feedsReduction(node) || (readsProductInRow && onlyForRows))) continue;
+    if (matmuls.length === 1 && (staysForReduction || (readsProductInRow && onlyForRows))) continue;
     if (partition.merge([node, ...matmuls])) continue;
     const rounding = matmuls.filter(matmul => !partition.groupWith(matmul).some(isExact));
     if (options.exactApart && rounding.length > 0 && partition.merge([node, ...rounding])) continue;
     for (const matmul of matmuls.reverse()) if (partition.merge([node, matmul])) break;
+  }
+}
+
+/** Whether all passes over the rows of a value sum it up over all of them, and it is stored for others anyway. */
+function isSummedOnly(graph: Graph, node: Node, readers: readonly Node[]): boolean {
+  const rows = node.dimensions.filter(dim => dim.size === null);
+  const inRows = readers.filter(reader => reader.primitive?.kernel === 'row');
+  const isStored = inRows.length < readers.length || graph.outputs.some(output => output.node === node);
+  return isStored && inRows.every(reader => isTotal(reader, rows));
+}
+
+/** Sums over all rows of what an epilogue makes are begun in it, where no pass over the rows reads that anyway. */
+function mergeTotals(graph: Graph, partition: Partition): void {
+  const readers = consumers(graph);
+  for (const node of graph.nodes) {
+    const [input] = node.inputs;
+    if (node.primitive?.name !== 'reduce' || input!.primitive?.name !== 'map') continue;
+    if (partition.holds(input!, 'matmul') && isSummedOnly(graph, input!, readers.get(input!)!))
+      partition.merge([node, input!]);
   }
 }
 

@@ -33,6 +33,8 @@ export interface MatmulGroup {
   readonly columns: readonly Dimension[];
   readonly products: readonly Node[];
   readonly epilogue: readonly Node[];
+  /** Sums over all rows of values that the epilogue makes and stores: gradients of biases. */
+  readonly totals: readonly Node[];
   readonly outputs: readonly Node[];
 }
 

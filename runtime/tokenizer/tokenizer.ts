@@ -7,7 +7,7 @@ import type { Marks } from './post-processors.ts';
 import type { Vocabulary } from './vocabulary.ts';
 
 /** What recipes call the token that ends a text; the first that the vocabulary has is taken. */
-const END_OF_TEXT = ['<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>'];
+const END_OF_TEXT = ['<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>', '<｜end▁of▁sentence｜>', '[SEP]'];
 
 /** What a tokenizer is made of: see json.ts, which reads it. */
 export interface TokenizerParts {
@@ -15,7 +15,7 @@ export interface TokenizerParts {
   readonly json: string;
   readonly vocabulary: Vocabulary;
   readonly added: AddedTokens;
-  /** Contents of added tokens that are marks. */
+  /** What goes before a text and after it, where that is asked for. */
   readonly marks: Marks;
   /** Appends the ids of a text between added tokens; `first` where the whole text begins with it. */
   readonly encode: (text: string, first: boolean, ids: IdList) => void;

@@ -115,7 +115,8 @@ struct attention_sm90 {
   };
   /* As many blocks as run at once, or as there are tiles. */
   static unsigned forward_grid(int64_t batch, int64_t time) {
-    const int64_t tiles = (time + forward::own - 1) / forward::own * Shape::heads * batch, most = malc_multiprocessors();
+    const int64_t tiles = (time + forward::own - 1) / forward::own * Shape::heads * batch;
+    const int64_t most = malc_multiprocessors();
     return static_cast<unsigned>(tiles < most ? tiles : most);
   }
   static constexpr unsigned forward_shared = sizeof(forward_memory);

@@ -6,8 +6,8 @@
 #pragma once
 #include "attention_sm90.h"
 
-/* The tiles of a block. A head's follow one another, the longest first, so that its keys stay in the second-level cache;
- * every other round the blocks take them backwards, so that who had a long one gets a short one. */
+/* The tiles of a block. A head's follow one another, the longest first, so that its keys stay in the second-level
+ * cache; every other round the blocks take them backwards, so that who had a long one gets a short one. */
 template <class Shape>
 struct attention_tiles_sm90 {
   static constexpr int own = attention_sm90<Shape>::forward::own;

@@ -17,7 +17,7 @@
 
 /* The sizes of a shape's kernel, and what its shared memory holds. */
 template <class Shape>
-struct attention_gradient_sm90_frame {
+struct attention_all_gradients_sm90_frame {
   typedef attention_sm90<Shape> widths;
   static constexpr int chunks = widths::key_chunks;
   static_assert(chunks <= 2 && chunks == widths::value_chunks && !widths::formulas, "sums fit in registers");
@@ -59,7 +59,7 @@ struct attention_gradient_sm90_frame {
  * and the next ticket. */
 template <class Shape>
 struct attention_query_sums {
-  typedef attention_gradient_sm90_frame<Shape> frame;
+  typedef attention_all_gradients_sm90_frame<Shape> frame;
   float *sums;
   int query_blocks;
   int64_t blocks;
@@ -86,10 +86,11 @@ DEVICE void attention_begin_sm90(const Given &given) {
     given.workspace[i] = 0.0f; // the integer 0 too
 }
 
-/* dQ of a block of queries from its sums, which parts were added to as they came: a thread has eight elements of two vectors, which lie together. */
+/* dQ of a block of queries from sums to which parts were added as they came: a thread has eight elements of two
+ * vectors, which lie together. */
 template <class Shape, class Given>
 DEVICE void attention_round_sm90(const Given &given) {
-  typedef attention_gradient_sm90_frame<Shape> frame;
+  typedef attention_all_gradients_sm90_frame<Shape> frame;
   const attention_query_sums<Shape> sums(given.workspace, given.texts, given.time);
   const int block = blockIdx.x, head = blockIdx.y, sequence = blockIdx.z;
   const float *const from = sums.of(sums.index(sequence, head, block));
@@ -177,7 +178,7 @@ DEVICE void attention_spread_sm90(attention_sm90_tile<128, Columns / 64> &to, co
 /* A block's keys, and the queries that pass them: blocks of one head's, then of the next's. */
 template <class Shape>
 struct attention_passing_sm90 {
-  typedef attention_gradient_sm90_frame<Shape> frame;
+  typedef attention_all_gradients_sm90_frame<Shape> frame;
   typedef attention_rows<attention_of_head<Shape>> rows_of_head;
   static constexpr int sharing = Shape::heads / Shape::kv_heads;
   int sequence, key_head, key_block, key_blocks;
@@ -223,12 +224,12 @@ struct attention_passing_sm90 {
 
 /* dK and dV of the keys that the block's ticket says, and their part of dQ; dQ too, where the parts come in turn. */
 template <class Shape, bool InTurn, class Given>
-DEVICE void attention_gradient_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
-                                    const CUtensorMap *value_map, const CUtensorMap *output_map,
-                                    const CUtensorMap *query_gradient_map, const CUtensorMap *key_gradient_map,
-                                    const CUtensorMap *value_gradient_map, const Given &given) {
+DEVICE void attention_all_gradients_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
+                                         const CUtensorMap *value_map, const CUtensorMap *output_map,
+                                         const CUtensorMap *query_gradient_map, const CUtensorMap *key_gradient_map,
+                                         const CUtensorMap *value_gradient_map, const Given &given) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  typedef attention_gradient_sm90_frame<Shape> frame;
+  typedef attention_all_gradients_sm90_frame<Shape> frame;
   typedef typename frame::widths widths;
   typedef typename frame::block block;
   constexpr int groups = block::groups, columns = frame::columns, box = attention_sm90_own;

@@ -35,18 +35,27 @@ __host__ __device__ constexpr int64_t malc_expert_tiles(int64_t slots, int exper
   return slots / rows + (slots < experts ? slots : experts);
 }
 
-/* Sorted slots [first, end) of an expert; the expert is -1 where there is no such tile. */
+/* One of an expert's tiles, and the expert's sorted slots [first, end). The expert is -1 where there is no such tile. */
 struct malc_expert_tile {
-  int expert, first, end;
+  int expert, first, end, number;
+
+  /* The sorted slots and the columns of the tile, where tiles are of `rows` by `width`, in bands of `high`. */
+  DEVICE malc_place place(int columns, int rows, int width, int high = 8) const {
+    malc_place at = malc_tiles(end - first, columns, rows, width, high).place(number);
+    at.row += first;
+    at.row_end += first;
+    return at;
+  }
 };
 
-/* The tile of this number among those of `rows` slots that all experts have. Every warp finds it for itself. */
+/* The tile of this number among those of all experts, which have `across` for every `rows` slots. Every warp finds it
+ * for itself. */
 template <int Experts>
-DEVICE malc_expert_tile malc_tile_of(const int32_t *bounds, int number, int rows) {
+DEVICE malc_expert_tile malc_tile_of(const int32_t *bounds, int number, int rows, int across) {
   const int lane = threadIdx.x % 32;
   for (int base = 0; base < Experts; base += 32) {
     const int begin = bounds[min(base + lane, Experts)], end = bounds[min(base + lane + 1, Experts)];
-    const int own = (end - begin + rows - 1) / rows;
+    const int own = (end - begin + rows - 1) / rows * across;
     int through = own;
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
@@ -56,12 +65,12 @@ DEVICE malc_expert_tile malc_tile_of(const int32_t *bounds, int number, int rows
     const unsigned beyond = __ballot_sync(0xffffffffu, through > number);
     if (beyond != 0) {
       const int which = __ffs(beyond) - 1;
-      const int first = __shfl_sync(0xffffffffu, begin + (number - through + own) * rows, which);
-      return {base + which, first, min(first + rows, __shfl_sync(0xffffffffu, end, which))};
+      return {base + which, __shfl_sync(0xffffffffu, begin, which), __shfl_sync(0xffffffffu, end, which),
+              number - __shfl_sync(0xffffffffu, through - own, which)};
     }
     number -= __shfl_sync(0xffffffffu, through, 31);
   }
-  return {-1, 0, 0};
+  return {-1, 0, 0, 0};
 }
 
 // ---- Products ----
@@ -78,6 +87,21 @@ DEVICE void malc_store_sums(T *to, const Sums &sums, int64_t row, int64_t column
   }
 }
 
+/* The same; with `adds`, they are added to what is there. */
+template <int Step, class Sums>
+DEVICE void malc_add_sums(float *to, const Sums &sums, int64_t row, int64_t column, bool adds) {
+  if constexpr (Step == 4) {
+    float four[4], before[4] = {};
+    sums.four(four, 0, row, column);
+    if (adds) malc_load_4(before, to);
+#pragma unroll
+    for (int n = 0; n < 4; n++) four[n] += before[n];
+    malc_store_4(to, four);
+  } else {
+    *to = (adds ? *to : 0.0f) + sums(0, row, column);
+  }
+}
+
 /* Moves an operand to an expert's matrix, which has so many columns of `inner` elements: matrices follow one
  * another. */
 template <class Right>
@@ -85,19 +109,14 @@ DEVICE void malc_skip_matrices(Right &right, int expert, int inner, int columns)
   right.data[0] += static_cast<int64_t>(expert) * (Right::run == malc_side::inner ? columns : inner) * right.stride;
 }
 
-/* The columns of a tile. */
-DEVICE malc_place malc_columns_of(int first, int end, int tile, int width, int columns) {
-  return {first, end, tile * width, min((tile + 1) * width, columns)};
-}
-
 /* result[slot][Columns] = what the slot reads, `inner` elements, times its expert's matrix: one block's tile of it. */
 template <class Tile, int Experts, int Columns, int Step, class T, class Left, class Right>
 DEVICE void malc_grouped(T *result, const malc_slots<Experts> &slots, const Left &left, Right right, int inner) {
   constexpr int across = (Columns + Tile::columns - 1) / Tile::columns;
-  const malc_expert_tile own = malc_tile_of<Experts>(slots.bounds, blockIdx.x / across, Tile::rows);
+  const malc_expert_tile own = malc_tile_of<Experts>(slots.bounds, blockIdx.x, Tile::rows, across);
   if (own.expert < 0) return;
   malc_skip_matrices(right, own.expert, inner, Columns);
-  Tile tile(malc_columns_of(own.first, own.end, blockIdx.x % across, Tile::columns, Columns));
+  Tile tile(own.place(Columns, Tile::rows, Tile::columns));
   tile.multiply(left, right, 0, inner);
   tile.template finish<1, Step>([&](const auto &sums, int64_t row, int64_t column) {
     malc_store_sums<Step>(result + static_cast<int64_t>(slots.order[row]) * Columns + column, sums, row, column);
@@ -111,10 +130,10 @@ template <int Threads, int Experts, int Columns, int Step, class Left, class Rig
 DEVICE void malc_grouped_few(float *result, const malc_slots<Experts> &slots, const Left &left, Right right,
                              int inner) {
   constexpr int across = (Columns + malc_few_columns - 1) / malc_few_columns;
-  const malc_expert_tile own = malc_tile_of<Experts>(slots.bounds, blockIdx.x / across, malc_few_rows);
+  const malc_expert_tile own = malc_tile_of<Experts>(slots.bounds, blockIdx.x, malc_few_rows, across);
   if (own.expert < 0) return;
   malc_skip_matrices(right, own.expert, inner, Columns);
-  const malc_place at = malc_columns_of(own.first, own.end, blockIdx.x % across, malc_few_columns, Columns);
+  const malc_place at = own.place(Columns, malc_few_rows, malc_few_columns);
   const auto finish = [&](const auto &sums, int64_t row, int64_t column) {
     malc_store_sums<Step>(result + static_cast<int64_t>(slots.order[row]) * Columns + column, sums, row, column);
   };
@@ -132,17 +151,7 @@ DEVICE void malc_grouped_gradient(float *gradient, const malc_slots<Experts> &sl
   Tile tile(tiles.place(blockIdx.x % tiles.count()));
   tile.multiply(left, right, slots.bounds[expert], slots.bounds[expert + 1]);
   tile.template finish<1, Step>([&](const auto &sums, int64_t row, int64_t column) {
-    float *const to = gradient + row * Columns + column;
-    if constexpr (Step == 4) {
-      float four[4], before[4] = {};
-      sums.four(four, 0, row, column);
-      if (adds) malc_load_4(before, to);
-#pragma unroll
-      for (int n = 0; n < 4; n++) four[n] += before[n];
-      malc_store_4(to, four);
-    } else {
-      *to = (adds ? *to : 0.0f) + sums(0, row, column);
-    }
+    malc_add_sums<Step>(gradient + row * Columns + column, sums, row, column, adds);
   });
 }
 

@@ -135,6 +135,18 @@ DEVICE uint32_t pack_bf16(float low, float high) {
   return packed;
 }
 
+/* The less and the greater; NaN if one is. */
+DEVICE float least_or_nan(float a, float b) {
+  float result;
+  PTX(result = a < b || a != a ? a : b, "min.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+DEVICE float greatest_or_nan(float a, float b) {
+  float result;
+  PTX(result = a > b || a != a ? a : b, "max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+
 /* 2^x and tanh x by the special function unit: about 2 units in the last place, and 2^-11 relative. */
 DEVICE float exp2_approximate(float x) {
   float result;

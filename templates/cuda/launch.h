@@ -135,14 +135,11 @@ inline void malc_guard(void *start, size_t bytes) {
 #endif
 }
 
-/* Describes a tensor of bfloat16 or float32 of columns, rows and, in rank 3 and 4, one or two more dimensions to TMA in boxes of
- * [box_rows][box_columns], box rows of 128 bytes at most, swizzled by 128 bytes. Strides are in elements, multiples of 16
- * bytes, in any order; the base is 16-byte aligned. Sizes begin with the columns, strides with that from row to row. The
- * driver's encoder is found through the runtime, so that nothing links against the driver. */
-template <class T>
-cudaError_t encode_tensor_map(CUtensorMap *map, const T *base, unsigned rank, const uint64_t (&sizes)[4],
-                              const uint64_t (&strides)[3], unsigned box_columns, unsigned box_rows) {
-  constexpr bool is_float = sizeof(T) == 4; // or __nv_bfloat16
+/* What encode_tensor_map asks of the driver, whose encoder is found through the runtime, so that nothing links against
+ * the driver. */
+inline cudaError_t malc_encode_tensor_map(CUtensorMap *map, const void *base, CUtensorMapDataType type, uint64_t bytes,
+                                          unsigned rank, const uint64_t (&sizes)[4], const uint64_t (&strides)[3],
+                                          unsigned box_columns, unsigned box_rows) {
   typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                              const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -157,12 +154,26 @@ cudaError_t encode_tensor_map(CUtensorMap *map, const T *base, unsigned rank, co
   if (error != cudaSuccess) return error;
   if (outcome != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
   const cuuint64_t dimensions[4] = {sizes[0], sizes[1], sizes[2], sizes[3]};
-  const cuuint64_t bytes[3] = {strides[0] * sizeof(T), strides[1] * sizeof(T), strides[2] * sizeof(T)};
+  const cuuint64_t apart[3] = {strides[0] * bytes, strides[1] * bytes, strides[2] * bytes};
   const cuuint32_t box[4] = {box_columns, box_rows, 1, 1}, steps[4] = {1, 1, 1, 1};
   const CUresult result = reinterpret_cast<Encode>(found)(
-      map, is_float ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank,
-      const_cast<void *>(static_cast<const void *>(base)), dimensions, bytes, box, steps,
-      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      map, type, rank, const_cast<void *>(base), dimensions, apart, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+/* Describes a tensor of bfloat16 or float32 of columns, rows and, in rank 3 and 4, one or two more dimensions to TMA in
+ * boxes of [box_rows][box_columns], rows of 128 bytes at most, swizzled by 128 bytes. Strides are in elements,
+ * multiples of 16 bytes, in any order; the base is 16-byte aligned. Sizes begin with the columns, strides with that
+ * from row to row. */
+inline cudaError_t encode_tensor_map(CUtensorMap *map, const __nv_bfloat16 *base, unsigned rank,
+                                     const uint64_t (&sizes)[4], const uint64_t (&strides)[3], unsigned box_columns,
+                                     unsigned box_rows) {
+  return malc_encode_tensor_map(map, base, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, rank, sizes, strides, box_columns,
+                                box_rows);
+}
+inline cudaError_t encode_tensor_map(CUtensorMap *map, const float *base, unsigned rank, const uint64_t (&sizes)[4],
+                                     const uint64_t (&strides)[3], unsigned box_columns, unsigned box_rows) {
+  return malc_encode_tensor_map(map, base, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, rank, sizes, strides, box_columns,
+                                box_rows);
 }

@@ -1,14 +1,14 @@
 // product_sm90.h - tiles of products of bfloat16 numbers on Hopper GPUs: TMA brings the operands, wgmma multiplies.
 //
-// Blocks run in clusters of one or two, as many as fit the GPU, and a cluster takes one job after another: a tile of 128
-// rows to a block. In a block one thread (the producer) brings slices of 64 inner positions, a few ahead of their use:
-// the block's own of the left operand, and its share of the right one's, which both blocks get by multicast. Two warpgroups
-// (the consumers) have 64 rows each. Each finishes its elements without waiting for the other, so that one's finishing
-// overlaps the other's multiplication, and the producer is ahead with the next job's slices.
+// Blocks run in clusters of one or two, as many as fit the GPU, and a cluster takes one job after another: a tile of
+// 128 rows to a block. In a block one thread (the producer) brings slices of 64 inner positions, a few ahead of their
+// use: the block's own of the left operand, and its share of the right one's, which both blocks get by multicast. Two
+// warpgroups (the consumers) have 64 rows each. Each finishes its elements without waiting for the other, so that one's
+// finishing overlaps the other's multiplication, and the producer is ahead with the next job's slices.
 //
 // Slices lie in shared memory as boxes of 64 outer by 64 inner positions, in TMA's 128-byte swizzle. Only TMA writes
-// and only wgmma reads them, so they need no fence_async; product_sm90_finish.h has the boxes that do. Beyond a tensor's
-// edges boxes hold zeros.
+// and only wgmma reads them, so they need no fence_async; product_sm90_finish.h has the boxes that do. Beyond a
+// tensor's edges boxes hold zeros.
 #pragma once
 #include "launch.h"
 #include "product.h"
@@ -23,17 +23,19 @@ struct malc_mapped {
   const CUtensorMap *maps[Parts];
 };
 
-/* Tiles of `Columns` columns, in clusters of `Cluster` blocks, with so many slices under way, and boxes of each consumer for what it
- * finishes; and what they take in shared memory. A launch has one shape: compiler/targets/cuda/hopper-schedule.ts chooses it. */
+/* Tiles of `Columns` columns, in clusters of `Cluster` blocks, with so many slices under way and so many boxes for what
+ * each consumer finishes; and what they take in shared memory. A launch has one shape, which
+ * compiler/targets/cuda/hopper-schedule.ts chooses. */
 template <int Columns, int Cluster, int Stages, int Boxes>
 struct malc_hopper_shape {
-  static_assert(Columns % 64 == 0 && Columns <= 256 && (Cluster == 1 || Cluster == 2) && Stages >= 2 && Boxes >= 2, "such a shape");
+  static_assert(Columns % 64 == 0 && Columns <= 256 && (Cluster == 1 || Cluster == 2), "tiles of these");
+  static_assert(Stages >= 2 && Boxes >= 2, "one besides what is multiplied; what finish_through_memory takes");
   static constexpr int columns = Columns, cluster = Cluster, stages = Stages, boxes = Boxes, threads = 384;
   static constexpr int rows = 128, side = 64, depth = 64; // of a block's tile; of a box; of a slice
   static constexpr int box_bytes = side * depth * 2;
   static constexpr int left_boxes = rows / side, right_boxes = Columns / side;
   static constexpr int stage_bytes = (left_boxes + right_boxes) * box_bytes;
-  /* Dynamic shared memory: the stages, each consumer's boxes, two barriers for each stage, one for each slot of boxes. */
+  /* Dynamic shared memory: the stages, each consumer's boxes, two barriers of each stage, one of each slot of boxes. */
   static constexpr int boxes_at = stages * stage_bytes, barriers_at = boxes_at + 2 * boxes * malc_box_bytes;
   static constexpr int brought_at = barriers_at + stages * 16, most_slots = 4;
   static constexpr int shared_bytes = brought_at + 2 * most_slots * 8;
@@ -76,6 +78,8 @@ DEVICE malc_place malc_share(malc_place at, uint32_t rank) {
 /* Brings the slices: one thread of the block. A job calls the same functions of producer and consumers. */
 template <class Shape>
 struct malc_producer {
+  static constexpr int threads = 1, arrivals = 1; // of a slice's bringing
+  static constexpr int registers = 24, consumer_registers = 240;
   malc_stages<Shape> stages;
   uint32_t rank;
   malc_place at;
@@ -128,8 +132,8 @@ struct malc_producer {
   }
 };
 
-/* What a warp finishes through memory at a time: 8 rows of 128 sums, of `Parts` products side by side. Rows are swizzled
- * by 8 banks, so that what fragments store lies in all of them. */
+/* What a warp finishes through memory at a time: 8 rows of 128 sums, of `Parts` products side by side. Rows are
+ * swizzled by 8 banks, so that what fragments store lies in all of them. */
 template <int Parts>
 struct malc_chunk_sums {
   static constexpr int bytes = 8 * 128 * 4;
@@ -137,7 +141,8 @@ struct malc_chunk_sums {
   malc_place at;
   DEVICE static int offset(int row, int column) { return row * 128 + (column ^ row % 4 * 8); }
   DEVICE const float *place(int product, int64_t row, int64_t column) const {
-    return sums + offset(static_cast<int>(row) - at.row, product * (128 / Parts) + static_cast<int>(column) - at.column);
+    const int of_product = static_cast<int>(column) - at.column;
+    return sums + offset(static_cast<int>(row) - at.row, product * (128 / Parts) + of_product);
   }
   DEVICE float operator()(int product, int64_t row, int64_t column) const { return *place(product, row, column); }
   /* Those of four columns from a multiple of four on. */
@@ -216,8 +221,9 @@ struct malc_consumer {
     }
   }
 
-  /* Calls finish(sums, row, column, inside, two of each tensor...) for every two columns: what is not `inside` the result
-   * may read (row and column are then others) and must not write, except to tensors. Tensors are what was prepared. */
+  /* Calls finish(sums, row, column, inside, two of each tensor...) for every two columns: what is not `inside` the
+   * result may read (row and column are then others) and must not write, except to tensors. Tensors are what was
+   * prepared. */
   template <int Parts, class Finish, class... Tensors>
   DEVICE void finish_in_place(const Finish &finish, Tensors &...tensors) {
     typedef malc_slots_of<Shape::boxes, Tensors...> Slots;
@@ -248,7 +254,9 @@ struct malc_consumer {
           finish(two, r < at.row_end ? r : at.row, c < at.column_end ? c : at.column,
                  r < at.row_end && c < at.column_end, tensors.pairs[n]...);
         }
-        (tensors.leave(slot_at(slot * Slots::bytes), half), ...);
+        (tensors.leave(slot_at(slot * Slots::bytes), half,
+                       malc_place{own_row() + warp * 16, at.row_end, column + half * 32, at.column_end}),
+         ...);
       }
       if constexpr (passes) {
         fence_async();
@@ -273,6 +281,7 @@ struct malc_consumer {
   template <int Parts, int Step, int Width, class Finish>
   DEVICE void finish_through_memory(const Finish &finish) {
     constexpr int columns = Shape::columns / Parts, chunk_columns = 128 / Parts; // of a product
+    constexpr int steps = chunk_columns / Step;
     static_assert(Width % 8 == 0 && Width <= chunk_columns, "a chunk has whole fragments, and fits");
     const int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32;
     float *const chunk = reinterpret_cast<float *>(dynamic_shared() + slot_at(warp * malc_chunk_sums<Parts>::bytes));
@@ -298,8 +307,8 @@ struct malc_consumer {
         __syncwarp();
         // Two at once: more would need registers that are not left beside the sums.
 #pragma unroll 2
-        for (int index = lane; index < 8 * (chunk_columns / Step); index += 32) {
-          const int r = place.row + index / (chunk_columns / Step), c = place.column + index % (chunk_columns / Step) * Step;
+        for (int index = lane; index < 8 * steps; index += 32) {
+          const int r = place.row + index / steps, c = place.column + index % steps * Step;
           if (r < place.row_end && c < place.column_end) finish(chunk_sums, r, c);
         }
         __syncwarp(); // the chunk is free, and the warp together, as the next wgmma needs it
@@ -333,7 +342,7 @@ private:
 };
 
 /* Does all jobs, by all blocks: job(role, number) calls begin, multiply and finish of a role. */
-template <class Shape, class Job>
+template <class Shape, class Producer = malc_producer<Shape>, class Job>
 DEVICE void malc_run_jobs(int jobs, const Job &job) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   const uint32_t shared = shared_address(dynamic_shared()), rank = Shape::cluster == 1 ? 0 : cluster_rank();
@@ -341,7 +350,7 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
   const int warpgroup = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0);
   if (threadIdx.x == 0) {
     for (malc_stages<Shape> stages{shared}; stages.parity == 0; stages.advance()) {
-      mbarrier_init(stages.full(), 1);
+      mbarrier_init(stages.full(), Producer::arrivals);
       mbarrier_init(stages.empty(), 2 * Shape::cluster); // by each warpgroup that reads what a producer brings
     }
     for (int slot = 0; slot < 2 * Shape::most_slots; slot++) mbarrier_init(shared + Shape::brought_at + slot * 8, 1);
@@ -351,14 +360,14 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
   else cluster_sync();
   const int first = blockIdx.x / Shape::cluster, clusters = gridDim.x / Shape::cluster;
   if (warpgroup == 0) {
-    registers_decrease<24>();
-    if (threadIdx.x == 0) {
-      malc_producer<Shape> producer(shared, rank);
+    registers_decrease<Producer::registers>();
+    if (threadIdx.x < Producer::threads) {
+      Producer producer(shared, rank);
       for (int number = first; number < jobs; number += clusters) job(producer, number);
       producer.drain();
     }
   } else {
-    registers_increase<240>();
+    registers_increase<Producer::consumer_registers>();
     malc_consumer<Shape> consumer(shared, rank, warpgroup - 1);
     for (int number = first; number < jobs; number += clusters) job(consumer, number);
     consumer.drain();

@@ -9,8 +9,7 @@
 // Order: ordinary writes to boxes, fence_async by each thread, the warpgroup's barrier, then the store by its first
 // thread, which waits until a slot's stores have been read before anything else comes to the slot.
 #pragma once
-#include "instructions.h"
-#include "rows.h"
+#include "product.h"
 
 // ---- Two elements of a row, side by side: what a thread has of each 8 columns ----
 
@@ -30,8 +29,12 @@ DEVICE void malc_load_2(float (&to)[2], const malc_two<float> &from) { to[0] = f
 DEVICE void malc_load_2(float (&to)[2], const malc_two<__nv_bfloat16> &from) {
   to[0] = __uint_as_float(from.packed << 16), to[1] = __uint_as_float(from.packed & 0xffff0000u);
 }
-DEVICE void malc_store_2(malc_two<float> &to, const float (&from)[2]) { to.values[0] = from[0], to.values[1] = from[1]; }
-DEVICE void malc_store_2(malc_two<__nv_bfloat16> &to, const float (&from)[2]) { to.packed = pack_bf16(from[0], from[1]); }
+DEVICE void malc_store_2(malc_two<float> &to, const float (&from)[2]) {
+  to.values[0] = from[0], to.values[1] = from[1];
+}
+DEVICE void malc_store_2(malc_two<__nv_bfloat16> &to, const float (&from)[2]) {
+  to.packed = pack_bf16(from[0], from[1]);
+}
 
 /* In memory, at a place that is aligned to both. */
 DEVICE void malc_load_2(float (&to)[2], const float *from) {
@@ -68,8 +71,9 @@ DEVICE uint32_t malc_place_in_box(int row, int n) { return row * 128 + ((n ^ row
 
 enum class malc_way { brought, left };
 
-/* A tensor that is brought or left, from box number `Box` of a slot on, and what a thread has at hand of it: of 32 columns,
- * a half of a slot's, two elements of rows r and r + 8 for each 8 columns. More would leave too few registers. */
+/* A tensor that is brought or left, from box number `Box` of a slot on, and what a thread has at hand of it: of 32
+ * columns, a half of a slot's, two elements of rows r and r + 8 for each 8 columns. More would leave too few
+ * registers. */
 template <malc_way Way, class T, int Box>
 struct malc_passing {
   static constexpr int boxes = sizeof(T) / 2, box_columns = 64 / boxes;
@@ -98,7 +102,7 @@ struct malc_passing {
   DEVICE void take(int slot, int half) {
     if constexpr (Way == malc_way::brought) pass(slot, half);
   }
-  DEVICE void leave(int slot, int half) {
+  DEVICE void leave(int slot, int half, const malc_place &) {
     if constexpr (Way == malc_way::left) pass(slot, half);
   }
 
@@ -130,6 +134,44 @@ private:
         if constexpr (Way == malc_way::left) malc_store_2(place + lane % 2 * 2, pairs[n].values);
         else malc_load_2(pairs[n].values, place + lane % 2 * 2);
       }
+    }
+  }
+};
+
+/* Two elements that are summed over the rows, or zeros where the result has none. */
+DEVICE void malc_sum_2(malc_two<float> &to, const float (&from)[2], bool inside) {
+  to.values[0] = inside ? from[0] : 0.0f, to.values[1] = inside ? from[1] : 0.0f;
+}
+
+constexpr int malc_summed_rows = 16;
+
+/* Sums over the 16 rows of a warp, [rows / 16][columns], which totals.h adds up. */
+struct malc_summed {
+  static constexpr int end = 0, brought_bytes = 0;
+  float *sums;
+  int64_t columns;
+  malc_two<float> pairs[8];
+
+  DEVICE malc_summed(float *sums, int64_t columns) : sums(sums), columns(columns) {}
+  DEVICE void bring(uint32_t, uint32_t, int, int) const {}
+  DEVICE void send(uint32_t, int, int) const {}
+  DEVICE void take(int, int) const {}
+  /* `at` is the warp's rows, and the columns from the half of the slot on. */
+  DEVICE void leave(int, int, const malc_place &at) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < 4; n++) {
+      float both[2];
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        both[i] = pairs[2 * n].values[i] + pairs[2 * n + 1].values[i];
+#pragma unroll
+        for (int distance = 4; distance < 32; distance *= 2)
+          both[i] += __shfl_xor_sync(0xffffffffu, both[i], distance);
+      }
+      const int column = at.column + n * 8 + lane * 2;
+      if (lane < 4 && column < at.column_end && at.row < at.row_end)
+        malc_store_2(sums + at.row / malc_summed_rows * columns + column, both);
     }
   }
 };

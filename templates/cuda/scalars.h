@@ -9,9 +9,11 @@ DEVICE float malc_sqrt(float x) { return sqrtf(x); }
 DEVICE float malc_rsqrt(float x) { return rsqrtf(x); }
 DEVICE float malc_floor(float x) { return floorf(x); }
 /* NaN stays NaN. */
-DEVICE float malc_min(float a, float b) { return a < b || a != a ? a : b; }
-DEVICE float malc_max(float a, float b) { return a > b || a != a ? a : b; }
+DEVICE float malc_min(float a, float b) { return least_or_nan(a, b); }
+DEVICE float malc_max(float a, float b) { return greatest_or_nan(a, b); }
 DEVICE float malc_exp(float x) { return expf(x); }
+/* Good to 2 units in the last place and x times 2^-24: for what is made of numbers of bfloat16. */
+DEVICE float malc_exp_of_bf16(float x) { return exp2_approximate(1.4426950408889634f * x); }
 DEVICE float malc_log(float x) { return logf(x); }
 DEVICE float malc_log1p(float x) { return log1pf(x); }
 /* Without the branches of an exact division: 2 units in the last place, and 0 for a divisor of 2^126 or more. */

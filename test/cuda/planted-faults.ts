@@ -109,6 +109,32 @@ export const inHopperProducts: readonly PlantedFault[] = [
   },
 ];
 
+const gathered = 'grouped_sm90.h';
+/** Products of experts on Hopper GPUs, whose rows are gathered. */
+export const inHopperExperts: readonly PlantedFault[] = [
+  {
+    title: 'wgmma reads what cp.async wrote without a fence for it',
+    file: gathered,
+    words: 'fence_async();\n    __syncwarp();',
+    become: '__syncwarp();',
+    caught: /asynchronously, which .* wrote with ordinary instructions/,
+  },
+  {
+    title: 'a stage is said to be full while it is copied',
+    file: gathered,
+    words: 'cp_async_wait<ahead>();',
+    become: '',
+    caught: /is still copying/,
+  },
+  {
+    title: 'who gathers does not wait for a stage to be empty',
+    file: gathered,
+    words: 'mbarrier_wait(stages.empty(), stages.parity ^ 1);\n      if (threadIdx.x == 0) load',
+    become: 'if (threadIdx.x == 0) load',
+    caught: tooManyArrivals,
+  },
+];
+
 const attention = 'attention_sm90.h';
 /** Attention on Hopper GPUs, forward. */
 export const inHopperAttention: readonly PlantedFault[] = [
@@ -121,22 +147,22 @@ export const inHopperAttention: readonly PlantedFault[] = [
   },
   {
     title: 'the kernel ends while TMA reads its shared memory',
-    file: attention,
-    words: 'bulk_wait<0>();',
-    become: '',
+    file: 'attention_sm90_forward.h',
+    words: 'bulk_wait_read<0>();\n      }\n      bulk_wait<0>();',
+    become: '}',
     caught: /bulk_wait is missing/,
   },
   {
     title: 'a warpgroup never passes its turn on',
     file: 'attention_sm90_forward.h',
-    words: 'barrier_arrive(next_turn, 256);\n    wgmma_wait<1>();',
+    words: 'barrier_arrive(next_turn, 256);\n      wgmma_wait<1>();',
     become: 'wgmma_wait<1>();',
     caught: /deadlock/,
   },
   {
     title: 'weights are overwritten while the wgmmas with them are under way',
     file: 'attention_sm90_forward.h',
-    words: 'wgmma_wait<0>();\n    attention_release_sm90(memory.values_empty[before]);',
+    words: 'wgmma_wait<0>();\n      attention_release_sm90(memory.values_empty[before]);',
     become: 'attention_release_sm90(memory.values_empty[before]);',
     caught: noBarrier,
   },
@@ -179,6 +205,20 @@ export const inHopperGradients: readonly PlantedFault[] = [
     words: 'memory.empty, 1 + 32, 4 * groups);',
     become: 'memory.empty, 1, 4 * groups);',
     caught: tooManyArrivals,
+  },
+  {
+    title: 'who adds to the sums of a block of queries does not pass the turn on',
+    file: gradient,
+    words: 'turn_pass(sums.turn(index));',
+    become: '',
+    caught: /waits for turn 1 where turn 0 is/,
+  },
+  {
+    title: 'dQ is left where others of the warpgroup still read the sum',
+    file: gradient,
+    words: 'barrier_sync(2 + group, 128); // all',
+    become: '// all',
+    caught: noBarrier,
   },
 ];
 

@@ -7,7 +7,7 @@ import { constantCount, type Dimension, hasDimension } from '../../graph/dimensi
 import type { Node } from '../../graph/graph.ts';
 import type { RowKernel } from '../../kernels/kernel.ts';
 import { isPadded, type Storage } from '../../plan/storage.ts';
-import { partnerOf } from './partner.ts';
+import { type Neighbours, partnerOf } from './partner.ts';
 
 /** Emits what is done with one element at these coordinates. */
 export type Body = (writer: Writer, at: Map<string, string>, partner: ReadonlyMap<string, string>) => void;
@@ -94,6 +94,9 @@ export interface ColumnsOptions {
   readonly isOwn: boolean;
 }
 
+/** The partner of the first of those side by side. */
+const firstPartner = 'first_partner';
+
 const suffixes = { 1: 'one', 4: 'four', 8: 'eight' } as const;
 
 export class Columns {
@@ -101,6 +104,8 @@ export class Columns {
   private readonly last: Dimension;
   private readonly loads = new Map<string, { array: string; place: string; call: string }>();
   private readonly stores = new Map<string, Stored>();
+  /** Where the partners of elements side by side lie. */
+  private neighbours: Neighbours = 'apart';
 
   constructor(options: ColumnsOptions) {
     this.options = options;
@@ -117,6 +122,8 @@ export class Columns {
     const inner = writer.inside((some > 1 ? 1 : 0) + (isOwn ? 0 : 1));
     const partner = partnerOf(members, name => at.get(name)!);
     const name = 'partner';
+    const ofFirst = partnerOf(members, () => this.firstText(), some);
+    this.neighbours = ofFirst?.dimension === last.name ? ofFirst.neighbours : 'apart';
     body(inner, at, new Map(partner ? [[partner.dimension, name]] : []));
     const uses = (text: string, word: string) => new RegExp(`\\b${word}\\b`).test(text);
     const paired = partner && uses(inner.toString(), name) ? `const int ${name} = ${partner.text};` : '';
@@ -134,8 +141,10 @@ export class Columns {
         return;
       }
       const first = this.firstText();
-      if (first === 'first' && (uses(text, 'first') || uses(text, at.get(last.name)!)))
+      const pairsFirst = uses(text, firstPartner);
+      if (first === 'first' && (uses(text, 'first') || uses(text, at.get(last.name)!) || pairsFirst))
         to.line(`const ${this.type} first = column % ${sizeText(last)};`);
+      if (pairsFirst) to.line(`const ${this.type} ${firstPartner} = ${ofFirst!.text};`);
       for (const { array, call } of this.loads.values()) {
         to.line(`float ${array}[${some}];`);
         to.line(call);
@@ -211,11 +220,14 @@ export class Columns {
     const { last } = this;
     const isLast = dimensions.at(-1)?.name === last.name && dimensions.at(-1)!.size === last.size;
     const own = columns.filter(dim => hasDimension(dimensions, dim.name));
-    const isPlain = own.every(dim => at.get(dim.name) === coordinateName(dim));
-    if (share.some === 1 || dtype !== 'f32' || !isLast || !isPlain) return null;
-    const held = atHand.get(node);
+    const isPlain = (dim: Dimension) => at.get(dim.name) === coordinateName(dim);
+    if (share.some === 1 || dtype !== 'f32' || !isLast || !own.every(dim => dim === last || isPlain(dim))) return null;
+    const isPartner = !isPlain(last);
+    if (isPartner && this.neighbours === 'apart') return null;
+    const held = isPartner ? undefined : atHand.get(node);
     if (held) return held;
-    const place = plus([base, beside(new Map([...at, [last.name, this.firstText()]]))]);
+    const start = isPartner && this.neighbours === 'side by side' ? firstPartner : this.firstText();
+    const place = plus([base, beside(new Map([...at, [last.name, start]]))]);
     let known = this.loads.get(place);
     if (!known) {
       const array = names.unique(`${name}_${suffixes[share.some]}`);
@@ -227,7 +239,7 @@ export class Columns {
       known = { array, place, call };
       this.loads.set(place, known);
     }
-    return `${known.array}[n]`;
+    return `${known.array}[${isPartner && this.neighbours === 'each other' ? 'n ^ 1' : 'n'}]`;
   }
 
   /**

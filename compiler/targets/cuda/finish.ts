@@ -25,6 +25,8 @@ export interface Finish {
   readonly atOnce: 1 | 2 | 4;
   /** Where two are: the tensors that lie like the result and pass through shared memory, two elements by reference. */
   readonly passing: ReadonlySet<Node>;
+  /** Totals that are begun where elements are finished: of two at once. */
+  readonly totals: readonly Node[];
 }
 
 /** C++ names that finishing functions have of their own. */
@@ -66,6 +68,8 @@ class FinishPrinter {
   private readonly before: string[] = [];
   private readonly after: string[] = [];
   private readonly arrays = new Map<string, string>();
+  /** The arrays that outputs are stored from. */
+  private readonly storing = new Map<Node, string>();
 
   constructor(finish: Finish, named: ReadonlyMap<Node, string>, surroundings: Surroundings) {
     this.finish = finish;
@@ -105,6 +109,8 @@ class FinishPrinter {
       const line = this.store(finish.outputs[n]!, elements.stored(node, here, epilogue));
       if (line !== null) body.line(line);
     });
+    for (const total of finish.totals)
+      this.after.push(`malc_sum_2(${this.named.get(total)}, ${this.storing.get(total.inputs[0]!)}, inside);`);
 
     // Coordinates are declared where something that follows reads them.
     const first: string[] = [];
@@ -168,6 +174,7 @@ class FinishPrinter {
     const place = this.place(node, this.start);
     const loaded = accumulates ? undefined : [...this.arrays.values()].find(array => value === `${array}[n]`);
     const array = loaded ?? this.names.unique(`${this.named.get(node)}_${this.several}`);
+    this.storing.set(node, array);
     const condition = atOnce === 2 && !finish.passing.has(node) ? 'if (inside) ' : '';
     this.after.push(`${condition}malc_store_${atOnce}(${place}, ${array});`);
     if (loaded) return null;

@@ -3,14 +3,33 @@
 import { countText, times } from '../../emission/index-text.ts';
 import { addsArgument, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
-import { constantCount, type Dimension } from '../../graph/dimension.ts';
+import { constantCount } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { ProductKernel } from '../../kernels/kernel.ts';
 import { eachShape } from '../../ops/contract-each.ts';
 import { type GroupedShape, groupedShape } from '../../ops/grouped.ts';
 import type { Extent } from '../../plan/extent.ts';
-import { type ElementStorage, storedDimensions } from '../../plan/storage.ts';
-import { type Argument, type KernelSource, type Launch, parameterList, type Surroundings } from './kernel-source.ts';
+import {
+  firstMatrix,
+  gatheredRows,
+  matricesMap,
+  operandText,
+  type Runs,
+  runsOf,
+  type Side,
+  type SlotRows,
+  slotRows,
+} from './grouped-operands.ts';
+import { hopperBounds, launchedOnHopper, rankGradient, rankSlots, scheduleText, tileRows } from './hopper-grouped.ts';
+import { type HopperSchedule, usualCircumstances } from './hopper-schedule.ts';
+import {
+  type Argument,
+  type KernelSource,
+  type Launch,
+  parameterList,
+  type Surroundings,
+  type TensorMap,
+} from './kernel-source.ts';
 import {
   assumedTokens,
   chooseTiling,
@@ -27,7 +46,12 @@ import { copyName, type WeightCopy, weightCopy } from './weight-copies.ts';
 /** Names that the kernels give to their own variables. */
 const locals = ['left', 'right', 'slots', 'adds'];
 
-export function emitGrouped(kernel: ProductKernel, surroundings: Surroundings): KernelSource {
+/** @param schedule on Hopper GPUs, one of those that `groupedSchedules` returns; the first where none is given */
+export function emitGrouped(
+  kernel: ProductKernel,
+  surroundings: Surroundings,
+  schedule: HopperSchedule | undefined = groupedSchedules(kernel, surroundings)[0]?.schedule,
+): KernelSource {
   const emit = emitters[kernel.kind];
   if (!emit) throw new Error(`there is no kernel for ${kernel.kind}`);
   const names = new Names();
@@ -41,42 +65,66 @@ export function emitGrouped(kernel: ProductKernel, surroundings: Surroundings): 
   };
   const named = new Map([...kernel.inputs, node].map(value => [value, names.unique(nameOf(value))]));
   const writer = new Writer();
-  const emitted = emit({ writer, node, name: value => named.get(value)!, surroundings });
+  const emitted = emit({ writer, names, node, name: value => named.get(value)!, surroundings, schedule });
   return { text: writer.toString(), ...emitted };
+}
+
+/** The schedules that a kernel can have on Hopper GPUs, best first; none where it runs there as on others. */
+export function groupedSchedules({ kind, members }: ProductKernel, surroundings: Surroundings) {
+  const [node] = members as [Node];
+  if (kind === 'grouped') return planSlots(node, surroundings).schedules;
+  return kind === 'grouped-gradient' ? planGradient(node, surroundings).schedules : [];
 }
 
 interface Site {
   readonly writer: Writer;
+  readonly names: Names;
   readonly node: Node;
   name(value: Node): string;
   readonly surroundings: Surroundings;
+  /** On Hopper GPUs; undefined where these run the same kernel as others. */
+  readonly schedule: HopperSchedule | undefined;
 }
 
 type Emitted = Omit<KernelSource, 'text'>;
 
-function grouped({ writer, node, name, surroundings }: Site): Emitted {
+/** A product whose rows are slots: how its operands lie, in which tiles it is computed, and by which schedules. */
+function planSlots(node: Node, surroundings: Surroundings) {
   const [left, weights, index] = node.inputs as [Node, Node, Node];
   const shape = groupedShape(left, weights, index);
   const [experts, inner, columns] = [shape.experts.size!, constantCount(shape.inner), constantCount(shape.outer)];
-  const run = shape.outerFirst ? shape.inner : shape.outer;
-  const copy = surroundings.hasCopy(weights) ? weightCopy(weights, run) : null;
-  const rows = runsOf(left, shape.inner, surroundings);
-  const matrices: Runs = copy
-    ? { storage: 'bf16', stride: copy.stride, aligned: 8 }
-    : runsOf(weights, run, surroundings);
-  const work = { rows: rowsOfExpert(shape), columns, inner, results: experts };
-  const tile = tileFor(surroundings, [rows, matrices], work);
+  const run: Side = shape.outerFirst ? 'inner' : 'outer';
+  const copy = surroundings.hasCopy(weights) ? weightCopy(weights, shape[run]) : null;
+  const ofLeft = runsOf(left, shape.inner, surroundings);
+  const rows: SlotRows = { ...ofLeft, run: 'inner', sharing: sharingOf(shape), width: inner };
+  const ofCopy: Runs | null = copy && { storage: 'bf16', stride: copy.stride, aligned: 8 };
+  const matrices = { ...(ofCopy ?? runsOf(weights, shape[run], surroundings)), run };
+  const operands = [rows, matrices];
+  const tile = tileFor(surroundings, operands, {
+    rows: rowsOfExpert(shape, assumedTokens),
+    columns,
+    inner,
+    results: experts,
+  });
+  const many = { rows: rowsOfExpert(shape, usualCircumstances.tokens), columns, inner, experts };
+  const schedules = rankSlots(surroundings, operands, many);
+  return { shape, experts, inner, columns, copy, rows, matrices, tile, schedules };
+}
+
+function grouped({ writer, names, node, name, surroundings, schedule }: Site): Emitted {
+  const [left, weights, index] = node.inputs as [Node, Node, Node];
+  const { shape, experts, inner, columns, copy, rows, matrices, tile } = planSlots(node, surroundings);
   const list = argumentsOf(node, name, surroundings, sortingExtents(index.dimensions, experts), copy);
   const sorting = sortingLaunches(writer, list, surroundings.storageOf, index, name(index), experts);
   // As for other products: only training, whose rows are many, has those in bfloat16.
   const streams = shape.outerFirst && [left, node].every(value => surroundings.storageOf(value) === 'f32');
   const [slots, tokens] = [countText(index.dimensions), countText(shape.rows)];
-  kernelFunction(writer, tile, list, surroundings, () => {
+  const operands = `(${name(node)}, slots, left, right, ${inner});`;
+  const sizes = [experts, columns, atOnce(columns)].join(', ');
+  kernelFunction(writer, tile, list, surroundings, schedule, () => {
     writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
-    slotRows(writer, 'left', name(left), 'inner', rows, shape.shared ? shape.chosen.size! : 1);
-    firstMatrix(writer, name(weights), shape.outerFirst, matrices);
-    const operands = `(${name(node)}, slots, left, right, ${inner});`;
-    const sizes = [experts, columns, atOnce(columns)].join(', ');
+    slotRows(writer, 'left', name(left), rows);
+    firstMatrix(writer, name(weights), matrices.run, matrices);
     if (streams) {
       writer.block(`if (${tokens} <= malc_few_rows)`, () => {
         writer.line(`malc_grouped_few<${tile.threads}, ${sizes}>${operands}`);
@@ -89,32 +137,69 @@ function grouped({ writer, node, name, surroundings }: Site): Emitted {
     times(`malc_expert_tiles(${slots}, ${experts}, ${height})`, String(Math.ceil(columns / width)));
   const many = blocks(tile.shape.rows, tile.shape.columns);
   const grid = streams ? `${tokens} <= malc_few_rows ? ${blocks('malc_few_rows', fewColumns)} : ${many}` : many;
-  return { arguments: list, launches: [...sorting, launchOf(tile, grid)] };
+  const source = { arguments: list, launches: [...sorting, launchOf(tile, grid)] };
+  if (!schedule) return source;
+  const runs = matrices.run === 'inner' ? ([columns, inner] as const) : ([inner, columns] as const);
+  const map = matricesMap(names.unique(`${name(weights)}_map`), name(weights), matrices, [experts, ...runs]);
+  hopperFunction(writer, list, surroundings, [map], () => {
+    writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
+    gatheredRows(writer, 'left', name(left), rows);
+    writer.line(`const malc_mapped_matrices<malc_side::${matrices.run}> right{&${map.name}, 0};`);
+    writer.line(`malc_grouped_on_hopper<${scheduleText(schedule)}, ${sizes}>${operands}`);
+  });
+  const most = blocks(tileRows(schedule), schedule.columns);
+  return { ...source, hopper: launchedOnHopper(hopperName, [map], sorting, schedule, most) };
 }
 
-function groupedGradient({ writer, node, name, surroundings }: Site): Emitted {
+/** The gradient of the matrices, whose inner positions are slots: likewise. */
+function planGradient(node: Node, surroundings: Surroundings) {
   const [left, gradient, index] = node.inputs as [Node, Node, Node];
   const shape = groupedShape(left, node, index);
   const experts = shape.experts.size!;
   const [inner, outer] = [constantCount(shape.inner), constantCount(shape.outer)];
-  const [rows, columns] = shape.outerFirst ? [outer, inner] : [inner, outer];
   const ofLeft = runsOf(left, shape.inner, surroundings);
   const ofGradient = runsOf(gradient, shape.outer, surroundings);
-  const work = { rows, columns, inner: rowsOfExpert(shape), results: experts };
-  const tile = tileFor(surroundings, [ofLeft, ofGradient], work);
+  const operands: readonly [Node, SlotRows][] = [
+    [left, { ...ofLeft, run: 'outer', sharing: sharingOf(shape), width: inner }],
+    [gradient, { ...ofGradient, run: 'outer', sharing: 1, width: outer }],
+  ];
+  const sides = shape.outerFirst ? operands.toReversed() : operands;
+  const [rows, columns] = sides.map(([, { width }]) => width) as [number, number];
+  const runs = [ofLeft, ofGradient];
+  const tile = tileFor(surroundings, runs, {
+    rows,
+    columns,
+    inner: rowsOfExpert(shape, assumedTokens),
+    results: experts,
+  });
+  const many = { rows, columns, inner: rowsOfExpert(shape, usualCircumstances.tokens), experts };
+  return { experts, rows, columns, sides, tile, schedules: rankGradient(surroundings, runs, many) };
+}
+
+function groupedGradient({ writer, node, name, surroundings, schedule }: Site): Emitted {
+  const index = node.inputs[2]!;
+  const { experts, rows, columns, sides, tile } = planGradient(node, surroundings);
   const list = argumentsOf(node, name, surroundings, sortingExtents(index.dimensions, experts));
   const sorting = sortingLaunches(writer, list, surroundings.storageOf, index, name(index), experts);
-  kernelFunction(writer, tile, list, surroundings, () => {
+  const adds = surroundings.isGradient(node) ? 'adds' : String(surroundings.accumulates(node));
+  const sizes = [experts, rows, columns, atOnce(columns)].join(', ');
+  const print = (declare: typeof slotRows, product: string) => () => {
     writer.line(`const ${slotsText(index.dimensions, experts, 'slots')};`);
-    const [first, second] = shape.outerFirst ? ['right', 'left'] : ['left', 'right'];
-    slotRows(writer, first!, name(left), 'outer', ofLeft, shape.shared ? shape.chosen.size! : 1);
-    slotRows(writer, second!, name(gradient), 'outer', ofGradient, 1);
-    const adds = surroundings.isGradient(node) ? 'adds' : String(surroundings.accumulates(node));
-    const sizes = [tile.type, experts, rows, columns, atOnce(columns)].join(', ');
-    writer.line(`malc_grouped_gradient<${sizes}>(${name(node)}, slots, left, right, ${adds});`);
-  });
-  const grid = experts * Math.ceil(rows / tile.shape.rows) * Math.ceil(columns / tile.shape.columns);
-  return { arguments: list, launches: [...sorting, launchOf(tile, String(grid))] };
+    sides.forEach(([operand, own], n) => {
+      declare(writer, n === 0 ? 'left' : 'right', name(operand), own);
+    });
+    writer.line(`${product}, ${sizes}>(${name(node)}, slots, left, right, ${adds});`);
+  };
+  kernelFunction(writer, tile, list, surroundings, schedule, print(slotRows, `malc_grouped_gradient<${tile.type}`));
+  const tiles = (height: number, width: number) =>
+    String(experts * Math.ceil(rows / height) * Math.ceil(columns / width));
+  const grid = tiles(tile.shape.rows, tile.shape.columns);
+  const source = { arguments: list, launches: [...sorting, launchOf(tile, grid)] };
+  if (!schedule) return source;
+  const product = `malc_grouped_gradient_on_hopper<${scheduleText(schedule)}`;
+  hopperFunction(writer, list, surroundings, [], print(gatheredRows, product));
+  const most = tiles(tileRows(schedule), schedule.columns);
+  return { ...source, hopper: launchedOnHopper(hopperName, [], sorting, schedule, most) };
 }
 
 function contractEach({ writer, node, name, surroundings }: Site): Emitted {
@@ -126,10 +211,10 @@ function contractEach({ writer, node, name, surroundings }: Site): Emitted {
   const matrices = runsOf(right, [shape.outerFirst ? shape.inner : shape.outer], surroundings);
   const tile = tileFor(surroundings, [vectors, matrices], { rows: assumedTokens, columns, inner, results: heads });
   const list = argumentsOf(node, name, surroundings, []);
-  kernelFunction(writer, tile, list, surroundings, () => {
+  kernelFunction(writer, tile, list, surroundings, undefined, () => {
     const type = operandText(vectors, 'inner');
     writer.line(`const malc_operand<${type}> left{{${name(left)}}, ${heads * inner}};`);
-    firstMatrix(writer, name(right), shape.outerFirst, matrices);
+    firstMatrix(writer, name(right), shape.outerFirst ? 'inner' : 'outer', matrices);
     const sizes = [tile.type, tile.threads, heads, inner, columns, atOnce(columns)].join(', ');
     writer.line(`malc_each<${sizes}>(${name(node)}, ${rows}, left, right);`);
   });
@@ -156,25 +241,6 @@ interface Tile {
   readonly threads: number;
 }
 
-/** How the runs of an operand lie in memory. */
-interface Runs {
-  readonly storage: ElementStorage;
-  /** Elements from run to run, and the largest power of two up to 8 that divides them. */
-  readonly stride: number;
-  readonly aligned: number;
-}
-
-/** The runs of a tensor whose last dimensions these are. */
-function runsOf(node: Node, run: readonly Dimension[], { storageOf }: Surroundings): Runs {
-  const storage = storageOf(node);
-  const stride = constantCount(storedDimensions(node, storage).slice(-run.length));
-  return { storage, stride, aligned: [8, 4, 2].find(count => stride % count === 0) ?? 1 };
-}
-
-/** What declares operands of these runs for the device code: the elements' type, which positions are runs, alignment. */
-const operandText = ({ storage, aligned }: Runs, run: 'inner' | 'outer'): string =>
-  [storage === 'bf16' ? '__nv_bfloat16' : 'float', `malc_side::${run}`, aligned].join(', ');
-
 /** The cheapest tile. Operands that do not all come by asynchronous copies need more threads. */
 function tileFor(
   { dtype }: Surroundings,
@@ -187,9 +253,12 @@ function tileFor(
   return { shape, type: tileType(shape, dtype, threads), threads };
 }
 
+/** Slots that read the same row. */
+const sharingOf = ({ shared, chosen }: GroupedShape): number => (shared ? chosen.size! : 1);
+
 /** Slots of an expert, where the choice is even. */
-const rowsOfExpert = ({ rows, chosen, experts }: GroupedShape): number => {
-  const tokens = rows.some(dim => dim.size === null) ? assumedTokens : constantCount(rows);
+const rowsOfExpert = ({ rows, chosen, experts }: GroupedShape, assumed: number): number => {
+  const tokens = rows.some(dim => dim.size === null) ? assumed : constantCount(rows);
   return Math.max(1, Math.round((tokens * chosen.size!) / experts.size!));
 };
 
@@ -220,13 +289,33 @@ function kernelFunction(
   { shape, threads }: Tile,
   list: readonly Argument[],
   { comment, storageOf }: Surroundings,
+  schedule: HopperSchedule | undefined,
   body: () => void,
 ): void {
   // As for other products: with small tiles, two blocks of a multiprocessor, or ptxas would save registers by spills.
   const bounds = `${threads}, ${isSmall(shape) ? 2 : 1}`;
   const parameters = parameterList(list, storageOf);
   writer.comment(comment);
-  writer.block(`static __global__ void __launch_bounds__(${bounds}) ${ownName}(${parameters})`, body);
+  writer.block(`static __global__ void __launch_bounds__(${bounds}) ${ownName}(${parameters})`, () => {
+    if (schedule) writer.block('if constexpr (!malc_code_for_hopper)', body);
+    else body();
+  });
+}
+
+const hopperName = `${ownName}_on_hopper`;
+
+/** The kernel that takes its place on Hopper GPUs. */
+function hopperFunction(
+  writer: Writer,
+  list: readonly Argument[],
+  { storageOf }: Surroundings,
+  maps: readonly TensorMap[],
+  body: () => void,
+): void {
+  const own = maps.map(map => `const __grid_constant__ CUtensorMap ${map.name}`);
+  const parameters = [...own, parameterList(list, storageOf)].join(', ');
+  writer.line();
+  writer.block(`static __global__ void __launch_bounds__(${hopperBounds}) ${hopperName}(${parameters})`, body);
 }
 
 const launchOf = ({ type, threads }: Tile, grid: string): Launch => ({
@@ -235,25 +324,6 @@ const launchOf = ({ type, threads }: Tile, grid: string): Launch => ({
   block: String(threads),
   shared: `${type}::shared_bytes`,
 });
-
-/** Declares the rows that slots read: all slots of a row the same one, or each its own. */
-function slotRows(
-  writer: Writer,
-  variable: string,
-  data: string,
-  run: 'inner' | 'outer',
-  rows: Runs,
-  sharing: number,
-): void {
-  const type = `${operandText(rows, run)}, ${sharing}`;
-  writer.line(`const malc_slot_rows<${type}> ${variable}{${data}, slots.order, ${rows.stride}, slots.count - 1};`);
-}
-
-/** Declares the first of the matrices, which lie by columns where the result's dimensions come first. */
-function firstMatrix(writer: Writer, data: string, outerFirst: boolean, runs: Runs): void {
-  const type = operandText(runs, outerFirst ? 'inner' : 'outer');
-  writer.line(`const malc_operand<${type}> right{{${data}}, ${runs.stride}};`);
-}
 
 /** Columns that are finished at once. */
 const atOnce = (columns: number): number => (columns % 4 === 0 ? 4 : 1);

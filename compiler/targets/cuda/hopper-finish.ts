@@ -5,13 +5,14 @@ import { constantCount, sameDimensions } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulGroup, stored } from '../../kernels/kernel.ts';
 import { type ElementStorage, storedDimensions } from '../../plan/storage.ts';
+import { finishedAtOnce } from './finish.ts';
 import { elementType, type Surroundings, type TensorMap } from './kernel-source.ts';
 import type { GroupPlan } from './product-plan.ts';
 
-/** A tensor that lies like the result. */
+/** A tensor that lies like the result; or one of sums over its rows, which a warp makes of its own. */
 export interface Passing {
   readonly node: Node;
-  readonly way: 'brought' | 'left';
+  readonly way: 'brought' | 'left' | 'summed';
   readonly storage: ElementStorage;
   /** Its first box of a slot. One that is left may have those of one that is brought. */
   readonly box: number;
@@ -56,6 +57,8 @@ export function passingOf(plan: GroupPlan, surroundings: Surroundings): readonly
     if (place < 0) end += boxesOf(storage);
     passing.push({ node, way: 'left', storage, box });
   }
+  if (finishedAtOnce(group) === 4)
+    for (const node of group.totals) passing.push({ node, way: 'summed', storage: 'f32', box: 0 });
   return passing;
 }
 
@@ -69,7 +72,8 @@ function liesLikeResult(node: Node, { rows, columns }: MatmulGroup, { storageOf 
 
 /** Boxes of a slot that has them all, and of the slots that are worth having: what is brought, is best brought ahead. */
 export function boxesFor(passing: readonly Passing[]): { readonly least: number; readonly best: number } {
-  const least = Math.max(0, ...passing.map(({ box, storage }) => box + boxesOf(storage)));
+  const boxed = passing.filter(({ way }) => way !== 'summed');
+  const least = Math.max(0, ...boxed.map(({ box, storage }) => box + boxesOf(storage)));
   return { least, best: passing.some(({ way }) => way === 'brought') ? 2 * least : least };
 }
 
@@ -85,9 +89,11 @@ export function passingMap({ node, storage }: Passing, { rows, columns }: Matmul
   } satisfies TensorMap;
 }
 
-/** The C++ type of one: malc_passing. */
+/** The C++ type of one: malc_passing or malc_summed. */
 export const passingType = ({ node, way, storage, box }: Passing): string =>
-  `malc_passing<${[`malc_way::${way}`, elementType(node, storage), box].join(', ')}>`;
+  way === 'summed'
+    ? 'malc_summed'
+    : `malc_passing<${[`malc_way::${way}`, elementType(node, storage), box].join(', ')}>`;
 
 /** The C++ parameter that is two of its elements. */
 export const passingParameter = ({ node, way, storage }: Passing, name: string): string =>

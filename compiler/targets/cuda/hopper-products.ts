@@ -22,7 +22,7 @@ const chunkColumns = 128;
 /** Columns, and rows or inner positions, of the boxes that TMA brings. */
 const side = 64;
 /** Boxes that a warpgroup has in any case: what it finishes through memory takes as much. */
-const leastBoxes = 2;
+export const leastBoxes = 2;
 /** Parameters of a kernel have 4 KiB, and a map 128 bytes. */
 const mostMaps = 24;
 
@@ -97,18 +97,22 @@ const mapKey = ({ node, copy, stride }: Operand): string => `${node.id} ${copy ?
 export class HopperTiles implements TileText {
   private readonly byKey: ReadonlyMap<string, TensorMap>;
   /** The maps of tensors that pass through shared memory, and what two of their elements are called. */
-  private readonly passing = new Map<Passing, { readonly map: TensorMap; readonly two: string }>();
+  private readonly passing = new Map<Passing, { readonly map: TensorMap | null; readonly two: string }>();
+  private readonly sumsAt: (total: Node) => string;
 
   /**
    * @param nameOf the argument that an operand is
    * @param nameOfNode the argument that an input or output is
+   * @param sumsAt where the sums are that a total is made of: a C++ pointer
    */
   constructor(
     plans: readonly GroupPlan[],
     names: Names,
     nameOf: (operand: Operand) => string,
     nameOfNode: (node: Node) => string,
+    sumsAt: (total: Node) => string,
   ) {
+    this.sumsAt = sumsAt;
     const byKey = new Map<string, TensorMap>();
     for (const { left, right, inner } of plans.flatMap(({ products }) => products))
       for (const operand of [left, right]) {
@@ -128,13 +132,14 @@ export class HopperTiles implements TileText {
     for (const { group, passing } of plans)
       for (const each of passing ?? []) {
         const base = nameOfNode(each.node);
-        const map = passingMap(each, group, names.unique(`${base}_boxes`), base);
+        const isBoxed = each.way !== 'summed';
+        const map = isBoxed ? passingMap(each, group, names.unique(`${base}_boxes`), base) : null;
         this.passing.set(each, { map, two: names.unique(`${base}_two`) });
       }
   }
 
   get maps(): readonly TensorMap[] {
-    return [...this.byKey.values(), ...[...this.passing.values()].map(({ map }) => map)];
+    return [...this.byKey.values(), ...[...this.passing.values()].flatMap(({ map }) => map ?? [])];
   }
 
   operand(name: string, operands: readonly Operand[], parts: number): string {
@@ -145,7 +150,11 @@ export class HopperTiles implements TileText {
   }
 
   begin(plan: GroupPlan, _product: Product, place: string): readonly string[] {
-    const declared = tensorsOf(plan).map((each, n) => `${passingType(each)} passing_${n}(&${this.mapOf(each).name});`);
+    const from = (each: Passing) => {
+      const { map } = this.passing.get(each)!;
+      return map ? `&${map.name}` : `${this.sumsAt(each.node)}, ${countText(plan.group.columns)}`;
+    };
+    const declared = tensorsOf(plan).map((each, n) => `${passingType(each)} passing_${n}(${from(each)});`);
     const isBrought = tensorsOf(plan).some(({ way }) => way === 'brought');
     const prepared = `tile.template prepare<${partsOf(plan)}>(${passingNames(plan).join(', ')});`;
     return [...declared, `tile.begin(${place});`, ...(isBrought ? [prepared] : [])];
@@ -170,10 +179,6 @@ export class HopperTiles implements TileText {
     if (plan.passing)
       return `tile.template finish_in_place<${parts}>(${['finish', ...passingNames(plan)].join(', ')});`;
     return `tile.template finish_through_memory<${[parts, plan.atOnce, chunkOf(plan)].join(', ')}>(finish);`;
-  }
-
-  private mapOf(passing: Passing): TensorMap {
-    return this.passing.get(passing)!.map;
   }
 }
 

@@ -142,7 +142,7 @@ const headersOf: readonly {
   readonly included: readonly string[];
 }[] = [
   { kind: 'matmul', dtypes: ['f32', 'bf16'], included: ['product_f32.h'] },
-  { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h', 'product_sm90.h'] },
+  { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h', 'product_sm90.h', 'totals.h'] },
   { kind: 'top-k', dtypes: ['f32', 'bf16'], included: ['top_k.h'] },
   { kind: 'scatter', dtypes: ['f32', 'bf16'], included: ['scatter.h'] },
   { kind: 'within-capacity', dtypes: ['f32', 'bf16'], included: ['slots.h'] },
@@ -150,6 +150,7 @@ const headersOf: readonly {
     { kind, dtypes: ['f32', 'bf16'] as const, included: ['product_f32.h', 'grouped.h'] },
     { kind, dtypes: ['bf16'] as const, included: ['product_bf16.h'] },
   ]),
+  { kind: 'grouped', dtypes: ['bf16'], included: ['grouped_sm90.h'] },
   { kind: 'attention', dtypes: ['f32', 'bf16'], included: ['attention_f32_forward.h'] },
   { kind: 'attention', dtypes: ['bf16'], included: ['attention_bf16_forward.h', 'attention_sm90_forward.h'] },
   { kind: 'attention-gradient', dtypes: ['f32', 'bf16'], included: ['attention_f32_backward.h'] },

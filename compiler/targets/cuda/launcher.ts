@@ -104,7 +104,7 @@ export function emitLauncher(
     if (hopper) {
       const encoded = hopper.maps.map(map => encodeText(map, placeOf(map.base)));
       writer.block('if (malc_on_hopper())', () => {
-        writer.line(`CUtensorMap ${hopper.maps.map(({ name }) => name).join(', ')};`);
+        if (hopper.maps.length > 0) writer.line(`CUtensorMap ${hopper.maps.map(({ name }) => name).join(', ')};`);
         inOrder(writer, [...encoded, ...hopper.launches.map(launch => call(launch, launch.maps))]);
       });
     }

@@ -5,10 +5,11 @@ import { addsArgument, sizeArguments } from '../../emission/kernel-outputs.ts';
 import { Names, ownName, Writer } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import { type MatmulKernel, stored } from '../../kernels/kernel.ts';
-import { type Finish, finishNames, finishText } from './finish.ts';
-import { type Passing, passingParameter } from './hopper-finish.ts';
+import { finishNames } from './finish.ts';
+import { Finishers, parameterName, uses } from './finishers.ts';
 import { type HopperPlan, HopperTiles, planForHopper, schedulesForHopper, shapeType } from './hopper-products.ts';
 import { type Circumstances, describeSchedule, type HopperSchedule, type RankedSchedule } from './hopper-schedule.ts';
+import { countOf, type Job, printJobs } from './jobs.ts';
 import {
   type Argument,
   type HopperSource,
@@ -30,7 +31,8 @@ import {
   workspaceAt,
 } from './product-plan.ts';
 import { copyingThreads, isSmall, roundingThreads } from './product-tiles.ts';
-import { BlockTiles, type TileText } from './tile-text.ts';
+import { BlockTiles, blocksHere, blocksOfProduct, type TileText, tilesText } from './tile-text.ts';
+import { sumsAt, sumsExtents, totalJob } from './totals.ts';
 import { copyName } from './weight-copies.ts';
 
 /** Threads of a block of the second launch. */
@@ -74,7 +76,7 @@ class MatmulEmitter {
   private readonly library: LibraryPlan | null;
   private readonly threads: number;
   private readonly parameters: readonly Argument[];
-  private readonly finishers = new Map<GroupPlan, Finisher>();
+  private readonly finishers: Finishers;
 
   constructor(
     kernel: MatmulKernel,
@@ -100,7 +102,8 @@ class MatmulEmitter {
     this.library = asksLibrary ? planForLibrary(this.plans, surroundings, ofLibrary) : null;
     const own = this.plans
       .map((plan, n) => largerWorkspace(plan, this.hopper?.groups[n]))
-      .filter(extent => extent !== null);
+      .filter(extent => extent !== null)
+      .concat(sumsExtents(this.hopper?.groups ?? []));
     const extents = this.library ? largerWorkspaces(own, this.library.workspace) : own;
     this.parameters = [
       ...sizeArguments([
@@ -112,6 +115,7 @@ class MatmulEmitter {
       ...addsArgument(kernel.outputs, surroundings),
       ...(extents.length > 0 ? [{ kind: 'workspace' as const, extents }] : []),
     ];
+    this.finishers = new Finishers(this.parameters, this.named, this.argumentOf, surroundings);
   }
 
   /** What the kernel reads: copies of weights, and all else as it is. */
@@ -140,9 +144,9 @@ class MatmulEmitter {
   emit(): KernelSource {
     const { plans, hopper, library, threads } = this;
     const writer = new Writer();
-    this.finishFunctions(writer, plans, `${ownName}_finish`);
-    if (hopper) this.finishFunctions(writer, hopper.groups, `${ownName}_finish_on_hopper`);
-    if (library) this.finishFunctions(writer, library.later, `${ownName}_finish_of_library`);
+    this.finishers.print(writer, plans, `${ownName}_finish`);
+    if (hopper) this.finishers.print(writer, hopper.groups, `${ownName}_finish_on_hopper`);
+    if (library) this.finishers.print(writer, library.later, `${ownName}_finish_of_library`);
     writer.comment(this.surroundings.comment);
     const tiles = new BlockTiles(threads, this.argumentOf);
     const jobs = this.jobs(plans, tiles);
@@ -160,6 +164,7 @@ class MatmulEmitter {
         shared: shared.reduce((most, bytes) => `malc_larger(${most}, ${bytes})`),
       },
       ...this.second(writer, plans, `${ownName}_second`, this.others),
+      ...this.totals(writer, plans, `${ownName}_totals`, this.others),
     ];
     const source = {
       arguments: this.parameters,
@@ -178,7 +183,13 @@ class MatmulEmitter {
 
   /** The kernels that take the others' place on Hopper GPUs. */
   private onHopper(writer: Writer, { groups: plans, schedule }: HopperPlan): HopperSource {
-    const tiles = new HopperTiles(plans, this.names, this.argumentOf, node => this.named.get(node)!);
+    const tiles = new HopperTiles(
+      plans,
+      this.names,
+      this.argumentOf,
+      node => this.named.get(node)!,
+      total => sumsAt(plans, total),
+    );
     const maps = tiles.maps.map(map => map.name);
     const own = maps.map(map => `const __grid_constant__ CUtensorMap ${map}`);
     const jobs = this.jobs(plans, tiles);
@@ -193,13 +204,20 @@ class MatmulEmitter {
     this.kernelFunction(writer, name, '384, 1', '', print, own);
     const grid = `malc_hopper_grid<${shape}>(${countOf(jobs)})`;
     const shared = `${shape}::shared_bytes`;
-    const second = this.second(writer, plans, `${name}_second`, '').map(launch => ({ ...launch, maps: [] }));
-    return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...second] };
+    const others = [
+      ...this.second(writer, plans, `${name}_second`, ''),
+      ...this.totals(writer, plans, `${name}_totals`, ''),
+    ].map(launch => ({ ...launch, maps: [] }));
+    return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...others] };
   }
 
   /** What cuBLASLt is told, and the launch that finishes what it leaves. */
   private byLibrary(writer: Writer, { products, later }: LibraryPlan): LibrarySource {
-    return { products, launches: this.second(writer, later, `${ownName}_of_library`, '') };
+    const launches = [
+      ...this.second(writer, later, `${ownName}_of_library`, ''),
+      ...this.totals(writer, later, `${ownName}_of_library_totals`, ''),
+    ];
+    return { products, launches };
   }
 
   /** What the blocks of each group do, or of each product of one that is finished later. */
@@ -234,68 +252,26 @@ class MatmulEmitter {
     return [{ kernel: name, grid, block: String(secondThreads), shared: '0' }];
   }
 
+  /** The launch that adds up totals, where there are such: of sums over a few rows, or of what the group has stored. */
+  private totals(writer: Writer, plans: readonly GroupPlan[], name: string, condition: string): Launch[] {
+    const jobs = plans.flatMap(plan =>
+      plan.group.totals.map(total => totalJob(plans, plan, total, this.named, this.surroundings)),
+    );
+    if (jobs.length === 0) return [];
+    writer.line();
+    this.kernelFunction(writer, name, 'malc_totals_threads', condition, body => {
+      body.line(`${jobs.length > 1 ? '' : 'const '}int block = blockIdx.x;`);
+      printJobs(body, jobs);
+    });
+    return [{ kernel: name, grid: countOf(jobs), block: 'malc_totals_threads', shared: '0' }];
+  }
+
   /**
    * Threads of a block, and blocks of a multiprocessor: two where all tiles are small. Left alone, ptxas would save registers
    * for more of them at the price of spills.
    */
   private bounds(): string {
     return `${this.threads}, ${this.plans.every(({ tiling }) => isSmall(tiling.shape)) ? 2 : 1}`;
-  }
-
-  /** The functions that finish an element of each group, each distinct one once. */
-  private finishFunctions(writer: Writer, plans: readonly GroupPlan[], name: string): void {
-    plans.forEach((plan, n) => {
-      const { group, sums, atOnce } = plan;
-      const passing = plan.way === 'later' ? null : plan.passing;
-      const finish = {
-        ...group,
-        sums,
-        atOnce: passing ? 2 : atOnce,
-        passing: new Set(passing?.map(each => each.node)),
-      };
-      const text = finishText(finish as Finish, this.named, this.surroundings);
-      const known = [...this.finishers].find(([other, finisher]) => other.group === group && finisher.text === text);
-      if (known) this.finishers.set(plan, known[1]);
-      else this.finishFunction(writer, plan, plans.length === 1 ? name : `${name}_${n}`, text, passing ?? []);
-    });
-  }
-
-  private finishFunction(
-    writer: Writer,
-    plan: GroupPlan,
-    name: string,
-    text: string,
-    passing: readonly Passing[],
-  ): void {
-    const { products } = plan;
-    const rest = this.parameters.filter(argument => uses(text, parameterName(argument)));
-    const usesInside = uses(text, 'inside');
-    const place = ['row', columnName(plan)].map(each => (uses(text, each) ? `int64_t ${each}` : 'int64_t'));
-    const passes = (argument: Argument) =>
-      passing.find(each => 'node' in argument && argument.kind !== 'copy' && argument.node === each.node);
-    const list = [
-      ...['const Sums &sums', ...place, ...(usesInside ? ['bool inside'] : [])],
-      ...rest.map(argument => {
-        const each = passes(argument);
-        return each
-          ? passingParameter(each, parameterName(argument))
-          : parameterList([argument], this.surroundings.storageOf);
-      }),
-    ];
-    writer.comment(products.map(product => this.formula(product)));
-    writer.line('template <class Sums>');
-    writer.block(`static DEVICE void ${name}(${list.join(', ')})`, () => {
-      for (const line of text.trimEnd().split('\n')) writer.line(line);
-    });
-    writer.line();
-    const given = rest.map(argument => passes(argument) ?? parameterName(argument));
-    this.finishers.set(plan, { name, usesInside, given, text });
-  }
-
-  private finishCall(plan: GroupPlan, row: string, column: string, tiles?: TileText): string {
-    const { name, usesInside, given } = this.finishers.get(plan)!;
-    const rest = given.map(each => (typeof each === 'string' ? each : tiles!.twoOf(each)));
-    return `${name}(${['sums', row, column, ...(usesInside ? ['inside'] : []), ...rest].join(', ')});`;
   }
 
   /**
@@ -338,8 +314,8 @@ class MatmulEmitter {
       writer.line(tiles.operand(`right${suffix}`, rights, parts));
       return { operands: `left${suffix}, right${suffix}`, inner: integer(countText(product.inner)) };
     });
-    writer.line(`const auto finish = [&](${tiles.finisher(plan, this.finishers.get(plan)!.usesInside)}) {`);
-    writer.inner(() => writer.line(this.finishCall(plan, 'row', 'column', tiles)));
+    writer.line(`const auto finish = [&](${tiles.finisher(plan, this.finishers.usesInside(plan))}) {`);
+    writer.inner(() => writer.line(this.finishers.call(plan, 'row', 'column', tiles)));
     writer.line('};');
     if (fewColumns !== null)
       writer.block(`if (${rows} <= malc_few_rows)`, () => {
@@ -400,87 +376,20 @@ class MatmulEmitter {
     const from = plus(['workspace', workspaceAt(plans, plan)]);
     writer.line(`const malc_part_sums sums(${from}, ${rows}, ${columns}, ${parts}, ${tiling.parts});`);
     const steps = columns / atOnce;
-    writer.line(this.finishCall(plan, `thread / ${steps}`, times(`thread % ${steps}`, String(atOnce))));
+    writer.line(this.finishers.call(plan, `thread / ${steps}`, times(`thread % ${steps}`, String(atOnce))));
   }
 
   /** What is read of an operand. */
   private readonly argumentOf = ({ node, copy }: Operand): string => (copy ? this.copies : this.named).get(node)!;
-
-  private formula({ node, left, right, inner }: Product): string {
-    const [product, a, b] = [this.named.get(node)!, this.argumentOf(left), this.argumentOf(right)];
-    return `${product} = ${a} x ${b}, summed over ${inner.map(dim => dim.name).join(', ')}`;
-  }
-}
-
-/** The function that finishes elements of a group. */
-interface Finisher {
-  readonly name: string;
-  readonly usesInside: boolean;
-  /** What it takes besides sums, row, column and whether these are inside: names, and tensors that pass. */
-  readonly given: readonly (string | Passing)[];
-  readonly text: string;
-}
-
-/** What a number of blocks do: the text for block `block` of them. */
-interface Job {
-  /** C++ text. */
-  readonly count: string;
-  print(body: Writer): void;
-}
-
-const countOf = (jobs: readonly Job[]): string => jobs.map(({ count }) => count).join(' + ');
-
-/** Each block finds the job that it is one of. */
-function printJobs(body: Writer, jobs: readonly Job[]): void {
-  for (const { count, print } of jobs.slice(0, -1)) {
-    body.block(`if (block < ${count})`, () => {
-      print(body);
-      body.line('return;');
-    });
-    body.line(`block -= ${count};`);
-  }
-  jobs.at(-1)!.print(body);
 }
 
 /** Whether both operands come by asynchronous copies: bfloat16 in memory, and their runs begin at even elements. */
 const isCopied = ({ kind, left, right }: Product): boolean =>
   kind === 'bf16' && [left, right].every(({ storage, aligned }) => storage === 'bf16' && aligned >= 2);
 
-/** What a finishing function calls its column, or the first of four. */
-const columnName = ({ atOnce }: GroupPlan): string => (atOnce === 1 ? 'column' : 'first');
-
 /** Threads of the second launch that finish a group. */
 const threadsOfSecond = ({ group, atOnce }: GroupPlan): string =>
   times(countText(group.rows), String(columnCount(group) / atOnce));
 
-const uses = (text: string, name: string): boolean => new RegExp(`(?<![.\\w])${name}\\b`).test(text);
-
 /** A count of run-time sizes as an int. */
 const integer = (text: string): string => (/^\d+$/.test(text) ? text : `(int)(${text})`);
-
-function parameterName(argument: Argument): string {
-  switch (argument.kind) {
-    case 'size':
-    case 'input':
-    case 'output':
-    case 'copy':
-      return argument.name;
-    case 'text':
-      throw new Error('products have no arguments of their own');
-    default:
-      return argument.kind;
-  }
-}
-
-const tilesText = ({ group, tiling: { shape, width, band } }: GroupPlan): string =>
-  [countText(group.rows), columnCount(group), shape.rows, width, ...(band ? [band] : [])].join(', ');
-
-const blocksOfProduct = (plan: GroupPlan, { inner }: Product): string =>
-  `malc_tiles(${tilesText(plan)}).count() * malc_part_count(${countText(inner)}, ${plan.tiling.parts})`;
-
-function blocksHere(plan: GroupPlan): string {
-  const { group, fewColumns } = plan;
-  const tiles = `malc_tiles(${tilesText(plan)}).count()`;
-  if (fewColumns === null) return tiles;
-  return `(${countText(group.rows)} <= malc_few_rows ? ${Math.ceil(columnCount(group) / fewColumns)} : ${tiles})`;
-}

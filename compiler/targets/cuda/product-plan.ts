@@ -133,9 +133,9 @@ function isPaddedAlong({ columns, products, epilogue, outputs }: MatmulGroup, st
   return along.every(node => isPadded(node, storageOf(node)));
 }
 
-/** C++ text: where a group's sums begin in the workspace, which has group after group. */
-export function workspaceAt(plans: readonly GroupPlan[], plan: GroupPlan): string {
-  const before = plans.slice(0, plans.indexOf(plan)).filter(({ way }) => way === 'later');
+/** C++ text: where a group's sums begin in the workspace, which has group after group; or what follows all, for null. */
+export function workspaceAt(plans: readonly GroupPlan[], plan: GroupPlan | null): string {
+  const before = plans.slice(0, plan ? plans.indexOf(plan) : plans.length).filter(({ way }) => way === 'later');
   return plus(
     before.map(({ group, products, tiling }) =>
       times(countText([...group.rows, ...group.columns]), String(products.length * tiling.parts)),

@@ -9,6 +9,8 @@ import { type Share, shareOf } from './columns.ts';
 export const multiprocessors = 128;
 /** Of a multiprocessor: its registers, and threads that keep its memory busy. */
 const [allRegisters, busyThreads] = [65536, 1024];
+/** Registers are given to blocks for so many threads at a time: four warps. */
+const allocatedThreads = 128;
 /** Registers of a thread besides what it has of a row and of totals. */
 const otherRegisters = 32;
 /** Floats of a row and of totals that a thread has in registers at most, in blocks of up to 256 threads and in larger. */
@@ -64,7 +66,8 @@ export function planRow(kernel: RowKernel, totals: readonly Node[], storageOf: S
 /** Blocks of so many threads that a multiprocessor should run at once. ptxas spills registers for more of them. */
 export function blocksOfMultiprocessor(plan: RowPlan, threads: number): number {
   const registers = otherRegisters + floatsOf(plan, plan.share);
-  return Math.max(1, Math.min(Math.floor(busyThreads / threads), Math.floor(allRegisters / (threads * registers))));
+  const allocated = Math.ceil(threads / allocatedThreads) * allocatedThreads * registers;
+  return Math.max(1, Math.min(Math.floor(busyThreads / threads), Math.floor(allRegisters / allocated)));
 }
 
 type Registers = Pick<RowPlan, 'ofRow' | 'ofAllRows' | 'ofTotals'>;

@@ -33,7 +33,21 @@ export function emitRow(kernel: RowKernel, surroundings: Surroundings): KernelSo
 }
 
 /** What the frames of these kernels call things. */
-const taken = ['lane', 'part', 'parts', 'sums', 'n', 'first', 'adds', 'partner', 'shared', 'turn', 'kept', 'room'];
+const taken = [
+  'first_partner',
+  'lane',
+  'part',
+  'parts',
+  'sums',
+  'n',
+  'first',
+  'adds',
+  'partner',
+  'shared',
+  'turn',
+  'kept',
+  'room',
+];
 
 class RowEmitter extends RowBody<Surroundings> {
   private readonly plan: RowPlan;
@@ -81,8 +95,11 @@ class RowEmitter extends RowBody<Surroundings> {
         this.addParts(writer);
       });
     }
+    // Where all rows are of bfloat16, and long, exponentials are what takes time.
+    const text =
+      this.plan.share.some === 8 ? writer.toString().replaceAll('malc_exp(', 'malc_exp_of_bf16(') : writer.toString();
     const launches = this.launches().map(launch => ({ ...launch, overlaps: true }));
-    return { text: writer.toString(), arguments: list, launches };
+    return { text, arguments: list, launches };
   }
 
   /** Elements of a row that a block keeps. */

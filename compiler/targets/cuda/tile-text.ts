@@ -1,6 +1,7 @@
 // How the device code of a kind of tiles is called: what generated kernels differ in between GPUs.
+import { countText } from '../../emission/index-text.ts';
 import type { Passing } from './hopper-finish.ts';
-import { type GroupPlan, type Operand, type Product, partsOf } from './product-plan.ts';
+import { columnCount, type GroupPlan, type Operand, type Product, partsOf } from './product-plan.ts';
 import { tileType } from './product-tiles.ts';
 
 export interface TileText {
@@ -66,4 +67,20 @@ export class BlockTiles implements TileText {
   finish(plan: GroupPlan): string {
     return `tile.finish<${partsOf(plan)}, ${plan.atOnce}>(finish);`;
   }
+}
+
+/** What malc_tiles is made of. */
+export const tilesText = ({ group, tiling: { shape, width, band } }: GroupPlan): string =>
+  [countText(group.rows), columnCount(group), shape.rows, width, ...(band ? [band] : [])].join(', ');
+
+/** Blocks for one product of a group that is finished later. */
+export const blocksOfProduct = (plan: GroupPlan, { inner }: Product): string =>
+  `malc_tiles(${tilesText(plan)}).count() * malc_part_count(${countText(inner)}, ${plan.tiling.parts})`;
+
+/** Blocks for a group that is finished where it is computed. */
+export function blocksHere(plan: GroupPlan): string {
+  const { group, fewColumns } = plan;
+  const tiles = `malc_tiles(${tilesText(plan)}).count()`;
+  if (fewColumns === null) return tiles;
+  return `(${countText(group.rows)} <= malc_few_rows ? ${Math.ceil(columnCount(group) / fewColumns)} : ${tiles})`;
 }
