@@ -7,7 +7,7 @@ const NEWLINE = 0x0a;
 
 /**
  * Counts words line by line, as the Hugging Face library counts files: no word runs over a newline into the next line.
- * Special tokens in the text are marks and not text, and are left out, as they are there when they were added before.
+ * Special tokens in the text are marks and not text, and are left out; that library learns them as words.
  */
 export class WordCounter {
   readonly #split: SplitName;
