@@ -57,6 +57,9 @@ const doors: Readonly<Record<string, RegExp>> = {
   'ohm-js': /^compiler\/syntax\/parse\.ts$/,
   handlebars: /\/template\.ts$/,
   yargs: /^cli\.ts$/,
+  fzstd: /\/documents\/bytes\.ts$/,
+  hyparquet: /\/documents\/parquet\.ts$/,
+  'hyparquet-compressors': /\/documents\/parquet\.ts$/,
 };
 
 const sourceFiles = filesBelow('compiler', 'runtime').concat('cli.ts');
