@@ -150,7 +150,7 @@ export function backwardSource(
       ...common,
       slopes: slopeGradient,
       workspace: hopper?.workspace?.purpose ?? (slopeGradient ? slopeParts : ''),
-      hopper: hopper?.text ?? '',
+      hopper: hopper?.text.trimEnd() ?? '',
     }),
     launches: [
       launch(name, frame, 'key_gradient_grid(batch, time)', 'backward_shared'),

@@ -119,7 +119,7 @@ export class Columns {
     const { last } = this;
     const width = countText(columns);
     const at = new Map(columns.map(dim => [dim.name, coordinateName(dim)]));
-    const inner = writer.inside((some > 1 ? 1 : 0) + (isOwn ? 0 : 1));
+    const inner = writer.inside((some > 1 ? 1 : 0) + (isOwn ? 0 : this.blocksOfEach));
     const partner = partnerOf(members, name => at.get(name)!);
     const name = 'partner';
     const ofFirst = partnerOf(members, () => this.firstText(), some);
@@ -166,6 +166,17 @@ export class Columns {
     });
   }
 
+  /** Whether all threads have as many columns. */
+  private get isEven(): boolean {
+    const { some, lanes } = this.options.share;
+    return Number(countText(this.options.columns)) % (some * lanes) === 0;
+  }
+
+  /** The blocks that `each` opens around what it writes. */
+  private get blocksOfEach(): number {
+    return this.options.share.turns === 1 && !this.isEven ? 2 : 1;
+  }
+
   /** Writes what is done at each `column` of the thread. */
   each(writer: Writer, body: (to: Writer) => void): void {
     const { columns, share, isOwn, kept } = this.options;
@@ -183,8 +194,8 @@ export class Columns {
       writer.block(head, () => body(writer));
       return;
     }
-    const isEven = Number(width) % (some * lanes) === 0;
-    const inner = writer.inside(1);
+    const { isEven } = this;
+    const inner = writer.inside(this.blocksOfEach);
     body(inner);
     // A block even where it is one turn: passes may call things alike.
     if (turns > 1) writer.line('#pragma unroll');
