@@ -144,7 +144,7 @@ commands('doctor finds what this machine has', async () => {
   const names = report.findings.map(({ name }: { name: string }) => name);
   const own = ['Node', 'native calls', 'C compiler', 'processor', 'instructions', 'memory', 'cache'];
   assert.equal(names.slice(0, own.length), own);
-  assert.match(names.slice(own.length).join(), /^GPU.*,nvcc,compute-sanitizer$/);
+  assert.match(names.slice(own.length).join(), /^GPU.*,nvcc,cuBLASLt,compute-sanitizer$/);
   assert.is(report.ready, true, stdout);
   assert.is(status, 0);
   assert.match((await run(['doctor'])).stdout, `ok  Node               ${process.version}`);

@@ -3,6 +3,7 @@ import { bench } from './bench.ts';
 import { check } from './check.ts';
 import type { Command } from './command.ts';
 import { compile } from './compile.ts';
+import { completionOf } from './completion.ts';
 import { data } from './data.ts';
 import { doctor } from './doctor.ts';
 import { explain } from './explain.ts';
@@ -17,7 +18,7 @@ import { train } from './train.ts';
 import { trainTokenizer } from './train-tokenizer.ts';
 import { verify } from './verify.ts';
 
-export const commands: readonly Command[] = [
+const work: readonly Command[] = [
   quickstart,
   check,
   fmt,
@@ -35,3 +36,5 @@ export const commands: readonly Command[] = [
   bench,
   doctor,
 ];
+
+export const commands: readonly Command[] = [...work, completionOf(work)];
