@@ -46,6 +46,7 @@ commands('malc lists every command in the order of use', async () => {
     'verify',
     'bench',
     'doctor',
+    'completion',
   ];
   assert.equal(listed, expected);
 });
