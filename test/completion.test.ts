@@ -1,5 +1,8 @@
 // What shells offer after TAB: commands, options and their choices, as the scripts say it in the shells themselves.
 import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UsageError } from '../runtime/commands/command.ts';
@@ -42,8 +45,14 @@ for (const shell of ['zsh', 'fish'])
       console.log(`  no ${shell}: its script is not tried`);
       return;
     }
-    const { status, stderr } = spawnSync(shell, ['-n'], { input: await scriptFor(shell), encoding: 'utf8' });
-    assert.equal([status, stderr], [0, '']);
+    const file = join(mkdtempSync(join(tmpdir(), 'malc-completion-')), 'script');
+    try {
+      writeFileSync(file, await scriptFor(shell));
+      const { status, stderr } = spawnSync(shell, ['-n', file], { encoding: 'utf8' });
+      assert.equal([status, stderr], [0, '']);
+    } finally {
+      rmSync(dirname(file), { recursive: true });
+    }
   });
 
 test('another shell is refused by name', async () => {
