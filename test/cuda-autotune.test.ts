@@ -72,6 +72,9 @@ test('a choice of what the cost model says is no change, another is', () => {
     ['model.cu', 'products.cu'],
   );
   assert.ok('cublas.h' in other && !('cublas.h' in usual));
+  // It is opened before graphs are captured.
+  assert.match(other['model.cu']!, 'malc_find_cublas();');
+  assert.not.match(usual['model.cu']!, 'cublas');
 });
 
 test('each product says how it is divided, and what was measured is a table', () => {
