@@ -22,7 +22,7 @@ const isForDevice = (name: string) =>
   name.startsWith('cuda-') && name.endsWith(ending) && !/nvcc|toolchain|bench/.test(name);
 
 /** Seconds of a file, mostly nvcc's: what hangs is told by its name before the part ends. */
-const FILE_SECONDS = 100;
+const FILE_SECONDS = 120;
 
 /** uvu's totals. */
 const totalOf = (output: string, what: 'Total' | 'Passed'): number =>
