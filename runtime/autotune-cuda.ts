@@ -8,7 +8,12 @@ import { MachineError } from '../compiler/diagnostic.ts';
 import { compile } from '../compiler/index.ts';
 import type { HopperSchedule } from '../compiler/targets/cuda/hopper-schedule.ts';
 import type { CudaProductType } from '../compiler/targets/cuda/kernel-source.ts';
-import type { ChoiceOf, ProductChoice, TunableProduct } from '../compiler/targets/cuda/tunable.ts';
+import {
+  type ChoiceOf,
+  describeChoice,
+  type ProductChoice,
+  type TunableProduct,
+} from '../compiler/targets/cuda/tunable.ts';
 import { emitTuner, isOfStep, type Trial } from '../compiler/targets/cuda/tuner.ts';
 import { makeFolder, writeFileAtomic } from './atomic-file.ts';
 import { type Builder, buildCachedBy, cacheFolder } from './cache.ts';
@@ -109,7 +114,11 @@ export async function autotuneCuda(request: CudaTuningRequest, place: TuningPlac
     for (const [number, { trial, file, size }] of unknown.entries()) {
       const took = new Float64Array(trial.choices.length).fill(-1);
       const failed = (await callAsync(malc_tune, number, ...size, ROUNDS, SECONDS, took)) as string | null;
-      if (failed !== null) throw new MachineError(`tuning ${trial.product.name} on ${place.gpu}: ${failed}`);
+      if (failed !== null) {
+        const choice = trial.choices[took.findIndex(Number.isNaN)];
+        const way = choice ? `, ${describeChoice(choice)}` : '';
+        throw new MachineError(`tuning ${trial.product.name}${way} on ${place.gpu}: ${failed}`);
+      }
       const finding = findingOf(trial, size, took);
       writeFileAtomic(file, `${JSON.stringify(finding, null, 2)}\n`);
       known.set(trial.product.key, finding);

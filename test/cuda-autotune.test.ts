@@ -72,6 +72,9 @@ test('a choice of what the cost model says is no change, another is', () => {
     ['model.cu', 'products.cu'],
   );
   assert.ok('cublas.h' in other && !('cublas.h' in usual));
+  // It is opened before graphs are captured.
+  assert.match(other['model.cu']!, 'malc_find_cublas();');
+  assert.not.match(usual['model.cu']!, 'cublas');
 });
 
 test('each product says how it is divided, and what was measured is a table', () => {
@@ -93,10 +96,10 @@ test('each product says how it is divided, and what was measured is a table', ()
   assert.match(table, /head: y +1 x 64 +30\.0 +30\.0 +20\.0 +1\.50 x +cuBLASLt$/);
 });
 
-/** A tuner whose first two ways take `times`, and others cannot be; text where it fails. */
+/** A tuner whose first two ways take `times`, and others cannot be; text where the second fails. */
 function paperPlace(times: readonly number[] | string): { place: TuningPlace; builds: () => number } {
   let builds = 0;
-  const source = `static const double times[] = {${typeof times === 'string' ? 0 : times.join(', ')}};
+  const source = `static const double times[] = {${typeof times === 'string' ? '0, __builtin_nan("")' : times.join(', ')}};
     const char *malc_tune(int number, long long batch, long long time, int rounds, double seconds, double *took) {
       for (unsigned n = 0; n < sizeof times / sizeof *times; n++) took[n] = times[n];
       return ${typeof times === 'string' ? JSON.stringify(times) : '0'};
@@ -162,14 +165,17 @@ test('what was measured is kept for this GPU, program and size', () =>
     assert.is(kept(), 3 * first.findings.length);
   }));
 
-test('a GPU that fails is told of with the product', () =>
+test('a GPU that fails is told of with the product and the way', () =>
   inCache('0', async () => {
     const { place } = paperPlace('out of memory');
     try {
       await autotuneCuda(request, place);
       assert.unreachable();
     } catch (error) {
-      assert.match((error as Error).message, /^tuning \w+: .* on Paper GPU, driver 13\.0: out of memory$/);
+      assert.match(
+        (error as Error).message,
+        /^tuning \w+: .*, 128 x \d+, .* stages, .* on Paper GPU, driver 13\.0: out of memory$/,
+      );
     }
   }));
 

@@ -303,6 +303,9 @@ test('programs step by turns until they are closed', async () => {
   for (const runner of runners) await runner.close();
 });
 
+/** Is ready, and never says anything again. */
+const HANGS = "console.log('ready'); setInterval(() => {}, 1000)";
+
 async function faultOf(words: readonly string[], limit?: number): Promise<string> {
   try {
     await startRunner('it', process.execPath, words, {}, limit);
@@ -316,6 +319,8 @@ test('a program that ends, or is not ready in time, is told with its last words'
   const ended = await faultOf(['-e', "console.error('out of memory'); process.exitCode = 4"]);
   assert.is(ended, 'it ended (exit status 4)\nout of memory');
   assert.match(await faultOf(['-e', 'setInterval(() => {}, 1000)'], 0.3), 'it was not ready after 0 s');
+  const hangs = await startRunner('it', process.execPath, ['-e', HANGS], {}, 10, 0.3);
+  assert.match(await hangs.step().catch(error => error.message), 'it gave no answer in 0 s');
   assert.match(await startRunner('it', 'no-such-program', []).catch(error => error.message), 'ENOENT');
 });
 

@@ -21,6 +21,9 @@ const [folder, ending] = isBundled ? ['dist/tests', '.test.js'] : ['test', '.tes
 const isForDevice = (name: string) =>
   name.startsWith('cuda-') && name.endsWith(ending) && !/nvcc|toolchain|bench/.test(name);
 
+/** Seconds of a file, mostly nvcc's: what hangs is told by its name before the part ends. */
+const FILE_SECONDS = 120;
+
 /** uvu's totals. */
 const totalOf = (output: string, what: 'Total' | 'Passed'): number =>
   Number(new RegExp(`^ {2}${what}: +(\\d+)`, 'm').exec(output)?.[1] ?? 0);
@@ -38,7 +41,11 @@ export const kernelTests: Part = {
     const chosen = dry ? files.filter(name => name.startsWith('cuda-sampling')) : files;
     await inParallel(chosen, jobs, async file => {
       const words = [...process.execArgv, packagePath(`${folder}/${file}`)];
-      const options = { environment: { ...environment, FORCE_COLOR: '0' }, folder: packagePath('.') };
+      const options = {
+        environment: { ...environment, FORCE_COLOR: '0' },
+        folder: packagePath('.'),
+        seconds: dry ? 0 : FILE_SECONDS,
+      };
       const { code, output, seconds } = await call(process.execPath, words, options);
       const [total, passed] = [totalOf(output, 'Total'), totalOf(output, 'Passed')];
       const failed = code === 0 && passed === total && total > 0 ? null : faultOf(output);

@@ -5,6 +5,8 @@ import { lastLines } from './programs.ts';
 
 /** Kept of what a part prints. */
 const OUTPUT = 100_000;
+/** Milliseconds that a part has to end in once it was ended: a driver may hold on to whom its GPU hangs. */
+const ENDING = 10_000;
 /** Of those who were told to stop: the groups of parts that run. */
 const running = new Set<number>();
 
@@ -34,11 +36,12 @@ export function runPart(
     onItem(items);
   });
   let isCut = false;
-  const timer = setTimeout(() => {
-    isCut = true;
-    endGroup(group);
-  }, seconds * 1000);
   return new Promise(resolve => {
+    let timer = setTimeout(() => {
+      isCut = true;
+      endGroup(group);
+      timer = setTimeout(() => done('it could not be ended'), ENDING);
+    }, seconds * 1000);
     const done = (fault: string | null) => {
       clearTimeout(timer);
       endGroup(group);

@@ -18,6 +18,9 @@ interface Verified extends Item {
 /** Where references lie: in a bundle, beside a checkout, and the small ones of the tests. */
 const places = ['references', '../shared/reference', 'test/fixtures/reference'];
 
+/** Seconds of a case, mostly nvcc's: what hangs is told by its name before the part ends, and the next case has its turn. */
+const CASE_SECONDS = 110;
+
 /** Every folder with what PyTorch computed. */
 export function referenceFolders(): string[] {
   return places
@@ -30,7 +33,7 @@ export function referenceFolders(): string[] {
 
 async function verify(folder: string, dtype: string, dry: boolean): Promise<Verified> {
   const words = ['verify', folder, '--target', targetOf(dry), '--dtype', dtype, '--json'];
-  const { printed, output, seconds } = await callMalc(words);
+  const { printed, output, seconds } = await callMalc(words, dry ? {} : { seconds: CASE_SECONDS });
   const line = printed.split('\n').find(each => each.startsWith('{'));
   const report = line === undefined ? null : (JSON.parse(line) as Report);
   const failed = report?.pass ? null : report ? 'differs' : lastLines(output, 3);

@@ -136,5 +136,5 @@ async function runAll(chosen: readonly Stage[]): Promise<void> {
   const good = [...results.values()].every(
     ({ status, items }) => status === 'done' && items.every(({ failed }) => !failed),
   );
-  process.exitCode = good ? 0 : 1;
+  process.exit(good ? 0 : 1); // whoever could not be ended is not waited for
 }

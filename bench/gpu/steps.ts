@@ -42,6 +42,8 @@ const START = 0.6;
 const SHARE = 0.15;
 /** With less, no further variant is started: PyTorch compiles for half a minute. */
 const LEAST_SECONDS = 35;
+/** Of a step, or of PyTorch's profile: whose GPU hangs, is ended, and leaves the other its turn. */
+const ANSWER_SECONDS = 30;
 
 /** As PyTorch says it, or NativeModel.open. */
 const isOutOfMemory = (error: unknown) => /out of memory|\(\d+ bytes\) of memory/i.test(String(error));
@@ -49,7 +51,7 @@ const isOutOfMemory = (error: unknown) => /out of memory|\(\d+ bytes\) of memory
 const openMalc = (text: string, dry: boolean, tunes: boolean, limit: number): Promise<Program> => {
   const flags = [...(dry ? ['--dry'] : []), ...(tunes ? ['--tune'] : [])];
   const words = [...programWords('bench/gpu/run.ts'), '--turn', text, ...flags];
-  return startRunner('malc', process.execPath, words, {}, limit);
+  return startRunner('malc', process.execPath, words, {}, limit, ANSWER_SECONDS);
 };
 
 function openTorch(text: string, variant: string, dry: boolean, limit: number): Promise<Program> {
@@ -57,7 +59,7 @@ function openTorch(text: string, variant: string, dry: boolean, limit: number): 
   const words = [packagePath('bench/peers/torch_step.py'), text, '--turns', '--mode', mode, '--dtype', dtype];
   const device = ['--device', dry ? 'cpu' : 'cuda'];
   const environment = { PYTORCH_CUDA_ALLOC_CONF: 'expandable_segments:True' };
-  return startRunner(`PyTorch, ${variant}`, python, [...words, ...device], environment, limit);
+  return startRunner(`PyTorch, ${variant}`, python, [...words, ...device], environment, limit, ANSWER_SECONDS);
 }
 
 type Opened = Program | { readonly error: unknown };
@@ -115,7 +117,7 @@ async function compare(
     try {
       measured = await byTurns(runners, dry ? 2 : ROUNDS, until);
     } catch (error) {
-      const isMalc = String(error).includes('malc ended');
+      const isMalc = String(error).startsWith('Error: malc ');
       if (isMalc) malc = { error };
       else torch = { error };
       failed ??= isMalc ? String(error) : null;

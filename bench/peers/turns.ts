@@ -25,6 +25,7 @@ export interface Program extends Runner {
  * Starts a program and waits until it is ready.
  *
  * @param limit seconds that it has until then
+ * @param answer seconds that it has for each line later; one that hangs is ended
  * @throws Error with the end of its output where it ends before, or was ended at the limit.
  */
 export async function startRunner(
@@ -33,6 +34,7 @@ export async function startRunner(
   words: readonly string[],
   environment: Readonly<Record<string, string>> = {},
   limit = Number.POSITIVE_INFINITY,
+  answer = Number.POSITIVE_INFINITY,
 ): Promise<Program> {
   const child = spawn(command, words, { env: { ...process.env, ...environment }, stdio: 'pipe' });
   let complaints = '';
@@ -44,29 +46,33 @@ export async function startRunner(
     child.on('close', (code, signal) => resolve(signal ?? `exit status ${code}`));
   });
   child.stdin.on('error', () => {}); // it ended: the next line that is waited for says so
-  let isLate = false;
-  const end = () => {
-    isLate = true;
-    child.kill('SIGKILL');
+  let late: string | null = null;
+  /** Ends it after so many seconds, for it was then late as these words say. */
+  const endAfter = (seconds: number, words: string) => {
+    if (seconds === Number.POSITIVE_INFINITY) return undefined;
+    return setTimeout(() => {
+      late = `${words} ${seconds.toFixed(0)} s`;
+      child.kill('SIGKILL');
+    }, seconds * 1000);
   };
-  const timer = limit < Number.POSITIVE_INFINITY ? setTimeout(end, limit * 1000) : null;
+  const timer = endAfter(limit, 'was not ready after');
   const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
   const next = async (): Promise<string> => {
     const { value, done } = await lines.next();
     if (done) {
-      if (timer) clearTimeout(timer);
-      const how = isLate ? `was not ready after ${limit.toFixed(0)} s` : `ended (${await ended})`;
-      throw new Error(`${name} ${how}\n${complaints.trim()}`);
+      clearTimeout(timer);
+      throw new Error(`${name} ${late ?? `ended (${await ended})`}\n${complaints.trim()}`);
     }
     return value;
   };
   const facts: Record<string, unknown> = {};
   for (let line = await next(); line !== 'ready'; line = await next())
     if (line.startsWith('{')) Object.assign(facts, JSON.parse(line));
-  if (timer) clearTimeout(timer);
+  clearTimeout(timer);
   const ask = (line: string) => {
+    const waiting = endAfter(answer, 'gave no answer in');
     child.stdin.write(`${line}\n`);
-    return next();
+    return next().finally(() => clearTimeout(waiting));
   };
   return {
     name,

@@ -170,16 +170,18 @@ private:
 };
 
 /* Times every way of a product: rounds by turns, each of about so many seconds, of which the quickest counts. Leaves
- * the seconds of a launch in `took`, -1 for a way that cannot be taken here. Returns what went wrong, or null. */
+ * the seconds of a launch in `took`, -1 for a way that cannot be taken here. Returns what went wrong, or null; `took`
+ * has NaN for the way in which it did. */
 inline const char *malc_measure(const malc_product &product, int64_t batch, int64_t time, int rounds, double seconds,
                                 double *took) {
   constexpr int most = 128; // launches of a graph
   malc_bench bench(product, batch, time);
   const int ways = (int)product.ways.size();
+  int taken = -1; // the way that was taken last
   std::vector<cudaGraphExec_t> graphs(ways);
   std::vector<int> launches(ways);
   for (int way = 0; way < ways && bench.error == cudaSuccess; way++) {
-    took[way] = -1;
+    took[way] = -1, taken = way;
     if (!bench.is_possible(way)) continue;
     const double once = bench.time([&](cudaStream_t) { bench.queue(way); });
     const double wanted = once > 0 ? ceil(seconds / once) : 1;
@@ -191,10 +193,13 @@ inline const char *malc_measure(const malc_product &product, int64_t batch, int6
   for (int round = 0; round < rounds && bench.error == cudaSuccess; round++)
     for (int way = 0; way < ways && bench.error == cudaSuccess; way++) {
       if (!graphs[way]) continue;
+      taken = way;
       const double all = bench.time([&](cudaStream_t queue) { bench.note(cudaGraphLaunch(graphs[way], queue)); });
       if (all / launches[way] < took[way]) took[way] = all / launches[way];
     }
   for (cudaGraphExec_t graph : graphs)
     if (graph) cudaGraphExecDestroy(graph);
-  return bench.error == cudaSuccess ? nullptr : cudaGetErrorString(bench.error);
+  if (bench.error == cudaSuccess) return nullptr;
+  if (taken >= 0) took[taken] = NAN;
+  return cudaGetErrorString(bench.error);
 }

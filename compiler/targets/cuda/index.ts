@@ -22,7 +22,7 @@ import { allIncludedBy } from './included.ts';
 import { type CudaProductType, elementType } from './kernel-source.ts';
 import { refuseTooLarge } from './refusal.ts';
 import type { ChoiceOf } from './tunable.ts';
-import { emitUnits } from './units.ts';
+import { asksLibrary, emitUnits } from './units.ts';
 import { copyName, ways } from './weight-copies.ts';
 
 export interface CudaSource {
@@ -90,6 +90,7 @@ export function emitCuda(program: Program, lowered: Lowered, options: CudaOption
     in_panels: false,
     profile: profile ? { ...step, names: kernels.launches.map(({ name }) => name) } : null,
     launch_count: kernels.launches.length,
+    asks_library: asksLibrary(kernels.reports),
     draws: functions.some(({ text }) => text.includes('noise_of(')),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
     memory: memoryFields(needs(functions, lowered, inParts), needs(forward, lowered, inParts)),

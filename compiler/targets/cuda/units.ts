@@ -41,6 +41,10 @@ const groupOf: Readonly<Record<Kernel['kind'], Group>> = {
 /** Headers that every unit includes. */
 const unitHeaders = ['launch.h', 'random.h', 'rows.h', 'sequences.h'];
 
+/** Whether cuBLASLt may stand in for one of these kernels. */
+export const asksLibrary = (kernels: readonly KernelReport[]): boolean =>
+  kernels.some(({ source }) => source.includes('malc_cublas_'));
+
 /**
  * The units that a program's kernels make up, by file name, and kernels.h. A unit's text is that of its kernels and of
  * nothing else, so that programs which share them share the compiled unit too. A group that would take long to compile is
@@ -62,7 +66,7 @@ export function emitUnits(
       return {
         file: files === 1 ? `${group}.cu` : `${group}_${n + 1}.cu`,
         title,
-        headers: own.some(({ source }) => source.includes('malc_cublas_')) ? [...headers, 'cublas.h'] : headers,
+        headers: asksLibrary(own) ? [...headers, 'cublas.h'] : headers,
         kernels: own
           .map(({ source }) => source)
           .join('\n')
