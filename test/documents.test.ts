@@ -213,6 +213,17 @@ test('texts in memory teach what they would as one text, in threads too', async 
   assert.is(inThreads.json, learnHere([texts.join('\n')], { vocabSize: 300 }).json);
 });
 
+test('what is no text, and a field that nothing has, are refused by name', async () => {
+  await refuses(() => read(path('t.bin')), /t\.bin holds tokens/);
+  mkdirSync(path('tokens'));
+  writeFileSync(path('tokens/train.bin'), 'x');
+  await refuses(async () => filesOf(path('tokens')), /given one by one, such as .*tokens\/train\.bin/);
+  await refuses(
+    () => corpusOf([path('a.txt')], { textField: 'body' }),
+    /--text-field body is for JSON lines and tables/,
+  );
+});
+
 test('a survey counts, measures and finds what is there twice', () => {
   const surveyor = new Surveyor();
   ['aa', 'b', 'cccc', 'aa'].forEach((text, n) => void surveyor.add({ text, place: `f:${n + 1}` }));

@@ -257,6 +257,15 @@ test('a run that stopped before its first checkpoint says that it begins anew', 
   assert.equal(weights('copy'), weights('run'));
 });
 
+test('a resumed run knows which field of its lines is the text', async () => {
+  write('lines.jsonl', `${JSON.stringify({ body: 'the cat sat on the mat, and the dog ran home.' })}\n`.repeat(40));
+  const words = '-m small.mal -d lines.jsonl --text-field body -b 2 --seq-len 8';
+  const first = await run(split(`train ${words} -o lines --steps 2 --no-self-check`));
+  assert.is(first.status, 0, first.stderr);
+  const { status, stderr } = await run(split('train --resume -o lines'));
+  assert.equal([status, stderr], [0, '']);
+});
+
 test('without a C compiler every command that needs one says so', async () => {
   const { PATH, CC } = process.env;
   Object.assign(process.env, { PATH: inFolder('empty'), CC: '' });

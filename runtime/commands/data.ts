@@ -59,7 +59,7 @@ export const data: Command = {
 };
 
 async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
-  const { filesOf, formatOf, readDocuments } = await import('../data/documents/documents.ts');
+  const { filesOf, formatOf, readDocuments, requireFields } = await import('../data/documents/documents.ts');
   const { Skipped } = await import('../data/documents/skipped.ts');
   const { Surveyor } = await import('../data/documents/survey.ts');
   const { describeMemory } = await import('../show/quantities.ts');
@@ -72,7 +72,9 @@ async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
   const surveyor = new Surveyor();
   const shown: Document[] = [];
   let tokens = 0;
-  for (const file of (args.spec as readonly string[]).flatMap(filesOf)) {
+  const files = (args.spec as readonly string[]).flatMap(filesOf);
+  requireFields(files, textField ?? null);
+  for (const file of files) {
     const isLines = textField !== undefined;
     const options = { textField: textField ?? 'text', onSkipped: args.strict ? null : skipped.tell };
     console.log(

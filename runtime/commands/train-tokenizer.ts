@@ -48,7 +48,7 @@ export const trainTokenizer: Command = {
 
   async run(args) {
     const { checkWritable } = await import('../atomic-file.ts');
-    const { documentPieces, filesOf } = await import('../data/documents/documents.ts');
+    const { documentPieces, filesOf, requireFields } = await import('../data/documents/documents.ts');
     const { Skipped } = await import('../data/documents/skipped.ts');
     const { writeTokenizer } = await import('../tokenizer/json.ts');
     const { lineCut } = await import('../tokenizer/split.ts');
@@ -61,14 +61,16 @@ export const trainTokenizer: Command = {
     const reading = { textField: textField ?? 'text', onSkipped: args.strict ? null : skipped.tell };
     const specialTokens = args['special-tokens'] as readonly string[] | undefined;
     checkWritable(output);
+    const inputs = (args.input as readonly string[]).map(filesOf);
+    requireFields(inputs.flat(), textField ?? null);
 
     const start = performance.now();
     const samples: string[] = [];
     let bytes = 0;
     async function* pieces() {
-      for (const input of args.input as readonly string[]) {
+      for (const files of inputs) {
         let wanting = SAMPLE;
-        for (const file of filesOf(input)) {
+        for (const file of files) {
           for await (const piece of documentPieces(file, reading, textField !== undefined, lineCut)) {
             const sample = piece.subarray(0, wanting);
             if (sample.length > 0) samples.push(Buffer.from(sample).toString());

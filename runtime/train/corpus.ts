@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import { toUSVString } from 'node:util';
 import { UserError } from '../../compiler/diagnostic.ts';
-import { type Document, filesOf, type ReadOptions, readDocuments } from '../data/documents/documents.ts';
+import { type Document, filesOf, type ReadOptions, readDocuments, requireFields } from '../data/documents/documents.ts';
 import { encodeTokens, readTokens, splitText, type Tokens } from '../data/tokens.ts';
 import { tokenizerHash } from '../tokenizer/json.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
@@ -49,12 +49,14 @@ const LINES_WITHIN = 20_000;
  */
 export async function readCorpus(paths: readonly string[], options: CorpusOptions): Promise<Corpus> {
   const absolute = paths.map(path => (path === '-' ? path : resolve(path)));
+  const files = paths.flatMap(filesOf);
+  requireFields(files, options.textField);
   if (paths.some(path => path.endsWith('.bin'))) return readShards(paths, absolute, options);
   const training: string[] = [];
   const validation: string[] = [];
   const texts: string[] = [];
   const reading = { textField: options.textField ?? USUAL_FIELD, onSkipped: options.onSkipped };
-  for (const file of paths.flatMap(filesOf)) {
+  for (const file of files) {
     const documents: Document[] = [];
     for await (const document of readDocuments(file, reading, options.textField !== null)) documents.push(document);
     // One by one: there may be millions, and a call takes no more arguments than its stack has room for.

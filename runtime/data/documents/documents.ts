@@ -54,14 +54,23 @@ export function filesOf(path: string): string[] {
     throw explainReading(error, path);
   }
   const endings = Object.values(formats).flat();
-  const files = readdirSync(path, { recursive: true, encoding: 'utf8' })
+  const names = readdirSync(path, { recursive: true, encoding: 'utf8' });
+  const files = names
     .filter(name => endings.some(ending => name.replace(/\.(gz|zst)$/, '').endsWith(ending)))
     .sort()
     .map(name => join(path, name));
   if (files.length > 0) return files;
+  const tokens = names.find(name => name.endsWith('.bin'));
   throw new UserError(
-    `the folder ${path} holds no file with text in it (${endings.join(', ')}, with .gz or .zst or without)`,
+    `the folder ${path} holds no file with text in it (${endings.join(', ')}, with .gz or .zst or without)` +
+      (tokens === undefined ? '' : `; files of tokens are given one by one, such as ${join(path, tokens)}`),
   );
+}
+
+/** @throws UserError where a field or column is asked for, and no file has any. */
+export function requireFields(files: readonly string[], textField: string | null): void {
+  if (textField === null || files.some(file => file === '-' || formatOf(file) !== 'text')) return;
+  throw new UserError(`--text-field ${textField} is for JSON lines and tables, and the data has none; leave it out`);
 }
 
 /**
@@ -112,6 +121,8 @@ function formatRead(path: string, asLines: boolean): Format {
     throw new UserError(
       `${path} is a JSON document; malc reads a text a line (.jsonl): jq -c '.[]' ${path} > texts.jsonl`,
     );
+  if (path.endsWith('.bin'))
+    throw new UserError(`${path} holds tokens, to train from (malc train -d ${path}); a text is needed here`);
   return path === '-' && asLines ? 'JSON lines' : formatOf(path);
 }
 
