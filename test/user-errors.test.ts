@@ -132,6 +132,7 @@ const atOnce: readonly (readonly [command: string, args: Arguments, kind: Kind, 
   ['train', { ...train, tokens: 5, epochs: 1 }, UsageError, /^--epochs and --tokens both say how long/],
   ['train', { ...train, 'grad-accum': 5, 'tokens-per-step': 99 }, UsageError, /both say how much an update takes/],
   ['train', { ...train, patience: 1, 'validation-share': 0 }, UsageError, /^--patience waits for the validation loss/],
+  ['train', { ...train, prompt: 'qz'.repeat(40) }, UserError, /^--prompt has \d+ tokens; the model's context of 16/],
   ['train', { resume: true }, UsageError, /^--output is needed: the run to go on with/],
   ['train', { resume: true, output: 'run', name: 'small' }, UsageError, /^--name chooses a model of a file/],
   // Before the text is read, which may take minutes.
