@@ -98,7 +98,7 @@ const builders: Readonly<Record<RunTarget, (options: CompilerOptions) => Promise
       await buildEmulated(compiler, { sources, include: [folder], emulator, output, library: true, checked });
       return '';
     };
-    return { ...compiler, version: `g++ ${compiler.version}, emulator ${contentHash(identityOf(compiler))}`, build };
+    return { ...compiler, version: `g++ ${compiler.version}, emulator ${contentHash([identityOf(compiler)])}`, build };
   },
 };
 

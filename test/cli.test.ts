@@ -8,6 +8,8 @@ import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { withConfigured } from '../runtime/commands/config-words.ts';
+import { train } from '../runtime/commands/train.ts';
 
 const repository = dirname(dirname(fileURLToPath(import.meta.url)));
 const folder = mkdtempSync(join(tmpdir(), 'malc-cli-'));
@@ -118,6 +120,14 @@ cli('options come from a file and from --set, and the command line wins', () => 
   assert.is(stderr, '');
   const { config: _config, set: _set, ...args } = JSON.parse(stdout);
   assert.equal(args, { file: 'x', 'learning-rate': 0.2, count: 4, input: ['a', 'b'], fuse: false, json: true });
+});
+
+cli('of options that say the same, those of a file give way', () => {
+  const config = join(folder, 'again.json');
+  writeFileSync(config, '{ "steps": 100, "grad-accum": 2, "lr": 1 }\n');
+  const said = (...words: string[]) => withConfigured(train, ['train', '--config', config, ...words]);
+  assert.equal(said('-e', '2'), ['train', '--grad-accum=2', '--lr=1', '--config', config, '-e', '2']);
+  assert.equal(said('--set', 'tokens-per-step=64').slice(1, 4), ['--steps=100', '--lr=1', '--tokens-per-step=64']);
 });
 
 cli('what is no option in a file is refused with the nearest that is one', () => {

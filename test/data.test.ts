@@ -41,6 +41,19 @@ function refuses(work: () => unknown, ...parts: (string | RegExp)[]): void {
   throw new Error('nothing was refused');
 }
 
+async function refusesLater(work: Promise<unknown>, ...parts: (string | RegExp)[]): Promise<void> {
+  const fault = await work.then(
+    () => null,
+    error => error,
+  );
+  refuses(
+    () => {
+      if (fault !== null) throw fault;
+    },
+    ...parts,
+  );
+}
+
 const random = suite('random numbers');
 
 random("philox gives the known answers of its authors' library", () => {
@@ -136,31 +149,35 @@ texts('what is not UTF-8 is told by its byte', () => {
 });
 
 /** The pieces of a file that is cut after its last line, or nowhere where a piece has no line's end. */
-const piecesOf = (name: string) => [...readTextPieces(path(name), text => text.lastIndexOf(0x0a) + 1)];
+async function piecesOf(name: string): Promise<Uint8Array[]> {
+  const pieces: Uint8Array[] = [];
+  for await (const piece of readTextPieces(path(name), text => text.lastIndexOf(0x0a) + 1)) pieces.push(piece);
+  return pieces;
+}
 
-texts('in pieces, it is the same text, cut where it may be', () => {
+texts('in pieces, it is the same text, cut where it may be', async () => {
   const long = 'a line of some words, größer als eine Silbe\n'.repeat(60_000);
   writeFileSync(path('long.txt'), `\ufeff${long}no end`);
-  const pieces = piecesOf('long.txt');
+  const pieces = await piecesOf('long.txt');
   assert.is(pieces.length, 3);
   assert.ok(pieces.slice(0, -1).every(piece => piece.at(-1) === 0x0a));
   assert.is(Buffer.concat(pieces).toString(), `${long}no end`);
 
   writeFileSync(path('line.txt'), 'ä'.repeat(1_500_000));
   assert.equal(
-    piecesOf('line.txt').map(piece => piece.length),
+    (await piecesOf('line.txt')).map(piece => piece.length),
     [3_000_000],
   );
 });
 
-texts('in pieces, what is wrong is told as for the whole', () => {
+texts('in pieces, what is wrong is told as for the whole', async () => {
   writeFileSync(path('late.txt'), Buffer.from(`${'one two\n'.repeat(200_000)}caf\xe9`, 'latin1'));
-  refuses(() => piecesOf('late.txt'), 'at byte 1600003 (line 200001), which is 0xe9');
-  refuses(() => piecesOf('none.txt'), 'there is no file', 'check the path');
-  refuses(() => piecesOf('.'), 'is a folder');
+  await refusesLater(piecesOf('late.txt'), 'at byte 1600003 (line 200001), which is 0xe9');
+  await refusesLater(piecesOf('none.txt'), 'there is no file', 'check the path');
+  await refusesLater(piecesOf('.'), 'is a folder');
   for (const text of ['', '\ufeff']) {
     writeFileSync(path('empty.txt'), text);
-    refuses(() => piecesOf('empty.txt'), 'empty.txt is empty');
+    await refusesLater(piecesOf('empty.txt'), 'empty.txt is empty');
   }
 });
 

@@ -7,11 +7,14 @@ import { gzipSync } from 'node:zlib';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UserError } from '../compiler/diagnostic.ts';
+import { trainTokenizer } from '../runtime/commands/train-tokenizer.ts';
 import { type Document, filesOf, readDocuments } from '../runtime/data/documents/documents.ts';
 import { Skipped } from '../runtime/data/documents/skipped.ts';
 import { Surveyor } from '../runtime/data/documents/survey.ts';
 import { writeTokens } from '../runtime/data/tokens.ts';
 import { showTokens } from '../runtime/show/token-colors.ts';
+import { tokenizerHash } from '../runtime/tokenizer/json.ts';
+import { trainTokenizer as learnHere, trainTokenizerOn } from '../runtime/tokenizer/train.ts';
 import { readCorpus } from '../runtime/train/corpus.ts';
 
 const test = suite('documents');
@@ -97,6 +100,9 @@ test('of a table the column is the text, row by row', async () => {
   ]);
   assert.equal(skipped, [`${table}: row 3: its 'text' is no text`]);
   await refuses(() => read(table, [], 'body'), /has no column 'body'; it has text, id \(--text-field\)/);
+  const torn = readFileSync(table).fill(0xff, 4, 120);
+  writeFileSync(path('bad.parquet'), torn);
+  await refuses(() => read(path('bad.parquet')), /bad\.parquet: rows 1 to 2 cannot be read: /);
   writeFileSync(path('torn.parquet'), readFileSync(table).subarray(0, 500));
   await refuses(() => read(path('torn.parquet')), /cannot be read as Parquet: /);
 });
@@ -109,6 +115,8 @@ test('what cannot be unpacked or read is said by name', async () => {
   await refuses(() => read(path('not.txt.zst')), /not\.txt\.zst cannot be unpacked/);
   await refuses(() => read(path('array.json')), /jq -c '\.\[\]'/);
   await refuses(() => read(path('none.jsonl')), /there is no file .*none\.jsonl/);
+  mkdirSync(path('folder.txt.gz'));
+  await refuses(() => read(path('folder.txt.gz')), /folder\.txt\.gz is a folder/);
 });
 
 test('a folder stands for its files that have text, by name', async () => {
@@ -149,17 +157,71 @@ test('a corpus holds out the last documents of each file, and keeps documents ap
 
 test('a corpus of tokens needs their tokenizer, and only tokens', async () => {
   const { tokenizer } = await corpusOf([path('a.txt')]);
-  writeTokens(
-    path('t.bin'),
-    Uint16Array.from({ length: 40 }, (_, n) => n),
-    { tokenizer: '', text: '' },
-  );
+  const forty = Uint16Array.from({ length: 40 }, (_, n) => n);
+  const source = { tokenizer: tokenizerHash(tokenizer), text: '' };
+  writeTokens(path('t.bin'), forty, source);
   const corpus = await corpusOf([path('t.bin')], { tokenizer });
   assert.equal([corpus.training.length, corpus.validation.length, corpus.validationBytes], [30, 10, null]);
   await refuses(() => corpusOf([path('t.bin')]), /holds tokens; give with --tokenizer/);
   await refuses(() => corpusOf([path('t.bin'), path('a.txt')], { tokenizer }), /a\.txt is text and others are tokens/);
-  writeTokens(path('u.bin'), Uint16Array.of(1, 60_000), { tokenizer: '', text: '' });
+  writeTokens(path('o.bin'), forty, { ...source, tokenizer: 'of another' });
+  await refuses(() => corpusOf([path('o.bin')], { tokenizer }), /o\.bin was made with another tokenizer/);
+  writeTokens(path('u.bin'), Uint16Array.of(1, 60_000), source);
   await refuses(() => corpusOf([path('u.bin')], { tokenizer }), /token 1 is 60000; the tokenizer has \d+/);
+});
+
+test('a corpus may have more documents than a call has arguments', async () => {
+  const count = 150_000;
+  writeFileSync(path('many.jsonl'), '{"text":"a b"}\n'.repeat(count));
+  assert.is((await corpusOf([path('many.jsonl')])).documents, count);
+});
+
+test('the lines of a corpus are whole characters', async () => {
+  writeFileSync(path('pairs.txt'), `a${'😀'.repeat(20_000)}\n`);
+  const { tokenizer, lines } = await corpusOf([path('pairs.txt')], { validationShare: 0 });
+  assert.is(tokenizer.decode(tokenizer.encode(lines[0]!)), lines[0]);
+});
+
+test('a tokenizer is learned from the texts of JSON lines, packed or not, as from a file of them', async () => {
+  const texts = Array.from({ length: 300 }, (_, n) => `the cat sat on mat ${n}\n"and" so on, für ${n * n}`);
+  writeFileSync(path('plain.txt'), texts.map(text => `${text}\n`).join(''));
+  const lines = texts.map(body => `${JSON.stringify({ body, id: 1 })}\n`).join('');
+  writeFileSync(path('texts.jsonl.gz'), gzipSync(`{broken\n${lines}`));
+  writeFileSync(path('plain.txt.gz'), gzipSync(readFileSync(path('plain.txt'))));
+  const learn = async (input: string, more = {}) => {
+    const output = path('learned.json');
+    await trainTokenizer.run({
+      input: [path(input)],
+      output,
+      'vocab-size': 400,
+      'min-frequency': 2,
+      split: 'gpt2',
+      ...more,
+    });
+    return readFileSync(output, 'utf8');
+  };
+  const expected = await learn('plain.txt');
+  assert.is(await learn('plain.txt.gz'), expected);
+  assert.is(await learn('texts.jsonl.gz', { 'text-field': 'body' }), expected);
+  await refuses(() => learn('texts.jsonl.gz', { 'text-field': 'body', strict: true }), /gz:1: the line is no JSON/);
+});
+
+test('texts in memory teach what they would as one text, in threads too', async () => {
+  const texts = Array.from({ length: 50 }, (_, n) => `some ${n} words, \n and  ${'more of them \n'.repeat(n * 300)} `);
+  assert.ok(texts.join('\n').length > 2 ** 22 && texts.some(text => text.length > 2 ** 17));
+  const inThreads = await trainTokenizerOn(texts, { vocabSize: 300 });
+  assert.is(inThreads.json, learnHere([texts.join('\n')], { vocabSize: 300 }).json);
+});
+
+test('what is no text, and a field that nothing has, are refused by name', async () => {
+  await refuses(() => read(path('t.bin')), /t\.bin holds tokens/);
+  mkdirSync(path('tokens'));
+  writeFileSync(path('tokens/train.bin'), 'x');
+  await refuses(async () => filesOf(path('tokens')), /given one by one, such as .*tokens\/train\.bin/);
+  await refuses(
+    () => corpusOf([path('a.txt')], { textField: 'body' }),
+    /--text-field body is for JSON lines and tables/,
+  );
 });
 
 test('a survey counts, measures and finds what is there twice', () => {

@@ -71,6 +71,10 @@ test('what is being written waits; what was taken back makes all anew', async ()
   truncateSync(metrics, line(1).length);
   const again = readProgress(path, after.next);
   assert.equal([again.columns.step, again.anew], [[1], true]);
+  // Beyond the place again, where another line is now.
+  appendFileSync(metrics, [2, 3, 4, 5].map(step => line(step, { auxiliary_loss: 0.125 })).join(''));
+  const beyond = readProgress(path, after.next);
+  assert.equal([beyond.columns.step, beyond.anew], [[1, 2, 3, 4, 5], true]);
 });
 
 test('a folder without a run is refused by name', () => {
@@ -91,7 +95,7 @@ test('the server gives the page, what came since, and nothing else', async () =>
       (await (await fetch(`${url}progress?run=0&from=${from}`)).json()) as ReturnType<typeof readProgress>;
     assert.equal((await asked(next)).columns.step, []);
     assert.equal((await asked(0)).columns, columns);
-    for (const wrong of ['progress?run=1&from=0', 'progress?run=0&from=-1', 'progress', 'metrics.jsonl'])
+    for (const wrong of ['progress?run=1&from=0', 'progress?run=0&from=-1', 'progress', 'metrics.jsonl', '/', '/[x'])
       assert.is((await fetch(url + wrong)).status, 404, wrong);
     const taken = await servePage([record], Number(new URL(url).port)).catch((error: Error) => error);
     assert.ok(taken instanceof UserError && /is taken; choose another --port/.test(taken.message));

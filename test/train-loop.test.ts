@@ -94,6 +94,8 @@ test('a run whose validation loss no longer falls ends, and goes on to the same 
   assert.is((await runBigram(stopped, { settings, patience: 2, stop: stop.signal, onStep })).ending, 'interrupted');
   assert.equal(await runBigram(stopped, { settings, patience: 2, resume: true }), whole);
   assert.equal(traceOf(stopped), traceOf(folder));
+  assert.equal(await runBigram(stopped, { settings, patience: 2, resume: true }), whole, 'it ended already');
+  assert.is((await runBigram(stopped, { settings, patience: 3, resume: true })).step, 16);
 });
 
 test('it learns, and leaves a whole run folder', () => {

@@ -132,6 +132,7 @@ const atOnce: readonly (readonly [command: string, args: Arguments, kind: Kind, 
   ['train', { ...train, tokens: 5, epochs: 1 }, UsageError, /^--epochs and --tokens both say how long/],
   ['train', { ...train, 'grad-accum': 5, 'tokens-per-step': 99 }, UsageError, /both say how much an update takes/],
   ['train', { ...train, patience: 1, 'validation-share': 0 }, UsageError, /^--patience waits for the validation loss/],
+  ['train', { ...train, prompt: 'qz'.repeat(40) }, UserError, /^--prompt has \d+ tokens; the model's context of 16/],
   ['train', { resume: true }, UsageError, /^--output is needed: the run to go on with/],
   ['train', { resume: true, output: 'run', name: 'small' }, UsageError, /^--name chooses a model of a file/],
   // Before the text is read, which may take minutes.
@@ -255,6 +256,15 @@ test('a run that stopped before its first checkpoint says that it begins anew', 
   assert.is(again.status, 0, again.stderr);
   const weights = (name: string) => readFileSync(inFolder(`${name}/model.safetensors`));
   assert.equal(weights('copy'), weights('run'));
+});
+
+test('a resumed run knows which field of its lines is the text', async () => {
+  write('lines.jsonl', `${JSON.stringify({ body: 'the cat sat on the mat, and the dog ran home.' })}\n`.repeat(40));
+  const words = '-m small.mal -d lines.jsonl --text-field body -b 2 --seq-len 8';
+  const first = await run(split(`train ${words} -o lines --steps 2 --no-self-check`));
+  assert.is(first.status, 0, first.stderr);
+  const { status, stderr } = await run(split('train --resume -o lines'));
+  assert.equal([status, stderr], [0, '']);
 });
 
 test('without a C compiler every command that needs one says so', async () => {

@@ -20,6 +20,8 @@ export interface Option {
   readonly choices?: readonly string[];
   /** True where several values may follow the name. */
   readonly array?: boolean;
+  /** Options that say the same in another way: what the command line says in one, a file says no more in the others. */
+  readonly instead?: readonly string[];
   /** Shown under "Advanced options". */
   readonly advanced?: boolean;
 }

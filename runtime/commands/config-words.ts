@@ -31,9 +31,12 @@ export function withConfigured(command: Command, words: readonly string[]): read
     if (key === undefined) throw new UsageError(`--set expects NAME=VALUE, such as lr=1e-3, not '${pair}'`);
     const name = findOption(command, key);
     if (name === null) throw new UsageError(`--set ${pair}: ${noOption(command, key)}`);
+    for (const other of command.options[name]!.instead ?? []) configured.delete(other);
     configured.set(name, value);
   }
-  const added = [...configured].filter(([name]) => !isGiven(name, command.options[name]!, words));
+  const isSaid = (name: string) =>
+    [name, ...(command.options[name]!.instead ?? [])].some(each => isGiven(each, command.options[each]!, words));
+  const added = [...configured].filter(([name]) => !isSaid(name));
   const place = words.indexOf(command.name) + 1;
   return [...words.slice(0, place), ...added.flatMap(([name, value]) => wordsOf(name, value)), ...words.slice(place)];
 }

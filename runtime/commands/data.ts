@@ -59,7 +59,7 @@ export const data: Command = {
 };
 
 async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
-  const { filesOf, formatOf, readDocuments } = await import('../data/documents/documents.ts');
+  const { filesOf, formatOf, readDocuments, requireFields } = await import('../data/documents/documents.ts');
   const { Skipped } = await import('../data/documents/skipped.ts');
   const { Surveyor } = await import('../data/documents/survey.ts');
   const { describeMemory } = await import('../show/quantities.ts');
@@ -72,7 +72,9 @@ async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
   const surveyor = new Surveyor();
   const shown: Document[] = [];
   let tokens = 0;
-  for (const file of (args.spec as readonly string[]).flatMap(filesOf)) {
+  const files = (args.spec as readonly string[]).flatMap(filesOf);
+  requireFields(files, textField ?? null);
+  for (const file of files) {
     const isLines = textField !== undefined;
     const options = { textField: textField ?? 'text', onSkipped: args.strict ? null : skipped.tell };
     console.log(
@@ -112,7 +114,7 @@ async function showDocument({ text, place }: Document, tokenizer: Tokenizer | nu
 
 async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
   const { join } = await import('node:path');
-  const { makeFolder } = await import('../atomic-file.ts');
+  const { checkFolderWritable, makeFolder } = await import('../atomic-file.ts');
   const { Skipped } = await import('../data/documents/skipped.ts');
   const { writeTokens } = await import('../data/tokens.ts');
   const { readTokenizer, tokenizerHash, writeTokenizer } = await import('../tokenizer/json.ts');
@@ -121,6 +123,8 @@ async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
   if (args.output === undefined) throw new UsageError('--output is needed: the folder to write the tokens to');
   if (args.tokenizer !== undefined && args['vocab-size'] !== undefined)
     throw new UsageError('--vocab-size is of a tokenizer that is learned, and --tokenizer gives one; give one of them');
+  const folder = args.output as string;
+  checkFolderWritable(folder);
   const skipped = new Skipped(line => console.error(line));
   const corpus = await readCorpus(args.spec as readonly string[], {
     validationShare: (args['validation-share'] as number | undefined) ?? 0.1,
@@ -130,7 +134,6 @@ async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
     onSkipped: args.strict ? null : skipped.tell,
   });
   skipped.report();
-  const folder = args.output as string;
   makeFolder(folder);
   const source = { tokenizer: tokenizerHash(corpus.tokenizer), text: corpus.hash };
   writeTokens(join(folder, 'train.bin'), corpus.training, source);

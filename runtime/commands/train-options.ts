@@ -7,15 +7,24 @@ import type { Option } from './command.ts';
 
 /** Options that are settings of the run's mathematics; what is left out is derived or, on --resume, as the run has it. */
 export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
-  steps: setting('count', 'Updates of the weights', 'one pass over the text', ['iters', 'max-steps']),
-  epochs: setting('aboveZero', 'Passes over the text, in place of --steps', undefined, 'e'),
-  tokens: setting('count', 'Tokens to learn from, in place of --steps'),
+  steps: {
+    ...setting('count', 'Updates of the weights', 'one pass over the text', ['iters', 'max-steps']),
+    instead: ['epochs', 'tokens'],
+  },
+  epochs: {
+    ...setting('aboveZero', 'Passes over the text, in place of --steps', undefined, 'e'),
+    instead: ['steps', 'tokens'],
+  },
+  tokens: { ...setting('count', 'Tokens to learn from, in place of --steps'), instead: ['steps', 'epochs'] },
   'batch-size': setting('count', 'Sequences in one micro-batch', '8', 'b'),
   'seq-len': setting('count', 'Tokens in a sequence', 'the model’s, at most 256', 'block-size'),
   lr: setting('aboveZero', 'Peak learning rate', 'by the model’s width'),
   schedule: { type: 'string', choices: scheduleKinds, describe: 'How --lr goes down', whenAbsent: 'cosine' },
-  'grad-accum': advanced('count', 'Micro-batches in one update', '1'),
-  'tokens-per-step': advanced('count', 'Tokens in one update, in place of --grad-accum'),
+  'grad-accum': { ...advanced('count', 'Micro-batches in one update', '1'), instead: ['tokens-per-step'] },
+  'tokens-per-step': {
+    ...advanced('count', 'Tokens in one update, in place of --grad-accum'),
+    instead: ['grad-accum'],
+  },
   warmup: advanced('countOrNone', 'Steps up to the peak of --lr', 'a tenth of the steps'),
   'min-lr-share': advanced('share', 'Where --lr ends, as a share of its peak', '0.1'),
   'decay-share': advanced('share', 'Share of the steps in which --schedule wsd goes down', '0.2'),
@@ -55,11 +64,13 @@ export const cadenceOptions = {
   'sample-every': 'sample',
 } as const satisfies Record<string, keyof Cadence>;
 
+const others = ['log-every', 'keep', 'patience', 'prompt', 'text-field', 'autotune'];
+
 /**
  * Options that a resumed run has from the folder where they are not given again: they change no weight, but for `autotune`,
- * which may change a GPU's order of sums, and so the last bits.
+ * which may change a GPU's order of sums, and so the last bits; and `text-field`, of which the data's hash tells.
  */
-export const habits = [...Object.keys(cadenceOptions), 'log-every', 'keep', 'patience', 'prompt', 'autotune'];
+export const habits = [...Object.keys(cadenceOptions), ...others];
 
 /** Checkpoints that stay, besides the best. */
 export const usuallyKept = 2;

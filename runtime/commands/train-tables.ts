@@ -8,7 +8,7 @@ import { cadenceOptions } from './train-options.ts';
 
 /** What the run will take, from its first steps. */
 export async function showForecast(
-  { model, settings, training }: Prepared,
+  { model, settings, training, from }: Prepared,
   native: NativeModel,
   keep: number,
 ): Promise<void> {
@@ -25,7 +25,10 @@ export async function showForecast(
     row('FLOPs per token', operations),
     row('tokens', `${number(tokens)}, ${number(tokensPerStep)} a step`),
     row('speed', `${describeCount(rate)} tokens/s, the median of ${found.measuredSteps} steps`),
-    row('time', `${describeDuration(settings.steps * secondsPerStep)}, besides evaluations, samples and checkpoints`),
+    row(
+      'time',
+      `${describeDuration((settings.steps - (from?.step ?? 0)) * secondsPerStep)}, besides evaluations, samples and checkpoints`,
+    ),
     row('state', `${describeMemory(found.state)}: weights, gradients, two moments`),
     row('activations', `${describeMemory(found.activations)}, with caches and all else`),
     row('peak memory', describeMemory(found.peak)),

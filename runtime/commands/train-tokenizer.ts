@@ -1,17 +1,21 @@
-// malc train-tokenizer: a byte-level BPE tokenizer from text files.
+// malc train-tokenizer: a byte-level BPE tokenizer from texts, which are read piece by piece.
 import { describeMemory } from '../show/quantities.ts';
 import type { SplitName } from '../tokenizer/split.ts';
 import type { TokenizerProgress } from '../tokenizer/train.ts';
 import type { Command } from './command.ts';
+import { documentOptions } from './data.ts';
 
 /** Compression is measured on so many bytes of each input at the most: enough to tell, and soon done. */
 const SAMPLE = 2 ** 20;
+
+const INPUTS = 'Text, .jsonl, .parquet, .gz, .zst, folders, or - for standard input';
 
 export const trainTokenizer: Command = {
   name: 'train-tokenizer',
   describe: 'Learn a tokenizer (byte-level BPE, tokenizer.json) from text',
   options: {
-    input: { type: 'string', alias: 'i', array: true, required: true, describe: 'Text files, or - for standard input' },
+    input: { type: 'string', alias: 'i', array: true, required: true, describe: INPUTS },
+    ...documentOptions,
     output: { type: 'string', alias: 'o', default: 'tokenizer.json', describe: 'The file to write' },
     'vocab-size': { type: 'number', number: 'count', alias: 'v', default: 32000, describe: 'Tokens in all' },
     'min-frequency': {
@@ -38,32 +42,42 @@ export const trainTokenizer: Command = {
   },
   examples: [
     ['malc train-tokenizer -i book.txt -v 2048', 'a small vocabulary, for a few megabytes'],
+    ['malc train-tokenizer -i corpus.jsonl.gz', 'the field text of each line; --text-field for another'],
     ['cat *.txt | malc train-tokenizer -i -', 'read standard input'],
   ],
 
   async run(args) {
     const { checkWritable } = await import('../atomic-file.ts');
-    const { readTextPieces } = await import('../data/text-pieces.ts');
+    const { documentPieces, filesOf, requireFields } = await import('../data/documents/documents.ts');
+    const { Skipped } = await import('../data/documents/skipped.ts');
     const { writeTokenizer } = await import('../tokenizer/json.ts');
     const { lineCut } = await import('../tokenizer/split.ts');
     const { trainTokenizerInThreads } = await import('../tokenizer/train.ts');
 
     const output = args.output as string;
     const wanted = args['vocab-size'] as number;
+    const textField = args['text-field'] as string | undefined;
+    const skipped = new Skipped(line => console.error(line));
+    const reading = { textField: textField ?? 'text', onSkipped: args.strict ? null : skipped.tell };
     const specialTokens = args['special-tokens'] as readonly string[] | undefined;
     checkWritable(output);
+    const inputs = (args.input as readonly string[]).map(filesOf);
+    requireFields(inputs.flat(), textField ?? null);
 
     const start = performance.now();
     const samples: string[] = [];
     let bytes = 0;
-    function* pieces() {
-      for (const path of args.input as readonly string[]) {
-        let first = true;
-        for (const piece of readTextPieces(path, lineCut)) {
-          if (first) samples.push(Buffer.from(piece.subarray(0, SAMPLE)).toString());
-          first = false;
-          bytes += piece.length;
-          yield piece;
+    async function* pieces() {
+      for (const files of inputs) {
+        let wanting = SAMPLE;
+        for (const file of files) {
+          for await (const piece of documentPieces(file, reading, textField !== undefined, lineCut)) {
+            const sample = piece.subarray(0, wanting);
+            if (sample.length > 0) samples.push(Buffer.from(sample).toString());
+            wanting -= sample.length;
+            bytes += piece.length;
+            yield piece;
+          }
         }
       }
     }
@@ -74,6 +88,7 @@ export const trainTokenizer: Command = {
       ...(specialTokens !== undefined && { specialTokens }),
       ...(process.stderr.isTTY && { onProgress: showProgress }),
     });
+    skipped.report();
     writeTokenizer(output, tokenizer);
 
     const seconds = (performance.now() - start) / 1000;

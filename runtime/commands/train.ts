@@ -193,41 +193,45 @@ async function trainIn(
     tokensPerStep: settings['batch-size'] * settings['grad-accum'] * settings['seq-len'],
   });
   const origin = { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash };
-  if (!from && args['self-check']) await checkBefore(output, prepared, native, run, origin);
-  const events = new EventFile(output, (from?.step ?? 0) + 1);
-  const observer: Observer = {
-    step(record) {
-      line.step(record);
-      events.step(record);
-    },
-    sample(step, text) {
-      line.sample(text);
-      events.sample(step, text);
-    },
-    saved() {},
-  };
+  // From here on: what Ctrl-C leaves of a run that is being checked would be in the way of the next.
   const interrupts = listenForInterrupts(() => line.note('  stopping after this step; once more leaves at once'));
   try {
-    if (from) line.note(resumed(from, target));
-    else await native.initialize(settings.seed);
-    return await loop.train({
-      model: native,
-      settings,
-      training: prepared.training,
-      validation: prepared.validation,
-      run,
-      from,
-      origin,
-      cadence: prepared.cadence,
-      patience: (args.patience as number | undefined) ?? null,
-      sample: () => sampling.write(native),
-      observer,
-      stop: interrupts.signal,
-    });
+    if (!from && args['self-check']) await checkBefore(output, prepared, native, run, origin);
+    const events = new EventFile(output, (from?.step ?? 0) + 1);
+    const observer: Observer = {
+      step(record) {
+        line.step(record);
+        events.step(record);
+      },
+      sample(step, text) {
+        line.sample(text);
+        events.sample(step, text);
+      },
+      saved() {},
+    };
+    try {
+      if (from) line.note(resumed(from, target));
+      else await native.initialize(settings.seed);
+      return await loop.train({
+        model: native,
+        settings,
+        training: prepared.training,
+        validation: prepared.validation,
+        run,
+        from,
+        origin,
+        cadence: prepared.cadence,
+        patience: (args.patience as number | undefined) ?? null,
+        sample: () => sampling.write(native),
+        observer,
+        stop: interrupts.signal,
+      });
+    } finally {
+      events.close();
+      run.close();
+    }
   } finally {
     interrupts.release();
-    events.close();
-    run.close();
   }
 }
 

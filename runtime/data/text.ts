@@ -58,20 +58,20 @@ function readStandardInput(): Buffer {
   const chunks: Buffer[] = [];
   for (;;) {
     const chunk = Buffer.allocUnsafe(1 << 16);
-    const count = readSome(0, chunk, 0);
+    const count = readSome(chunk);
     if (count === 0) return Buffer.concat(chunks);
     chunks.push(chunk.subarray(0, count));
   }
 }
 
 /**
- * Reads what there is, at least a byte, to a buffer from `start` on, and returns how much it was, 0 at the end. Where
- * standard input is a terminal or a pipe that does not block, EAGAIN says: nothing there yet.
+ * Reads what standard input has, at least a byte, into a buffer, and returns how much it was, 0 at the end. Where it is a
+ * terminal or a pipe that does not block, EAGAIN says: nothing there yet.
  */
-export function readSome(file: number, buffer: Buffer, start: number): number {
+function readSome(buffer: Buffer): number {
   for (;;)
     try {
-      return readSync(file, buffer, start, buffer.length - start, null);
+      return readSync(0, buffer, 0, buffer.length, null);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (code === 'EOF') return 0; // Windows: the other end of the pipe was closed
@@ -80,7 +80,8 @@ export function readSome(file: number, buffer: Buffer, start: number): number {
     }
 }
 
-function tooLarge(name: string, size: number): UserError {
+/** The error for a text that no string can hold. */
+export function tooLarge(name: string, size: number): UserError {
   return new UserError(
     `${name} has ${size} bytes, and a text is held in memory whole, ${constants.MAX_STRING_LENGTH} at the most; ` +
       'take a part of it (head -c 500M) or split it into several files (split -C 400M)',

@@ -116,5 +116,8 @@ function readSideCar(path: string): TokenSideCar | null {
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
   }
-  throw new UserError(`${path} does not say a dtype (uint16, uint32) and a count; delete it and its .bin file`);
+  throw new UserError(
+    `${path} does not say the dtype (uint16, uint32) and the count of the tokens beside it; ` +
+      'make both again with malc data prepare, or, if it is another file, move it away from there',
+  );
 }

@@ -102,7 +102,8 @@ export async function generateAll(
   return results;
 }
 
-function checkPrompt({ prompt, name }: Beginning, contextLength: number): void {
+/** @throws UserError where a prompt is empty or leaves no room in the context. */
+export function checkPrompt({ prompt, name }: Pick<Beginning, 'prompt' | 'name'>, contextLength: number): void {
   if (prompt.length === 0) throw new UserError(`${name} is empty; give at least one character`);
   if (prompt.length >= contextLength) {
     throw new UserError(

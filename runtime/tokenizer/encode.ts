@@ -1,6 +1,6 @@
 // Encoding long texts in threads: pieces of them, cut where no token reaches over the cut.
 import { safeCut } from './split.ts';
-import { Threads } from './threads.ts';
+import { type Texts, Threads } from './threads.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
 /** Texts of fewer characters are encoded before threads would have started. */
@@ -17,10 +17,7 @@ export function cutFor(tokenizer: Tokenizer): (text: Uint8Array) => number {
  * The ids of a text in pieces (UTF-8, cut as `cutFor` says), in their order; joined, they are those of the whole text.
  * Pieces are drawn as fast as threads encode them, and given away, so that a text of any size takes little memory.
  */
-export async function* encodePieces(
-  pieces: Iterable<Uint8Array<ArrayBuffer>>,
-  tokenizer: Tokenizer,
-): AsyncGenerator<Int32Array> {
+export async function* encodePieces(pieces: Texts, tokenizer: Tokenizer): AsyncGenerator<Int32Array> {
   const threads = new Threads({ tokenizer: tokenizer.json });
   try {
     yield* threads.map('encode', pieces);

@@ -15,6 +15,9 @@ const entry = new URL(
   import.meta.url,
 );
 
+/** Texts for threads, in UTF-8, in memory or as they are read. */
+export type Texts = Iterable<Uint8Array<ArrayBuffer>> | AsyncIterable<Uint8Array<ArrayBuffer>>;
+
 export class Threads {
   readonly #threads: Thread[];
 
@@ -40,12 +43,9 @@ export class Threads {
   }
 
   /** Results for texts, in their order; texts are drawn only as fast as threads have use for them, and given away. */
-  async *map<Kind extends 'count' | 'encode'>(
-    kind: Kind,
-    texts: Iterable<Uint8Array<ArrayBuffer>>,
-  ): AsyncGenerator<Jobs[Kind]['result']> {
+  async *map<Kind extends 'count' | 'encode'>(kind: Kind, texts: Texts): AsyncGenerator<Jobs[Kind]['result']> {
     const waiting: Promise<Jobs[Kind]['result']>[] = [];
-    for (const text of texts) {
+    for await (const text of texts) {
       if (waiting.length === JOBS_AT_ONCE * this.#threads.length) yield await waiting.shift()!;
       const result = this.run(kind, text, { transfer: [text.buffer] });
       result.catch(() => {}); // It is thrown where it is awaited, which may be never, after another error.
@@ -70,6 +70,8 @@ class Thread {
   readonly #worker: Worker;
   /** Those who wait for this thread, in the order of their jobs. */
   readonly #waiting: Waiting[] = [];
+  /** Why the thread ended; null while it runs. */
+  #fault: Error | null = null;
 
   constructor(settings: ThreadSettings) {
     this.#worker = new Worker(entry, { workerData: settings });
@@ -89,6 +91,8 @@ class Thread {
     onProgress: (done: number) => void,
   ): Promise<Jobs[Kind]['result']> {
     return new Promise((resolve, reject) => {
+      // What is sent to a thread that has ended is never answered.
+      if (this.#fault) return reject(this.#fault);
       this.#waiting.push({ resolve, reject, onProgress });
       this.#worker.postMessage({ kind, input }, transfer);
     });
@@ -109,6 +113,7 @@ class Thread {
   }
 
   #fail(error: Error): void {
+    this.#fault ??= error;
     for (const { reject } of this.#waiting.splice(0)) reject(error);
   }
 }

@@ -5,7 +5,7 @@ import { WordCounter } from './count.ts';
 import { byteLevelText, parseTokenizer } from './json.ts';
 import { type CountedWords, learnMerges } from './learn.ts';
 import type { SplitName } from './split.ts';
-import { Threads } from './threads.ts';
+import { type Texts, Threads } from './threads.ts';
 import type { Tokenizer } from './tokenizer.ts';
 import type { LearnOptions } from './worker.ts';
 
@@ -62,22 +62,19 @@ export function trainTokenizer(texts: Iterable<string>, options: TrainTokenizerO
 
 /**
  * Learns a vocabulary as trainTokenizer does, with threads, while this one only hands them the text: pieces of UTF-8
- * that end where lines or words end (readTextPieces). The pieces are given away.
+ * that end where lines or words end (documentPieces). The pieces are given away.
  *
  * @throws UserError as trainTokenizer
  */
-export async function trainTokenizerInThreads(
-  pieces: Iterable<Uint8Array<ArrayBuffer>>,
-  options: TrainTokenizerOptions,
-): Promise<Tokenizer> {
+export async function trainTokenizerInThreads(pieces: Texts, options: TrainTokenizerOptions): Promise<Tokenizer> {
   const learning = completed(options);
   const { vocabSize, split, specialTokens } = learning;
   const { onProgress } = options;
   const threads = new Threads({ split, specialTokens });
   try {
     let done = 0;
-    function* counted() {
-      for (const piece of pieces) {
+    async function* counted() {
+      for await (const piece of pieces) {
         done += piece.length;
         onProgress?.({ phase: 'count', done, total: null });
         yield piece;
@@ -98,20 +95,34 @@ export async function trainTokenizerInThreads(
   }
 }
 
-/** Learns a vocabulary from a text in memory: in threads where it is long. */
-export async function trainTokenizerOn(text: string, options: TrainTokenizerOptions): Promise<Tokenizer> {
-  return text.length < WORTH_THREADS ? trainTokenizer([text], options) : trainTokenizerInThreads(lines(text), options);
+/** Learns a vocabulary from texts in memory, as lines after one another: in threads where they are long. */
+export async function trainTokenizerOn(texts: readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
+  const length = texts.reduce((sum, text) => sum + text.length, 0);
+  if (length < WORTH_THREADS) return trainTokenizer([texts.join('\n')], options);
+  return await trainTokenizerInThreads(linePieces(texts), options);
 }
 
-/** A text in pieces of whole lines. */
-function* lines(text: string): Generator<Uint8Array<ArrayBuffer>> {
+/** Texts in pieces of whole lines; each text but the last ends a line. */
+function* linePieces(texts: readonly string[]): Generator<Uint8Array<ArrayBuffer>> {
   const encoder = new TextEncoder();
-  for (let start = 0; start < text.length; ) {
-    const newline = text.indexOf('\n', start + PIECE);
-    const end = newline === -1 ? text.length : newline + 1;
-    yield encoder.encode(text.slice(start, end));
-    start = end;
+  let gathered = '';
+  const given = () => {
+    const piece = encoder.encode(gathered);
+    gathered = '';
+    return piece;
+  };
+  for (const [index, text] of texts.entries()) {
+    for (let start = 0; start < text.length; ) {
+      const newline = text.indexOf('\n', start + PIECE);
+      const end = newline === -1 ? text.length : newline + 1;
+      gathered += text.slice(start, end);
+      start = end;
+      if (start < text.length && gathered.length >= PIECE) yield given();
+    }
+    if (index + 1 < texts.length) gathered += '\n';
+    if (gathered.length >= PIECE) yield given();
   }
+  if (gathered !== '') yield given();
 }
 
 /** Learns from counted words; gives the tokenizer as the text of tokenizer.json. */

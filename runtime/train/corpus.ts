@@ -1,8 +1,10 @@
 // What a run learns from: documents, split into a training and a validation part, as tokens; and the tokenizer for them.
 import { resolve } from 'node:path';
+import { toUSVString } from 'node:util';
 import { UserError } from '../../compiler/diagnostic.ts';
-import { type Document, filesOf, type ReadOptions, readDocuments } from '../data/documents/documents.ts';
+import { type Document, filesOf, type ReadOptions, readDocuments, requireFields } from '../data/documents/documents.ts';
 import { encodeTokens, readTokens, splitText, type Tokens } from '../data/tokens.ts';
+import { tokenizerHash } from '../tokenizer/json.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { trainTokenizerOn } from '../tokenizer/train.ts';
 import { contentHash } from './settings.ts';
@@ -47,35 +49,45 @@ const LINES_WITHIN = 20_000;
  */
 export async function readCorpus(paths: readonly string[], options: CorpusOptions): Promise<Corpus> {
   const absolute = paths.map(path => (path === '-' ? path : resolve(path)));
+  const files = paths.flatMap(filesOf);
+  requireFields(files, options.textField);
   if (paths.some(path => path.endsWith('.bin'))) return readShards(paths, absolute, options);
   const training: string[] = [];
   const validation: string[] = [];
   const texts: string[] = [];
   const reading = { textField: options.textField ?? USUAL_FIELD, onSkipped: options.onSkipped };
-  for (const file of paths.flatMap(filesOf)) {
+  for (const file of files) {
     const documents: Document[] = [];
     for await (const document of readDocuments(file, reading, options.textField !== null)) documents.push(document);
-    texts.push(...documents.map(({ text }) => text));
+    // One by one: there may be millions, and a call takes no more arguments than its stack has room for.
+    for (const { text } of documents) texts.push(text);
     const parts = splitDocuments(documents, options.validationShare);
-    training.push(...parts.training);
-    validation.push(...parts.validation);
+    for (const text of parts.training) training.push(text);
+    for (const text of parts.validation) validation.push(text);
   }
-  const tokenizer =
-    options.tokenizer ?? (await trainTokenizerOn(training.join('\n'), { vocabSize: options.vocabularySize }));
+  const tokenizer = options.tokenizer ?? (await trainTokenizerOn(training, { vocabSize: options.vocabularySize }));
   return {
     paths: absolute,
-    hash: contentHash(...texts),
+    hash: contentHash(texts),
     tokenizer,
     training: await encodeDocuments(training, tokenizer),
     validation: await encodeDocuments(validation, tokenizer),
     validationBytes: validation.reduce((sum, text) => sum + Buffer.byteLength(text), 0),
     documents: texts.length,
-    lines: training
-      .join('\n')
-      .slice(0, LINES_WITHIN)
-      .split('\n')
-      .filter(line => line !== ''),
+    lines: firstLines(training),
   };
+}
+
+/** As tokens can say them: half a surrogate pair, which no UTF-8 holds, comes back as U+FFFD from any tokenizer. */
+function firstLines(texts: readonly string[]): string[] {
+  let start = '';
+  for (const text of texts) {
+    if (start.length >= LINES_WITHIN) break;
+    start += `${text.slice(0, LINES_WITHIN)}\n`;
+  }
+  return toUSVString(start.slice(0, LINES_WITHIN))
+    .split('\n')
+    .filter(line => line !== '');
 }
 
 /** A file's last share for validation: of one text its end, of several the last of them. */
@@ -120,7 +132,9 @@ function readShards(paths: readonly string[], absolute: readonly string[], optio
   if (tokenizer === null)
     throw new UserError(`${paths[0]} holds tokens; give with --tokenizer the tokenizer.json that made them`);
   const streams = paths.map(path => {
-    const { tokens } = readTokens(path);
+    const { tokens, sideCar } = readTokens(path);
+    if (typeof sideCar?.tokenizer === 'string' && sideCar.tokenizer !== tokenizerHash(tokenizer))
+      throw new UserError(`${path} was made with another tokenizer than the one given, as the file beside it says`);
     const wrong = tokens.findIndex(token => token >= tokenizer.vocabularySize);
     if (wrong >= 0)
       throw new UserError(
@@ -132,9 +146,7 @@ function readShards(paths: readonly string[], absolute: readonly string[], optio
   const training = joined(streams.map(stream => stream.training));
   return {
     paths: absolute,
-    hash: contentHash(
-      ...streams.flatMap(stream => [Int32Array.from(stream.training), Int32Array.from(stream.validation)]),
-    ),
+    hash: contentHash(streams.flatMap(stream => [stream.training, stream.validation])),
     tokenizer,
     training,
     validation: joined(streams.map(stream => stream.validation)),

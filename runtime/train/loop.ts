@@ -94,6 +94,10 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
   let lowest = from?.lowest ?? null;
   let cursor = from?.cursor ?? 0;
   let savedAt = performance.now();
+  const hasLostPatience = () =>
+    options.patience !== null && lowest !== null && lowest.evaluationsAgo >= options.patience;
+  // A run that ended so is no longer when it is resumed with the same patience.
+  if (hasLostPatience()) return { step: saved.step, validationLoss, ending: 'patience' };
 
   for (let step = saved.step; step < settings.steps; ) {
     training.fill(cursor, tokens, labels);
@@ -147,7 +151,7 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
       observer.sample(step, text);
     }
 
-    const lostPatience = options.patience !== null && lowest !== null && lowest.evaluationsAgo >= options.patience;
+    const lostPatience = hasLostPatience();
     const old = performance.now() - savedAt >= cadence.saveMinutes * 60_000;
     if (due(cadence.save) || old || stop.aborted || lostPatience) {
       await run.save(model, {

@@ -54,7 +54,11 @@ export class Journal {
 
   /** Makes what was appended last through a loss of power; a checkpoint that records `length` needs it. */
   sync(): void {
-    fsyncSync(this.#file);
+    try {
+      fsyncSync(this.#file);
+    } catch (error) {
+      throw explainWriting(error, this.path);
+    }
   }
 
   /** Forgets what was appended after the file had `length` bytes. */

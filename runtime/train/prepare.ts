@@ -74,6 +74,8 @@ export async function prepare(request: Request): Promise<Prepared> {
         'give --data and the other options that it had',
     );
   }
+  if (!request.data && files.includes('-') && process.stdin.isTTY)
+    throw new UserError(`the run in ${output} reads standard input; pipe the same text into the command again`);
   // Before the text is read, which may take minutes.
   sequenceLength(request.settings, from?.settings ?? null, source.model);
 

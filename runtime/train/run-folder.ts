@@ -26,6 +26,8 @@ import { markTraining, requireIdle } from './run-mark.ts';
 const MARKS = ['metrics.jsonl', 'latest', 'config.json'];
 const POINTERS = ['latest', 'best'];
 const OPTIONS = 'run.json';
+/** All that stands in the folder of a run before its first step. */
+const BEGINNINGS = ['metrics.jsonl', 'samples.md', 'build', OPTIONS, 'model.mal', 'config.json', 'tokenizer.json'];
 
 export class RunFolder {
   readonly path: string;
@@ -141,10 +143,12 @@ export class RunFolder {
   /** Closes a run that could not begin, and leaves the folder as it was, so that the same command can begin it anew. */
   abandon(): void {
     this.close();
+    // Only what is the run's own: others may write into the folder meanwhile.
     for (const name of readdirSync(this.path)) {
-      if (!this.#found.has(name)) rmSync(join(this.path, name), { recursive: true, force: true });
+      const isOwn = BEGINNINGS.includes(name) || isUnfinished(name);
+      if (isOwn && !this.#found.has(name)) rmSync(join(this.path, name), { recursive: true, force: true });
     }
-    if (this.#found.size === 0) rmdirSync(this.path);
+    if (this.#found.size === 0 && readdirSync(this.path).length === 0) rmdirSync(this.path);
   }
 
   /** Brings all that follows from the checkpoints up to date: after each, and where a crash may have come between. */
@@ -183,11 +187,15 @@ export class RunFolder {
 export function readOptions(path: string): Readonly<Record<string, unknown>> {
   const file = join(path, OPTIONS);
   if (!existsSync(file)) return {};
+  const remedy = 'Remove it, and say the options again.';
+  let value: unknown;
   try {
-    return JSON.parse(readFileSync(file, 'utf8'));
+    value = JSON.parse(readFileSync(file, 'utf8'));
   } catch (error) {
-    throw new UserError(`${file} cannot be read: ${(error as Error).message}. Remove it, and say the options again.`);
+    throw new UserError(`${file} cannot be read: ${(error as Error).message}. ${remedy}`);
   }
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw new UserError(`${file} holds no JSON object of options. ${remedy}`);
 }
 
 /** A checkpoint to sample from, and the run folder that says what its model and tokenizer are. */

@@ -1,5 +1,5 @@
 // The text that a model writes while it trains, with the same prompt each time, so that one can watch it learn.
-import { generate } from '../generate/generate.ts';
+import { checkPrompt, generate } from '../generate/generate.ts';
 import type { NativeModel } from '../native.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
@@ -15,13 +15,17 @@ export class Sampling {
   readonly #tokenizer: Tokenizer;
   readonly #seed: number;
 
-  /** @param contextLength what the model knows at most */
+  /**
+   * @param contextLength what the model knows at most
+   * @throws UserError where the prompt leaves no room in it: before the run, and not at its first sample.
+   */
   constructor(prompt: string, tokenizer: Tokenizer, contextLength: number, seed: number) {
     this.#prompt = prompt;
     this.#tokenizer = tokenizer;
     this.#tokens = promptTokens(prompt, tokenizer);
     this.#seed = seed;
     this.contextLength = Math.min(contextLength, this.#tokens.length + LENGTH);
+    checkPrompt({ prompt: this.#tokens, name: '--prompt' }, this.contextLength);
   }
 
   async write(model: NativeModel): Promise<string> {

@@ -96,13 +96,21 @@ export function requireSameRun(folder: string, saved: Identity, given: Identity)
   );
 }
 
-/** A short hash of texts or token ids, for `Identity`. */
-export function contentHash(...parts: readonly (string | Int32Array)[]): string {
+/** Token ids that are hashed at once. */
+const HASHED = 2 ** 20;
+
+/** A short hash of texts or token ids, for `Identity`. Ids are hashed as 32 bits each, whatever holds them. */
+export function contentHash(parts: Iterable<string | Int32Array | Uint16Array | Uint32Array>): string {
   const hash = createHash('sha256');
   for (const part of parts) {
-    const bytes =
-      typeof part === 'string' ? Buffer.from(part) : new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
-    hash.update(`${bytes.length}:`).update(bytes);
+    if (typeof part === 'string') {
+      const bytes = Buffer.from(part);
+      hash.update(`${bytes.length}:`).update(bytes);
+      continue;
+    }
+    hash.update(`${4 * part.length}:`);
+    for (let start = 0; start < part.length; start += HASHED)
+      hash.update(new Int32Array(part.subarray(start, start + HASHED)));
   }
   return hash.digest('hex').slice(0, 32);
 }

@@ -205,19 +205,29 @@ function chooseTheme(name) {
   draw();
 }
 
+async function ask(index, from) {
+  const response = await fetch(`progress?run=${index}&from=${from}`);
+  if (!response.ok) throw new Error(await response.text());
+  return await response.json();
+}
+
 /** Asks for what came since; a server that is gone leaves the page as it is. */
 async function follow() {
   try {
     let gained = false;
     for (const [index, run] of runs.entries()) {
-      const progress = await (await fetch(`progress?run=${index}&from=${run.next}`)).json();
+      let progress = await ask(index, run.next);
+      // A run that was resumed from an earlier step, and has passed the place since.
+      if (!progress.anew && progress.columns.step[0] <= last(run.columns.step))
+        progress = { ...(await ask(index, 0)), anew: true };
       gained ||= progress.next !== run.next || progress.training !== run.training;
       take(run, progress);
     }
     element('status').textContent = runs.some(run => run.training) ? 'live' : 'nothing trains';
     if (gained) draw();
-  } catch {
-    element('status').textContent = 'the server has ended';
+  } catch (error) {
+    // What fetch throws where nobody answers.
+    element('status').textContent = error instanceof TypeError ? 'the server has ended' : error.message;
   }
   setTimeout(follow, 2000);
 }

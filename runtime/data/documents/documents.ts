@@ -1,8 +1,11 @@
 // Documents: the texts that a file, a folder of files or standard input holds, one after the other, whatever the format.
+
+import { constants } from 'node:buffer';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../../../compiler/diagnostic.ts';
-import { explainReading, readText } from '../text.ts';
+import { explainReading, readText, tooLarge } from '../text.ts';
+import { readTextPieces } from '../text-pieces.ts';
 import { readBytes } from './bytes.ts';
 import { readJsonLines } from './json-lines.ts';
 import { readParquet } from './parquet.ts';
@@ -28,6 +31,9 @@ const formats = {
 } as const;
 export type Format = keyof typeof formats;
 
+/** Characters of documents that are given as one piece, at least. */
+const PIECE = 1 << 20;
+
 /** The format of a file: text, where its name says nothing. */
 export function formatOf(path: string): Format {
   const name = path.replace(/\.(gz|zst)$/, '');
@@ -48,14 +54,23 @@ export function filesOf(path: string): string[] {
     throw explainReading(error, path);
   }
   const endings = Object.values(formats).flat();
-  const files = readdirSync(path, { recursive: true, encoding: 'utf8' })
+  const names = readdirSync(path, { recursive: true, encoding: 'utf8' });
+  const files = names
     .filter(name => endings.some(ending => name.replace(/\.(gz|zst)$/, '').endsWith(ending)))
     .sort()
     .map(name => join(path, name));
   if (files.length > 0) return files;
+  const tokens = names.find(name => name.endsWith('.bin'));
   throw new UserError(
-    `the folder ${path} holds no file with text in it (${endings.join(', ')}, with .gz or .zst or without)`,
+    `the folder ${path} holds no file with text in it (${endings.join(', ')}, with .gz or .zst or without)` +
+      (tokens === undefined ? '' : `; files of tokens are given one by one, such as ${join(path, tokens)}`),
   );
+}
+
+/** @throws UserError where a field or column is asked for, and no file has any. */
+export function requireFields(files: readonly string[], textField: string | null): void {
+  if (textField === null || files.some(file => file === '-' || formatOf(file) !== 'text')) return;
+  throw new UserError(`--text-field ${textField} is for JSON lines and tables, and the data has none; leave it out`);
 }
 
 /**
@@ -65,22 +80,62 @@ export function filesOf(path: string): string[] {
  * @throws UserError where it cannot be read, holds nothing, or is not what its name says.
  */
 export async function* readDocuments(path: string, options: ReadOptions, asLines = false): AsyncGenerator<Document> {
-  if (path.endsWith('.json'))
-    throw new UserError(
-      `${path} is a JSON document; malc reads a text a line (.jsonl): jq -c '.[]' ${path} > texts.jsonl`,
-    );
-  const format = path === '-' && asLines ? 'JSON lines' : formatOf(path);
+  const format = formatRead(path, asLines);
   if (format === 'JSON lines') yield* readJsonLines(path, readBytes(path), options);
   else if (format === 'parquet') yield* readParquet(path, options);
   else if (/\.(gz|zst)$/.test(path)) yield { text: await wholeText(path), place: path };
   else yield { text: readText(path), place: path };
 }
 
+/**
+ * The same documents one after the other, each of which ends a line, in pieces of UTF-8 of about a megabyte: as much as is
+ * in memory of a text file of any size.
+ *
+ * @param cut where a text may be cut, as readTextPieces asks it
+ * @throws UserError as readDocuments
+ */
+export async function* documentPieces(
+  path: string,
+  options: ReadOptions,
+  asLines: boolean,
+  cut: (text: Buffer) => number,
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  if (formatRead(path, asLines) === 'text') {
+    yield* readTextPieces(path, cut);
+    return;
+  }
+  const encoder = new TextEncoder();
+  let gathered = '';
+  for await (const { text } of readDocuments(path, options, asLines)) {
+    gathered += `${text}\n`;
+    if (gathered.length < PIECE) continue;
+    yield encoder.encode(gathered);
+    gathered = '';
+  }
+  if (gathered !== '') yield encoder.encode(gathered);
+}
+
+/** What a file or standard input is read as. */
+function formatRead(path: string, asLines: boolean): Format {
+  if (path.endsWith('.json'))
+    throw new UserError(
+      `${path} is a JSON document; malc reads a text a line (.jsonl): jq -c '.[]' ${path} > texts.jsonl`,
+    );
+  if (path.endsWith('.bin'))
+    throw new UserError(`${path} holds tokens, to train from (malc train -d ${path}); a text is needed here`);
+  return path === '-' && asLines ? 'JSON lines' : formatOf(path);
+}
+
 async function wholeText(path: string): Promise<string> {
   const decoder = new TextDecoder('utf-8', { fatal: true });
   const parts: string[] = [];
+  let size = 0;
   try {
-    for await (const bytes of readBytes(path)) parts.push(decoder.decode(bytes, { stream: true }));
+    for await (const bytes of readBytes(path)) {
+      size += bytes.length;
+      if (size > constants.MAX_STRING_LENGTH) throw tooLarge(`${path}, unpacked,`, size);
+      parts.push(decoder.decode(bytes, { stream: true }));
+    }
     parts.push(decoder.decode());
   } catch (error) {
     if (error instanceof TypeError)

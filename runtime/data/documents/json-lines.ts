@@ -1,5 +1,5 @@
 // JSON lines: an object on each line, of which one field is the text.
-import { isUtf8 } from 'node:buffer';
+import { constants, isUtf8 } from 'node:buffer';
 import { UserError } from '../../../compiler/diagnostic.ts';
 import type { Document, ReadOptions } from './documents.ts';
 
@@ -52,6 +52,8 @@ async function* linesOf(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Buffe
 
 /** The text of a line, or what is wrong with it; null for an empty line. */
 function readLine(line: Buffer, field: string): { text: string } | { fault: string } | null {
+  if (line.length > constants.MAX_STRING_LENGTH)
+    return { fault: `the line has ${line.length} bytes, too many for a text` };
   if (!isUtf8(line)) return { fault: 'the line is not UTF-8' };
   const written = line
     .toString('utf8')

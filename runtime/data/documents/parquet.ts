@@ -24,16 +24,25 @@ export async function* readParquet(path: string, { textField, onSkipped }: ReadO
   if (!columns.includes(textField))
     throw new UserError(`${path} has no column '${textField}'; it has ${columns.join(', ')} (--text-field)`);
   let rowStart = 0;
+  let given = 0;
   for (const { num_rows: count } of metadata.row_groups) {
     const rowEnd = rowStart + Number(count);
-    const rows = await parquetReadObjects({ file, metadata, compressors, columns: [textField], rowStart, rowEnd });
+    const wanted = { file, metadata, compressors, columns: [textField], rowStart, rowEnd };
+    const rows = await parquetReadObjects(wanted).catch(error => {
+      throw new UserError(
+        `${path}: rows ${rowStart + 1} to ${rowEnd} cannot be read: ${(error as Error).message}; fetch it again`,
+      );
+    });
     for (const [index, row] of rows.entries()) {
       const place = `${path}: row ${rowStart + index + 1}`;
       const text: unknown = row[textField];
-      if (typeof text === 'string' && text !== '') yield { text, place };
-      else if (onSkipped) onSkipped(place, `its '${textField}' is no text`);
+      if (typeof text === 'string' && text !== '') {
+        given += 1;
+        yield { text, place };
+      } else if (onSkipped) onSkipped(place, `its '${textField}' is no text`);
       else throw new UserError(`${place}: its '${textField}' is no text`);
     }
     rowStart = rowEnd;
   }
+  if (given === 0) throw new UserError(`${path} holds no row with a text in its column '${textField}'`);
 }

@@ -125,12 +125,14 @@ export function readProgress(path: string, from: number): Progress {
   };
 }
 
-/** A file's text from a byte on, or from its beginning where it is shorter than that. */
+/** A file's text from a byte on, or from its beginning where no line ends there: it went back, and may have grown since. */
 function readFrom(path: string, from: number): { text: string; start: number } {
   const file = openSync(path, 'r');
   try {
     const { size } = fstatSync(file);
-    const start = size < from ? 0 : from;
+    const before = Buffer.alloc(1);
+    const isEnd = from === 0 || (readSync(file, before, 0, 1, from - 1) === 1 && before[0] === 0x0a);
+    const start = isEnd ? from : 0;
     const bytes = Buffer.alloc(size - start);
     return { text: bytes.toString('utf8', 0, readSync(file, bytes, 0, bytes.length, start)), start };
   } finally {

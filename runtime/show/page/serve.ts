@@ -13,8 +13,9 @@ import { type RunRecord, readProgress } from './run-record.ts';
  */
 export function servePage(records: readonly RunRecord[], port: number): Promise<{ url: string; server: Server }> {
   const server = createServer((request, response) => {
-    const { pathname, searchParams } = new URL(request.url ?? '/', 'http://localhost');
     try {
+      // Not by resolving it against a base: `//` is a path here, and no URL.
+      const { pathname, searchParams } = new URL(`http://localhost${request.url ?? '/'}`);
       if (pathname === '/') {
         const runs = records.map(record => ({ record, progress: readProgress(record.path, 0) }));
         answer(response, 200, 'text/html; charset=utf-8', pageOf(runs, true));
