@@ -162,6 +162,13 @@ test('a corpus of tokens needs their tokenizer, and only tokens', async () => {
   writeTokens(path('t.bin'), forty, source);
   const corpus = await corpusOf([path('t.bin')], { tokenizer });
   assert.equal([corpus.training.length, corpus.validation.length, corpus.validationBytes], [30, 10, null]);
+  mkdirSync(path('prepared'));
+  writeTokens(path('prepared/train.bin'), forty, source);
+  writeTokens(path('prepared/val.bin'), forty.subarray(0, 7), source);
+  const prepared = await corpusOf([path('prepared/train.bin')], { tokenizer });
+  assert.equal([prepared.training.length, prepared.validation.length], [40, 7], 'what was held out before');
+  const all = await corpusOf([path('prepared/train.bin')], { tokenizer, validationShare: 0 });
+  assert.equal([all.training.length, all.validation.length], [40, 0]);
   await refuses(() => corpusOf([path('t.bin')]), /holds tokens; give with --tokenizer/);
   await refuses(() => corpusOf([path('t.bin'), path('a.txt')], { tokenizer }), /a\.txt is text and others are tokens/);
   writeTokens(path('o.bin'), forty, { ...source, tokenizer: 'of another' });

@@ -1,5 +1,6 @@
 // What a run learns from: documents, split into a training and a validation part, as tokens; and the tokenizer for them.
-import { resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
 import { toUSVString } from 'node:util';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { type Document, filesOf, type ReadOptions, readDocuments, requireFields } from '../data/documents/documents.ts';
@@ -124,7 +125,10 @@ async function encodeDocuments(texts: readonly string[], tokenizer: Tokenizer): 
   return stream;
 }
 
-/** Files of tokens, which another tool or `malc data prepare` made. */
+/**
+ * Files of tokens, which another tool or `malc data prepare` made. Beside a train.bin a val.bin is what is held out; of other
+ * files it is their end.
+ */
 function readShards(paths: readonly string[], absolute: readonly string[], options: CorpusOptions): Corpus {
   const other = paths.find(path => !path.endsWith('.bin'));
   if (other !== undefined) throw new UserError(`--data: ${other} is text and others are tokens (.bin); give one kind`);
@@ -132,14 +136,10 @@ function readShards(paths: readonly string[], absolute: readonly string[], optio
   if (tokenizer === null)
     throw new UserError(`${paths[0]} holds tokens; give with --tokenizer the tokenizer.json that made them`);
   const streams = paths.map(path => {
-    const { tokens, sideCar } = readTokens(path);
-    if (typeof sideCar?.tokenizer === 'string' && sideCar.tokenizer !== tokenizerHash(tokenizer))
-      throw new UserError(`${path} was made with another tokenizer than the one given, as the file beside it says`);
-    const wrong = tokens.findIndex(token => token >= tokenizer.vocabularySize);
-    if (wrong >= 0)
-      throw new UserError(
-        `${path}: token ${wrong} is ${tokens[wrong]}; the tokenizer has ${tokenizer.vocabularySize}: another one made the file`,
-      );
+    const tokens = readShard(path, tokenizer);
+    const heldOut = join(dirname(path), 'val.bin');
+    if (validationShare > 0 && basename(path) === 'train.bin' && existsSync(heldOut))
+      return { training: tokens, validation: readShard(heldOut, tokenizer) };
     const cut = Math.round(tokens.length * (1 - validationShare));
     return { training: tokens.subarray(0, cut), validation: tokens.subarray(cut) };
   });
@@ -158,6 +158,18 @@ function readShards(paths: readonly string[], absolute: readonly string[], optio
       .slice(1, -1)
       .filter(line => line !== ''),
   };
+}
+
+/** A file of tokens that this tokenizer made, as far as can be told. */
+function readShard(path: string, tokenizer: Tokenizer): Tokens {
+  const { tokens, sideCar } = readTokens(path);
+  if (typeof sideCar?.tokenizer === 'string' && sideCar.tokenizer !== tokenizerHash(tokenizer))
+    throw new UserError(`${path} was made with another tokenizer than the one given, as the file beside it says`);
+  const wrong = tokens.findIndex(token => token >= tokenizer.vocabularySize);
+  if (wrong < 0) return tokens;
+  throw new UserError(
+    `${path}: token ${wrong} is ${tokens[wrong]}; the tokenizer has ${tokenizer.vocabularySize}: another one made the file`,
+  );
 }
 
 function joined(parts: readonly Tokens[]): Tokens {
