@@ -2,6 +2,7 @@
 // a browser, where there is one.
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -97,6 +98,10 @@ test('the server gives the page, what came since, and nothing else', async () =>
     assert.equal((await asked(0)).columns, columns);
     for (const wrong of ['progress?run=1&from=0', 'progress?run=0&from=-1', 'progress', 'metrics.jsonl', '/', '/[x'])
       assert.is((await fetch(url + wrong)).status, 404, wrong);
+    const statusFor = (host: string) =>
+      new Promise(resolve => get(url, { headers: { host } }, ({ statusCode }) => resolve(statusCode)));
+    assert.is(await statusFor('localhost:1234'), 200, 'through a forwarded port');
+    assert.is(await statusFor('elsewhere.example'), 403, 'a name of somebody else that leads here');
     const taken = await servePage([record], Number(new URL(url).port)).catch((error: Error) => error);
     assert.ok(taken instanceof UserError && /is taken; choose another --port/.test(taken.message));
   } finally {

@@ -14,6 +14,15 @@ import { type RunRecord, readProgress } from './run-record.ts';
 export function servePage(records: readonly RunRecord[], port: number): Promise<{ url: string; server: Server }> {
   const server = createServer((request, response) => {
     try {
+      if (!isOwnName(request.headers.host)) {
+        answer(
+          response,
+          403,
+          'text/plain; charset=utf-8',
+          'The page is for this machine alone: 127.0.0.1 or localhost.\n',
+        );
+        return;
+      }
       // Not by resolving it against a base: `//` is a path here, and no URL.
       const { pathname, searchParams } = new URL(`http://localhost${request.url ?? '/'}`);
       if (pathname === '/') {
@@ -41,6 +50,9 @@ export function servePage(records: readonly RunRecord[], port: number): Promise<
     });
   });
 }
+
+/** Whether this machine was asked for by a name of its own: a page of somebody else's whose name leads here is not. */
+const isOwnName = (host: string | undefined): boolean => /^(127\.0\.0\.1|localhost|\[::1\])(:\d+)?$/.test(host ?? '');
 
 function answer(response: ServerResponse, status: number, type: string, body: string): void {
   response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });
