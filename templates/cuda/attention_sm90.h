@@ -8,9 +8,9 @@
 // Tiles are chunks of 64 elements of all their vectors, as TMA's 128-byte swizzle leaves them and wgmma reads them. TMA
 // fills what lies beyond a vector's elements, or beyond a text's end, with zeros, and does not store it.
 //
-// What keeps ordinary and asynchronous accesses in order: tiles are written by TMA and read by wgmma, which are one proxy,
-// so that the mbarriers between them suffice; ordinary stores to a tile come after the wait for the wgmmas that read it,
-// and before fence_async and the TMA that stores it. Statistics are stored and loaded ordinarily.
+// What keeps ordinary and asynchronous accesses in order: tiles are written by TMA and read by wgmma, which are one
+// proxy, so that the mbarriers between them suffice; ordinary stores to a tile come after the wait for the wgmmas
+// that read it, and before fence_async and the TMA that stores it. Statistics are stored and loaded ordinarily.
 #pragma once
 #include "attention.h"
 #include "launch.h"
