@@ -33,6 +33,14 @@ export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
   beta1: advanced('shareBelowOne', 'Decay of AdamW’s first moment', '0.9'),
   beta2: advanced('shareBelowOne', 'Decay of AdamW’s second moment', '0.95'),
   seed: advanced('countOrNone', 'Seed of the first weights and of the text’s order', '1337'),
+  'freeze-layers': advanced('countOrNone', 'Layers that stay as they are, from the bottom, and the embedding', 'none'),
+  freeze: {
+    type: 'string',
+    array: true,
+    advanced: true,
+    describe: 'Parameters that stay as they are: regular expressions of their names',
+    whenAbsent: 'none',
+  },
   'validation-share': advanced('shareBelowOne', 'Share of the text held out, 0 for none', '0.1'),
   dtype: { type: 'string', choices: trainingTypes, describe: 'What products multiply', whenAbsent: 'the faster' },
 };

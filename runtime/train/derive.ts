@@ -85,6 +85,8 @@ export function deriveSettings(
     beta1: choose('beta1', () => 0.9),
     beta2: choose('beta2', () => 0.95),
     seed: choose('seed', () => 1337),
+    'freeze-layers': choose('freeze-layers', () => 0),
+    freeze: choose('freeze', () => []),
     'validation-share': choose('validation-share', () => VALIDATION_SHARE),
     dtype: choose('dtype', () => trainingTypeOf(target)),
   };

@@ -10,9 +10,11 @@ import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
 import type { TrainState } from './checkpoint.ts';
 import { type Corpus, readCorpus } from './corpus.ts';
 import { type Derived, deriveSettings, type GivenSettings, sequenceLength, VALIDATION_SHARE } from './derive.ts';
+import { frozenParameters } from './frozen.ts';
 import type { Cadence, TrainingSamples, ValidationSamples } from './loop.ts';
 import { RunFolder } from './run-folder.ts';
-import { requireSameRun } from './settings.ts';
+import { formerly, requireSameRun } from './settings.ts';
+import { requireSameArchitecture, type StartingWeights } from './starting-weights.ts';
 
 /** What the user asks for. What is absent is taken from the run in `output` on resume, or derived. */
 export interface Request {
@@ -30,6 +32,8 @@ export interface Request {
   /** What it runs on. */
   readonly target: RunTarget;
   readonly settings: GivenSettings;
+  /** Another's weights that the run begins with. */
+  readonly weights?: StartingWeights | undefined;
   readonly cadence: Partial<Cadence>;
 }
 
@@ -44,6 +48,10 @@ export interface Prepared extends Derived {
   readonly tokenizerHash: string;
   /** Null where the tokenizer was learned just now. */
   readonly tokenizerPath: string | null;
+  /** Names of the parameters that stay as they are. */
+  readonly frozen: readonly string[];
+  /** Another's weights that the run begins with; null for random ones. */
+  readonly weights: StartingWeights | null;
   /** Where the run goes on from; null at the beginning. */
   readonly from: TrainState | null;
   readonly cadence: Cadence;
@@ -78,9 +86,19 @@ export async function prepare(request: Request): Promise<Prepared> {
     throw new UserError(`the run in ${output} reads standard input; pipe the same text into the command again`);
   // Before the text is read, which may take minutes.
   sequenceLength(request.settings, from?.settings ?? null, source.model);
+  const frozen = frozenParameters(source.model, { ...formerly, ...from?.settings, ...request.settings });
+  const { weights = null } = request;
+  if (weights && from)
+    throw new UserError(
+      `--checkpoint ${weights.path} is where a run begins, and the run in ${output} goes on from step ${from.step}; ` +
+        'leave it out, or begin a new run with another --output',
+    );
+  if (weights) requireSameArchitecture(weights, source.model);
 
   const ownTokenizer = join(output, 'tokenizer.json');
-  const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : null);
+  const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : (weights?.tokenizer ?? null));
+  if (weights && tokenizerPath === null)
+    throw new UserError(`--tokenizer is needed: the one that the weights of ${weights.path} were trained with`);
   const corpus = await readCorpus(files, {
     validationShare: request.settings['validation-share'] ?? from?.settings['validation-share'] ?? VALIDATION_SHARE,
     tokenizer: tokenizerPath === null ? null : readTokenizer(tokenizerPath),
@@ -88,7 +106,7 @@ export async function prepare(request: Request): Promise<Prepared> {
     textField: request.textField ?? null,
     onSkipped: request.onSkipped ?? null,
   });
-  const model = { ...source.model, vocab_size: corpus.tokenizer.vocabularySize };
+  const model = { ...source.model, vocab_size: vocabularySizeFor(corpus, weights) };
   const batches = (time: number, batch: number, seed: number) => new Batches(corpus.training, { batch, time, seed });
   const derived = deriveSettings(
     request.settings,
@@ -111,11 +129,27 @@ export async function prepare(request: Request): Promise<Prepared> {
     corpus,
     tokenizerHash: hash,
     tokenizerPath,
+    frozen,
+    weights,
     from,
     cadence: cadenceFor(request.cadence, settings.steps),
     training: batches(settings['seq-len'], settings['batch-size'] * settings['grad-accum'], settings.seed),
     validation: settings['validation-share'] === 0 ? null : validationOf(corpus, settings),
   };
+}
+
+/**
+ * The tokenizer's, or that of the weights, which may have rows for more tokens.
+ *
+ * @throws UserError where they have rows for fewer.
+ */
+function vocabularySizeFor({ tokenizer }: Corpus, weights: StartingWeights | null): number {
+  const size = tokenizer.vocabularySize;
+  if (weights === null || size <= weights.vocabularySize) return weights?.vocabularySize ?? size;
+  throw new UserError(
+    `the tokenizer has ${size} tokens, and the weights of ${weights.path} rows for ${weights.vocabularySize}; give the ` +
+      'tokenizer that they were trained with as --tokenizer',
+  );
 }
 
 /** The model that a run folder holds, for a resumed run that does not name it again. */
