@@ -8,14 +8,14 @@ import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.t
 import type { NativeModel } from '../native.ts';
 import type { TrainState } from '../train/checkpoint.ts';
 import type { Observer, TrainOptions, TrainResult } from '../train/loop.ts';
-import type { Prepared } from '../train/prepare.ts';
+import type { Prepared, Unbatched } from '../train/prepare.ts';
 import type { RunFolder } from '../train/run-folder.ts';
 import type { Sampling } from '../train/samples.ts';
 import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
 import { documentOptions } from './data.ts';
-import { chooseTarget, targetOption } from './target-option.ts';
+import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
 import {
   advanced,
   cadenceOptions,
@@ -104,6 +104,7 @@ export const train: Command = {
       resume: args.resume as boolean,
       settings: givenSettings(args),
       weights,
+      fitBatch: args['batch-size'] === 'auto' ? run => fitBatchOf(run, args, chosen) : undefined,
       cadence: givenCadence(args),
     });
     skipped.report();
@@ -151,6 +152,32 @@ export const train: Command = {
     }
   },
 };
+
+/** The largest batch that there is memory for, as the program of the run says, which is built for it. */
+async function fitBatchOf(
+  { model, frozen, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
+  args: Readonly<Record<string, unknown>>,
+  { target, device }: ChosenTarget,
+): Promise<number> {
+  const { buildModel } = await import('../build.ts');
+  const { freeDeviceMemory } = await import('../cuda-device.ts');
+  const { availableMemory } = await import('../machine.ts');
+  const { NativeModel } = await import('../native.ts');
+  const { fitBatch } = await import('../train/fit-batch.ts');
+  const { Sampling } = await import('../train/samples.ts');
+
+  const { contextLength } = new Sampling((args.prompt as string | undefined) ?? '', tokenizer, model.max_seq_len, 0);
+  console.log(`building the native program of ${model.name}, which knows what a batch takes ...`);
+  const { libraryPath } = await buildModel(model, { target, dtype, frozen });
+  const options = { maxTime: time, maxContext: contextLength, training: true, device };
+  const threads = args.threads as number | undefined;
+  return fitBatch({
+    bytesOf: maxBatch => NativeModel.bytesOf(libraryPath, { ...options, maxBatch, threads }),
+    free: device ? freeDeviceMemory() : availableMemory(),
+    owner: device ? device.name : 'this machine',
+    ...{ time, tokensPerStep, most },
+  });
+}
 
 const rolesUntrained =
   'warning: the text says no roles, so that every token has role 0: of `role_embeddings`, only row 0 trains';

@@ -29,7 +29,7 @@ export const VALIDATION_SHARE = 0.1;
 const SEQUENCE_LENGTH = 256;
 
 /** Tokens in one step, at the most: a hundred times what the largest models take, and still two arrays of 1 GiB. */
-const MOST_TOKENS_PER_STEP = 2 ** 28;
+export const MOST_TOKENS_PER_STEP = 2 ** 28;
 
 /**
  * Finds every setting. A given one wins, then what `saved` has; the rest is derived. Each is in its own range, which the

@@ -3,13 +3,23 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { Batches, ValidationBatches } from '../data/batches.ts';
 import { readModelConfig } from '../hub/config.ts';
+import { trainingTypeOf } from '../machine.ts';
 import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { TrainState } from './checkpoint.ts';
 import { type Corpus, readCorpus } from './corpus.ts';
-import { type Derived, deriveSettings, type GivenSettings, sequenceLength, VALIDATION_SHARE } from './derive.ts';
+import {
+  type Derived,
+  deriveSettings,
+  type GivenSettings,
+  MOST_TOKENS_PER_STEP,
+  sequenceLength,
+  VALIDATION_SHARE,
+} from './derive.ts';
 import { frozenParameters } from './frozen.ts';
 import type { Cadence, TrainingSamples, ValidationSamples } from './loop.ts';
 import { RunFolder } from './run-folder.ts';
@@ -32,9 +42,24 @@ export interface Request {
   /** What it runs on. */
   readonly target: RunTarget;
   readonly settings: GivenSettings;
+  /** Finds the batch size, where it is to be as large as memory allows. */
+  readonly fitBatch?: ((run: Unbatched) => Promise<number>) | undefined;
   /** Another's weights that the run begins with. */
   readonly weights?: StartingWeights | undefined;
   readonly cadence: Partial<Cadence>;
+}
+
+/** What is known of a run before its batch size. */
+export interface Unbatched {
+  readonly model: Model;
+  readonly frozen: readonly string[];
+  readonly tokenizer: Tokenizer;
+  readonly dtype: TrainingType;
+  /** Tokens in a sequence. */
+  readonly time: number;
+  readonly tokensPerStep: number | undefined;
+  /** More sequences in a micro-batch would be more than the text has, or than a step may have. */
+  readonly most: number;
 }
 
 export interface Prepared extends Derived {
@@ -108,13 +133,20 @@ export async function prepare(request: Request): Promise<Prepared> {
   });
   const model = { ...source.model, vocab_size: vocabularySizeFor(corpus, weights) };
   const batches = (time: number, batch: number, seed: number) => new Batches(corpus.training, { batch, time, seed });
-  const derived = deriveSettings(
-    request.settings,
-    from?.settings ?? null,
-    model,
-    time => batches(time, 1, 0).samplesPerEpoch,
-    request.target,
-  );
+  const samplesPerEpoch = (time: number) => batches(time, 1, 0).samplesPerEpoch;
+  const given = { ...request.settings };
+  if (request.fitBatch && !from) {
+    const time = sequenceLength(given, null, model);
+    const accumulation = given['grad-accum'] ?? 1;
+    const most = Math.min(samplesPerEpoch(time), Math.floor(MOST_TOKENS_PER_STEP / time));
+    given['batch-size'] = await request.fitBatch({
+      ...{ model, frozen, time, tokenizer: corpus.tokenizer },
+      dtype: given.dtype ?? trainingTypeOf(request.target),
+      tokensPerStep: given['tokens-per-step'],
+      most: Math.max(1, Math.floor(most / accumulation)),
+    });
+  }
+  const derived = deriveSettings(given, from?.settings ?? null, model, samplesPerEpoch, request.target);
   const { settings } = derived;
   const hash = tokenizerHash(corpus.tokenizer);
   if (from && savedModel) {
@@ -122,7 +154,8 @@ export async function prepare(request: Request): Promise<Prepared> {
     requireSameRun(output, saved, { settings, model, dataHash: corpus.hash, tokenizerHash: hash });
   }
   return {
-    ...derived,
+    settings,
+    automatic: request.fitBatch ? new Set([...derived.automatic, 'batch-size']) : derived.automatic,
     model,
     statedVocabulary: source.model.vocab_size,
     text: source.text,
