@@ -5,17 +5,19 @@ import { join, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
+import { collectGarbage } from '../garbage.ts';
 import type { NativeModel } from '../native.ts';
 import type { TrainState } from '../train/checkpoint.ts';
 import type { Observer, TrainOptions, TrainResult } from '../train/loop.ts';
-import type { Prepared, Unbatched } from '../train/prepare.ts';
+import type { Prepared } from '../train/prepare.ts';
 import type { RunFolder } from '../train/run-folder.ts';
 import type { Sampling } from '../train/samples.ts';
 import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
 import { documentOptions } from './data.ts';
-import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
+import { fitBatchOf } from './fit-batch-option.ts';
+import { chooseTarget, targetOption } from './target-option.ts';
 import {
   advanced,
   cadenceOptions,
@@ -141,9 +143,12 @@ export const train: Command = {
     });
     try {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;
+      await loadRunModules();
+      // What it took to come this far would be in the run's memory for long, more of it or less.
+      collectGarbage();
       await showOpening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
       if (args['dry-run']) {
-        await showForecast(prepared, native, (args.keep as number | undefined) ?? usuallyKept);
+        await showForecast(prepared, native, sampling, (args.keep as number | undefined) ?? usuallyKept);
         return;
       }
       report(output, prepared, await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder));
@@ -152,32 +157,6 @@ export const train: Command = {
     }
   },
 };
-
-/** The largest batch that there is memory for, as the program of the run says, which is built for it. */
-async function fitBatchOf(
-  { model, frozen, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
-  args: Readonly<Record<string, unknown>>,
-  { target, device }: ChosenTarget,
-): Promise<number> {
-  const { buildModel } = await import('../build.ts');
-  const { freeDeviceMemory } = await import('../cuda-device.ts');
-  const { availableMemory } = await import('../machine.ts');
-  const { NativeModel } = await import('../native.ts');
-  const { fitBatch } = await import('../train/fit-batch.ts');
-  const { Sampling } = await import('../train/samples.ts');
-
-  const { contextLength } = new Sampling((args.prompt as string | undefined) ?? '', tokenizer, model.max_seq_len, 0);
-  console.log(`building the native program of ${model.name}, which knows what a batch takes ...`);
-  const { libraryPath } = await buildModel(model, { target, dtype, frozen });
-  const options = { maxTime: time, maxContext: contextLength, training: true, device };
-  const threads = args.threads as number | undefined;
-  return fitBatch({
-    bytesOf: maxBatch => NativeModel.bytesOf(libraryPath, { ...options, maxBatch, threads }),
-    free: device ? freeDeviceMemory() : availableMemory(),
-    owner: device ? device.name : 'this machine',
-    ...{ time, tokensPerStep, most },
-  });
-}
 
 const rolesUntrained =
   'warning: the text says no roles, so that every token has role 0: of `role_embeddings`, only row 0 trains';
@@ -213,6 +192,22 @@ function checkTogether(args: Readonly<Record<string, unknown>>): void {
   }
 }
 
+/** What a run needs of malc, of which the memory is the run's too. */
+async function loadRunModules() {
+  const { StepLine } = await import('../show/step-line.ts');
+  const { writeTokenizer } = await import('../tokenizer/json.ts');
+  const { loadTraining } = await import('../train/checkpoint.ts');
+  const { EventFile } = await import('../train/event-file.ts');
+  const { listenForInterrupts } = await import('../train/interrupt.ts');
+  const loop = await import('../train/loop.ts');
+  const { readOptions, RunFolder } = await import('../train/run-folder.ts');
+  const { selfCheck } = await import('../train/self-check.ts');
+  return {
+    ...{ StepLine, EventFile, listenForInterrupts, loop, selfCheck },
+    ...{ writeTokenizer, loadTraining, readOptions, RunFolder },
+  };
+}
+
 /** Opens the run folder, brings the model to where the run stands, and trains. */
 async function trainIn(
   args: Readonly<Record<string, unknown>>,
@@ -223,11 +218,7 @@ async function trainIn(
   target: RunTarget,
   sourceFolder: string,
 ): Promise<TrainResult> {
-  const { StepLine } = await import('../show/step-line.ts');
-  const { listenForInterrupts } = await import('../train/interrupt.ts');
-  const { EventFile } = await import('../train/event-file.ts');
-  const loop = await import('../train/loop.ts');
-
+  const { StepLine, EventFile, listenForInterrupts, loop } = await loadRunModules();
   const { settings, from, corpus } = prepared;
   const run = await openRun(args, output, prepared, native, target, sourceFolder);
   const line = new StepLine(process.stdout, {
@@ -293,8 +284,7 @@ async function checkBefore(
   run: RunFolder,
   origin: TrainOptions['origin'],
 ): Promise<void> {
-  const { selfCheck } = await import('../train/self-check.ts');
-
+  const { selfCheck } = await loadRunModules();
   const { model, settings, corpus, training } = prepared;
   const size = settings['batch-size'] * settings['seq-len'];
   const [tokens, labels] = [0, 1].map(() => new Int32Array(size * settings['grad-accum'])) as [Int32Array, Int32Array];
@@ -336,10 +326,7 @@ async function openRun(
   target: RunTarget,
   sourceFolder: string,
 ): Promise<RunFolder> {
-  const { writeTokenizer } = await import('../tokenizer/json.ts');
-  const { loadTraining } = await import('../train/checkpoint.ts');
-  const { readOptions, RunFolder } = await import('../train/run-folder.ts');
-
+  const { writeTokenizer, loadTraining, readOptions, RunFolder } = await loadRunModules();
   const { from, weights, text, model, corpus } = prepared;
   // Read before anything is written: a damaged checkpoint leaves the folder as it was.
   if (from) loadTraining(join(output, `step-${from.step}`), native);
