@@ -109,6 +109,12 @@ function decodingGraph(common: Common, block: Block, index: number, name: string
   };
 }
 
+/** The kind of each block in the order of the forward pass: of the layers, then of the modules, which have the last layer's. */
+export const blockKinds = ({ layers, mtp }: Model): number[] => [
+  ...layers,
+  ...Array.from({ length: mtp?.depth ?? 0 }, () => layers.at(-1)!),
+];
+
 /** Every graph of a program, in the order in which a step runs them. */
 export function graphsOf({ embedding, blocks, head, modules }: Program): Graph[] {
   return [
