@@ -12,7 +12,7 @@ import { fuse } from './kernels/fuse.ts';
 import type { Schedule } from './kernels/kernel.ts';
 import { compose } from './passes/compose.ts';
 import { type LoweredFunction, planMemory } from './plan/plan.ts';
-import { againName, forwardAgain, type Recompute, recomputedBlocks } from './plan/recompute.ts';
+import { againName, forwardAgain, type Kept, type Recompute, recomputedBlocks, valuesKept } from './plan/recompute.ts';
 import { roundOperands } from './plan/round.ts';
 import { chooseStorage, type Scheduled, type Storage, storedAsFloat } from './plan/storage.ts';
 import { emitCpu, type ProgramLaunch } from './targets/cpu/index.ts';
@@ -65,6 +65,8 @@ export interface PlanSummary {
     /** Floats of intermediate values, by what they grow with: '' (fixed), time, batch*time. */
     readonly intermediate: Readonly<Record<string, number>>;
   }[];
+  /** What blocks keep from their forward to their backward pass; of modules for further tokens the blocks alone. */
+  readonly kept: Kept;
 }
 
 /** Compiles a model to C, or to CUDA C++. */
@@ -152,9 +154,17 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     launches,
     intermediate: Object.fromEntries(byName.get(name)!.plan.totals),
   }));
+  const kept: Kept = {
+    blocks: kinds.map(kind => program.blocks[kind]!.name),
+    recomputed,
+    alignment: source.alignment,
+    values: Object.fromEntries(
+      program.blocks.map(({ name, forward }) => [name, valuesKept(byName.get(forward.name)!)]),
+    ),
+  };
   return {
     files: source.files,
-    plan: { model: model.name, functions },
+    plan: { model: model.name, functions, kept },
     kernels: source.kernels,
     launches: source.launches,
     products: [...products.values()],

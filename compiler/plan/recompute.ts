@@ -4,8 +4,11 @@
 // The blocks that come first do it. They leave what they keep in one place, each over what the one before left, so that of
 // the last among them it is still there when the backward pass begins: of n such blocks n - 1 run again, and n - 1 fewer
 // places are needed. What a block reads, the residual stream, is kept of every block anyway.
+import type { Sizes } from '../graph/dimension.ts';
 import type { Graph } from '../graph/graph.ts';
+import { growthOf } from './extent.ts';
 import { type LoweredFunction, planMemory } from './plan.ts';
+import { storedExtent } from './storage.ts';
 
 /** `none`; `block` for every block; or the share of blocks, from 0 to 1, whose place is saved. */
 export type Recompute = 'none' | 'block' | number;
@@ -43,6 +46,47 @@ export function forwardAgain({ graph, schedule, storage }: LoweredFunction, name
   const outputs = graph.outputs.filter(output => isKept(output) || (output.name === 'y' && made.has(output.node)));
   const again: Graph = { ...graph, name, outputs };
   return { graph: again, schedule: { kernels }, storage, plan: planMemory(again, { kernels }, storage) };
+}
+
+/** What the forward passes of a program's blocks keep for their backward passes. */
+export interface Kept {
+  /** The stage of each block in the order of the forward pass. */
+  readonly blocks: readonly string[];
+  /** How many of the first run again; these and the one after them keep in one place. */
+  readonly recomputed: number;
+  /** Bytes of which every value's place is a multiple. */
+  readonly alignment: number;
+  /** By stage and name, the floats of each value that a block keeps, and what they grow with: '' (fixed), batch*time. */
+  readonly values: Readonly<
+    Record<string, Readonly<Record<string, { readonly floats: number; readonly growth: string }>>>
+  >;
+}
+
+/** What one forward function keeps, by name. */
+export function valuesKept({ graph, storage }: LoweredFunction): Kept['values'][string] {
+  return Object.fromEntries(
+    graph.outputs.filter(isKept).map(({ name, node }) => {
+      const extent = storedExtent(node, storage(node));
+      return [name.slice('saved.'.length), { floats: extent.count, growth: growthOf(extent) }];
+    }),
+  );
+}
+
+/**
+ * Bytes of the memory for what is kept, exactly.
+ * @param sizes `batch` and `time`
+ * @param recomputed how many of the first blocks run again; those of the program where it is not given
+ */
+export function bytesKept(kept: Kept, sizes: Sizes, recomputed = kept.recomputed): number {
+  const { blocks, alignment, values } = kept;
+  const positions = (growth: string) =>
+    growth === '' ? 1 : growth.split('*').reduce((product, name) => product * sizes[name]!, 1);
+  const aligned = (bytes: number) => Math.ceil(bytes / alignment) * alignment;
+  const bytes = blocks.map(stage =>
+    Object.values(values[stage]!).reduce((sum, { floats, growth }) => sum + aligned(4 * floats * positions(growth)), 0),
+  );
+  const shared = Math.max(...bytes.slice(0, recomputed + 1));
+  return bytes.slice(recomputed + 1).reduce((sum, each) => sum + each, shared);
 }
 
 const isKept = ({ name }: Graph['outputs'][number]): boolean => name.startsWith('saved.');

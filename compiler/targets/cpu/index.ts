@@ -25,6 +25,8 @@ export interface CpuSource {
   readonly kernels: readonly KernelReport[];
   /** In the order of the profile of a program that has one. */
   readonly launches: readonly ProgramLaunch[];
+  /** Bytes of which the place of every buffer is a multiple: cut_bytes of templates/cpu/memory.c.hbs. */
+  readonly alignment: number;
 }
 
 /** A launch of the program. The function `step` stands for what a step does besides calling functions. */
@@ -126,6 +128,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
       ...launch,
       part: inParts.has(launch.function) ? headTokens(program) : null,
     })),
+    alignment: 64,
   };
 }
 

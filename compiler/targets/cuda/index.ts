@@ -34,6 +34,8 @@ export interface CudaSource {
     /** Positions that one run of the function takes at most; null where it takes all of the call. */
     readonly part: number | null;
   })[];
+  /** Bytes of which the place of every buffer is a multiple: cut_bytes of templates/cuda/memory.cu.hbs. */
+  readonly alignment: number;
 }
 
 export interface CudaOptions {
@@ -112,6 +114,7 @@ export function emitCuda(program: Program, lowered: Lowered, options: CudaOption
       ...launch,
       part: inParts.has(launch.function) ? headTokensOnDevice(program) : null,
     })),
+    alignment: 256,
   };
 }
 
