@@ -20,7 +20,7 @@ export type Recompute = 'none' | 'block' | number;
 export function recomputedBlocks(recompute: Recompute, blocks: number): number {
   const share = recompute === 'none' ? 0 : recompute === 'block' ? 1 : recompute;
   if (!(share >= 0 && share <= 1)) throw new Error(`recompute is ${recompute}, no share from 0 to 1`);
-  return Math.min(blocks - 1, Math.round(share * blocks));
+  return Math.min(blocks - 1, share > 0 ? Math.max(1, Math.round(share * blocks)) : 0);
 }
 
 /** What the function of a stage is called that runs its forward pass again. */

@@ -33,7 +33,7 @@ export async function showForecast(
     ),
     row('state', `${describeMemory(found.state)}: weights, gradients, two moments`),
     row('activations', `${describeMemory(found.activations)}, with caches and all else`),
-    row('  kept', describeKept(kept, settings, describeMemory)),
+    row('kept', describeKept(kept, settings, describeMemory)),
     row('peak memory', describeMemory(found.peak)),
     row('disk', `${describeMemory((keep + 1) * checkpoint)}: ${keep + 1} checkpoints`),
   ];
