@@ -37,6 +37,8 @@ export interface BuildOptions {
   readonly recompute?: Recompute;
   /** Makes a program that takes the time of each launch. */
   readonly profile?: boolean;
+  /** Parameters that training leaves as they are, by name. */
+  readonly frozen?: readonly string[];
 }
 
 /**
@@ -47,10 +49,10 @@ export interface BuildOptions {
  */
 export async function buildModel(model: Model, options: BuildOptions = {}): Promise<Build> {
   const started = performance.now();
-  const { target = 'cpu', dtype = 'f32', recompute = 'none', tune, profile = false } = options;
+  const { target = 'cpu', dtype = 'f32', recompute = 'none', tune, profile = false, frozen = [] } = options;
   const tuned = await tune?.();
-  const compiled = compile(model, { target: compiledFor(target), dtype, recompute, profile, ...tuned?.options });
-  const { files, plan } = compiled;
+  const asked = { target: compiledFor(target), dtype, recompute, profile, frozen };
+  const { files, plan } = compile(model, { ...asked, ...tuned?.options });
   // For the device that runs it alone: what else there is would double nvcc's time.
   const device = target === 'cuda' ? findCudaDevice() : null;
   const build = await buildFiles(target, files, { architectures: device ? architectureOf(device) : undefined });

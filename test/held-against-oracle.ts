@@ -48,7 +48,7 @@ async function build(files: Readonly<Record<string, string>>, flags: readonly st
  */
 export async function open(
   model: Model,
-  options: Pick<CompileOptions, 'dtype' | 'recompute' | 'profile'> & {
+  options: Pick<CompileOptions, 'dtype' | 'recompute' | 'profile' | 'frozen'> & {
     fuse: boolean;
     threads?: number;
     flags?: readonly string[];

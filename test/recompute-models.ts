@@ -30,7 +30,7 @@ export async function stepsOf(native: NativeModel, model: Model, steps: number) 
   }
   const parameters = native.parameters.map(({ name, data, gradient, firstMoment, secondMoment }) => ({
     name,
-    values: [data, gradient!, firstMoment!, secondMoment!].map(values => Float32Array.from(values)),
+    values: [data, gradient, firstMoment, secondMoment].map(values => values && Float32Array.from(values)),
   }));
   return { results, parameters };
 }

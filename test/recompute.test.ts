@@ -1,7 +1,9 @@
 // Recompute: the same bits in less memory, over every sort of block; what runs again, and what it is counted as.
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { buildProgram, parametersOf } from '../compiler/build/program.ts';
 import { check } from '../compiler/check/index.ts';
+import { standardLibrary } from '../compiler/check/standard-library.ts';
 import { UserError } from '../compiler/diagnostic.ts';
 import { type CompileOptions, compile } from '../compiler/index.ts';
 import { bytesKept, type Recompute, recomputedBlocks } from '../compiler/plan/recompute.ts';
@@ -42,15 +44,15 @@ test('memory falls by a block for each that runs again, down to one', () => {
 /** No optimisation: what is compared are programs of the same kernels. */
 const flags = ['-O0'];
 
-async function run(recompute: Recompute, profile = false) {
-  const native = await open(every, { fuse: true, recompute, profile, flags }, stepSize);
-  const found = { ...(await stepsOf(native, every, 2)), bytes: native.bytes, profile: native.profile() };
+async function run(recompute: Recompute, options: Pick<CompileOptions, 'profile' | 'frozen'> = {}, model = every) {
+  const native = await open(model, { fuse: true, recompute, flags, ...options }, stepSize);
+  const found = { ...(await stepsOf(native, model, 2)), bytes: native.bytes, profile: native.profile() };
   native.close();
   return found;
 }
 
 test('weights, gradients, moments, losses: the same bits with every block, with half of them, and without', async () => {
-  const [none, half, block] = [await run('none'), await run(0.5, true), await run('block')];
+  const [none, half, block] = [await run('none'), await run(0.5, { profile: true }), await run('block')];
   for (const { results, parameters } of [half, block]) {
     assert.equal(results, none.results);
     for (const [n, { name, values }] of parameters.entries()) assert.equal(values, none.parameters[n]!.values, name);
@@ -67,6 +69,17 @@ test('weights, gradients, moments, losses: the same bits with every block, with 
   // The program's memory is less by exactly what the plan says.
   const bytes = (count: number) => bytesKept(plan.kept, stepSize, count);
   assert.equal([none.bytes - half.bytes, none.bytes - block.bytes], [bytes(0) - bytes(5), bytes(0) - bytes(9)]);
+});
+
+test('frozen layers have nothing to keep: the trained ones above run again', async () => {
+  const few = recomputeModel('few');
+  const names = parametersOf(buildProgram(few, standardLibrary())).map(({ name }) => name);
+  const frozen = names.filter(name => /embed|layers\.0\./.test(name));
+  const [none, block] = [await run('none', { frozen }, few), await run('block', { frozen }, few)];
+  assert.equal([block.results, block.parameters], [none.results, none.parameters]);
+  const { kept } = compile(few, { recompute: 'block', frozen }).plan;
+  assert.equal([kept.blocks.length, kept.recomputed], [2, 1]);
+  assert.is(none.bytes - block.bytes, bytesKept(kept, stepSize, 0) - bytesKept(kept, stepSize));
 });
 
 test('kernels are those of the forward pass, without those that only the stream needs', () => {

@@ -29,11 +29,12 @@ export function emitStages<Source>(
   const train = (stage: HeadStage) =>
     emit.training(stage.train, stage, `${writes(stage)}, const float *x, float *x_gradient`, homesOf(stage));
   const backOf = (stage: BlockStage | JoinStage) => {
+    if (stage.backward === null) return [];
     const given = `const ${stage.name}_saved *s, const float *x, const float *y_gradient, float *x_gradient`;
-    return emit.training(stage.backward, stage, `${writes(stage)}, ${given}`, homesOf(stage));
+    return [emit.training(stage.backward, stage, `${writes(stage)}, ${given}`, homesOf(stage))];
   };
   const forthOf = (stage: BlockStage | JoinStage, need: 'always' | 'training', graph = stage.forward) => {
-    const given = `const ${stage.name}_saved *s, const float *x, float *y`;
+    const given = `${stage.backward === null ? '' : `const ${stage.name}_saved *s, `}const float *x, float *y`;
     return emit[need](graph, stage, `${reads(stage)}, ${given}`, homesOf(stage));
   };
   // Its kernels read weights as those of the forward function do.
@@ -54,10 +55,19 @@ export function emitStages<Source>(
   if (!trains) return { forward, backward: [] };
   const backward = [
     train(head),
-    ...(modules ? [forthOf(modules.join, 'training'), train(modules.head), backOf(modules.join)] : []),
+    ...(modules ? [forthOf(modules.join, 'training'), train(modules.head), ...backOf(modules.join)] : []),
     ...blocks.flatMap(againOf),
-    ...blocks.map(backOf),
-    emit.training(embedding.backward, embedding, `${writes(embedding)}, const float *y_gradient`, homesOf(embedding)),
+    ...blocks.flatMap(backOf),
+    ...(embedding.backward
+      ? [
+          emit.training(
+            embedding.backward,
+            embedding,
+            `${writes(embedding)}, const float *y_gradient`,
+            homesOf(embedding),
+          ),
+        ]
+      : []),
   ];
   return { forward, backward };
 }

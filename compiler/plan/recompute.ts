@@ -1,7 +1,7 @@
 // Recompute: blocks whose forward pass runs again just before their backward pass, so that they need not keep what it reads
 // meanwhile (Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016).
 //
-// The blocks that come first do it. They leave what they keep in one place, each over what the one before left, so that of
+// Of the blocks that have a backward pass those that come first do it. They leave what they keep in one place, each over what the one before left, so that of
 // the last among them it is still there when the backward pass begins: of n such blocks n - 1 run again, and n - 1 fewer
 // places are needed. What a block reads, the residual stream, is kept of every block anyway.
 import type { Sizes } from '../graph/dimension.ts';
@@ -14,13 +14,13 @@ import { storedExtent } from './storage.ts';
 export type Recompute = 'none' | 'block' | number;
 
 /**
- * How many of a model's blocks, the first ones, run again; the one after them shares their place besides.
+ * How many of the blocks that have a backward pass, the first ones, run again; the one after them shares their place besides.
  * @throws Error for a share that is not from 0 to 1
  */
 export function recomputedBlocks(recompute: Recompute, blocks: number): number {
   const share = recompute === 'none' ? 0 : recompute === 'block' ? 1 : recompute;
   if (!(share >= 0 && share <= 1)) throw new Error(`recompute is ${recompute}, no share from 0 to 1`);
-  return Math.min(blocks - 1, share > 0 ? Math.max(1, Math.round(share * blocks)) : 0);
+  return Math.max(0, Math.min(blocks - 1, share > 0 ? Math.max(1, Math.round(share * blocks)) : 0));
 }
 
 /** What the function of a stage is called that runs its forward pass again. */
@@ -50,7 +50,7 @@ export function forwardAgain({ graph, schedule, storage }: LoweredFunction, name
 
 /** What the forward passes of a program's blocks keep for their backward passes. */
 export interface Kept {
-  /** The stage of each block in the order of the forward pass. */
+  /** The stage of each block that has a backward pass, in the order of the forward pass. */
   readonly blocks: readonly string[];
   /** How many of the first run again; these and the one after them keep in one place. */
   readonly recomputed: number;
@@ -85,7 +85,7 @@ export function bytesKept(kept: Kept, sizes: Sizes, recomputed = kept.recomputed
   const bytes = blocks.map(stage =>
     Object.values(values[stage]!).reduce((sum, { floats, growth }) => sum + aligned(4 * floats * positions(growth)), 0),
   );
-  const shared = Math.max(...bytes.slice(0, recomputed + 1));
+  const shared = Math.max(0, ...bytes.slice(0, recomputed + 1));
   return bytes.slice(recomputed + 1).reduce((sum, each) => sum + each, shared);
 }
 

@@ -42,7 +42,7 @@ export interface CpuOptions {
   readonly profile: boolean;
   /** How products are divided into tasks. */
   readonly scheduleOf: ScheduleOf;
-  /** How many of the first blocks run their forward pass again before their backward pass. */
+  /** How many blocks, from the lowest that is trained on, run their forward pass again before their backward pass. */
   readonly recomputed: number;
 }
 

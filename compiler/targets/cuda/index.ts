@@ -45,7 +45,7 @@ export interface CudaOptions {
   readonly profile: boolean;
   /** What was measured to be fastest of its products; the cost model chooses where it is not given. */
   readonly choiceOf?: ChoiceOf | undefined;
-  /** How many of the first blocks run their forward pass again before their backward pass. */
+  /** How many blocks, from the lowest that is trained on, run their forward pass again before their backward pass. */
   readonly recomputed: number;
 }
 
@@ -145,7 +145,7 @@ const headersOf: readonly {
   readonly included: readonly string[];
 }[] = [
   { kind: 'matmul', dtypes: ['f32', 'bf16'], included: ['product_f32.h'] },
-  { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h', 'product_sm90.h', 'totals.h'] },
+  { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h', 'product_sm90.h', 'totals.h', 'statistics.h'] },
   { kind: 'top-k', dtypes: ['f32', 'bf16'], included: ['top_k.h'] },
   { kind: 'scatter', dtypes: ['f32', 'bf16'], included: ['scatter.h'] },
   { kind: 'within-capacity', dtypes: ['f32', 'bf16'], included: ['slots.h'] },
