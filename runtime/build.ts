@@ -2,7 +2,8 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Model } from '../compiler/check/model.ts';
-import { compile } from '../compiler/index.ts';
+import { compile, type PlanSummary } from '../compiler/index.ts';
+import type { Recompute } from '../compiler/plan/recompute.ts';
 import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
 import { buildLibrary, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import {
@@ -20,6 +21,7 @@ import { contentHash } from './train/settings.ts';
 import type { Tuned } from './tuning.ts';
 
 export interface Build extends CachedBuild {
+  readonly plan: PlanSummary;
   /** Wall time of it all. */
   readonly seconds: number;
 }
@@ -31,6 +33,8 @@ export interface BuildOptions {
   readonly dtype?: ProductType;
   /** Finds how products are computed best, before anything is compiled. */
   readonly tune?: (() => Promise<Tuned>) | undefined;
+  /** Whose forward pass runs again in training. Default none. */
+  readonly recompute?: Recompute;
   /** Makes a program that takes the time of each launch. */
   readonly profile?: boolean;
   /** Parameters that training leaves as they are, by name. */
@@ -45,13 +49,14 @@ export interface BuildOptions {
  */
 export async function buildModel(model: Model, options: BuildOptions = {}): Promise<Build> {
   const started = performance.now();
-  const { target = 'cpu', dtype = 'f32', tune, profile = false, frozen = [] } = options;
+  const { target = 'cpu', dtype = 'f32', recompute = 'none', tune, profile = false, frozen = [] } = options;
   const tuned = await tune?.();
-  const { files } = compile(model, { target: compiledFor(target), dtype, profile, frozen, ...tuned?.options });
+  const asked = { target: compiledFor(target), dtype, recompute, profile, frozen };
+  const { files, plan } = compile(model, { ...asked, ...tuned?.options });
   // For the device that runs it alone: what else there is would double nvcc's time.
   const device = target === 'cuda' ? findCudaDevice() : null;
   const build = await buildFiles(target, files, { architectures: device ? architectureOf(device) : undefined });
-  return { ...build, seconds: (performance.now() - started) / 1000 };
+  return { ...build, plan, seconds: (performance.now() - started) / 1000 };
 }
 
 export interface CompilerOptions {

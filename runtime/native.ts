@@ -161,7 +161,7 @@ export class NativeModel {
       const owner = device ? `${device.name}, of ${describeMemory(device.memory)},` : 'this machine';
       throw new MachineError(
         `the model needs ${describeMemory(bytes)} (${bytes} bytes) of memory, which ${owner} could not give. ` +
-          'Use a smaller batch size, a shorter sequence length or a smaller model.',
+          `Use a smaller batch size, a shorter sequence length or a smaller model${options.training ? ', or --recompute block' : ''}.`,
       );
     }
     if (code === DEVICE) throw new MachineError(native.malc_message(null));

@@ -8,6 +8,7 @@ import { type ProductType, productTypes } from '../../compiler/targets/cpu/kerne
 import { type Target, targets } from '../../compiler/targets/names.ts';
 import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { Command } from './command.ts';
+import { readRecompute, recomputeOption } from './recompute-option.ts';
 
 interface Stage {
   readonly name: string;
@@ -37,6 +38,7 @@ export const compile: Command = {
       ...autotuneOption,
       describe: `${autotuneOption.describe}: for ${usualBatch} texts of up to ${usualTime} tokens`,
     },
+    recompute: { ...recomputeOption, default: 'none' },
     standalone: {
       type: 'boolean',
       describe: 'Add a command line in C that trains it without Node, from files of tokens',
@@ -77,6 +79,7 @@ export const compile: Command = {
       target: target as Target,
       fuse: args.fuse as boolean,
       dtype: args.dtype as ProductType,
+      recompute: readRecompute(args.recompute as string),
       ...tuned,
       onStage: (name, milliseconds, print) => stages.push({ name, milliseconds, print }),
     });

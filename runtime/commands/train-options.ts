@@ -75,7 +75,7 @@ export const cadenceOptions = {
   'sample-every': 'sample',
 } as const satisfies Record<string, keyof Cadence>;
 
-const others = ['log-every', 'keep', 'patience', 'prompt', 'text-field', 'autotune'];
+const others = ['log-every', 'keep', 'patience', 'prompt', 'text-field', 'autotune', 'recompute'];
 
 /**
  * Options that a resumed run has from the folder where they are not given again: they change no weight, but for `autotune`,

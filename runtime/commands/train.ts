@@ -15,6 +15,7 @@ import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
 import { documentOptions } from './data.ts';
+import { readRecompute, recomputeOption } from './recompute-option.ts';
 import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
 import {
   advanced,
@@ -61,6 +62,7 @@ export const train: Command = {
       describe: autotuneOption.describe,
       whenAbsent: 'as the cost model says',
     },
+    recompute: { ...recomputeOption, advanced: true, whenAbsent: 'none' },
     threads: advanced('threads', 'Threads of the native program', 'all'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
     ...configOptions,
@@ -90,6 +92,7 @@ export const train: Command = {
     const output = (given.output as string | undefined) ?? `runs/${source!.model.name}`;
     const before = given.resume ? Object.entries(readOptions(output)).filter(([name]) => habits.includes(name)) : [];
     const args = { ...Object.fromEntries(before), ...given };
+    const recompute = readRecompute(args.recompute as string | undefined);
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
     const skipped = new Skipped(line => console.error(line));
@@ -129,7 +132,7 @@ export const train: Command = {
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
-    const build = await buildModel(model, { target, dtype: settings.dtype, frozen, ...tuning });
+    const build = await buildModel(model, { target, dtype: settings.dtype, recompute, frozen, ...tuning });
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],
@@ -143,7 +146,7 @@ export const train: Command = {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;
       await showOpening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
       if (args['dry-run']) {
-        await showForecast(prepared, native, (args.keep as number | undefined) ?? usuallyKept);
+        await showForecast(prepared, native, build.plan.kept, (args.keep as number | undefined) ?? usuallyKept);
         return;
       }
       report(output, prepared, await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder));
@@ -168,7 +171,8 @@ async function fitBatchOf(
 
   const { contextLength } = new Sampling((args.prompt as string | undefined) ?? '', tokenizer, model.max_seq_len, 0);
   console.log(`building the native program of ${model.name}, which knows what a batch takes ...`);
-  const { libraryPath } = await buildModel(model, { target, dtype, frozen });
+  const recompute = readRecompute(args.recompute as string | undefined);
+  const { libraryPath } = await buildModel(model, { target, dtype, recompute, frozen });
   const options = { maxTime: time, maxContext: contextLength, training: true, device };
   const threads = args.threads as number | undefined;
   return fitBatch({
@@ -367,7 +371,7 @@ function optionsOf(
   { settings, cadence, corpus, tokenizerPath, weights }: Prepared,
   target: RunTarget,
 ): Record<string, unknown> {
-  const told = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune'];
+  const told = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune', 'recompute'];
   return {
     ...Object.fromEntries(told.filter(name => args[name] !== undefined).map(name => [name, args[name]])),
     ...(args.model !== undefined && { model: placeOf(args.model as string) }),

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
+import type { Recompute } from '../../compiler/plan/recompute.ts';
 import type { CudaProductType } from '../../compiler/targets/cuda/kernel-source.ts';
 import type { ChoiceOf } from '../../compiler/targets/cuda/tunable.ts';
 import { NativeModel } from '../../runtime/native.ts';
@@ -20,6 +21,8 @@ export interface EmulatedOptions {
   readonly fuse?: boolean;
   /** Whether the program takes the time of its launches. */
   readonly profile?: boolean;
+  /** Whose forward pass runs again. */
+  readonly recompute?: Recompute;
   /** How products are computed; as the cost model says where it is not given. */
   readonly choiceOf?: ChoiceOf;
   /** Parameters that training leaves as they are. */
@@ -42,12 +45,14 @@ const same = (source: string) => source;
 /** The library of a model's program. */
 export async function buildEmulatedModel(model: Model, options: EmulatedOptions) {
   const { dtype, fuse = true, checked = false, profile = false, change = same, choiceOf, frozen = [] } = options;
+  const { recompute = 'none' } = options;
   const sources = programFolder();
   const { files } = compile(model, {
     target: 'cuda',
     dtype,
     fuse,
     profile,
+    recompute,
     verify: true,
     frozen,
     ...(choiceOf && { choiceOf }),
