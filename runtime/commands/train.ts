@@ -76,6 +76,7 @@ export const train: Command = {
     const { RunFolder, readOptions } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
     const { Skipped } = await import('../data/documents/skipped.ts');
+    const { CorpusLine } = await import('../show/corpus-progress.ts');
 
     checkTogether(given);
     const source =
@@ -87,6 +88,7 @@ export const train: Command = {
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
     const skipped = new Skipped(line => console.error(line));
+    const progress = new CorpusLine(process.stderr);
     const prepared = await prepare({
       source,
       target,
@@ -94,11 +96,13 @@ export const train: Command = {
       tokenizer: args.tokenizer as string | undefined,
       textField: args['text-field'] as string | undefined,
       onSkipped: args.strict ? undefined : skipped.tell,
+      onProgress: progress.tell,
       output,
       resume: args.resume as boolean,
       settings: givenSettings(args),
       cadence: givenCadence(args),
     });
+    progress.clear();
     skipped.report();
     const { model, settings, corpus } = prepared;
     if (args.patience !== undefined && prepared.validation === null)

@@ -42,12 +42,20 @@ export class Threads {
     return Promise.all(this.#threads.map(thread => thread.run(kind, input, [], () => {})));
   }
 
-  /** Results for texts, in their order; texts are drawn only as fast as threads have use for them, and given away. */
-  async *map<Kind extends 'count' | 'encode'>(kind: Kind, texts: Texts): AsyncGenerator<Jobs[Kind]['result']> {
+  /**
+   * Results for texts, in their order; texts are drawn only as fast as threads have use for them.
+   *
+   * @param givenAway the memory of a text, which is the thread's from then on
+   */
+  async *map<Kind extends 'count' | 'encode'>(
+    kind: Kind,
+    texts: Iterable<Jobs[Kind]['input']> | AsyncIterable<Jobs[Kind]['input']>,
+    givenAway: (text: Jobs[Kind]['input']) => ArrayBuffer,
+  ): AsyncGenerator<Jobs[Kind]['result']> {
     const waiting: Promise<Jobs[Kind]['result']>[] = [];
     for await (const text of texts) {
       if (waiting.length === JOBS_AT_ONCE * this.#threads.length) yield await waiting.shift()!;
-      const result = this.run(kind, text, { transfer: [text.buffer] });
+      const result = this.run(kind, text, { transfer: [givenAway(text)] });
       result.catch(() => {}); // It is thrown where it is awaited, which may be never, after another error.
       waiting.push(result);
     }

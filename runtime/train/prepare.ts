@@ -8,7 +8,7 @@ import { Batches, ValidationBatches } from '../data/batches.ts';
 import { readModelConfig } from '../hub/config.ts';
 import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
 import type { TrainState } from './checkpoint.ts';
-import { type Corpus, readCorpus } from './corpus.ts';
+import { type Corpus, type CorpusOptions, readCorpus } from './corpus.ts';
 import { type Derived, deriveSettings, type GivenSettings, sequenceLength, VALIDATION_SHARE } from './derive.ts';
 import type { Cadence, TrainingSamples, ValidationSamples } from './loop.ts';
 import { RunFolder } from './run-folder.ts';
@@ -25,6 +25,8 @@ export interface Request {
   readonly textField?: string | undefined;
   /** Told of what `data` has that is no text; absent where that is refused. */
   readonly onSkipped?: ((place: string, why: string) => void) | undefined;
+  /** Told how far the text is. */
+  readonly onProgress?: CorpusOptions['onProgress'];
   readonly output: string;
   readonly resume: boolean;
   /** What it runs on. */
@@ -87,6 +89,7 @@ export async function prepare(request: Request): Promise<Prepared> {
     vocabularySize: source.model.vocab_size,
     textField: request.textField ?? null,
     onSkipped: request.onSkipped ?? null,
+    onProgress: request.onProgress,
   });
   const model = { ...source.model, vocab_size: corpus.tokenizer.vocabularySize };
   const batches = (time: number, batch: number, seed: number) => new Batches(corpus.training, { batch, time, seed });
