@@ -38,7 +38,7 @@ export async function putStandardInputAside(): Promise<PutAside> {
 }
 
 /** What tells, without reading it, that a file is another than before. */
-export type Stamp = readonly [path: string, size: string, modified: string, inode: string];
+export type Stamp = readonly [path: string, size: string, modified: string, changed: string, inode: string];
 
 /** A file that was modified less than so long ago may change once more without another time of modification. */
 const SETTLED_MILLISECONDS = 2000;
@@ -47,8 +47,8 @@ const SETTLED_MILLISECONDS = 2000;
 export function stampsOf(files: readonly string[]): Stamp[] {
   return files.map(path => {
     try {
-      const { size, mtimeNs, ino } = statSync(path, { bigint: true });
-      return [path, String(size), String(mtimeNs), String(ino)];
+      const { size, mtimeNs, ctimeNs, ino } = statSync(path, { bigint: true });
+      return [path, String(size), String(mtimeNs), String(ctimeNs), String(ino)];
     } catch (error) {
       throw explainReading(error, path);
     }
