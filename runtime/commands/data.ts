@@ -117,6 +117,7 @@ async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
   const { join } = await import('node:path');
   const { checkFolderWritable, makeFolder } = await import('../atomic-file.ts');
   const { Skipped } = await import('../data/documents/skipped.ts');
+  const { readSpecs } = await import('../data/specs.ts');
   const { writeTokens } = await import('../data/tokens.ts');
   const { readTokenizer, tokenizerHash, writeTokenizer } = await import('../tokenizer/json.ts');
   const { CorpusLine } = await import('../show/corpus-progress.ts');
@@ -125,11 +126,14 @@ async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
   if (args.output === undefined) throw new UsageError('--output is needed: the folder to write the tokens to');
   if (args.tokenizer !== undefined && args['vocab-size'] !== undefined)
     throw new UsageError('--vocab-size is of a tokenizer that is learned, and --tokenizer gives one; give one of them');
+  const specs = args.spec as readonly string[];
+  if (readSpecs(specs).some(source => source.isWeighted))
+    throw new UsageError('weights are for malc train, which draws from several texts; prepare makes one of them');
   const folder = args.output as string;
   checkFolderWritable(folder);
   const skipped = new Skipped(line => console.error(line));
   const progress = new CorpusLine(process.stderr);
-  const corpus = await readCorpus(args.spec as readonly string[], {
+  const corpus = await readCorpus(specs, {
     validationShare: (args['validation-share'] as number | undefined) ?? 0.1,
     tokenizer: args.tokenizer === undefined ? null : readTokenizer(args.tokenizer as string),
     vocabularySize: (args['vocab-size'] as number | undefined) ?? 32_000,

@@ -36,7 +36,8 @@ export const train: Command = {
       type: 'string',
       alias: 'd',
       array: true,
-      describe: 'Text, .jsonl, .parquet, .gz, .zst, folders, tokens (.bin), or - for standard input',
+      describe:
+        'Text, .jsonl, .parquet, .gz, .zst, folders, tokens (.bin), or -; of a mixture each with a weight, FILE:0.7',
     },
     ...documentOptions,
     output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
@@ -67,6 +68,7 @@ export const train: Command = {
   },
   examples: [
     ['malc train -m nano -d input.txt', 'derive everything else, and show it'],
+    ['malc train -m nano -d wiki.jsonl:0.7 code.txt:0.3', 'a mixture: seven samples of ten are from wiki.jsonl'],
     ['malc train --resume -o runs/nano', 'go on where that run stopped, bit for bit'],
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
   ],
@@ -249,6 +251,7 @@ async function trainIn(
     const observer: Observer = {
       step(record) {
         line.step(record);
+        if (record.validation_losses) line.note(`  validation  ${lossesOf(record.validation_losses)}`);
         events.step(record);
       },
       sample(step, text) {
@@ -325,6 +328,11 @@ async function checkBefore(
     throw error;
   }
 }
+
+const lossesOf = (losses: Readonly<Record<string, number>>) =>
+  Object.entries(losses)
+    .map(([name, loss]) => `${name} ${loss.toFixed(3)}`)
+    .join(', ');
 
 function resumed({ step, target: before }: TrainState, target: RunTarget): string {
   const change = `; it was trained on ${before} so far, and from here on ${target} rounds in its own way`;

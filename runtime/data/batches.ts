@@ -28,13 +28,17 @@ export class Batches {
   readonly #tokens: TokenStream;
   readonly #shape: BatchShape;
   readonly #seed: number;
+  readonly #firstStream: number;
   #epoch = -1;
   #offset = 0;
   #order: (place: number) => number = place => place;
 
-  /** @throws UserError where the stream is shorter than one window. */
-  constructor(tokens: TokenStream, options: BatchShape & { readonly seed: number }) {
-    const { batch, time, seed } = options;
+  /**
+   * @param options.firstStream of the random numbers, of which each epoch takes two streams
+   * @throws UserError where the stream is shorter than one window.
+   */
+  constructor(tokens: TokenStream, options: BatchShape & { readonly seed: number; readonly firstStream?: number }) {
+    const { batch, time, seed, firstStream = 0 } = options;
     if (tokens.length < time + 1)
       throw new UserError(
         `the training text has ${tokens.length} tokens, and one window of ${time} positions needs ${time + 1}; ` +
@@ -43,6 +47,7 @@ export class Batches {
     this.#tokens = tokens;
     this.#shape = { batch, time };
     this.#seed = seed;
+    this.#firstStream = firstStream;
     this.samplesPerEpoch = Math.max(1, Math.floor(tokens.length / time) - 1);
   }
 
@@ -51,7 +56,7 @@ export class Batches {
     const { time } = this.#shape;
     const epoch = Math.floor(index / this.samplesPerEpoch);
     if (epoch !== this.#epoch) {
-      const stream = epoch * STREAMS_PER_EPOCH;
+      const stream = this.#firstStream + epoch * STREAMS_PER_EPOCH;
       const offsets = Math.min(time, this.#tokens.length - this.samplesPerEpoch * time);
       this.#order = orderOf(this.samplesPerEpoch, this.#seed, stream);
       this.#offset = new Random(this.#seed, stream + 1).below(offsets);
@@ -62,8 +67,12 @@ export class Batches {
 
   /** Fills `tokens` and `labels`, [batch][time] each, with the samples from `index` on. */
   fill(index: number, tokens: Int32Array, labels: Int32Array): void {
-    const { batch, time } = this.#shape;
-    for (let row = 0; row < batch; row++) fillRow(this.#tokens, this.sampleAt(index + row), time, row, tokens, labels);
+    for (let row = 0; row < this.#shape.batch; row++) this.fillRow(index + row, row, tokens, labels);
+  }
+
+  /** Fills one row of `tokens` and `labels` with the sample `index`. */
+  fillRow(index: number, row: number, tokens: Int32Array, labels: Int32Array): void {
+    fillRow(this.#tokens, this.sampleAt(index), this.#shape.time, row, tokens, labels);
   }
 }
 

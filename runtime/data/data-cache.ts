@@ -1,4 +1,5 @@
 // The cache of what is made of data: by content, whole or absent, and gone when nobody has used it for a month.
+import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
@@ -9,11 +10,20 @@ import { cacheFolder } from '../cache.ts';
 /** Days after which what was not used is removed. */
 const DAYS_KEPT = 30;
 
+/** Part of every key: another number where the same data would become something else. */
+const VERSION = 1;
+
 /** Where it lies; made where it is not there. */
 export function dataFolder(): string {
   const folder = join(cacheFolder(), 'data');
   makeFolder(folder);
   return folder;
+}
+
+/** A key for what follows from `parts` alone. */
+export function cacheKey(parts: readonly unknown[]): string {
+  const text = JSON.stringify([VERSION, ...parts]);
+  return createHash('sha256').update(text).digest('hex').slice(0, 32);
 }
 
 /**

@@ -5,7 +5,6 @@ import { toUSVString } from 'node:util';
 import { writeFileAtomic } from '../atomic-file.ts';
 import { encodePieces } from '../tokenizer/encode.ts';
 import type { TextPiece } from '../tokenizer/text-piece.ts';
-import type { Texts } from '../tokenizer/threads.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type DividedPart, divide } from './divide.ts';
 import { documentParts } from './documents/documents.ts';
@@ -34,12 +33,14 @@ export interface DividedText {
   readonly validationShare: number;
 }
 
-/** The text that is learned from in pieces, its documents after one another as lines: what a tokenizer is learned from. */
-export async function* trainingPieces(text: DividedText): Texts & AsyncGenerator<Uint8Array<ArrayBuffer>> {
+/** What texts give to training, in pieces, documents after one another as lines: what a tokenizer is learned from. */
+export async function* trainingPieces(texts: readonly DividedText[]): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   const packer = new Packer({ endOfText: null, cutsSafely: true });
-  for await (const part of dividedParts(text)) {
-    if (part.isHeldOut) continue;
-    for (const piece of packer.add(part)) yield piece.text;
+  for (const text of texts) {
+    for await (const part of dividedParts(text)) {
+      if (part.isHeldOut) continue;
+      for (const piece of packer.add(part)) yield piece.text;
+    }
   }
   for (const piece of packer.end()) yield piece.text;
 }

@@ -6,6 +6,8 @@ import type { Tokenizer } from './tokenizer.ts';
 
 /** Texts of fewer bytes are encoded before threads would have started. */
 const WORTH_THREADS = 1 << 22;
+/** Each has a vocabulary of its own, which takes 50 MB and more: with more threads it would be half a gigabyte in all. */
+const MOST_THREADS = 4;
 
 /** Where a text for this tokenizer may be cut, as readTextPieces (data/text-pieces.ts) asks it. */
 export function cutFor(tokenizer: Tokenizer): (text: Uint8Array) => number {
@@ -27,7 +29,7 @@ export async function* encodePieces(
     for await (const piece of pieces) yield encodePiece(piece, tokenizer);
     return;
   }
-  const threads = new Threads({ tokenizer: tokenizer.json });
+  const threads = new Threads({ tokenizer: tokenizer.json }, MOST_THREADS);
   try {
     yield* threads.map('encode', pieces, ({ text }) => text.buffer);
   } finally {

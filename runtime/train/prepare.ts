@@ -5,7 +5,8 @@ import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
-import { Batches, ValidationBatches } from '../data/batches.ts';
+import { Mixture } from '../data/mixture.ts';
+import { readSpecs } from '../data/specs.ts';
 import { readModelConfig } from '../hub/config.ts';
 import { trainingTypeOf } from '../machine.ts';
 import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
@@ -25,6 +26,7 @@ import type { Cadence, TrainingSamples, ValidationSamples } from './loop.ts';
 import { RunFolder } from './run-folder.ts';
 import { formerly, requireSameRun } from './settings.ts';
 import { requireSameArchitecture, type StartingWeights } from './starting-weights.ts';
+import { validationSamples } from './validation-samples.ts';
 
 /** What the user asks for. What is absent is taken from the run in `output` on resume, or derived. */
 export interface Request {
@@ -83,11 +85,11 @@ export interface Prepared extends Derived {
   readonly from: TrainState | null;
   readonly cadence: Cadence;
   readonly training: TrainingSamples;
+  /** How often the run goes through each source of the corpus. */
+  readonly passes: readonly number[];
   readonly validation: ValidationSamples | null;
 }
 
-/** Validation takes at most so many batches, the same each time: enough for a steady number, and soon done. */
-const VALIDATION_BATCHES = 32;
 /** A checkpoint of a large model takes as long as several steps. */
 const LEAST_STEPS_BETWEEN_CHECKPOINTS = 100;
 /** Also save when so much work would be lost. */
@@ -109,7 +111,7 @@ export async function prepare(request: Request): Promise<Prepared> {
         'give --data and the other options that it had',
     );
   }
-  if (!request.data && files.includes('-') && process.stdin.isTTY)
+  if (!request.data && readSpecs(files).some(({ paths }) => paths.includes('-')) && process.stdin.isTTY)
     throw new UserError(`the run in ${output} reads standard input; pipe the same text into the command again`);
   // Before the text is read, which may take minutes.
   sequenceLength(request.settings, from?.settings ?? null, source.model);
@@ -135,7 +137,7 @@ export async function prepare(request: Request): Promise<Prepared> {
     onProgress: request.onProgress,
   });
   const model = { ...source.model, vocab_size: vocabularySizeFor(corpus, weights) };
-  const batches = (time: number, batch: number, seed: number) => new Batches(corpus.training, { batch, time, seed });
+  const batches = (time: number, batch: number, seed: number) => new Mixture(corpus.sources, { batch, time, seed });
   const samplesPerEpoch = (time: number) => batches(time, 1, 0).samplesPerEpoch;
   const given = { ...request.settings };
   if (request.fitBatch && !from) {
@@ -156,6 +158,8 @@ export async function prepare(request: Request): Promise<Prepared> {
     const saved = { ...from, model: savedModel };
     requireSameRun(output, saved, { settings, model, dataHash: corpus.hash, tokenizerHash: hash });
   }
+  const samplesPerStep = settings['batch-size'] * settings['grad-accum'];
+  const training = batches(settings['seq-len'], samplesPerStep, settings.seed);
   return {
     settings,
     automatic: request.fitBatch ? new Set([...derived.automatic, 'batch-size']) : derived.automatic,
@@ -169,8 +173,9 @@ export async function prepare(request: Request): Promise<Prepared> {
     weights,
     from,
     cadence: cadenceFor(request.cadence, settings.steps),
-    training: batches(settings['seq-len'], settings['batch-size'] * settings['grad-accum'], settings.seed),
-    validation: settings['validation-share'] === 0 ? null : validationOf(corpus, settings),
+    training,
+    passes: training.passes(settings.steps * samplesPerStep),
+    validation: settings['validation-share'] === 0 ? null : validationSamples(corpus.sources, settings),
   };
 }
 
@@ -194,18 +199,6 @@ function readSource(output: string): { model: Model; text: string } {
   const missing = [config, text].find(path => !existsSync(path));
   if (missing !== undefined) throw new UserError(`${missing} is missing; say with --model what the run trains`);
   return { model: readModelConfig(config), text: readFileSync(text, 'utf8') };
-}
-
-function validationOf(corpus: Corpus, settings: Derived['settings']): ValidationSamples {
-  const batches = new ValidationBatches(corpus.validation, {
-    batch: settings['batch-size'],
-    time: settings['seq-len'],
-  });
-  return {
-    count: Math.min(batches.count, VALIDATION_BATCHES),
-    ...(corpus.validationBytes !== null && { bytesPerToken: corpus.validationBytes / corpus.validation.length }),
-    fill: (index, tokens, labels) => batches.fill(index, tokens, labels),
-  };
 }
 
 /** Ten evaluations and samples in a run, where nothing is said, and as many checkpoints where they lie far enough apart. */

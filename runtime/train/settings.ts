@@ -103,7 +103,7 @@ export function requireSameRun(folder: string, saved: Identity, given: Identity)
     differences.push(`--model: ${place} is ${JSON.stringify(now)}; the run has ${JSON.stringify(before)}`);
   }
   if (saved.dataHash !== given.dataHash)
-    differences.push('--data: the text is not the one that the run was trained on');
+    differences.push('--data: the text is not the one that the run was trained on, or has other weights');
   if (saved.tokenizerHash !== given.tokenizerHash) differences.push('--tokenizer is not the one that the run has');
   if (differences.length === 0) return;
   throw new UserError(
