@@ -37,7 +37,8 @@ export const train: Command = {
       type: 'string',
       alias: 'd',
       array: true,
-      describe: 'Text, .jsonl, .parquet, .gz, .zst, folders, tokens (.bin), or - for standard input',
+      describe:
+        'Text, .jsonl, .parquet, .gz, .zst, folders, tokens (.bin), or -; of a mixture each with a weight, FILE:0.7',
     },
     ...documentOptions,
     output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
@@ -69,6 +70,7 @@ export const train: Command = {
   },
   examples: [
     ['malc train -m nano -d input.txt', 'derive everything else, and show it'],
+    ['malc train -m nano -d wiki.jsonl:0.7 code.txt:0.3', 'a mixture: seven samples of ten are from wiki.jsonl'],
     ['malc train --resume -o runs/nano', 'go on where that run stopped, bit for bit'],
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
   ],
@@ -81,6 +83,7 @@ export const train: Command = {
     const { RunFolder, readOptions } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
     const { Skipped } = await import('../data/documents/skipped.ts');
+    const { CorpusLine } = await import('../show/corpus-progress.ts');
 
     checkTogether(given);
     const { openStartingWeights } = await import('../train/starting-weights.ts');
@@ -96,6 +99,7 @@ export const train: Command = {
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
     const skipped = new Skipped(line => console.error(line));
+    const progress = new CorpusLine(process.stderr);
     const prepared = await prepare({
       source,
       target,
@@ -103,6 +107,7 @@ export const train: Command = {
       tokenizer: args.tokenizer as string | undefined,
       textField: args['text-field'] as string | undefined,
       onSkipped: args.strict ? undefined : skipped.tell,
+      onProgress: progress.tell,
       output,
       resume: args.resume as boolean,
       settings: givenSettings(args),
@@ -110,6 +115,7 @@ export const train: Command = {
       fitBatch: args['batch-size'] === 'auto' ? run => fitBatchOf(run, args, chosen) : undefined,
       cadence: givenCadence(args),
     });
+    progress.clear();
     skipped.report();
     const { model, settings, corpus, frozen } = prepared;
     if (frozen.length > 0 && !weights && !prepared.from) console.error(frozenAtRandom);
@@ -249,6 +255,7 @@ async function trainIn(
     const observer: Observer = {
       step(record) {
         line.step(record);
+        if (record.validation_losses) line.note(`  validation  ${lossesOf(record.validation_losses)}`);
         events.step(record);
       },
       sample(step, text) {
@@ -325,6 +332,11 @@ async function checkBefore(
     throw error;
   }
 }
+
+const lossesOf = (losses: Readonly<Record<string, number>>) =>
+  Object.entries(losses)
+    .map(([name, loss]) => `${name} ${loss.toFixed(3)}`)
+    .join(', ');
 
 function resumed({ step, target: before }: TrainState, target: RunTarget): string {
   const change = `; it was trained on ${before} so far, and from here on ${target} rounds in its own way`;

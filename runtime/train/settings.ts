@@ -1,9 +1,9 @@
 // What decides a training run's mathematics, by the names of the command line's options. A checkpoint keeps it, and a run
 // resumes only where all of it is the same.
-import { createHash } from 'node:crypto';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
+import { ContentHash } from '../data/content-hash.ts';
 import type { Update } from '../native.ts';
 import type { Schedule, ScheduleKind } from './schedule.ts';
 
@@ -103,7 +103,7 @@ export function requireSameRun(folder: string, saved: Identity, given: Identity)
     differences.push(`--model: ${place} is ${JSON.stringify(now)}; the run has ${JSON.stringify(before)}`);
   }
   if (saved.dataHash !== given.dataHash)
-    differences.push('--data: the text is not the one that the run was trained on');
+    differences.push('--data: the text is not the one that the run was trained on, or has other weights');
   if (saved.tokenizerHash !== given.tokenizerHash) differences.push('--tokenizer is not the one that the run has');
   if (differences.length === 0) return;
   throw new UserError(
@@ -112,23 +112,15 @@ export function requireSameRun(folder: string, saved: Identity, given: Identity)
   );
 }
 
-/** Token ids that are hashed at once. */
-const HASHED = 2 ** 20;
-
-/** A short hash of texts or token ids, for `Identity`. Ids are hashed as 32 bits each, whatever holds them. */
-export function contentHash(parts: Iterable<string | Int32Array | Uint16Array | Uint32Array>): string {
-  const hash = createHash('sha256');
-  for (const part of parts) {
-    if (typeof part === 'string') {
-      const bytes = Buffer.from(part);
-      hash.update(`${bytes.length}:`).update(bytes);
-      continue;
-    }
-    hash.update(`${4 * part.length}:`);
-    for (let start = 0; start < part.length; start += HASHED)
-      hash.update(new Int32Array(part.subarray(start, start + HASHED)));
+/** A short hash of texts, for `Identity`; of long ones and of tokens see `ContentHash`. */
+export function contentHash(texts: Iterable<string>): string {
+  const hash = new ContentHash();
+  for (const text of texts) {
+    const bytes = Buffer.from(text);
+    hash.begin(bytes.length);
+    hash.add(bytes);
   }
-  return hash.digest('hex').slice(0, 32);
+  return hash.digest();
 }
 
 /** The Model without what does not change its mathematics: what it is called, and where it was written. */
