@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { RunTarget } from '../../compiler/targets/names.ts';
-import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
+import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
 import type { TrainState } from '../train/checkpoint.ts';
 import type { Observer, TrainOptions, TrainResult } from '../train/loop.ts';
@@ -58,6 +58,7 @@ export const train: Command = {
       describe: autotuneOption.describe,
       whenAbsent: 'as the cost model says',
     },
+    'any-order': { ...anyOrderOption, advanced: true },
     threads: advanced('threads', 'Threads of the native program', 'all'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
     ...configOptions,
@@ -86,6 +87,7 @@ export const train: Command = {
     const args = { ...Object.fromEntries(before), ...given };
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
+    checkAnyOrder(args, target);
     const skipped = new Skipped(line => console.error(line));
     const prepared = await prepare({
       source,
@@ -116,7 +118,8 @@ export const train: Command = {
       const { tune } = await import('../tuning.ts');
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
-      return await tune({ model, dtype: settings.dtype, batch, time, threads, onStart: tellTuning }, device);
+      const anyOrder = args['any-order'] === true;
+      return await tune({ model, dtype: settings.dtype, batch, time, threads, anyOrder, onStart: tellTuning }, device);
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
@@ -313,7 +316,7 @@ function optionsOf(
   { settings, cadence, corpus, tokenizerPath }: Prepared,
   target: RunTarget,
 ): Record<string, unknown> {
-  const told = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune'];
+  const told = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune', 'any-order'];
   return {
     ...Object.fromEntries(told.filter(name => args[name] !== undefined).map(name => [name, args[name]])),
     ...(args.model !== undefined && { model: placeOf(args.model as string) }),

@@ -16,6 +16,7 @@ import {
   type KernelSource,
   type Launch,
   type LibrarySource,
+  overlappingParameterList,
   parameterList,
   type Surroundings,
 } from './kernel-source.ts';
@@ -197,18 +198,20 @@ class MatmulEmitter {
     const name = `${ownName}_on_hopper`;
     writer.line();
     const print = (body: Writer) => {
+      body.line(`malc_begin_jobs<${shape}>(${maps.map(map => `&${map}`).join(', ')});`);
       body.line(`malc_run_jobs<${shape}>(${countOf(jobs)}, [&](auto &tile, int block) {`);
       body.inner(() => printJobs(body, jobs));
       body.line('});');
     };
-    this.kernelFunction(writer, name, '384, 1', '', print, own);
+    this.kernelFunction(writer, name, '384, 1', '', print, { own, overlaps: true });
     const grid = `malc_hopper_grid<${shape}>(${countOf(jobs)})`;
     const shared = `${shape}::shared_bytes`;
     const others = [
       ...this.second(writer, plans, `${name}_second`, ''),
       ...this.totals(writer, plans, `${name}_totals`, ''),
     ].map(launch => ({ ...launch, maps: [] }));
-    return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...others] };
+    const launch = { kernel: name, grid, block: '384', shared, overlaps: true, maps };
+    return { maps: tiles.maps, launches: [launch, ...others] };
   }
 
   /** What cuBLASLt is told, and the launch that finishes what it leaves. */
@@ -278,6 +281,7 @@ class MatmulEmitter {
    * A __global__ function. All launches have the same parameters, of which one may not need all.
    * @param condition what of the code's architecture decides whether it does anything; empty where it always does
    * @param own declarations of parameters that come before them
+   * @param overlaps whether its launches may overlap the one before
    */
   private kernelFunction(
     writer: Writer,
@@ -285,9 +289,10 @@ class MatmulEmitter {
     bounds: string,
     condition: string,
     print: (body: Writer) => void,
-    own: readonly string[] = [],
+    { own = [], overlaps = false }: { readonly own?: readonly string[]; readonly overlaps?: boolean } = {},
   ): void {
-    const list = [...own, parameterList(this.parameters, this.surroundings.storageOf)].join(', ');
+    const declare = overlaps ? overlappingParameterList : parameterList;
+    const list = [...own, declare(this.parameters, this.surroundings.storageOf)].join(', ');
     writer.block(`static __global__ void __launch_bounds__(${bounds}) ${name}(${list})`, () => {
       const body = writer.inside();
       if (condition === '') print(body);
