@@ -19,7 +19,7 @@ interface TunedLaunch extends Item {
 export const tuning: Part = {
   name: 'tuning',
   title: 'Products and attention in several ways each, as --autotune measures them',
-  seconds: 125,
+  seconds: 140,
   async measure({ report }) {
     const device = findCudaDevice();
     if (device === null) return; // a dry run has nothing to measure

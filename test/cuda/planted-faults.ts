@@ -17,7 +17,7 @@ const wrongResult = /relative error|: output |: log-sum-exp |: query |: key |: v
 const noBarrier = /with no barrier in between/;
 const noFence = /its fence_async is missing/;
 const unwritten = /which nobody has written/;
-const tooEarly = /before grid_dependency_wait/;
+const tooEarly = /(before|without) grid_dependency_wait/;
 const tooManyArrivals = /arrivals of this phase have come to/;
 
 /** Every kernel that may overlap the launch before begins so. */
