@@ -21,7 +21,7 @@ import { cpuStoring, type ProductType } from './targets/cpu/kernel-source.ts';
 import { chooseSchedule, type ProductShape, type ScheduleOf, shapeKey } from './targets/cpu/schedule.ts';
 import { emitCuda } from './targets/cuda/index.ts';
 import { type CudaProductType, cudaStoring } from './targets/cuda/kernel-source.ts';
-import type { ChoiceOf } from './targets/cuda/tunable.ts';
+import { type ChoiceOf, describeChoice, isInAnyOrder } from './targets/cuda/tunable.ts';
 import type { Target } from './targets/names.ts';
 
 export interface CompileOptions {
@@ -37,8 +37,13 @@ export interface CompileOptions {
   readonly profile?: boolean;
   /** How products are divided into tasks; the cost model's choice where it is not given. */
   readonly scheduleOf?: ScheduleOf;
-  /** On cuda: how products are computed; the cost model's choice where it is not given. */
+  /** On cuda: how launches are computed that there are several ways for; the cost model's choice where it is not given. */
   readonly choiceOf?: ChoiceOf;
+  /**
+   * On cuda: whether `choiceOf` may choose sums that are added up in the order in which they come, so that the last bits
+   * differ from run to run. Default false.
+   */
+  readonly anyOrder?: boolean;
   /** Parameters that training leaves as they are, by their names in checkpoints; none where nothing is said. */
   readonly frozen?: readonly string[];
   /** Checks every graph against the rules of graph/verify.ts. */
@@ -146,8 +151,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     products.set(shapeKey(shape), shape);
     return (options.scheduleOf ?? chooseSchedule)(shape);
   };
-  const { choiceOf } = options;
-  if (choiceOf && options.target !== 'cuda') throw new Error('choices of products are for the target cuda');
+  const choiceOf = orderedChoices(options);
   const common = { profile: options.profile ?? false, recomputed };
   const emit = () => {
     if (options.target === 'cuda') return emitCuda(program, byName, { dtype: cudaType(options), ...common, choiceOf });
@@ -180,6 +184,25 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     launches: source.launches,
     products: [...products.values()],
   };
+}
+
+/** What is chosen, held to one order of sums where any will not do. */
+function orderedChoices({ target, choiceOf, anyOrder = false }: CompileOptions): ChoiceOf | undefined {
+  if (target !== 'cuda') {
+    if (choiceOf) throw new Error('choices of how launches are computed are for the target cuda');
+    if (anyOrder)
+      throw new UserError('sums in any order are for the target cuda: on the CPU they have one; leave it out');
+    return undefined;
+  }
+  return (
+    choiceOf &&
+    (tunable => {
+      const choice = choiceOf(tunable);
+      if (choice && isInAnyOrder(choice) && !anyOrder)
+        throw new Error(`${tunable.name}: ${describeChoice(choice)} is chosen, and its order is to be the same`);
+      return choice;
+    })
+  );
 }
 
 /** What products multiply on CUDA, where these options are for it. */

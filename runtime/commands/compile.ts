@@ -6,7 +6,7 @@ import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { type ProductType, productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import { type Target, targets } from '../../compiler/targets/names.ts';
-import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
+import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { Command } from './command.ts';
 import { readRecompute, recomputeOption } from './recompute-option.ts';
 
@@ -39,6 +39,7 @@ export const compile: Command = {
       describe: `${autotuneOption.describe}: for ${usualBatch} texts of up to ${usualTime} tokens`,
     },
     recompute: { ...recomputeOption, default: 'none' },
+    'any-order': { ...anyOrderOption, advanced: true },
     standalone: {
       type: 'boolean',
       describe: 'Add a command line in C that trains it without Node, from files of tokens',
@@ -73,7 +74,9 @@ export const compile: Command = {
     const architectures = args.arch as string | undefined;
     if (architectures !== undefined && !onCuda)
       throw new UserError('--arch names GPUs, and is for --target cuda; leave it out with --target cpu');
-    const tuned = args.autotune ? await tuneHere(model, args.dtype as ProductType, target as Target) : {};
+    checkAnyOrder(args, target as Target);
+    const anyOrder = args['any-order'] === true;
+    const tuned = args.autotune ? await tuneHere(model, args.dtype as ProductType, target as Target, anyOrder) : {};
     const stages: Stage[] = [];
     const { files, plan } = compiler.compile(model, {
       target: target as Target,
@@ -108,7 +111,7 @@ export const compile: Command = {
 };
 
 /** How this machine computes the model's products best; what the cost model says where it has no GPU to ask. */
-async function tuneHere(model: Model, dtype: ProductType, target: Target) {
+async function tuneHere(model: Model, dtype: ProductType, target: Target, anyOrder: boolean) {
   requireTunable(dtype, target);
   const { findCudaDevice, whyNoDevice } = await import('../cuda-device.ts');
   const device = target === 'cuda' ? findCudaDevice() : null;
@@ -118,7 +121,8 @@ async function tuneHere(model: Model, dtype: ProductType, target: Target) {
   }
   const { tune } = await import('../tuning.ts');
   const time = Math.min(usualTime, model.max_seq_len);
-  const request = { model, dtype, batch: usualBatch, time, threads: availableParallelism(), onStart: tellTuning };
+  const threads = availableParallelism();
+  const request = { model, dtype, batch: usualBatch, time, threads, anyOrder, onStart: tellTuning };
   return (await tune(request, device)).options;
 }
 

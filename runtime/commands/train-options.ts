@@ -75,11 +75,11 @@ export const cadenceOptions = {
   'sample-every': 'sample',
 } as const satisfies Record<string, keyof Cadence>;
 
-const others = ['log-every', 'keep', 'patience', 'prompt', 'text-field', 'autotune', 'recompute'];
+const others = ['log-every', 'keep', 'patience', 'prompt', 'text-field', 'autotune', 'any-order', 'recompute'];
 
 /**
- * Options that a resumed run has from the folder where they are not given again: they change no weight, but for `autotune`,
- * which may change a GPU's order of sums, and so the last bits; and `text-field`, of which the data's hash tells.
+ * Options that a resumed run has from the folder where they are not given again: they change no weight, but for `autotune`
+ * and `any-order`, which may change a GPU's order of sums, and so the last bits; and `text-field`, of which the data's hash tells.
  */
 export const habits = [...Object.keys(cadenceOptions), ...others];
 

@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
-import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
+import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
 import type { TrainState } from '../train/checkpoint.ts';
 import type { Observer, TrainOptions, TrainResult } from '../train/loop.ts';
@@ -64,6 +64,7 @@ export const train: Command = {
       whenAbsent: 'as the cost model says',
     },
     recompute: { ...recomputeOption, advanced: true, whenAbsent: 'none' },
+    'any-order': { ...anyOrderOption, advanced: true },
     threads: advanced('threads', 'Threads of the native program', 'all'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
     ...configOptions,
@@ -98,6 +99,7 @@ export const train: Command = {
     const recompute = readRecompute(args.recompute as string | undefined);
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
+    checkAnyOrder(args, target);
     const skipped = new Skipped(line => console.error(line));
     const progress = new CorpusLine(process.stderr);
     const prepared = await prepare({
@@ -134,7 +136,8 @@ export const train: Command = {
       const { tune } = await import('../tuning.ts');
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
-      return await tune({ model, dtype: settings.dtype, batch, time, threads, onStart: tellTuning }, device);
+      const anyOrder = args['any-order'] === true;
+      return await tune({ model, dtype: settings.dtype, batch, time, threads, anyOrder, onStart: tellTuning }, device);
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
@@ -383,7 +386,8 @@ function optionsOf(
   { settings, cadence, corpus, tokenizerPath, weights }: Prepared,
   target: RunTarget,
 ): Record<string, unknown> {
-  const told = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune', 'recompute'];
+  const habitual = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads'];
+  const told = [...habitual, 'autotune', 'any-order', 'recompute'];
   return {
     ...Object.fromEntries(told.filter(name => args[name] !== undefined).map(name => [name, args[name]])),
     ...(args.model !== undefined && { model: placeOf(args.model as string) }),

@@ -43,7 +43,7 @@ export interface CudaOptions {
   readonly dtype: CudaProductType;
   /** Whether the program takes the time of its launches, which are then queued one by one. */
   readonly profile: boolean;
-  /** What was measured to be fastest of its products; the cost model chooses where it is not given. */
+  /** What was measured to be fastest; the cost model chooses where it is not given. */
   readonly choiceOf?: ChoiceOf | undefined;
   /** How many blocks, from the lowest that is trained on, run their forward pass again before their backward pass. */
   readonly recomputed: number;
@@ -149,11 +149,11 @@ const headersOf: readonly {
   { kind: 'top-k', dtypes: ['f32', 'bf16'], included: ['top_k.h'] },
   { kind: 'scatter', dtypes: ['f32', 'bf16'], included: ['scatter.h'] },
   { kind: 'within-capacity', dtypes: ['f32', 'bf16'], included: ['slots.h'] },
-  ...['grouped', 'contract-each'].flatMap(kind => [
+  ...['grouped', 'grouped-gradient', 'contract-each'].flatMap(kind => [
     { kind, dtypes: ['f32', 'bf16'] as const, included: ['product_f32.h', 'grouped.h'] },
     { kind, dtypes: ['bf16'] as const, included: ['product_bf16.h'] },
   ]),
-  { kind: 'grouped', dtypes: ['bf16'], included: ['grouped_sm90.h'] },
+  ...['grouped', 'grouped-gradient'].map(kind => ({ kind, dtypes: ['bf16'] as const, included: ['grouped_sm90.h'] })),
   { kind: 'attention', dtypes: ['f32', 'bf16'], included: ['attention_f32_forward.h'] },
   { kind: 'attention', dtypes: ['bf16'], included: ['attention_bf16_forward.h', 'attention_sm90_forward.h'] },
   { kind: 'attention-gradient', dtypes: ['f32', 'bf16'], included: ['attention_f32_backward.h'] },
