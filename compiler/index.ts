@@ -4,6 +4,7 @@ import type { Model } from './check/model.ts';
 import { formulaLibrary } from './check/standard-library.ts';
 import { UserError } from './diagnostic.ts';
 import type { KernelReport } from './emission/kernel-library.ts';
+import type { Optimizer } from './emission/optimizer.ts';
 import type { Graph } from './graph/graph.ts';
 import { printGraph } from './graph/print.ts';
 import { verify } from './graph/verify.ts';
@@ -29,6 +30,10 @@ export interface CompileOptions {
   readonly fuse?: boolean;
   /** What products multiply: float32 numbers, or these rounded to bfloat16, with float32 sums. Default f32. */
   readonly dtype?: ProductType;
+  /** How training moves the weights. Default adamw. */
+  readonly optimizer?: Optimizer;
+  /** Of the optimizer sgd: false for steps along the gradient alone, which need no memory of those before. Default true. */
+  readonly momentum?: boolean;
   /** Makes a program that takes the time of each launch: malc_profile_* of malc.h. */
   readonly profile?: boolean;
   /** How products are divided into tasks; the cost model's choice where it is not given. */
@@ -72,7 +77,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     options.onStage?.(name, performance.now() - before, () => print(value));
     return value;
   };
-  const { dtype = 'f32' } = options;
+  const { dtype = 'f32', optimizer = 'adamw', momentum = true, profile = false } = options;
   const fused = options.fuse ?? true;
   const library = stage(
     'library',
@@ -120,11 +125,12 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     return (options.scheduleOf ?? chooseSchedule)(shape);
   };
   const { choiceOf } = options;
+  const updating = { optimizer, momentum };
   if (choiceOf && options.target !== 'cuda') throw new Error('choices of products are for the target cuda');
   const emit = () => {
     if (options.target === 'cuda')
-      return emitCuda(program, byName, { dtype: cudaType(options), profile: options.profile ?? false, choiceOf });
-    return emitCpu(program, byName, { dtype, profile: options.profile ?? false, scheduleOf });
+      return emitCuda(program, byName, { dtype: cudaType(options), profile, choiceOf, updating });
+    return emitCpu(program, byName, { dtype, profile, scheduleOf, updating });
   };
   const isUnit = (name: string) => name === 'model.c' || name.endsWith('.cu');
   const source = stage('source', emit, ({ files }) =>

@@ -9,6 +9,7 @@ import { type ElementStorage, storedExtent } from '../plan/storage.ts';
 import { countText } from './index-text.ts';
 import { extentText, type Lowered } from './memory-needs.ts';
 import { shortName } from './naming.ts';
+import type { MomentsOf } from './optimizer.ts';
 import { floatLiteral } from './scalar.ts';
 
 /** What differs from target to target. */
@@ -17,6 +18,8 @@ export interface TargetFields {
   preparedFields(stage: Stage, parameter: Parameter): object & { readonly forms: readonly object[] };
   /** Whether a step's first micro-batch stores a parameter's gradient, so that it need not be cleared before. */
   isStored(stage: Stage, name: string): boolean;
+  /** How many moments the optimizer keeps of a parameter. */
+  readonly moments: MomentsOf;
   /** The type of a value's elements. */
   elementType(node: Node, storage: ElementStorage): string;
   /** An array of one number where it is needed; null where the language has none, and such arrays have names. */
@@ -106,6 +109,7 @@ function fieldsOf(
     ...parameterFields(stage, parameter, target),
     ...target.preparedFields(stage, parameter),
     cleared: !target.isStored(stage, parameter.name),
+    moments: target.moments(stage, parameter),
   });
   const from = ({ name }: Parameter) => (name.startsWith('model.embed') ? 'embedding' : 'head');
   return {

@@ -5,6 +5,7 @@ import type { Stage } from '../build/stage.ts';
 import { product } from '../graph/dimension.ts';
 import type { Work } from '../plan/work.ts';
 import type { KernelLibrary } from './kernel-library.ts';
+import type { MomentsOf } from './optimizer.ts';
 
 /** The numbers of these launches in the profile, by their names. */
 export interface StepLaunches {
@@ -15,15 +16,19 @@ export interface StepLaunches {
   readonly update: number;
 }
 
-/** Operations of AdamW for one weight: malc_adamw_update of templates/cpu/runtime.h and templates/cuda/program.h, what is the same for all left out. */
-const updateOperations = 15;
+/** Operations of an update for one weight by the moments it has, what is the same for all left out: optimizer.h's rules. */
+const updateOperations = { 0: 5, 1: 9, 2: 15 } as const;
+/** Products of Newton and Schulz's iteration: templates/cpu/muon.h. */
+const orthogonalSteps = 5;
 
-/** Notes the launches of the function `step`. */
-export function stepLaunches(program: Program, kernels: KernelLibrary): StepLaunches {
+/** Notes the launches of the function `step`. Averages of weights, which a program may keep, are not counted. */
+export function stepLaunches(program: Program, kernels: KernelLibrary, moments: MomentsOf): StepLaunches {
   const parameters = everyParameter(program);
-  const floats = (among: readonly Parameter[]) => among.reduce((sum, { shape }) => sum + product(shape), 0);
-  const all = floats(parameters);
-  const trained = floats(parameters.filter(({ balance_rate }) => balance_rate === null));
+  const trained = parameters.filter(({ parameter }) => parameter.balance_rate === null);
+  const sum = (among: readonly Own[], of: (own: Own) => number) => among.reduce((total, own) => total + of(own), 0);
+  const floats = ({ parameter }: Own) => product(parameter.shape);
+  const kept = (own: Own) => moments(own.stage, own.parameter);
+  const all = sum(trained, floats);
   const of = (count: number) => (count === 0 ? [] : [{ runtime: [], count }]);
   const work = (operations: number, read: number, written: number): Work => ({
     operations: of(operations),
@@ -31,26 +36,53 @@ export function stepLaunches(program: Program, kernels: KernelLibrary): StepLaun
     writes: of(written * Float32Array.BYTES_PER_ELEMENT),
     shapes: [],
   });
+  const isOrthogonalised = (own: Own) => kept(own) === 1 && trained.some(other => kept(other) === 2);
+  const operations = (own: Own) =>
+    updateOperations[kept(own)] * floats(own) + (isOrthogonalised(own) ? orthogonalising(own.parameter) : 0);
   return {
-    clear_gradients: kernels.launch('step', 'clear_gradients', work(0, 0, all)),
+    clear_gradients: kernels.launch('step', 'clear_gradients', work(0, 0, sum(parameters, floats))),
     prepare: kernels.launch('step', 'prepare', work(0, 0, 0)),
-    gradient_norm: kernels.launch('step', 'gradient_norm', work(2 * trained, trained, 0)),
+    gradient_norm: kernels.launch('step', 'gradient_norm', work(2 * all, all, 0)),
     // Weight, gradient and moments are read; all but the gradient are written.
-    update: kernels.launch('step', 'update', work(updateOperations * trained, 4 * trained, 3 * trained)),
+    update: kernels.launch(
+      'step',
+      'update',
+      work(
+        sum(trained, operations),
+        sum(trained, own => (2 + kept(own)) * floats(own)),
+        sum(trained, own => (1 + kept(own)) * floats(own)),
+      ),
+    ),
   };
 }
 
+/** Operations of Muon's products: of each matrix, or each of a stack, three for a step, two of them with all elements. */
+function orthogonalising({ shape }: Parameter): number {
+  const [rows, columns] = shape.slice(-2) as [number, number];
+  const [short, long] = [Math.min(rows, columns), Math.max(rows, columns)];
+  return (product(shape) / (rows * columns)) * orthogonalSteps * (4 * short ** 2 * long + 2 * short ** 3);
+}
+
+/** A parameter of one of the program's stages. */
+interface Own {
+  readonly stage: Stage;
+  readonly parameter: Parameter;
+}
+
 /** The parameters of every layer and module, those that stages share once. */
-function everyParameter({ model, embedding, blocks, head, modules }: Program): Parameter[] {
-  const own = (stage: Stage, others: readonly Parameter[]) =>
-    stage.parameters.filter(({ name }) => !others.some(other => other.name === name));
-  const outer = [...embedding.parameters, ...own(head, embedding.parameters)];
+function everyParameter({ model, embedding, blocks, head, modules }: Program): Own[] {
+  const own = (stage: Stage, others: readonly Own[] = []): Own[] =>
+    stage.parameters
+      .filter(({ name }) => !others.some(({ parameter }) => parameter.name === name))
+      .map(parameter => ({ stage, parameter }));
+  const embedded = own(embedding);
+  const outer = [...embedded, ...own(head, embedded)];
   const ofModule = modules
-    ? [...own(modules.join, outer), ...blocks[model.layers.at(-1)!]!.parameters, ...own(modules.head, outer)]
+    ? [...own(modules.join, outer), ...own(blocks[model.layers.at(-1)!]!), ...own(modules.head, outer)]
     : [];
   return [
     ...outer,
-    ...model.layers.flatMap(kind => blocks[kind]!.parameters),
+    ...model.layers.flatMap(kind => own(blocks[kind]!)),
     ...Array.from({ length: model.mtp?.depth ?? 0 }, () => ofModule).flat(),
   ];
 }

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
-import { compile } from '../../compiler/index.ts';
+import { type CompileOptions, compile } from '../../compiler/index.ts';
 import type { CudaProductType } from '../../compiler/targets/cuda/kernel-source.ts';
 import type { ChoiceOf } from '../../compiler/targets/cuda/tunable.ts';
 import { NativeModel } from '../../runtime/native.ts';
@@ -15,7 +15,7 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 let programs = 0;
 
-export interface EmulatedOptions {
+export interface EmulatedOptions extends Pick<CompileOptions, 'optimizer' | 'momentum'> {
   readonly dtype: CudaProductType;
   readonly fuse?: boolean;
   /** Whether the program takes the time of its launches. */
@@ -39,7 +39,7 @@ const same = (source: string) => source;
 
 /** The library of a model's program. */
 export async function buildEmulatedModel(model: Model, options: EmulatedOptions) {
-  const { dtype, fuse = true, checked = false, profile = false, change = same, choiceOf } = options;
+  const { dtype, fuse = true, checked = false, profile = false, change = same, choiceOf, optimizer, momentum } = options;
   const sources = programFolder();
   const { files } = compile(model, {
     target: 'cuda',
@@ -47,6 +47,8 @@ export async function buildEmulatedModel(model: Model, options: EmulatedOptions)
     fuse,
     profile,
     verify: true,
+    ...(optimizer && { optimizer }),
+    ...(momentum !== undefined && { momentum }),
     ...(choiceOf && { choiceOf }),
   });
   for (const [name, text] of Object.entries(files))
@@ -67,7 +69,7 @@ export const emulatedTarget = (checked = false): VerifyTarget => ({
 /** The same, opened for training with a cache for all positions. */
 export async function openEmulated(
   model: Model,
-  options: EmulatedOptions,
+  options: EmulatedOptions & { readonly averages?: boolean },
   sizes: { readonly batch: number; readonly time: number },
 ): Promise<NativeModel> {
   return NativeModel.open(await buildEmulatedModel(model, options), {
@@ -76,5 +78,6 @@ export async function openEmulated(
     maxContext: model.max_seq_len,
     training: true,
     seed: 5,
+    averages: options.averages,
   });
 }

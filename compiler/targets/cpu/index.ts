@@ -6,6 +6,7 @@ import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emiss
 import { functionsInParts, headTokens, type Lowered, memoryFields, needs } from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
+import { momentsOf, type Updating, updateFields } from '../../emission/optimizer.ts';
 import type { Homes } from '../../emission/places.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
 import { emitStages } from '../../emission/stages.ts';
@@ -40,6 +41,7 @@ export interface CpuOptions {
   readonly profile: boolean;
   /** How products are divided into tasks. */
   readonly scheduleOf: ScheduleOf;
+  readonly updating: Updating;
 }
 
 /**
@@ -47,7 +49,7 @@ export interface CpuOptions {
  * @param lowered each of the program's graphs, by name
  */
 export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions): CpuSource {
-  const { dtype, profile, scheduleOf } = options;
+  const { dtype, profile, scheduleOf, updating } = options;
   const { modules } = program;
   const kernels = new KernelLibrary(
     graphsOf(program).map(graph => graph.name),
@@ -75,7 +77,8 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
   );
   const { forward, backward } = emitted;
   const functions = [...forward, ...backward];
-  const step = stepLaunches(program, kernels);
+  const moments = momentsOf(program, updating);
+  const step = stepLaunches(program, kernels, moments);
   const grouped = kernels.reports.some(({ kind }) => groupedKinds.has(kind));
   const attends = kernels.reports.some(({ kind }) => kind === 'attention' || kind === 'attention-gradient');
   const fields = {
@@ -83,6 +86,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
       preparedFields: (stage, { name }) =>
         preparedFields(shortName(name), prepared.get(parameterKey(program, stage, name))),
       isStored: (stage, name) => !modules && stored.has(parameterKey(program, stage, name)),
+      moments,
       elementType,
       literalArray: number => `(const float[]){ ${number} }`,
     }),
@@ -92,6 +96,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
     bf16: dtype === 'bf16',
     int8: dtype === 'int8',
     prepared: prepared.isEmpty ? null : preparedForms,
+    update: updateFields(updating),
     in_panels: !prepared.isEmpty,
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
@@ -112,9 +117,11 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
       'malc_math.h': header('math.h'),
       'matmul.h': header('matmul.h'),
       'matmul_few.h': header('matmul_few.h'),
+      'optimizer.h': header('optimizer.h'),
       'random.h': header('random.h'),
       'runtime.h': header('runtime.h'),
       'sequences.h': header('sequences.h'),
+      ...(updating.optimizer === 'muon' ? { 'muon.h': header('muon.h') } : {}),
       ...(grouped ? { 'grouped.h': header('grouped.h') } : {}),
       ...(attends ? { 'attention.h': header('attention.h') } : {}),
       ...Object.fromEntries(headersOf[dtype].map(name => [name, header(name)])),

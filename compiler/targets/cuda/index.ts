@@ -12,6 +12,7 @@ import {
 } from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
+import { momentsOf, type Updating, updateFields } from '../../emission/optimizer.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
 import { type EmitFunction, emitStages } from '../../emission/stages.ts';
 import { stepLaunches } from '../../emission/step-launches.ts';
@@ -43,6 +44,7 @@ export interface CudaOptions {
   readonly profile: boolean;
   /** What was measured to be fastest of its products; the cost model chooses where it is not given. */
   readonly choiceOf?: ChoiceOf | undefined;
+  readonly updating: Updating;
 }
 
 /**
@@ -51,7 +53,7 @@ export interface CudaOptions {
  * @throws UserError where a kernel cannot hold what the model needs.
  */
 export function emitCuda(program: Program, lowered: Lowered, options: CudaOptions): CudaSource {
-  const { dtype, profile, choiceOf } = options;
+  const { dtype, profile, choiceOf, updating } = options;
   refuseTooLarge(program, lowered);
   const kernels = new KernelLibrary(
     graphsOf(program).map(graph => graph.name),
@@ -76,17 +78,20 @@ export function emitCuda(program: Program, lowered: Lowered, options: CudaOption
   const emit = { always: emitter('always'), training: emitter('training') };
   const { forward, backward } = emitStages(program, 'pointers', emit, true);
   const functions = [...forward, ...backward];
-  const step = stepLaunches(program, kernels);
+  const moments = momentsOf(program, updating);
+  const step = stepLaunches(program, kernels, moments);
   const units = emitUnits(kernels.reports, headersFor(dtype));
   const fields = {
     ...modelFields(program, lowered, {
       preparedFields: (stage, { name }) => copyFields(shortName(name), copies.get(parameterKey(program, stage, name))),
       isStored: (stage, name) => !program.modules && stored.has(parameterKey(program, stage, name)),
+      moments,
       elementType,
       literalArray: null,
     }),
     trains: true,
     prepared: copies.isEmpty ? null : allCopies,
+    update: updateFields(updating),
     in_panels: false,
     profile: profile ? { ...step, names: kernels.launches.map(({ name }) => name) } : null,
     launch_count: kernels.launches.length,
