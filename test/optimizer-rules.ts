@@ -35,8 +35,13 @@ export const lion: Rule = (before, gradient, update) => {
 
 export const sgd: Rule = (before, gradient, update) => {
   const slope = gradient.map((g, i) => g + decayOf(before, update) * before.weights[i]!);
-  const first = before.first && before.first.map((m, i) => update.momentum! * m + slope[i]!);
-  return { ...before, first, weights: before.weights.map((w, i) => w - update.learningRate * (first ?? slope)[i]!) };
+  const first = before.first?.map((m, i) => update.momentum! * m + slope[i]!);
+  const moved = first ?? slope;
+  return {
+    ...before,
+    first: first ?? null,
+    weights: before.weights.map((w, i) => w - update.learningRate * moved[i]!),
+  };
 };
 
 export const muon: Rule = (before, gradient, update) => {
@@ -54,7 +59,8 @@ export const muon: Rule = (before, gradient, update) => {
 
 /** Five steps of Newton and Schulz's iteration on a matrix of norm 1. */
 function orthogonalised(matrix: Float64Array, rows: number, columns: number): Float64Array {
-  if (rows > columns) return transposed(orthogonalised(transposed(matrix, rows, columns), columns, rows), columns, rows);
+  if (rows > columns)
+    return transposed(orthogonalised(transposed(matrix, rows, columns), columns, rows), columns, rows);
   const norm = Math.max(Math.hypot(...matrix), 1e-7);
   let x = matrix.map(value => value / norm);
   for (let step = 0; step < 5; step++) {
@@ -80,7 +86,6 @@ function product(left: Float64Array, right: Float64Array, rows: number, inner: n
   const result = new Float64Array(rows * columns);
   for (let i = 0; i < rows; i++)
     for (let k = 0; k < inner; k++)
-      for (let j = 0; j < columns; j++)
-        result[i * columns + j]! += left[i * inner + k]! * right[k * columns + j]!;
+      for (let j = 0; j < columns; j++) result[i * columns + j]! += left[i * inner + k]! * right[k * columns + j]!;
   return result;
 }

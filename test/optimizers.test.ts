@@ -2,128 +2,72 @@
 // weights, and what is left alone.
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { check } from '../compiler/check/index.ts';
-import type { Model } from '../compiler/check/model.ts';
-import { parse } from '../compiler/syntax/parse.ts';
-import type { NativeModel, NativeParameter, Update } from '../runtime/native.ts';
-import { openEmulated } from './cuda/build.ts';
-import { batchOf, open, scramble } from './held-against-oracle.ts';
-import { adamw, lion, muon, type Rule, sgd, type Tensor } from './optimizer-rules.ts';
-import { relativeError } from './oracle.ts';
-import { emulatorAvailable } from './simt/build.ts';
+import { batchOf, open } from './held-against-oracle.ts';
+import { holdUpdates, mixed, muonsRules, type Rules, update } from './held-updates.ts';
+import { adamw, lion, sgd } from './optimizer-rules.ts';
 
 const test = suite('optimizers');
 
-/** Matrices that are wide, tall, square, stacked and of odd sizes; tables, filters and routers, which are none of Muon's. */
-const model = parsed(`
-  attention heads { num_heads: 2 }
-  ffn sparse { hidden_dim: 13  moe { experts: 3  top_k: 2  router: sigmoid  balance: aux_free { rate: 0.01 } } }
-  ffn dense { hidden_dim: 50  bias: true }
-  ssm mamba { state_dim: 3  conv_kernel: 3 }
-  block chooses { attention: heads  ffn: sparse }
-  block remembers { ssm: mamba  ffn: dense }
-  model mixed { vocab_size: 24  max_seq_len: 16  hidden_size: 20  layers: [chooses, remembers] }
-`);
+const cases: readonly (Rules & { optimizer: 'adamw' | 'muon' | 'lion' | 'sgd'; momentum: boolean })[] = [
+  { optimizer: 'adamw', momentum: true, ruleOf: () => adamw, moments: () => 2 },
+  { optimizer: 'lion', momentum: true, ruleOf: () => lion, moments: () => 1 },
+  { optimizer: 'sgd', momentum: true, ruleOf: () => sgd, moments: () => 1 },
+  { optimizer: 'sgd', momentum: false, ruleOf: () => sgd, moments: () => 0 },
+  { optimizer: 'muon', momentum: true, ...muonsRules },
+];
 
-function parsed(text: string): Model {
-  return check(parse(text, 'mixed.mal').syntax).model!;
-}
-
-const update: Update = {
-  learningRate: 0.02,
-  weightDecay: 0.1,
-  clipNorm: 0.5,
-  beta1: 0.9,
-  beta2: 0.95,
-  epsilon: 1e-8,
-  momentum: 0.9,
-  average: 0.75,
-  update: 1,
-};
-const size = { microBatches: 2, batch: 2, time: 8 };
-const { tokens, labels } = batchOf(model, 4, 8, 3);
-
-/** What Muon moves: matrices of blocks that map features to features. */
-const isMap = ({ name, shape }: NativeParameter) =>
-  shape.length > 1 && name.includes('.layers.') && !/conv1d|A_log|mlp\.gate\./.test(name);
-
-const cases = [
-  { optimizer: 'adamw', momentum: true, ruleOf: (): Rule => adamw, moments: () => 2 },
-  { optimizer: 'lion', momentum: true, ruleOf: (): Rule => lion, moments: () => 1 },
-  { optimizer: 'sgd', momentum: true, ruleOf: (): Rule => sgd, moments: () => 1 },
-  { optimizer: 'sgd', momentum: false, ruleOf: (): Rule => sgd, moments: () => 0 },
-  {
-    optimizer: 'muon',
-    momentum: true,
-    ruleOf: (own: NativeParameter): Rule => (isMap(own) ? muon : adamw),
-    moments: (own: NativeParameter) => (isMap(own) ? 1 : 2),
-  },
-] as const;
-
-const doubles = (values: ArrayLike<number>) => Float64Array.from(values);
-const stateOf = ({ shape, decays, data, firstMoment, secondMoment }: NativeParameter): Tensor => ({
-  shape,
-  decays,
-  weights: doubles(data),
-  first: firstMoment && doubles(firstMoment),
-  second: secondMoment && doubles(secondMoment),
-});
-
-const difference = (after: Float64Array, before: Float64Array) => after.map((value, i) => value - before[i]!);
-
-/** Three updates, each held against its rule, from what the program itself has before it. */
-async function holdUpdates(native: NativeModel, { ruleOf, moments }: Pick<(typeof cases)[number], 'ruleOf' | 'moments'>) {
-  scramble(native, 2);
-  for (const own of native.writableParameters()) own.average!.set(own.data);
-  for (let n = 1; n <= 3; n++) {
-    const { gradientNorm } = await native.step(tokens, labels, { ...size, update: null });
-    const clip = update.clipNorm / (gradientNorm + 1e-6);
-    assert.ok(clip < 1, 'clipped');
-    const given = { ...update, update: n };
-    const before = native.parameters.map(own => ({
-      own,
-      state: stateOf(own),
-      average: doubles(own.average!),
-      gradient: doubles(own.gradient!).map(value => value * clip),
-    }));
-    await native.step(tokens, labels, { ...size, update: given });
-    for (const { own, state, average, gradient } of before) {
-      const after = stateOf(own);
-      assert.is(own.moments, own.trained ? moments(own) : 0, own.name);
-      assert.is(own.firstMoment !== null, own.moments > 0, own.name);
-      assert.is(own.secondMoment !== null, own.moments > 1, own.name);
-      const averaged = average.map((value, i) => 0.75 * value + 0.25 * after.weights[i]!);
-      assert.ok(relativeError(own.average!, averaged) < 1e-6, `average of ${own.name}`);
-      if (!own.trained) continue;
-      const expected = ruleOf(own)(state, gradient, given);
-      const error = Math.hypot(...difference(after.weights, expected.weights));
-      const moved = Math.hypot(...difference(expected.weights, state.weights));
-      // What no float32 can tell of the weights themselves is no error of the update.
-      const least = 6e-8 * Math.hypot(...state.weights);
-      assert.ok(error < 2e-5 * moved + least, `${own.name}, update ${n}: ${error} of ${moved}`);
-      for (const moment of ['first', 'second'] as const)
-        if (expected[moment])
-          assert.ok(relativeError(after[moment]!, expected[moment]) < 1e-6, `${moment} moment of ${own.name}`);
-    }
-  }
-}
+const { tokens, labels } = batchOf(mixed, 4, 8, 3);
+const size = { microBatches: 2, batch: 2, time: 8, update };
 
 for (const { optimizer, momentum, ...rules } of cases) {
   const name = momentum ? optimizer : `${optimizer} without momentum`;
-  const options = { optimizer, momentum, averages: true };
+  const opened = (averages: boolean, threads: number) =>
+    open(mixed, { fuse: true, optimizer, momentum, averages, threads, flags: ['-O0'] }, { batch: 2, time: 8 });
+
   test(`${name}: an update is what its papers say`, async () => {
-    const native = await open(model, { fuse: true, ...options, flags: ['-O0'] }, { batch: 2, time: 8 });
-    await holdUpdates(native, rules);
+    const native = await opened(true, 2);
+    await holdUpdates(native, mixed, rules);
     native.close();
   });
 
-  if (await emulatorAvailable())
-    test(`${name}: so it is on CUDA`, async () => {
-      const dtype = optimizer === 'muon' ? 'bf16' : 'f32';
-      const native = await openEmulated(model, { dtype, checked: true, ...options }, { batch: 2, time: 8 });
-      await holdUpdates(native, rules);
-      native.close();
-    });
+  test(`${name}: memory is for what is kept, and neither threads nor averages change a weight`, async () => {
+    const [one, three] = [await opened(false, 1), await opened(true, 3)];
+    const numbers = one.parameters.reduce((sum, { data }) => sum + data.length, 0);
+    for (const native of [one, three]) {
+      await native.initialize(7);
+      for (let n = 1; n <= 2; n++) await native.step(tokens, labels, { ...size, update: { ...update, update: n } });
+    }
+    // Scratch is for each thread; of averages there is one for each weight, and a little padding.
+    assert.ok(three.bytes - one.bytes >= 4 * numbers);
+    for (const [n, own] of one.parameters.entries()) {
+      assert.equal(own.data.slice(), three.parameters[n]!.data.slice(), own.name);
+      assert.is(own.average, null);
+    }
+    for (const native of [one, three]) native.close();
+  });
 }
+
+test('averages take the place of the weights for as long as they are asked for', async () => {
+  const native = await open(mixed, { fuse: true, averages: true, flags: ['-O0'] }, { batch: 2, time: 8 });
+  await native.initialize(7);
+  for (let n = 1; n <= 3; n++) await native.step(tokens, labels, { ...size, update: { ...update, update: n } });
+  const [weights, averages] = (['data', 'average'] as const).map(what =>
+    native.parameters.map(own => own[what]!.slice()),
+  );
+  const losses = { batch: 2, time: 8 };
+  const evaluate = async () => (await native.evaluate(tokens.subarray(0, 16), labels.subarray(0, 16), losses)).loss;
+  const before = await evaluate();
+  const averaged = await native.withAverages(async () => {
+    for (const [n, own] of native.parameters.entries()) assert.equal(own.data.slice(), averages![n], own.name);
+    return await evaluate();
+  });
+  assert.is.not(averaged, before);
+  assert.is(await evaluate(), before);
+  for (const [n, own] of native.parameters.entries()) {
+    assert.equal(own.data.slice(), weights![n], own.name);
+    assert.equal(own.average!.slice(), averages![n], own.name);
+  }
+  native.close();
+});
 
 test.run();

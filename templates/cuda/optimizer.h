@@ -15,8 +15,8 @@ struct malc_results {
 };
 
 /* Adds the losses of a micro-batch's parts, in their order, and its share of the auxiliary loss. */
-static __global__ void malc_add_losses(malc_results *results, const float *losses, int64_t count,
-                                       const float *auxiliary, const float *share) {
+[[maybe_unused]] static __global__ void malc_add_losses(malc_results *results, const float *losses, int64_t count,
+                                                        const float *auxiliary, const float *share) {
   malc_follow();
   for (int64_t n = 0; n < count; n++) results->loss += losses[n];
   results->auxiliary += (double)*auxiliary * *share;
@@ -50,7 +50,7 @@ static DEVICE double malc_over_block(double value) {
 
 /* Parameters end with whole fours, whose gradients are zero. Another pass over all gradients, which are read once: that
  * is 4 bytes of the 34 that AdamW moves for each parameter. */
-static __global__ void malc_norm_parts(const float *gradients, int64_t count, double *parts) {
+[[maybe_unused]] static __global__ void malc_norm_parts(const float *gradients, int64_t count, double *parts) {
   malc_follow();
   const int64_t first = (int64_t)blockIdx.x * MALC_NORM_PART;
   const int64_t end = first + MALC_NORM_PART < count ? first + MALC_NORM_PART : count;
@@ -67,7 +67,8 @@ static __global__ void malc_norm_parts(const float *gradients, int64_t count, do
 }
 
 /* One block: the norm, and by what the gradient is scaled so that it is clipped. */
-static __global__ void malc_norm(const double *parts, int64_t count, const malc_terms *terms, malc_results *results) {
+[[maybe_unused]] static __global__ void malc_norm(const double *parts, int64_t count, const malc_terms *terms,
+                                                  malc_results *results) {
   malc_follow();
   double sum = 0;
   for (int64_t n = threadIdx.x; n < count; n += MALC_NORM_THREADS) sum += parts[n];
@@ -228,8 +229,9 @@ static __global__ void malc_update_weights(const malc_task *tasks, malc_values v
 /* Moves the biases that balance experts: up for those that got less than the mean load, down for the others
  * (Wang et al., Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts, 2024); and their averages, where
  * there are any. One block. */
-static __global__ void malc_balance(float *bias, const float *load, int64_t experts, float rate, float *averages,
-                                    const malc_terms *terms, const malc_results *results) {
+[[maybe_unused]] static __global__ void malc_balance(float *bias, const float *load, int64_t experts, float rate,
+                                                     float *averages, const malc_terms *terms,
+                                                     const malc_results *results) {
   if (!results->moves) return;
   double mean = 0;
   for (int64_t i = 0; i < experts; i++) mean += load[i] / (double)experts;

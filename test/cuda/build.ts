@@ -39,7 +39,16 @@ const same = (source: string) => source;
 
 /** The library of a model's program. */
 export async function buildEmulatedModel(model: Model, options: EmulatedOptions) {
-  const { dtype, fuse = true, checked = false, profile = false, change = same, choiceOf, optimizer, momentum } = options;
+  const {
+    dtype,
+    fuse = true,
+    checked = false,
+    profile = false,
+    change = same,
+    choiceOf,
+    optimizer,
+    momentum,
+  } = options;
   const sources = programFolder();
   const { files } = compile(model, {
     target: 'cuda',
