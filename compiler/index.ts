@@ -40,6 +40,8 @@ export interface CompileOptions {
   readonly scheduleOf?: ScheduleOf;
   /** On cuda: how products are computed; the cost model's choice where it is not given. */
   readonly choiceOf?: ChoiceOf;
+  /** Parameters that training leaves as they are, by their names in checkpoints; none where nothing is said. */
+  readonly frozen?: readonly string[];
   /** Checks every graph against the rules of graph/verify.ts. */
   readonly verify?: boolean;
   /** Called after each stage: for `--time` and `--dump STAGE`. */
@@ -86,7 +88,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   );
   const program = stage(
     'graph',
-    () => buildProgram(model, library),
+    () => buildProgram(model, library, options.frozen),
     value => printGraphs(graphsOf(value)),
   );
   const graphs = stage('compose', () => graphsOf(program).map(graph => (fused ? compose(graph) : graph)), printGraphs);

@@ -48,7 +48,7 @@ async function build(files: Readonly<Record<string, string>>, flags: readonly st
  */
 export async function open(
   model: Model,
-  options: Pick<CompileOptions, 'optimizer' | 'momentum' | 'dtype'> & {
+  options: Pick<CompileOptions, 'optimizer' | 'momentum' | 'dtype' | 'frozen'> & {
     readonly fuse: boolean;
     readonly threads?: number;
     readonly flags?: readonly string[];

@@ -1,9 +1,7 @@
 // Optimizers: what a program keeps of each parameter besides its gradient, and which rule moves it.
 import type { Parameter } from '../build/parameters.ts';
-import type { Program } from '../build/program.ts';
-import type { Stage } from '../build/stage.ts';
 
-/** AdamW, Muon with AdamW for all that is no matrix of a block, Lion, and stochastic gradient descent. */
+/** AdamW; Muon, with AdamW for all that is no map; Lion; and stochastic gradient descent. */
 export const optimizers = ['adamw', 'muon', 'lion', 'sgd'] as const;
 export type Optimizer = (typeof optimizers)[number];
 
@@ -14,21 +12,25 @@ export interface Updating {
   readonly momentum: boolean;
 }
 
-/** Says how many moments a program keeps of a parameter of one of its stages. */
-export type MomentsOf = (stage: Stage, parameter: Parameter) => 0 | 1 | 2;
+/**
+ * Whether Muon moves a parameter: a map of features to features. Rows of embeddings, of the head and of routers belong to
+ * somebody, and a step sees few of them (Jordan et al. 2024).
+ */
+export const isOrthogonalised = ({ optimizer }: Updating, { isMap }: Parameter): boolean =>
+  optimizer === 'muon' && isMap;
 
 /**
- * AdamW keeps the means of the gradient and of its square, the others a mean of the gradient alone. Muon moves the maps of
- * blocks: rows of embeddings and of the head belong to tokens, few of which a step sees (Jordan et al. 2024).
+ * How many moments a program keeps of a parameter: AdamW those of the gradient and of its square, others of the gradient
+ * alone.
  */
-export function momentsOf({ blocks }: Program, { optimizer, momentum }: Updating): MomentsOf {
-  return (stage, { balance_rate, isMap }) => {
-    if (balance_rate !== null) return 0;
-    if (optimizer === 'adamw') return 2;
-    if (optimizer === 'muon') return isMap && blocks.some(({ name }) => name === stage.name) ? 1 : 2;
-    return optimizer === 'lion' || momentum ? 1 : 0;
+export const momentsOf =
+  (updating: Updating) =>
+  (parameter: Parameter): 0 | 1 | 2 => {
+    const { optimizer, momentum } = updating;
+    if (parameter.balance_rate !== null || parameter.frozen) return 0;
+    if (optimizer === 'sgd') return momentum ? 1 : 0;
+    return optimizer === 'lion' || isOrthogonalised(updating, parameter) ? 1 : 2;
   };
-}
 
 /** What the frames of a program ask of its optimizer. */
 export const updateFields = ({ optimizer, momentum }: Updating) => ({

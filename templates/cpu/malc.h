@@ -70,16 +70,17 @@ int32_t malc_parameter_rank(int32_t index);
 int64_t malc_parameter_dimension(int32_t index, int32_t axis);
 /* 1 where weight decay applies (two or more dimensions). */
 int32_t malc_parameter_decays(int32_t index);
-/* 0 for a bias that balances experts: no gradient moves it, and its gradient's place holds the experts' loads. */
+/* 0 for what no gradient moves: a bias that balances experts, whose gradient's place holds the experts' loads; and a
+ * frozen parameter, which no step changes, and which has neither a gradient nor moments. */
 int32_t malc_parameter_trained(int32_t index);
 /* How many moments training keeps of it, 0 to 2, as the program's optimizer needs them. */
 int32_t malc_parameter_moments(int32_t index);
 
 enum { MALC_DATA = 0, MALC_GRADIENT = 1, MALC_FIRST_MOMENT = 2, MALC_SECOND_MOMENT = 3, MALC_AVERAGE = 4 };
-/* Address of a parameter's values, gradient, moments or average; null for what the model does not keep of it. After
- * values were written there, malc_refresh must be called, before any other call. Of a device with memory of its own it
- * is a copy on the host, as the parameter is now: after a call that changes parameters, ask again; null where it could
- * not be read. */
+/* Address of a parameter's values, gradient, moments or average; null for what the model does not keep of it: of a
+ * frozen parameter it keeps the values alone. After values were written there, malc_refresh must be called, before any
+ * other call. Of a device with memory of its own it is a copy on the host, as the parameter is now: after a call that
+ * changes parameters, ask again; null where it could not be read. */
 float *malc_parameter_address(malc_model *model, int32_t index, int32_t what);
 
 /* Some programs keep weights as products read them besides, rounded to bfloat16 or to 8 bits. This makes them anew, of

@@ -1,16 +1,16 @@
 /* muon.h - Muon, which moves a matrix by the nearest one whose singular values are all alike (Jordan et al., Muon: An
  * Optimizer for Hidden Layers in Neural Networks, 2024).
  *
- * The gradient's mean M is replaced by an approximation of U V^T, where U S V^T is its singular value decomposition. The
- * iteration of Newton and Schulz gets there by products alone: with X = M / |M|, five times
+ * The gradient's mean M is replaced by an approximation of U V^T, where U S V^T is its singular value decomposition.
+ * The iteration of Newton and Schulz gets there by products alone: with X = M / |M|, five times
  *
  *   X = a X + (b A + c A A) X,  where A = X X^T  (X (b A + c A A), where A = X^T X, of a matrix with more rows)
  *
- * Its coefficients are not those that converge but those that lift small singular values fastest: they end
- * between 0.7 and 1.2. The result times 0.2 sqrt(max(rows, columns)) moves weights about as far as AdamW does (Liu et al., Muon is
+ * Its coefficients are not those that converge but those that lift small singular values fastest: they end between 0.7
+ * and 1.2. The result times 0.2 sqrt(max(rows, columns)) moves weights about as far as AdamW does (Liu et al., Muon is
  * Scalable for LLM Training, 2025, section 2.2), so that one rate and one decay serve both.
  *
- * Products are of float32. The authors' are of bfloat16, which a GPU multiplies faster; float32 costs an update more and
+ * Products are of float32, in programs of bfloat16 too. The authors' are of bfloat16; float32 costs an update more and
  * leaves no rounding in the weights. */
 #ifndef MALC_MUON_H
 #define MALC_MUON_H

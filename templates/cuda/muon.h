@@ -1,8 +1,8 @@
 // muon.h - Muon, which moves a matrix by the nearest one whose singular values are all alike (Jordan et al., Muon: An
 // Optimizer for Hidden Layers in Neural Networks, 2024).
 //
-// The gradient's mean M is replaced by an approximation of U V^T, where U S V^T is its singular value decomposition. The
-// iteration of Newton and Schulz gets there by products alone: with X = M / |M|, five times
+// The gradient's mean M is replaced by an approximation of U V^T, where U S V^T is its singular value decomposition.
+// The iteration of Newton and Schulz gets there by products alone: with X = M / |M|, five times
 //
 //   X = a X + (b A + c A A) X,  where A = X X^T  (X (b A + c A A), where A = X^T X, of a matrix with more rows)
 //
@@ -82,8 +82,8 @@ struct malc_muon_factor {
   int64_t elements; // from matrix to matrix
 };
 
-/* to = scale x left x right + share x other, [rows][columns], of each matrix of a stack; `other` may be NULL. A block has
- * a tile of 64 x 64. Left and Right say whether a factor's inner positions lie side by side, or its outer ones. */
+/* to = scale x left x right + share x other, [rows][columns], of each matrix of a stack; `other` may be NULL. A block
+ * has a tile of 64 x 64. Left and Right say whether a factor's inner positions lie side by side, or its outer ones. */
 template <malc_side Left, malc_side Right, int Aligned>
 static __global__ void __launch_bounds__(256)
     malc_muon_product(float *to, malc_muon_factor left, malc_muon_factor right, int64_t rows, int64_t inner,
@@ -126,8 +126,8 @@ struct malc_muon_queue {
   static bool is_aligned(const float *data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
 };
 
-/* Puts the orthogonalised means of a stack's gradients in the gradients' place. `room` has malc_muon_room floats for each
- * matrix, from a multiple of 16 bytes on. */
+/* Puts the orthogonalised means of a stack's gradients in the gradients' place. `room` has malc_muon_room floats for
+ * each matrix, from a multiple of 16 bytes on. */
 inline void malc_muon_directions(float *gradient, float *first, malc_muon_matrices stack, const malc_terms *terms,
                                  float *room, malc_status *status, const malc_results *results, cudaStream_t stream) {
   const float a = 3.4445f, b = -4.7750f, c = 2.0315f;
@@ -175,8 +175,8 @@ struct malc_muon {
 static __global__ void malc_muon_update(const malc_task *tasks, malc_values values, const malc_terms *given,
                                         const malc_results *results) {
   malc_follow();
-  if (!results->moves) return;
   const malc_task task = tasks[blockIdx.x];
+  if (!task.moves || !results->moves) return;
   if (task.longer > 0) malc_move<malc_muon>(task, values, *given, 0.2f * sqrtf((float)task.longer));
   else malc_move<malc_adamw>(task, values, *given, results->scale);
 }

@@ -1,5 +1,5 @@
-// optimizer.h - what a step returns and how it moves weights: sums of losses, the gradient's norm, the optimizers' rules,
-// averages and copies of weights.
+// optimizer.h - what a step returns and how it moves weights: sums of losses, the gradient's norm, the optimizers'
+// rules, averages and copies of weights.
 #pragma once
 #include "launch.h"
 #include "rows.h"
@@ -86,7 +86,7 @@ static DEVICE double malc_over_block(double value) {
 struct malc_task {
   int64_t offset;
   int32_t count;
-  int32_t decays;          // whether weight decay applies
+  int32_t moves, decays;   // whether gradients move it, and whether weight decay applies
   __nv_bfloat16 *copy;     // of the whole parameter; NULL where there is none
   int64_t first;           // the piece's first element, of the parameter's
   int32_t columns, stride; // elements of a row, and from row to row of the copy
@@ -150,7 +150,8 @@ static DEVICE float malc_averaged(float average, float weight, float keep) {
  *   w = (1 - rate decay) w - rate (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon) */
 struct malc_adamw {
   static constexpr int moments = 2;
-  static DEVICE void move(float &weight, float slope, float &mean, float &square, float decay, const malc_terms &terms) {
+  static DEVICE void move(float &weight, float slope, float &mean, float &square, float decay,
+                          const malc_terms &terms) {
     mean = terms.beta1 * mean + (1.0f - terms.beta1) * slope;
     square = terms.beta2 * square + (1.0f - terms.beta2) * slope * slope;
     const float denominator = sqrtf(square * terms.correction2) + terms.epsilon;
@@ -223,7 +224,8 @@ template <class Rule>
 static __global__ void malc_update_weights(const malc_task *tasks, malc_values values, const malc_terms *given,
                                            const malc_results *results) {
   malc_follow();
-  if (results->moves) malc_move<Rule>(tasks[blockIdx.x], values, *given, results->scale);
+  const malc_task task = tasks[blockIdx.x];
+  if (task.moves && results->moves) malc_move<Rule>(task, values, *given, results->scale);
 }
 
 /* Moves the biases that balance experts: up for those that got less than the mean load, down for the others

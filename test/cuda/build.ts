@@ -22,6 +22,8 @@ export interface EmulatedOptions extends Pick<CompileOptions, 'optimizer' | 'mom
   readonly profile?: boolean;
   /** How products are computed; as the cost model says where it is not given. */
   readonly choiceOf?: ChoiceOf;
+  /** Parameters that training leaves as they are. */
+  readonly frozen?: readonly string[];
   /** Changes each file of kernels, and model.cu: plants a fault. */
   readonly change?: (source: string) => string;
   /** Whether every access to memory is checked: slower. */
@@ -46,6 +48,7 @@ export async function buildEmulatedModel(model: Model, options: EmulatedOptions)
     profile = false,
     change = same,
     choiceOf,
+    frozen = [],
     optimizer,
     momentum,
   } = options;
@@ -56,6 +59,7 @@ export async function buildEmulatedModel(model: Model, options: EmulatedOptions)
     fuse,
     profile,
     verify: true,
+    frozen,
     ...(optimizer && { optimizer }),
     ...(momentum !== undefined && { momentum }),
     ...(choiceOf && { choiceOf }),

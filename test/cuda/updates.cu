@@ -10,7 +10,8 @@ extern "C" int update(int rule, int count, int rows, int columns, const float *n
   const int64_t all = static_cast<int64_t>(count) * rows * columns, padded = (all + 3) / 4 * 4;
   const size_t bytes = static_cast<size_t>(padded) * sizeof(float);
   const malc_muon_matrices stack = {rows, columns, count};
-  const malc_task task = {0, static_cast<int32_t>(all), 1, nullptr, 0, 0, 0, rule == 4 ? (rows > columns ? rows : columns) : 0};
+  const int32_t longer = rule == 4 ? (rows > columns ? rows : columns) : 0;
+  const malc_task task = {0, static_cast<int32_t>(all), 1, 1, nullptr, 0, 0, 0, longer};
   malc_results results = {};
   results.scale = scale;
   results.moves = 1;

@@ -77,8 +77,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
   );
   const { forward, backward } = emitted;
   const functions = [...forward, ...backward];
-  const moments = momentsOf(program, updating);
-  const step = stepLaunches(program, kernels, moments);
+  const step = stepLaunches(program, kernels, updating);
   const grouped = kernels.reports.some(({ kind }) => groupedKinds.has(kind));
   const attends = kernels.reports.some(({ kind }) => kind === 'attention' || kind === 'attention-gradient');
   const fields = {
@@ -86,7 +85,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
       preparedFields: (stage, { name }) =>
         preparedFields(shortName(name), prepared.get(parameterKey(program, stage, name))),
       isStored: (stage, name) => !modules && stored.has(parameterKey(program, stage, name)),
-      moments,
+      moments: momentsOf(updating),
       elementType,
       literalArray: number => `(const float[]){ ${number} }`,
     }),

@@ -78,14 +78,13 @@ export function emitCuda(program: Program, lowered: Lowered, options: CudaOption
   const emit = { always: emitter('always'), training: emitter('training') };
   const { forward, backward } = emitStages(program, 'pointers', emit, true);
   const functions = [...forward, ...backward];
-  const moments = momentsOf(program, updating);
-  const step = stepLaunches(program, kernels, moments);
+  const step = stepLaunches(program, kernels, updating);
   const units = emitUnits(kernels.reports, headersFor(dtype));
   const fields = {
     ...modelFields(program, lowered, {
       preparedFields: (stage, { name }) => copyFields(shortName(name), copies.get(parameterKey(program, stage, name))),
       isStored: (stage, name) => !program.modules && stored.has(parameterKey(program, stage, name)),
-      moments,
+      moments: momentsOf(updating),
       elementType,
       literalArray: null,
     }),
