@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Model } from '../compiler/check/model.ts';
-import { compile } from '../compiler/index.ts';
+import { type CompileOptions, compile } from '../compiler/index.ts';
 import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
 import { buildLibrary, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import {
@@ -24,7 +24,7 @@ export interface Build extends CachedBuild {
   readonly seconds: number;
 }
 
-export interface BuildOptions {
+export interface BuildOptions extends Pick<CompileOptions, 'optimizer' | 'momentum'> {
   /** Default cpu. */
   readonly target?: RunTarget;
   /** What products multiply. Default f32. */
@@ -45,9 +45,9 @@ export interface BuildOptions {
  */
 export async function buildModel(model: Model, options: BuildOptions = {}): Promise<Build> {
   const started = performance.now();
-  const { target = 'cpu', dtype = 'f32', tune, profile = false, frozen = [] } = options;
+  const { target = 'cpu', tune, ...compiled } = options;
   const tuned = await tune?.();
-  const { files } = compile(model, { target: compiledFor(target), dtype, profile, frozen, ...tuned?.options });
+  const { files } = compile(model, { target: compiledFor(target), ...compiled, ...tuned?.options });
   // For the device that runs it alone: what else there is would double nvcc's time.
   const device = target === 'cuda' ? findCudaDevice() : null;
   const build = await buildFiles(target, files, { architectures: device ? architectureOf(device) : undefined });

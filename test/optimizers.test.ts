@@ -1,12 +1,22 @@
 // Optimizers in compiled programs: each rule against its restatement in float64, what is kept for it in memory, averages of
 // weights, and what is left alone.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { NativeModel } from '../runtime/native.ts';
+import { loadTraining, loadWeights, type TrainState, writeCheckpoint } from '../runtime/train/checkpoint.ts';
+import { settings } from './fixtures/bigram-run.ts';
+import { userError } from './fixtures/user-error.ts';
 import { batchOf, open } from './held-against-oracle.ts';
 import { holdUpdates, mixed, muonsRules, type Rules, update } from './held-updates.ts';
 import { adamw, lion, sgd } from './optimizer-rules.ts';
 
 const test = suite('optimizers');
+
+const folder = mkdtempSync(join(tmpdir(), 'malc-optimizers-'));
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 const cases: readonly (Rules & { optimizer: 'adamw' | 'muon' | 'lion' | 'sgd'; momentum: boolean })[] = [
   { optimizer: 'adamw', momentum: true, ruleOf: () => adamw, moments: () => 2 },
@@ -16,8 +26,21 @@ const cases: readonly (Rules & { optimizer: 'adamw' | 'muon' | 'lion' | 'sgd'; m
   { optimizer: 'muon', momentum: true, ...muonsRules },
 ];
 
+/** Bytes of a model's memory, and those among them that are moments and averages. */
+interface State {
+  readonly all: number;
+  readonly state: number;
+}
+
+/** Of the cases, in their order. */
+const states: State[] = [];
+
 const { tokens, labels } = batchOf(mixed, 4, 8, 3);
 const size = { microBatches: 2, batch: 2, time: 8, update };
+const state: TrainState = {
+  ...{ step: 2, cursor: 8, settings, target: 'cpu', data: ['/text'], dataHash: 'd', tokenizerHash: 't' },
+  ...{ validationLoss: null, lowest: null, journals: { metrics: 0, samples: 0 } },
+};
 
 for (const { optimizer, momentum, ...rules } of cases) {
   const name = momentum ? optimizer : `${optimizer} without momentum`;
@@ -30,22 +53,65 @@ for (const { optimizer, momentum, ...rules } of cases) {
     native.close();
   });
 
-  test(`${name}: memory is for what is kept, and neither threads nor averages change a weight`, async () => {
-    const [one, three] = [await opened(false, 1), await opened(true, 3)];
-    const numbers = one.parameters.reduce((sum, { data }) => sum + data.length, 0);
-    for (const native of [one, three]) {
+  test(`${name}: a checkpoint has all that goes on, bit for bit; neither threads nor averages change a weight`, async () => {
+    const checkpoint = join(folder, name.replaceAll(' ', '-'));
+    const [whole, resumed, plain] = [await opened(true, 3), await opened(true, 2), await opened(false, 1)];
+    const step = (native: NativeModel, n: number) =>
+      native.step(tokens, labels, { ...size, update: { ...update, update: n } });
+    for (const native of [whole, plain]) {
       await native.initialize(7);
-      for (let n = 1; n <= 2; n++) await native.step(tokens, labels, { ...size, update: { ...update, update: n } });
+      for (let n = 1; n <= 2; n++) await step(native, n);
     }
-    // Scratch is for each thread; of averages there is one for each weight, and a little padding.
-    assert.ok(three.bytes - one.bytes >= 4 * numbers);
-    for (const [n, own] of one.parameters.entries()) {
-      assert.equal(own.data.slice(), three.parameters[n]!.data.slice(), own.name);
-      assert.is(own.average, null);
+    await writeCheckpoint(checkpoint, whole, state);
+    loadTraining(checkpoint, resumed);
+    for (const native of [whole, resumed, plain]) await step(native, 3);
+    for (const [n, own] of whole.parameters.entries()) {
+      for (const what of ['data', 'firstMoment', 'secondMoment', 'average'] as const)
+        assert.equal(resumed.parameters[n]![what]?.slice(), own[what]?.slice(), `${what} of ${own.name}`);
+      assert.equal(plain.parameters[n]!.data.slice(), own.data.slice(), own.name);
+      assert.is(plain.parameters[n]!.average, null);
     }
-    for (const native of [one, three]) native.close();
+    loadWeights(checkpoint, plain, true);
+    assert.is.not(plain.parameters[0]!.data[5], whole.parameters[0]!.data[5], 'averages');
+    for (const native of [whole, resumed, plain]) native.close();
+  });
+
+  test(`${name}: no memory is for what is not kept`, async () => {
+    const bytes = async (averages: boolean) => {
+      const native = await opened(averages, 1);
+      const numbers = native.parameters.map(own => own.data.length * (Number(averages) + own.moments));
+      native.close();
+      return { all: native.bytes, state: 4 * numbers.reduce((a, b) => a + b, 0) };
+    };
+    const [without, withAverages] = [await bytes(false), await bytes(true)];
+    // Beginnings of buffers lie at multiples of 64 bytes, and so do those of parameters in them.
+    const padding = 64 * (mixed.layers.length + 2) * 20;
+    const more = withAverages.all - without.all - (withAverages.state - without.state);
+    assert.ok(more >= 0 && more < padding, `${more} bytes`);
+    states.push(without);
   });
 }
+
+test('programs differ in memory by their moments alone', () => {
+  const [adamw, lion, sgd, plain] = states as [State, State, State, State];
+  for (const [more, less] of [
+    [adamw, lion],
+    [sgd, plain],
+  ] as const) {
+    const difference = more.all - less.all - (more.state - less.state);
+    assert.ok(Math.abs(difference) < 0.05 * (more.state - less.state), `${difference} bytes`);
+  }
+  assert.is(lion.all, sgd.all);
+});
+
+test('what another optimizer left is refused', async () => {
+  const muon = await open(mixed, { fuse: true, optimizer: 'muon', flags: ['-O0'] }, { batch: 2, time: 8 });
+  assert.match(
+    userError(() => loadTraining(join(folder, 'adamw'), muon)),
+    /holds the tensor 'model\.\S+\.second_moment', which the model does not have/,
+  );
+  muon.close();
+});
 
 test('averages take the place of the weights for as long as they are asked for', async () => {
   const native = await open(mixed, { fuse: true, averages: true, flags: ['-O0'] }, { batch: 2, time: 8 });

@@ -14,6 +14,8 @@ export interface StepRecord {
   /** Present where this step ended with an evaluation. */
   readonly validation_loss?: number;
   readonly validation_bits_per_byte?: number;
+  /** The same loss with the averages of the weights in their place, where these are kept. */
+  readonly averaged_validation_loss?: number;
   /** Before clipping. */
   readonly gradient_norm: number;
   readonly learning_rate: number;
