@@ -1,6 +1,6 @@
 // Optimizers in compiled programs: each rule against its restatement in float64, what is kept for it in memory, averages of
 // weights, and what is left alone.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -11,7 +11,8 @@ import { settings } from './fixtures/bigram-run.ts';
 import { userError } from './fixtures/user-error.ts';
 import { batchOf, open } from './held-against-oracle.ts';
 import { holdUpdates, mixed, muonsRules, type Rules, update } from './held-updates.ts';
-import { adamw, lion, sgd } from './optimizer-rules.ts';
+import { adamw, lion, muon, type Rule, sgd, type Tensor } from './optimizer-rules.ts';
+import { relativeError } from './oracle.ts';
 
 const test = suite('optimizers');
 
@@ -41,6 +42,31 @@ const state: TrainState = {
   ...{ step: 2, cursor: 8, settings, target: 'cpu', data: ['/text'], dataHash: 'd', tokenizerHash: 't' },
   ...{ validationLoss: null, lowest: null, journals: { metrics: 0, samples: 0 } },
 };
+
+/** What torch.optim computed: test/fixtures/optimizers/make.py. */
+interface Stored {
+  readonly shapes: Readonly<Record<string, readonly number[]>>;
+  readonly start: Readonly<Record<string, readonly number[]>>;
+  readonly gradients: readonly Readonly<Record<string, readonly number[]>>[];
+  readonly results: Readonly<Record<string, Readonly<Record<string, readonly number[]>>>>;
+}
+
+test('the rules are those of PyTorch', () => {
+  const path = join(import.meta.dirname, 'fixtures/optimizers/updates.json');
+  const { shapes, start, gradients, results }: Stored = JSON.parse(readFileSync(path, 'utf8'));
+  const rules: Readonly<Record<string, Rule>> = { adamw, sgd, plain: sgd, muon };
+  for (const [optimizer, tensors] of Object.entries(results))
+    for (const [name, expected] of Object.entries(tensors)) {
+      const moment = () => (optimizer === 'plain' ? null : new Float64Array(expected.length));
+      const shape = shapes[name]!;
+      const weights = Float64Array.from(start[name]!);
+      let tensor: Tensor = { shape, decays: shape.length > 1, weights, first: moment(), second: moment() };
+      for (const [step, gradient] of gradients.entries())
+        tensor = rules[optimizer]!(tensor, Float64Array.from(gradient[name]!), { ...update, update: step + 1 });
+      const error = relativeError(tensor.weights, expected);
+      assert.ok(error < 1e-13, `${optimizer}, ${name}: ${error}`);
+    }
+});
 
 for (const { optimizer, momentum, ...rules } of cases) {
   const name = momentum ? optimizer : `${optimizer} without momentum`;
@@ -105,12 +131,12 @@ test('programs differ in memory by their moments alone', () => {
 });
 
 test('what another optimizer left is refused', async () => {
-  const muon = await open(mixed, { fuse: true, optimizer: 'muon', flags: ['-O0'] }, { batch: 2, time: 8 });
+  const native = await open(mixed, { fuse: true, optimizer: 'muon', flags: ['-O0'] }, { batch: 2, time: 8 });
   assert.match(
-    userError(() => loadTraining(join(folder, 'adamw'), muon)),
+    userError(() => loadTraining(join(folder, 'adamw'), native)),
     /holds the tensor 'model\.\S+\.second_moment', which the model does not have/,
   );
-  muon.close();
+  native.close();
 });
 
 test('averages take the place of the weights for as long as they are asked for', async () => {

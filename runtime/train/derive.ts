@@ -97,7 +97,7 @@ export function deriveSettings(
     dtype: choose('dtype', () => trainingTypeOf(target)),
   };
   checkSchedule(settings);
-  requireUseful(optimizer, settings);
+  requireUseful(optimizer, given);
   return { settings, automatic };
 }
 

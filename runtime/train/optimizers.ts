@@ -35,13 +35,13 @@ export function usualUpdate(optimizer: Optimizer, hiddenSize: number): UsualUpda
   return { ...found, lr: Number(found.lr.toPrecision(2)) };
 }
 
-/** @throws UserError that names an option which the optimizer has no use for. */
-export function requireUseful(optimizer: Optimizer, update: Omit<UsualUpdate, 'lr' | 'weight-decay'>): void {
+/** @throws UserError that names an option among those given which the optimizer has no use for. */
+export function requireUseful(optimizer: Optimizer, given: Partial<UsualUpdate>): void {
   const names = { adamw: 'AdamW', muon: 'Muon', lion: 'Lion', sgd: 'SGD' };
   const users = (isUsed: (usual: UsualUpdate) => boolean) =>
     (Object.keys(usual) as Optimizer[]).filter(name => isUsed(usual[name](1))).map(name => names[name]);
   for (const name of ['beta1', 'beta2', 'momentum'] as const) {
-    if (update[name] === 0 || usual[optimizer](1)[name] !== 0) continue;
+    if ((given[name] ?? 0) === 0 || usual[optimizer](1)[name] !== 0) continue;
     throw new UserError(
       `--${name} is of no use to --optimizer ${optimizer}; leave it out, or take one that has it: ` +
         users(of => of[name] !== 0).join(', '),

@@ -33,8 +33,8 @@ typedef struct {
   int32_t averages;    /* 1: training keeps a moving average of each weight */
 } malc_options;
 
-/* What an update of the weights goes by. The program's optimizer was chosen when it was compiled; what it has no use for
- * is not read. */
+/* What an update of the weights goes by. The program's optimizer was chosen when it was compiled; what it has no use
+ * for is not read. */
 typedef struct {
   float learning_rate;
   float weight_decay;          /* of parameters that decay */
