@@ -4,6 +4,7 @@ import type { Model } from './check/model.ts';
 import { formulaLibrary } from './check/standard-library.ts';
 import { UserError } from './diagnostic.ts';
 import type { KernelReport } from './emission/kernel-library.ts';
+import type { Optimizer } from './emission/optimizer.ts';
 import type { Graph } from './graph/graph.ts';
 import { printGraph } from './graph/print.ts';
 import { verify } from './graph/verify.ts';
@@ -33,6 +34,10 @@ export interface CompileOptions {
   readonly dtype?: ProductType;
   /** Which blocks compute their forward pass again in training, and keep less for it: see plan/recompute.ts. Default none. */
   readonly recompute?: Recompute;
+  /** How training moves the weights. Default adamw. */
+  readonly optimizer?: Optimizer;
+  /** Of the optimizer sgd: false for steps along the gradient alone, which need no memory of those before. Default true. */
+  readonly momentum?: boolean;
   /** Makes a program that takes the time of each launch: malc_profile_* of malc.h. */
   readonly profile?: boolean;
   /** How products are divided into tasks; the cost model's choice where it is not given. */
@@ -85,7 +90,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     options.onStage?.(name, performance.now() - before, () => print(value));
     return value;
   };
-  const { dtype = 'f32' } = options;
+  const { dtype = 'f32', optimizer = 'adamw', momentum = true, profile = false } = options;
   const fused = options.fuse ?? true;
   const library = stage(
     'library',
@@ -152,7 +157,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     return (options.scheduleOf ?? chooseSchedule)(shape);
   };
   const choiceOf = orderedChoices(options);
-  const common = { profile: options.profile ?? false, recomputed };
+  const common = { profile, recomputed, updating: { optimizer, momentum } };
   const emit = () => {
     if (options.target === 'cuda') return emitCuda(program, byName, { dtype: cudaType(options), ...common, choiceOf });
     return emitCpu(program, byName, { dtype, ...common, scheduleOf });

@@ -48,14 +48,15 @@ async function build(files: Readonly<Record<string, string>>, flags: readonly st
  */
 export async function open(
   model: Model,
-  options: Pick<CompileOptions, 'dtype' | 'recompute' | 'profile' | 'frozen'> & {
-    fuse: boolean;
-    threads?: number;
-    flags?: readonly string[];
+  options: Pick<CompileOptions, 'optimizer' | 'momentum' | 'dtype' | 'recompute' | 'profile' | 'frozen'> & {
+    readonly fuse: boolean;
+    readonly threads?: number;
+    readonly flags?: readonly string[];
+    readonly averages?: boolean;
   },
   sizes: { batch: number; time: number; context?: number },
 ): Promise<NativeModel> {
-  const { threads = 2, flags = [], ...compiled } = options;
+  const { threads = 2, flags = [], averages, ...compiled } = options;
   const library = await build(compile(model, { verify: true, ...compiled }).files, flags);
   return NativeModel.open(library, {
     maxBatch: sizes.batch,
@@ -64,6 +65,7 @@ export async function open(
     training: options.dtype !== 'int8',
     threads,
     seed,
+    averages,
   });
 }
 

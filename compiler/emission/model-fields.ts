@@ -18,6 +18,8 @@ export interface TargetFields {
   preparedFields(stage: Stage, parameter: Parameter): object & { readonly forms: readonly object[] };
   /** Whether a step's first micro-batch stores a parameter's gradient, so that it need not be cleared before. */
   isStored(stage: Stage, name: string): boolean;
+  /** How many moments the optimizer keeps of a parameter. */
+  moments(parameter: Parameter): number;
   /** The type of a value's elements. */
   elementType(node: Node, storage: ElementStorage): string;
   /** An array of one number where it is needed; null where the language has none, and such arrays have names. */
@@ -126,6 +128,7 @@ function fieldsOf(
     ...parameterFields(stage, parameter, target),
     ...target.preparedFields(stage, parameter),
     cleared: !parameter.frozen && !target.isStored(stage, parameter.name),
+    moments: target.moments(parameter),
     frozen: parameter.frozen,
   });
   const from = ({ name }: Parameter) => (name.startsWith('model.embed') ? 'embedding' : 'head');

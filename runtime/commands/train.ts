@@ -83,6 +83,7 @@ export const train: Command = {
     const { prepare } = await import('../train/prepare.ts');
     const { RunFolder, readOptions } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
+    const { updatingOf } = await import('../train/settings.ts');
     const { Skipped } = await import('../data/documents/skipped.ts');
     const { CorpusLine } = await import('../show/corpus-progress.ts');
 
@@ -141,7 +142,8 @@ export const train: Command = {
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
-    const build = await buildModel(model, { target, dtype: settings.dtype, recompute, frozen, ...tuning });
+    const program = { target, dtype: settings.dtype, recompute, frozen, ...updatingOf(settings) };
+    const build = await buildModel(model, { ...program, ...tuning });
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],
@@ -149,6 +151,7 @@ export const train: Command = {
       training: true,
       threads: args.threads as number | undefined,
       seed: settings.seed,
+      averages: settings.ema > 0,
       device,
     });
     try {
@@ -167,7 +170,7 @@ export const train: Command = {
 
 /** The largest batch that there is memory for, as the program of the run says, which is built for it. */
 async function fitBatchOf(
-  { model, frozen, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
+  { model, frozen, updating, averages, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
   args: Readonly<Record<string, unknown>>,
   { target, device }: ChosenTarget,
 ): Promise<number> {
@@ -181,8 +184,8 @@ async function fitBatchOf(
   const { contextLength } = new Sampling((args.prompt as string | undefined) ?? '', tokenizer, model.max_seq_len, 0);
   console.log(`building the native program of ${model.name}, which knows what a batch takes ...`);
   const recompute = readRecompute(args.recompute as string | undefined);
-  const { libraryPath } = await buildModel(model, { target, dtype, recompute, frozen });
-  const options = { maxTime: time, maxContext: contextLength, training: true, device };
+  const { libraryPath } = await buildModel(model, { target, dtype, recompute, frozen, ...updating });
+  const options = { maxTime: time, maxContext: contextLength, training: true, averages, device };
   const threads = args.threads as number | undefined;
   return fitBatch({
     bytesOf: maxBatch => NativeModel.bytesOf(libraryPath, { ...options, maxBatch, threads }),
@@ -248,6 +251,7 @@ async function trainIn(
     start: from?.step ?? 0,
     logEvery: (args['log-every'] as number | undefined) ?? Math.max(1, Math.round(settings.steps / 50)),
     tokensPerStep: settings['batch-size'] * settings['grad-accum'] * settings['seq-len'],
+    averages: settings.ema > 0,
   });
   const origin = { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash };
   // From here on: what Ctrl-C leaves of a run that is being checked would be in the way of the next.
@@ -297,6 +301,7 @@ async function trainIn(
 async function begin({ settings, weights }: Prepared, native: NativeModel): Promise<void> {
   await native.initialize(settings.seed);
   weights?.load(native);
+  if (weights) for (const { average, data } of native.writableParameters()) average?.set(data);
 }
 
 /** Tries what a run relies on, and shows what was found; a run that fails leaves the folder as it was. */
@@ -414,7 +419,8 @@ function report(output: string, { validation }: Prepared, result: TrainResult): 
     nats === null || validation?.bytesPerToken === undefined
       ? ''
       : ` (${(nats / Math.LN2 / validation.bytesPerToken).toFixed(3)} bits a byte)`;
-  const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}`;
+  const averaged = result.averagedLoss === null ? '' : `, of the averaged weights ${result.averagedLoss.toFixed(4)}`;
+  const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}${averaged}`;
   const early = result.ending === 'patience' ? ', as the validation loss no longer fell' : '';
   console.log(`\n${result.step} steps done${early}${loss}; write with it: malc generate -c ${output} -p "..."`);
 }

@@ -12,6 +12,7 @@ import {
 } from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
+import { momentsOf, type Updating, updateFields } from '../../emission/optimizer.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
 import { type EmitFunction, emitStages } from '../../emission/stages.ts';
 import { stepLaunches } from '../../emission/step-launches.ts';
@@ -47,6 +48,7 @@ export interface CudaOptions {
   readonly choiceOf?: ChoiceOf | undefined;
   /** How many blocks, from the lowest that is trained on, run their forward pass again before their backward pass. */
   readonly recomputed: number;
+  readonly updating: Updating;
 }
 
 /**
@@ -55,7 +57,7 @@ export interface CudaOptions {
  * @throws UserError where a kernel cannot hold what the model needs.
  */
 export function emitCuda(program: Program, lowered: Lowered, options: CudaOptions): CudaSource {
-  const { dtype, profile, choiceOf, recomputed } = options;
+  const { dtype, profile, choiceOf, recomputed, updating } = options;
   refuseTooLarge(program, lowered);
   const kernels = new KernelLibrary([...lowered.keys()], profile);
   // Logits are handed to the host in parts besides.
@@ -77,17 +79,19 @@ export function emitCuda(program: Program, lowered: Lowered, options: CudaOption
   const emit = { always: emitter('always'), training: emitter('training') };
   const { forward, backward } = emitStages(program, lowered, 'pointers', emit, true);
   const functions = [...forward, ...backward];
-  const step = stepLaunches(program, kernels);
+  const step = stepLaunches(program, kernels, updating);
   const units = emitUnits(kernels.reports, headersFor(dtype));
   const fields = {
     ...modelFields(program, lowered, recomputed, {
       preparedFields: (stage, { name }) => copyFields(shortName(name), copies.get(parameterKey(program, stage, name))),
       isStored: (stage, name) => !program.modules && stored.has(parameterKey(program, stage, name)),
+      moments: momentsOf(updating),
       elementType,
       literalArray: null,
     }),
     trains: true,
     prepared: copies.isEmpty ? null : allCopies,
+    update: updateFields(updating),
     in_panels: false,
     profile: profile ? { ...step, names: kernels.launches.map(({ name }) => name) } : null,
     launch_count: kernels.launches.length,
