@@ -35,6 +35,8 @@ export interface Sample {
 export interface RunRecord {
   /** What it is called among the others. */
   readonly name: string;
+  /** The variant of a sweep that it is a run of. */
+  readonly variant?: string;
   readonly path: string;
   /** All options of `malc train`, given and derived; empty for runs that kept none. */
   readonly options: Readonly<Record<string, unknown>>;
