@@ -36,7 +36,7 @@ export interface SweepOptions {
 }
 
 /** What the stories are called that a sweep writes itself, how many bytes they are, and their seed. */
-const STORIES = { name: 'stories.txt', bytes: 1_000_000, seed: 1 };
+const STORIES = { name: 'stories.txt', bytes: 2_000_000, seed: 1 };
 const PAGE = 'page.html';
 
 /**
