@@ -87,7 +87,8 @@ test('a folder without a run is refused by name', () => {
 
 test('the server gives the page, what came since, and nothing else', async () => {
   const record = readRun(await makeRun('served'));
-  const { url, server } = await servePage([record], 0);
+  const source = { runs: () => [record], sweep: () => null };
+  const { url, server } = await servePage(source, 0);
   try {
     const page = await (await fetch(url)).text();
     assert.match(page, '<title>served · malc</title>');
@@ -102,7 +103,7 @@ test('the server gives the page, what came since, and nothing else', async () =>
       new Promise(resolve => get(url, { headers: { host } }, ({ statusCode }) => resolve(statusCode)));
     assert.is(await statusFor('localhost:1234'), 200, 'through a forwarded port');
     assert.is(await statusFor('elsewhere.example'), 403, 'a name of somebody else that leads here');
-    const taken = await servePage([record], Number(new URL(url).port)).catch((error: Error) => error);
+    const taken = await servePage(source, Number(new URL(url).port)).catch((error: Error) => error);
     assert.ok(taken instanceof UserError && /is taken; choose another --port/.test(taken.message));
   } finally {
     server.close();

@@ -1,12 +1,9 @@
 // malc sweep: experiments with architectures, from a file that says what is compared to a table and a page.
-import { MachineError, UserError } from '../../compiler/diagnostic.ts';
 import type { OptionRules } from '../sweep/read-sweep.ts';
-import type { Trainer, TrainOptions } from '../sweep/trainer.ts';
-import type { TrainResult } from '../train/loop.ts';
-import type { Prepared } from '../train/prepare.ts';
 import { type Command, type Option, UsageError } from './command.ts';
 import { type NumberKind, numberKinds } from './number-kinds.ts';
-import { type Stage, train } from './train.ts';
+import { trainer } from './sweep-trainer.ts';
+import { train } from './train.ts';
 
 export const sweep: Command = {
   name: 'sweep',
@@ -73,7 +70,8 @@ const refused: Readonly<Record<string, string>> = {
 
 const options: Readonly<Record<string, Option>> = train.options;
 
-const rules: OptionRules = {
+/** What a sweep file may say of `malc train`. */
+export const rules: OptionRules = {
   names: Object.keys(options).filter(name => refused[name] === undefined),
   refused,
   isList: name => options[name]!.array === true,
@@ -91,71 +89,5 @@ const rules: OptionRules = {
     }
     if (choices === undefined || choices.includes(text)) return { value: text };
     return { complaint: `\`${name}\` is one of ${choices.join(', ')}, not \`${text}\`` };
-  },
-};
-
-/** All arguments of a run, as the command line would give them. */
-function argumentsOf(given: TrainOptions): Record<string, unknown> {
-  const usual = Object.entries(options).flatMap(([name, option]) =>
-    option.default === undefined ? [] : [[name, option.default]],
-  );
-  return { ...Object.fromEntries(usual), ...given };
-}
-
-/** A run that tells nothing of itself. */
-const quiet: Stage = {
-  tell() {},
-  warn() {},
-  prepared: () => true,
-  async opening() {},
-  async forecast() {},
-  line: async () => ({ step() {}, sample() {}, note() {} }),
-  report() {},
-};
-
-const trainer: Trainer = {
-  async prepare(given) {
-    const found: Prepared[] = [];
-    const prepared = (each: Prepared) => {
-      found.push(each);
-      return false;
-    };
-    await train.run(argumentsOf(given), { ...quiet, prepared });
-    return found[0]!;
-  },
-
-  async measure(given) {
-    const { forecast } = await import('../train/dry-run.ts');
-    const found = { bytes: 0, secondsPerStep: 0 };
-    await train.run(argumentsOf({ ...given, 'dry-run': true }), {
-      ...quiet,
-      async forecast({ model, settings, training }, native) {
-        found.bytes = native.bytes;
-        found.secondsPerStep = (await forecast(native, model, settings, training)).secondsPerStep;
-      },
-    });
-    return found;
-  },
-
-  async train(given, { step, note }) {
-    const { WriteError } = await import('../atomic-file.ts');
-    const results: TrainResult[] = [];
-    let isPrepared = false;
-    try {
-      await train.run(argumentsOf(given), {
-        ...quiet,
-        prepared() {
-          isPrepared = true;
-          return true;
-        },
-        line: async () => ({ step, sample() {}, note }),
-        report: (_output, _prepared, result) => void results.push(result),
-      });
-    } catch (error) {
-      const isOwn = error instanceof UserError || error instanceof MachineError;
-      if (!isPrepared || !isOwn || error instanceof WriteError) throw error;
-      return { ending: 'failed', reason: error.message };
-    }
-    return results[0]!;
   },
 };

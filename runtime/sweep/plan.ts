@@ -320,8 +320,6 @@ export const isSame = (a: Described, b: Described): boolean => differences(a, b)
 /** In what two plans of a variant differ, as a user knows it. */
 export function differences(before: Described, now: Described): string[] {
   const names = new Set([...Object.keys(before.options), ...Object.keys(now.options)]);
-  const options = [...names].filter(
-    name => JSON.stringify(before.options[name]) !== JSON.stringify(now.options[name]),
-  );
+  const options = [...names].filter(name => JSON.stringify(before.options[name]) !== JSON.stringify(now.options[name]));
   return [...options, ...(before.text === now.text ? [] : ['its model'])];
 }

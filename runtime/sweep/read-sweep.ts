@@ -108,7 +108,8 @@ class Reader {
     const first = groups[0]?.nameSpan ?? settings[0]?.nameSpan ?? null;
     if (runs > MOST_RUNS) this.#fault(first, `the file asks for ${runs} runs; at most ${MOST_RUNS} can be`);
     const data = this.#setting('data');
-    const isStories = data?.values.length === 1 && data.values[0]!.kind === 'word' && data.values[0]!.text === 'stories';
+    const isStories =
+      data?.values.length === 1 && data.values[0]!.kind === 'word' && data.values[0]!.text === 'stories';
     return {
       name: basename(file, extname(file)),
       path: file,
@@ -187,8 +188,7 @@ class Reader {
   /** The values of a setting: one, or for a grid each of a list. Names that are no option are constants of the model. */
   #choices(setting: Setting, isAxis: boolean): Choice[] {
     const { name, nameSpan, isList, values, properties } = setting;
-    if (properties.length > 0)
-      this.#fault(properties[0]!.nameSpan, `${quoted(name)} has a value and no properties`);
+    if (properties.length > 0) this.#fault(properties[0]!.nameSpan, `${quoted(name)} has a value and no properties`);
     const advice = this.#rules.refused[name];
     if (advice !== undefined) {
       this.#fault(nameSpan, `a sweep sets ${quoted(name)} itself`, advice);
@@ -277,7 +277,9 @@ class Reader {
   #checkLengths(kind: string, variants: readonly Variant[]): void {
     const lengths = ['steps', 'epochs', 'tokens'];
     const said = new Map(
-      variants.flatMap(({ own }) => own.filter(({ name }) => lengths.includes(name)).map(each => [each.nameSpan, each])),
+      variants.flatMap(({ own }) =>
+        own.filter(({ name }) => lengths.includes(name)).map(each => [each.nameSpan, each]),
+      ),
     );
     for (const { name, nameSpan } of said.values())
       this.#fault(nameSpan, `${quoted(name)} follows from ${quoted(`equal: ${kind}`)}`, 'say it once, in `train`');

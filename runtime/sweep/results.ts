@@ -88,12 +88,14 @@ export function writeFailure(path: string, reason: string): void {
   writeFileAtomic(join(path, FAILURE), `${reason}\n`);
 }
 
-/** The runs of a sweep that have begun, for its page: those of a variant one after the other. */
+/** The runs of a sweep that have begun, in the order in which they are made. */
 export function readSweepRuns(folder: string, { variants, seeds }: Plan): RunRecord[] {
-  return variants.flatMap(({ name }) =>
-    seeds.flatMap(seed => {
+  return seeds.flatMap(seed =>
+    variants.flatMap(({ name }) => {
       const path = runPath(folder, name, seed);
-      return existsSync(join(path, 'metrics.jsonl')) ? [{ ...readRun(path), name: `${name}, seed ${seed}`, variant: name }] : [];
+      return existsSync(join(path, 'metrics.jsonl'))
+        ? [{ ...readRun(path), name: `${name}, seed ${seed}`, variant: name }]
+        : [];
     }),
   );
 }
@@ -103,8 +105,7 @@ export function resultsOf(folder: string, plan: Plan): SweepResult {
   const variants = plan.variants.map(variant => variantResult(folder, variant, plan.seeds));
   const losses = (each: VariantResult) => each.loss?.mean ?? Number.POSITIVE_INFINITY;
   // Not a difference, which two infinities do not have.
-  const order = (a: VariantResult, b: VariantResult) =>
-    losses(a) < losses(b) ? -1 : losses(a) > losses(b) ? 1 : 0;
+  const order = (a: VariantResult, b: VariantResult) => (losses(a) < losses(b) ? -1 : losses(a) > losses(b) ? 1 : 0);
   return { name: plan.name, equal: plan.equal, variants: variants.toSorted(order) };
 }
 

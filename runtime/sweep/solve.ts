@@ -15,11 +15,7 @@ const MOST_GAPS = 256;
  * The multiple of `multiple` whose count is nearest to `target`, the lower of two that are as near. Counts may not fall as
  * numbers grow; null stands for a number with which there is no model. Null where there is none at all.
  */
-export function nearestCount(
-  countOf: (value: number) => number | null,
-  target: number,
-  multiple = 1,
-): Solution | null {
+export function nearestCount(countOf: (value: number) => number | null, target: number, multiple = 1): Solution | null {
   const known = new Map<number, number | null>();
   const count = (step: number): number | null => {
     if (!known.has(step)) known.set(step, countOf(step * multiple));

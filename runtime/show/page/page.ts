@@ -20,7 +20,7 @@ export function pageOf(runs: readonly PageRun[], live: boolean, sweep: SweepResu
   return renderTemplate('page/page.html.hbs', {
     title: escapeText(sweep?.name ?? runs.map(({ record }) => record.name).join(', ')),
     style: `${library('uPlot.min.css')}\n${readPackageFile('templates/page/page.css')}`,
-    code: ['numbers.js', 'charts.js', 'page.js'].map(script).join('\n'),
+    code: ['numbers.js', 'charts.js', 'sweep.js', 'page.js'].map(script).join('\n'),
     library: library('uPlot.iife.min.js'),
     data: scriptJson({ live, runs, sweep }),
   });
