@@ -10,6 +10,7 @@ import { didYouMean, error, listed, quoted } from '../../compiler/message.ts';
 import { makeFolder, WriteError, writeFileAtomic } from '../atomic-file.ts';
 import { writeTokenizer } from '../tokenizer/json.ts';
 import type { Prepared } from '../train/prepare.ts';
+import { modelDifference } from '../train/settings.ts';
 import { ModelFile } from './model-text.ts';
 import type { Equality, Sweep } from './read-sweep.ts';
 import { nearestCount } from './solve.ts';
@@ -23,8 +24,9 @@ export interface PlannedVariant {
   readonly options: TrainOptions;
   /** Its constants, the one among them that was found. */
   readonly constants: Readonly<Record<string, string>>;
-  /** Its model, in MAL, as it stands in its folder. */
+  /** Its model, in MAL, as it stands in its folder; and with the tokenizer's vocabulary. */
   readonly text: string;
+  readonly model: Model;
   readonly parameters: number;
   /** Those that a token passes. */
   readonly active: number;
@@ -271,6 +273,7 @@ class Planner {
       options: { ...options, steps },
       constants,
       text: file.textFor(constants, join(folder, name)),
+      model,
       parameters: parameters.total,
       active: parameters.active,
       flopsPerToken: flops,
@@ -278,7 +281,7 @@ class Planner {
       tokens: steps * tokensPerStep(draft),
     };
     const known = before?.variants.find(each => each.name === name);
-    if (known && known.failure === null && isSame(known, found)) return known;
+    if (known?.failure === null && differences(known, found).length === 0) return { ...known, ...found };
     const trial = { ...this.#trial(variant, file, constants), ...options, steps };
     for (const length of ['epochs', 'tokens']) delete (trial as Record<string, unknown>)[length];
     tell(`trying ${name} ...`);
@@ -312,14 +315,13 @@ function evaluationSteps({ validation, cadence, settings }: Prepared, steps: num
   return (evaluations * (validation?.count ?? 0)) / (3 * settings['grad-accum']);
 }
 
-/** What two plans say of a variant, without what was measured. */
-type Described = Pick<PlannedVariant, 'options' | 'text' | 'steps'>;
-
-export const isSame = (a: Described, b: Described): boolean => differences(a, b).length === 0;
-
-/** In what two plans of a variant differ, as a user knows it. */
-export function differences(before: Described, now: Described): string[] {
+/** In what two plans of a variant differ, as a user knows it; nothing where the same runs come of both. */
+export function differences(before: PlannedVariant, now: Pick<PlannedVariant, 'options' | 'model'>): string[] {
   const names = new Set([...Object.keys(before.options), ...Object.keys(now.options)]);
-  const options = [...names].filter(name => JSON.stringify(before.options[name]) !== JSON.stringify(now.options[name]));
-  return [...options, ...(before.text === now.text ? [] : ['its model'])];
+  const options = [...names].flatMap(name => {
+    const [then, here] = [before.options[name], now.options[name]].map(value => JSON.stringify(value));
+    return then === here ? [] : [`${name} is ${here ?? 'not said'}; the run has ${then ?? 'none'}`];
+  });
+  const model = modelDifference(before.model, now.model);
+  return [...options, ...(model === null ? [] : [`its model: ${model}`])];
 }

@@ -146,7 +146,7 @@ function requireFitting(folder: string, before: Plan, now: Plan, made: readonly 
     return differing.length === 0 ? [] : [{ name: variant.name, differing }];
   });
   if (changed.length === 0) return;
-  const lines = changed.map(({ name, differing }) => `  ${name}: ${differing.join(', ')}`);
+  const lines = changed.map(({ name, differing }) => `  ${name}: ${differing.join('\n    ')}`);
   throw new UserError(
     `the sweep file has changed, and these runs in ${folder} no longer fit:\n${lines.join('\n')}\n` +
       remedy(changed.map(({ name }) => join(folder, name))),

@@ -84,7 +84,7 @@ export function requireSameRun(folder: string, saved: Identity, given: Identity)
     const [before, now] = [saved.settings[name], given.settings[name]];
     if (before !== now) differences.push(`--${name} is ${now}; the run has ${before}`);
   }
-  const path = firstDifference(withoutOrigins(saved.model), withoutOrigins(given.model), '');
+  const path = modelDifference(saved.model, given.model);
   if (path !== null) differences.push(`--model: ${path}`);
   if (saved.dataHash !== given.dataHash)
     differences.push('--data: the text is not the one that the run was trained on');
@@ -120,7 +120,12 @@ function withoutOrigins({ name: _name, description: _description, ...rest }: Mod
   return JSON.parse(JSON.stringify(rest), (key, value) => (key === 'origin' ? undefined : value));
 }
 
-/** `blocks.0.ffn.hidden_dim is 256; the run has 128`, or null where both values are the same. */
+/** `blocks.0.ffn.hidden_dim is 256; the run has 128`, or null where both models compute the same. */
+export function modelDifference(before: Model, now: Model): string | null {
+  return firstDifference(withoutOrigins(before), withoutOrigins(now), '');
+}
+
+/** The first difference of two values, as modelDifference says it. */
 function firstDifference(before: unknown, now: unknown, path: string): string | null {
   if (typeof before === 'object' && typeof now === 'object' && before && now) {
     const keys = new Set([...Object.keys(before), ...Object.keys(now)]);
