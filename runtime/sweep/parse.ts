@@ -28,6 +28,7 @@ export interface Group {
   readonly nameSpan: Span;
   /** What stands between its name and its bracket, as a variant has it. */
   readonly label: string | null;
+  readonly labelSpan: Span;
   readonly properties: readonly Setting[];
 }
 
@@ -80,9 +81,9 @@ class Reader {
         settings.push(this.#setting(name));
         continue;
       }
-      const isNamed = this.#tokens[this.#next]?.kind === 'word';
-      const label = isNamed ? this.#tokens[this.#next++]!.text : null;
-      groups.push({ name: name.text, nameSpan, label, properties: this.#properties() });
+      const label = this.#tokens[this.#next]?.kind === 'word' ? this.#tokens[this.#next++]! : null;
+      const labelSpan = this.#spanOf(label ?? name);
+      groups.push({ name: name.text, nameSpan, label: label?.text ?? null, labelSpan, properties: this.#properties() });
     }
     return { file: this.#file, text: this.#text, settings, groups };
   }

@@ -162,9 +162,13 @@ class Reader {
       this.#fault(setting.nameSpan, `malc train has no option ${quoted(setting.name)}`, help);
       return [];
     });
-    const listedVariants = of('variant').map(({ label, nameSpan, properties }) => {
+    const listedVariants = of('variant').map(({ label, labelSpan, properties }) => {
       this.#checkTwice(properties, 'said twice');
-      return { label: label ?? '', nameSpan, choices: properties.flatMap(each => this.#choices(each, false)) };
+      return {
+        label: label ?? '',
+        nameSpan: labelSpan,
+        choices: properties.flatMap(each => this.#choices(each, false)),
+      };
     });
     for (const [index, { label, nameSpan }] of listedVariants.entries())
       if (listedVariants.findIndex(other => other.label === label) < index)

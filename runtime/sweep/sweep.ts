@@ -68,6 +68,7 @@ export async function runSweep(options: SweepOptions): Promise<'done' | 'interru
       progress.note('\na dry run: nothing was written');
       return 'planned';
     }
+    makeFolder(folder);
     writeTokenizer();
     writePlan(folder, plan);
     for (const { name, text } of plan.variants) {
