@@ -18,7 +18,7 @@ export const show: Command = {
   examples: [
     ['malc show runs/nano', 'serve the page, live while the run goes on'],
     ['malc show runs/a runs/b -o runs.html', 'both on one page, as a file to keep or to send'],
-    ['malc show runs/attention', 'a sweep: its variants beside each other, and what they came to'],
+    ['malc show runs/attention', 'a sweep: what its variants came to, beside each other'],
   ],
 
   async run(args) {

@@ -8,7 +8,9 @@ import { train } from './train.ts';
 export const sweep: Command = {
   name: 'sweep',
   describe: 'Compare architectures: train the variants that a file lists, and show what they came to',
-  positionals: [{ name: 'file', describe: 'A sweep file, such as those in sweeps/', required: true }],
+  positionals: [
+    { name: 'file', describe: 'A sweep file, or one of malc’s own: attention, experts, layers', required: true },
+  ],
   options: {
     data: {
       type: 'string',
@@ -21,8 +23,9 @@ export const sweep: Command = {
     table: { type: 'boolean', default: false, describe: 'Show what came of it so far, and train nothing' },
   },
   examples: [
-    ['malc sweep sweeps/attention.sweep', 'train what is not done yet; Ctrl-C, and the same again, goes on'],
-    ['malc sweep sweeps/attention.sweep --table', 'the results so far'],
+    ['malc sweep attention', 'one that comes with malc; after Ctrl-C the same goes on'],
+    ['malc sweep mine.sweep --dry-run', 'what would be trained, how large and how long'],
+    ['malc sweep mine.sweep --table', 'the results so far'],
     ['malc show runs/attention', 'the page of a sweep, live while it goes on'],
   ],
 

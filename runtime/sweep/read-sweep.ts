@@ -1,8 +1,9 @@
 // From a sweep file to what it asks for: every name and value held against what there is, every fault told with its place.
-import { readFileSync } from 'node:fs';
-import { basename, dirname, extname, resolve } from 'node:path';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { basename, dirname, extname, join, resolve } from 'node:path';
 import { type Diagnostic, SourceError, UserError } from '../../compiler/diagnostic.ts';
 import { didYouMean, either, error, listed, quoted } from '../../compiler/message.ts';
+import { packagePath } from '../../compiler/package-files.ts';
 import { type Group, parseSweep, type Scalar, type Setting, type SweepSyntax } from './parse.ts';
 import { type Choice, productOf, type Variant } from './variants.ts';
 
@@ -46,6 +47,8 @@ export interface Sweep {
   readonly variants: readonly Variant[];
 }
 
+/** How the names of sweep files end. */
+const ENDING = '.sweep';
 const SETTINGS = ['model', 'data', 'tokenizer', 'equal', 'seeds'];
 const GROUPS = ['train', 'variant', 'grid'];
 const EQUALITIES = ['parameters', 'flops', 'tokens'];
@@ -55,9 +58,11 @@ const MOST_RUNS = 1000;
 const USUAL_SEEDS = [1337];
 
 /**
- * @throws UserError where the file cannot be read; SourceError where it is at fault, with all that is wrong in it.
+ * @param pathOrName a file, or one of those that come with malc by its name
+ * @throws UserError where there is no such file; SourceError where it is at fault, with all that is wrong in it.
  */
-export function readSweep(path: string, rules: OptionRules): Sweep {
+export function readSweep(pathOrName: string, rules: OptionRules): Sweep {
+  const path = findSweep(pathOrName);
   const text = readText(path);
   const syntax = parseSweep(text, path);
   const sources = new Map([[path, text]]);
@@ -71,12 +76,20 @@ export function readSweep(path: string, rules: OptionRules): Sweep {
   );
 }
 
+function findSweep(pathOrName: string): string {
+  if (existsSync(pathOrName)) return pathOrName;
+  const shipped = readdirSync(packagePath('sweeps')).filter(name => extname(name) === ENDING);
+  const names = shipped.map(name => basename(name, ENDING));
+  if (names.includes(pathOrName)) return join(packagePath('sweeps'), pathOrName + ENDING);
+  const help = didYouMean(pathOrName, names, `those that come with malc are ${listed(names)}`);
+  throw new UserError(`there is no file ${pathOrName}\nhelp: ${help}`);
+}
+
 function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') throw new UserError(`there is no file ${path}`);
     throw new UserError(code === 'EISDIR' ? `${path} is a folder, and a sweep file is needed` : message);
   }
 }
@@ -122,9 +135,10 @@ class Reader {
     };
   }
 
-  /** A path from the folder of the sweep file. */
-  #place(path: string): string {
-    return resolve(dirname(this.#syntax.file), path);
+  /** A path from the folder of the sweep file; what names no file, such as a well-known model, stays as it is written. */
+  #place(text: string): string {
+    const path = resolve(dirname(this.#syntax.file), text);
+    return existsSync(path) || extname(text) !== '' ? path : text;
   }
 
   #setting(name: string): Setting | undefined {
@@ -213,16 +227,11 @@ class Reader {
         this.#fault(value.span, read.complaint);
         return [];
       }
-      const taken = name === 'model' ? this.#modelPlace(value.text) : read.value;
+      const taken = name === 'model' ? this.#place(value.text) : read.value;
       return [{ name, nameSpan, isOption: true, instead: instead(name), text: value.text, value: taken }];
     });
     if (isAxis || !takesList(name)) return chosen;
     return chosen.slice(0, 1).map(first => ({ ...first, value: chosen.map(({ value }) => value) }));
-  }
-
-  /** A .mal file from the folder of the sweep file; anything else is a well-known model. */
-  #modelPlace(text: string): string {
-    return text.endsWith('.mal') ? this.#place(text) : text;
   }
 
   #seeds(): readonly number[] {

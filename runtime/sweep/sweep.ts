@@ -1,7 +1,7 @@
 // Runs a sweep: plans it, holds the plan against what an earlier one left, and trains what is not yet at its end.
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { checkFolderWritable, makeFolder, writeFileAtomic } from '../atomic-file.ts';
 import { writeStories } from '../data/stories.ts';
@@ -117,7 +117,11 @@ function dataOf({ sweep, data }: SweepOptions, folder: string): readonly string[
       `${sweep.path} names no data; give it with --data, or add to the file \`data: "FILE"\`, ` +
         'or `data: stories` for stories that malc writes',
     );
-  if (named !== 'stories') return named;
+  if (named !== 'stories') {
+    if (named.includes('-'))
+      throw new UserError('--data: standard input is read once, and a sweep reads its text for each run; give a file');
+    return named.map(path => (existsSync(path) ? resolve(path) : path));
+  }
   const path = join(folder, STORIES.name);
   if (!existsSync(path)) {
     makeFolder(folder);
