@@ -11,6 +11,7 @@ import { explainKernel } from './kernels/explain.ts';
 import { fuse } from './kernels/fuse.ts';
 import type { Schedule } from './kernels/kernel.ts';
 import { compose } from './passes/compose.ts';
+import { defer } from './passes/defer.ts';
 import { type LoweredFunction, planMemory } from './plan/plan.ts';
 import { roundOperands } from './plan/round.ts';
 import { chooseStorage, type Scheduled, type Storage, storedAsFloat } from './plan/storage.ts';
@@ -35,6 +36,8 @@ export interface CompileOptions {
   readonly scheduleOf?: ScheduleOf;
   /** On cuda: how products are computed; the cost model's choice where it is not given. */
   readonly choiceOf?: ChoiceOf;
+  /** Parameters that training leaves as they are, by their names in checkpoints; none where nothing is said. */
+  readonly frozen?: readonly string[];
   /** Checks every graph against the rules of graph/verify.ts. */
   readonly verify?: boolean;
   /** Called after each stage: for `--time` and `--dump STAGE`. */
@@ -81,21 +84,29 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   );
   const program = stage(
     'graph',
-    () => buildProgram(model, library),
+    () => buildProgram(model, library, options.frozen),
     value => printGraphs(graphsOf(value)),
   );
-  const graphs = stage('compose', () => graphsOf(program).map(graph => (fused ? compose(graph) : graph)), printGraphs);
+  // The CPU's products round what they read while they pack it anyway.
+  const rounds = dtype === 'bf16' && options.target === 'cuda';
+  const trained = new Set(trainingFunctions(program).flat());
+  const composed = (graph: Graph): Graph => {
+    if (!fused) return graph;
+    return rounds && trained.has(graph.name) ? compose(defer(compose(graph))) : compose(graph);
+  };
+  const graphs = stage('compose', () => graphsOf(program).map(composed), printGraphs);
   if (options.verify) for (const graph of [...graphsOf(program), ...graphs]) verify(graph);
   const scheduled = stage(
     'fuse',
     () => {
-      // The CPU's products round what they read while they pack it anyway.
-      const rounds = dtype === 'bf16' && options.target === 'cuda';
       const fusion = { fuse: fused, exactApart: rounds, totals: rounds };
-      const functions = graphs.map((graph): Scheduled => ({ graph, schedule: fuse(graph, fusion) }));
+      const ofTraining = { ...fusion, statistics: rounds };
+      const functions = graphs.map((graph): Scheduled => {
+        return { graph, schedule: fuse(graph, trained.has(graph.name) ? ofTraining : fusion) };
+      });
       if (!rounds) return functions;
       const groups = trainingGroups(program, functions);
-      const rounded = new Map(groups.flatMap(group => [...roundOperands(group, cudaStoring, fusion)]));
+      const rounded = new Map(groups.flatMap(group => [...roundOperands(group, cudaStoring, ofTraining)]));
       return functions.map(each => rounded.get(each) ?? each);
     },
     functions => printSchedules(functions.map(({ schedule }) => schedule)),

@@ -33,6 +33,8 @@ export interface BuildOptions {
   readonly tune?: (() => Promise<Tuned>) | undefined;
   /** Makes a program that takes the time of each launch. */
   readonly profile?: boolean;
+  /** Parameters that training leaves as they are, by name. */
+  readonly frozen?: readonly string[];
 }
 
 /**
@@ -43,9 +45,9 @@ export interface BuildOptions {
  */
 export async function buildModel(model: Model, options: BuildOptions = {}): Promise<Build> {
   const started = performance.now();
-  const { target = 'cpu', dtype = 'f32', tune, profile = false } = options;
+  const { target = 'cpu', dtype = 'f32', tune, profile = false, frozen = [] } = options;
   const tuned = await tune?.();
-  const { files } = compile(model, { target: compiledFor(target), dtype, profile, ...tuned?.options });
+  const { files } = compile(model, { target: compiledFor(target), dtype, profile, frozen, ...tuned?.options });
   // For the device that runs it alone: what else there is would double nvcc's time.
   const device = target === 'cuda' ? findCudaDevice() : null;
   const build = await buildFiles(target, files, { architectures: device ? architectureOf(device) : undefined });

@@ -139,23 +139,20 @@ export class NativeModel {
     this.vocabularySize = Number(native.malc_parameter_dimension(0, 0));
   }
 
+  /** Bytes of a model of this library with these options; null where it refuses them. Nothing is allocated. */
+  static bytesOf(libraryPath: string, options: NativeOptions): number | null {
+    const bytes = Number(loadFunctions(libraryPath).malc_bytes(nativeOptionsOf(options)));
+    return bytes < 0 ? null : bytes;
+  }
+
   /**
    * Loads a library and allocates a model. Its weights are zero until `initialize` or until they are written.
    *
    * @throws MachineError where the memory cannot be had; the message says how much was asked for.
    */
   static open(libraryPath: string, options: NativeOptions): NativeModel {
-    const native = loadLibrary(libraryPath, PROTOTYPES);
-    const abi = native.malc_abi();
-    if (abi !== ABI) throw new Error(`${libraryPath} speaks version ${abi} of malc.h, this program version ${ABI}`);
-    const nativeOptions = {
-      max_batch: options.maxBatch,
-      max_time: options.maxTime,
-      max_context: options.maxContext,
-      training: options.training ? 1 : 0,
-      threads: options.threads ?? 0,
-      seed: options.seed ?? 0,
-    };
+    const native = loadFunctions(libraryPath);
+    const nativeOptions = nativeOptionsOf(options);
     const bytes = Number(native.malc_bytes(nativeOptions));
     const created: [Pointer | null] = [null];
     const code = native.malc_create(nativeOptions, created);
@@ -332,6 +329,23 @@ export class NativeModel {
     }
   }
 }
+
+function loadFunctions(libraryPath: string): Functions {
+  const native = loadLibrary(libraryPath, PROTOTYPES);
+  const abi = native.malc_abi();
+  if (abi !== ABI) throw new Error(`${libraryPath} speaks version ${abi} of malc.h, this program version ${ABI}`);
+  return native;
+}
+
+/** malc_options. */
+const nativeOptionsOf = ({ maxBatch, maxTime, maxContext, training, threads, seed }: NativeOptions) => ({
+  max_batch: maxBatch,
+  max_time: maxTime,
+  max_context: maxContext,
+  training: training ? 1 : 0,
+  threads: threads ?? 0,
+  seed: seed ?? 0,
+});
 
 function describeParameter(native: Functions, open: () => Pointer, index: number): WritableParameter {
   const shape = Array.from({ length: native.malc_parameter_rank(index) }, (_, axis) =>

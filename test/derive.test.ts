@@ -30,6 +30,8 @@ test('with nothing given, everything is derived, and marked so', () => {
     beta1: 0.9,
     beta2: 0.95,
     seed: 1337,
+    'freeze-layers': 0,
+    freeze: [],
     'validation-share': 0.1,
     dtype: usualTrainingType(),
   });

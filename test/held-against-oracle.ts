@@ -49,11 +49,17 @@ async function build(files: Readonly<Record<string, string>>, flags: readonly st
  */
 export async function open(
   model: Model,
-  options: { fuse: boolean; dtype?: ProductType; threads?: number; flags?: readonly string[] },
+  options: {
+    fuse: boolean;
+    dtype?: ProductType;
+    threads?: number;
+    flags?: readonly string[];
+    frozen?: readonly string[];
+  },
   sizes: { batch: number; time: number; context?: number },
 ): Promise<NativeModel> {
-  const { fuse, dtype = 'f32', threads = 2, flags = [] } = options;
-  const library = await build(compile(model, { verify: true, fuse, dtype }).files, flags);
+  const { fuse, dtype = 'f32', threads = 2, flags = [], frozen = [] } = options;
+  const library = await build(compile(model, { verify: true, fuse, dtype, frozen }).files, flags);
   return NativeModel.open(library, {
     maxBatch: sizes.batch,
     maxTime: sizes.time,

@@ -98,9 +98,9 @@ export function oracle(
   for (let layer = program.model.layers.length - 1; layer >= 0; layer--) {
     const block = program.blocks[program.model.layers[layer]!]!;
     const given = new Map([...kept[layer]!, ['x', stream[layer]!] as const, ['gradient.y', gradient] as const]);
-    gradient = run(block.backward, block, layer, given).get('gradient.x')!;
+    gradient = run(block.backward!, block, layer, given).get('gradient.x')!;
   }
-  run(program.embedding.backward, program.embedding, null, new Map([['gradient.y', gradient]]));
+  run(program.embedding.backward!, program.embedding, null, new Map([['gradient.y', gradient]]));
 
   /** Forward and backward through the modules that predict further ahead: the gradient of the stream that they read. */
   function runModules(): Tensor | null {
@@ -136,7 +136,7 @@ export function oracle(
       auxiliary += (trained.get('loss')!.data[0]! * weight) / depth / scored;
       const own = trained.get('gradient.x')!;
       const fromBlock = run(
-        block.backward,
+        block.backward!,
         block,
         layers + n,
         new Map([...saved(outputs), ['x', joined.get('y')!], ['gradient.y', below ? sum(own, below) : own]]),

@@ -15,7 +15,7 @@ import { type Common, type EmbeddingStage, output } from './stage.ts';
 
 /** Builds the stage. Its backward function computes the little that it needs again instead of keeping it. */
 export function buildEmbedding(common: Common): EmbeddingStage {
-  const site = new Site(common.library, common.model);
+  const site = new Site(common.library, common.model, { freezing: common.freezing.embedding });
   const { builder, parameters } = site;
   const y = builder.within('embedded', '', () => embed(common, site));
   const tables = common.rotaryKinds.flatMap(({ rope, headDim, from }, n) => {
@@ -23,12 +23,13 @@ export function buildEmbedding(common: Common): EmbeddingStage {
     return [output(`rotary_cos_${n}`, cos), output(`rotary_sin_${n}`, sin)];
   });
   const seed = builder.input('gradient.y', y.dimensions);
-  const gradients = differentiate(builder, [{ node: y, gradient: seed }], parameters.nodes);
+  const gradients = differentiate(builder, [{ node: y, gradient: seed }], parameters.trained);
+  const outputs = gradientsAsOutputs(gradients, new Set(parameters.nodes));
   return {
     name: 'embedding',
     parameters: parameters.declared,
     forward: makeGraph('embedding_forward', [output('y', y), ...tables]),
-    backward: makeGraph('embedding_backward', gradientsAsOutputs(gradients, new Set(parameters.nodes))),
+    backward: outputs.length === 0 ? null : makeGraph('embedding_backward', outputs),
   };
 }
 

@@ -7,15 +7,20 @@ import { mapOver, mapWide, plus } from '../ops/map.ts';
 import { sum } from '../ops/reduce.ts';
 import { apply, constant, multiply, operand, select } from '../scalar/expression.ts';
 import { streamDimensions } from './block.ts';
+import type { Freezing } from './freezing.ts';
 import { applyFormula, linear, normalise } from './layers.ts';
 import { zeros } from './parameters.ts';
 import { Site } from './site.ts';
 import { type Common, type HeadStage, output } from './stage.ts';
 
 /** Builds a head: the model's, or that of its modules, which has a name and a norm of its own. */
-export function buildHead(common: Common, own: { readonly name: string; readonly norm: string }): HeadStage {
+export function buildHead(
+  common: Common,
+  own: { readonly name: string; readonly norm: string; readonly freezing: Freezing },
+): HeadStage {
   const { model, hidden, library, vocabulary } = common;
-  const here = new Site(library, model);
+  const { freezing } = own;
+  const here = new Site(library, model, { freezing });
   const { builder, parameters } = here;
   const x = builder.input('x', streamDimensions(hidden));
   const normed = builder.within('output_norm', '', () => normalise(here, own.norm, x, model.output.norm, [hidden]));
@@ -29,7 +34,8 @@ export function buildHead(common: Common, own: { readonly name: string; readonly
   });
   // The gradient of the step's mean loss with respect to this call's sum: one over the step's scored positions.
   const scale = here.shared('loss_scale');
-  const gradients = differentiate(builder, [{ node: loss, gradient: scale }], [x, ...parameters.nodes]);
+  const wanted = [...(freezing.handsOn ? [x] : []), ...parameters.trained];
+  const gradients = differentiate(builder, [{ node: loss, gradient: scale }], wanted);
   return {
     name: own.name,
     parameters: parameters.declared,

@@ -21,6 +21,8 @@ export interface Parameter {
   readonly initial: Initial;
   /** For a bias of experts that no gradient moves: by how much an update does, towards equal loads. Null for all else. */
   readonly balance_rate: number | null;
+  /** Whether training leaves it as it is. */
+  readonly frozen: boolean;
 }
 
 /** Collects a stage's parameters while its graph is built; each becomes an input under its local name. */
@@ -28,9 +30,12 @@ export class Parameters {
   readonly declared: Parameter[] = [];
   readonly nodes: Node[] = [];
   private readonly builder: Builder;
+  private readonly isFrozen: (name: string) => boolean;
 
-  constructor(builder: Builder) {
+  /** @param isFrozen whether training leaves a parameter as it is, by its local name */
+  constructor(builder: Builder, isFrozen: (name: string) => boolean) {
     this.builder = builder;
+    this.isFrozen = isFrozen;
   }
 
   /**
@@ -72,7 +77,7 @@ export class Parameters {
     if (known) return known;
     const shape = axes.map(dims => product(dims.map(dim => dim.size!)));
     const start = typeof initial === 'number' ? ({ kind: 'normal', deviation: initial } as const) : initial;
-    this.declared.push({ name, shape, initial: start, balance_rate });
+    this.declared.push({ name, shape, initial: start, balance_rate, frozen: this.isFrozen(name) });
     const node = this.builder.input(name, axes.flat());
     this.nodes.push(node);
     return node;
@@ -80,6 +85,6 @@ export class Parameters {
 
   /** Those that gradients move. */
   get trained(): Node[] {
-    return this.nodes.filter((_, n) => this.declared[n]!.balance_rate === null);
+    return this.nodes.filter((_, n) => this.declared[n]!.balance_rate === null && !this.declared[n]!.frozen);
   }
 }

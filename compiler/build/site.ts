@@ -5,6 +5,7 @@ import { batch, type Dimension, sequences, time } from '../graph/dimension.ts';
 import type { DataType, Node } from '../graph/graph.ts';
 import { noiseWords } from '../ops/random.ts';
 import type { FormulaDefinition } from '../syntax/syntax.ts';
+import { type Freezing, trainsAll } from './freezing.ts';
 import { Parameters } from './parameters.ts';
 
 export type Library = ReadonlyMap<string, FormulaDefinition>;
@@ -43,7 +44,7 @@ export interface Deviation {
 
 export class Site {
   readonly builder = new Builder();
-  readonly parameters = new Parameters(this.builder);
+  readonly parameters: Parameters;
   readonly library: Library;
   readonly deviation: Deviation;
   /** What is added to the loss, as single numbers. Nothing is added while decoding. */
@@ -55,9 +56,12 @@ export class Site {
   private readonly given = new Map<SharedInput, Node>();
   private sites = 0;
 
-  constructor(library: Library, { init, layers }: Model, decoding = false) {
+  /** @param use what the stage is built for: training, with all of it trained, where nothing is said */
+  constructor(library: Library, { init, layers }: Model, use: { freezing?: Freezing; decoding?: boolean } = {}) {
+    const { freezing = trainsAll, decoding = false } = use;
     this.library = library;
     this.decoding = decoding;
+    this.parameters = new Parameters(this.builder, freezing.isFrozen);
     // There are two projections into the residual stream in each layer, so their weights start smaller (GPT-2).
     const residual = init.residual_scale ? init.std / Math.sqrt(2 * layers.length) : init.std;
     this.deviation = { inner: init.std, residual };

@@ -40,11 +40,11 @@ export function modelFields(program: Program, lowered: Lowered, target: TargetFi
   const moduleFields = modules && {
     depth: model.mtp!.depth,
     weight: floatLiteral(model.mtp!.weight / model.mtp!.depth),
-    block: blocks[model.layers.at(-1)!]!.name,
+    block: blocks[modules.kind]!.name,
     join: fieldsOf(modules.join, shared, title('What makes the input'), 'MODULES', lowered, target),
     head: fieldsOf(modules.head, shared, title('The head'), 'MODULES', lowered, target),
   };
-  const kinds = [...model.layers, ...Array.from({ length: model.mtp?.depth ?? 0 }, () => model.layers.at(-1)!)];
+  const kinds = [...model.layers, ...Array.from({ length: model.mtp?.depth ?? 0 }, () => modules!.kind)];
   const own = (kind: number) => blocks[kind]!.parameters.length;
   const perLayer = kinds.map(own).reduce((a, b) => a + b, 0);
   const perModule = moduleFields ? moduleFields.join.own_count + moduleFields.head.own_count : 0;
@@ -52,12 +52,14 @@ export function modelFields(program: Program, lowered: Lowered, target: TargetFi
     name: model.name.replace(/[^A-Za-z0-9_.-]/g, '_'),
     description: model.description === '' ? [] : model.description.replaceAll('*/', '* /').split('\n'),
     layer_count: model.layers.length,
+    lowest: program.lowest,
+    layers_train: program.lowest < model.layers.length,
     module_count: model.mtp?.depth ?? 0,
     hidden: model.hidden_size,
     vocabulary: model.vocab_size,
     max_positions: Math.min(model.max_seq_len, model.embeddings.learned_positions ?? model.max_seq_len),
     parameter_count: first.own_count + perLayer + perModule * (model.mtp?.depth ?? 0) + outer.own_count,
-    embedding: first,
+    embedding: { ...first, trains: embedding.backward !== null },
     head: outer,
     modules: moduleFields,
     layer_kinds: inRowsOf(32, kinds).map(row => row.join(', ')),
@@ -72,6 +74,7 @@ export function modelFields(program: Program, lowered: Lowered, target: TargetFi
     roles: model.embeddings.role_embeddings ?? 1,
     kinds: blocks.map(block => ({
       name: block.name,
+      trains: block.backward !== null,
       count: block.parameters.length,
       saved: savedFields(block, lowered, target),
       caches: cacheFields(block),
@@ -100,28 +103,35 @@ function fieldsOf(
   const isOwn = (parameter: Parameter) => !shared.some(other => other.name === parameter.name);
   const own = stage.parameters.filter(isOwn);
   const borrowed = stage.parameters.filter(parameter => !isOwn(parameter));
-  const block = 'forward' in stage && 'backward' in stage ? (stage as JoinStage) : null;
-  const keeps = block !== null && stage.name !== 'embedding';
+  const block = 'backward' in stage && stage.backward && stage.name !== 'embedding' ? (stage as JoinStage) : null;
   const fields = (parameter: Parameter) => ({
     ...parameterFields(stage, parameter, target),
     ...target.preparedFields(stage, parameter),
-    cleared: !target.isStored(stage, parameter.name),
+    cleared: !parameter.frozen && !target.isStored(stage, parameter.name),
+    frozen: parameter.frozen,
   });
   const from = ({ name }: Parameter) => (name.startsWith('model.embed') ? 'embedding' : 'head');
   return {
     name: stage.name,
-    title,
+    title: title.replace(/\.$/, frozenShare(own)),
     instances,
     // Its own ones are the leading pointers of its struct, and their forms follow.
     own: own.map(fields),
     own_count: own.length,
     borrowed: borrowed.map(parameter => ({ ...fields(parameter), from: from(parameter) })),
     cycles: own.flatMap(parameter => cycleFields(stage, parameter, target)),
-    has_saved: keeps,
-    saved: keeps ? savedFields(block, lowered, target) : [],
+    has_saved: block !== null,
+    saved: block ? savedFields(block, lowered, target) : [],
     caches: 'caches' in stage ? cacheFields(stage as BlockStage) : [],
     has_caches: 'caches' in stage,
   };
+}
+
+/** How the sentence on a stage with these parameters ends. */
+function frozenShare(own: readonly Parameter[]): string {
+  const frozen = own.filter(parameter => parameter.frozen);
+  if (frozen.length === 0) return '.';
+  return frozen.length === own.length ? ', frozen.' : `, of which ${frozen.length} of ${own.length} are frozen.`;
 }
 
 const blockTitle = ({ name, origin }: { name: string; origin: string }) =>
@@ -165,7 +175,7 @@ function cycleFields({ name: stage }: Stage, { name, initial }: Parameter, { lit
   ];
 }
 
-function savedFields(block: JoinStage, lowered: Lowered, { elementType }: TargetFields) {
+function savedFields(block: Pick<JoinStage, 'forward'>, lowered: Lowered, { elementType }: TargetFields) {
   const { graph, storage } = lowered.get(block.forward.name)!;
   return graph.outputs
     .filter(output => output.name.startsWith('saved.'))

@@ -25,11 +25,12 @@ export function emitStages<Source>(
   const train = (stage: HeadStage) =>
     emit.training(stage.train, stage, `${writes(stage)}, const float *x, float *x_gradient`, homesOf(stage));
   const backOf = (stage: BlockStage | JoinStage) => {
+    if (stage.backward === null) return [];
     const given = `const ${stage.name}_saved *s, const float *x, const float *y_gradient, float *x_gradient`;
-    return emit.training(stage.backward, stage, `${writes(stage)}, ${given}`, homesOf(stage));
+    return [emit.training(stage.backward, stage, `${writes(stage)}, ${given}`, homesOf(stage))];
   };
   const forthOf = (stage: BlockStage | JoinStage, need: 'always' | 'training') => {
-    const given = `const ${stage.name}_saved *s, const float *x, float *y`;
+    const given = `${stage.backward === null ? '' : `const ${stage.name}_saved *s, `}const float *x, float *y`;
     return emit[need](stage.forward, stage, `${reads(stage)}, ${given}`, homesOf(stage));
   };
   const decodeOf = (stage: BlockStage) => {
@@ -45,9 +46,18 @@ export function emitStages<Source>(
   if (!trains) return { forward, backward: [] };
   const backward = [
     train(head),
-    ...(modules ? [forthOf(modules.join, 'training'), train(modules.head), backOf(modules.join)] : []),
-    ...blocks.map(backOf),
-    emit.training(embedding.backward, embedding, `${writes(embedding)}, const float *y_gradient`, homesOf(embedding)),
+    ...(modules ? [forthOf(modules.join, 'training'), train(modules.head), ...backOf(modules.join)] : []),
+    ...blocks.flatMap(backOf),
+    ...(embedding.backward
+      ? [
+          emit.training(
+            embedding.backward,
+            embedding,
+            `${writes(embedding)}, const float *y_gradient`,
+            homesOf(embedding),
+          ),
+        ]
+      : []),
   ];
   return { forward, backward };
 }

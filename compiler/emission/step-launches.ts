@@ -1,7 +1,6 @@
 // What a step does besides calling the functions of its stages, as launches with their work: the last lines of a profile.
 import type { Parameter } from '../build/parameters.ts';
-import type { Program } from '../build/program.ts';
-import type { Stage } from '../build/stage.ts';
+import { type Program, parametersOf } from '../build/program.ts';
 import { product } from '../graph/dimension.ts';
 import type { Work } from '../plan/work.ts';
 import type { KernelLibrary } from './kernel-library.ts';
@@ -20,7 +19,7 @@ const updateOperations = 15;
 
 /** Notes the launches of the function `step`. */
 export function stepLaunches(program: Program, kernels: KernelLibrary): StepLaunches {
-  const parameters = everyParameter(program);
+  const parameters = parametersOf(program).filter(({ frozen }) => !frozen);
   const floats = (among: readonly Parameter[]) => among.reduce((sum, { shape }) => sum + product(shape), 0);
   const all = floats(parameters);
   const trained = floats(parameters.filter(({ balance_rate }) => balance_rate === null));
@@ -38,19 +37,4 @@ export function stepLaunches(program: Program, kernels: KernelLibrary): StepLaun
     // Weight, gradient and moments are read; all but the gradient are written.
     update: kernels.launch('step', 'update', work(updateOperations * trained, 4 * trained, 3 * trained)),
   };
-}
-
-/** The parameters of every layer and module, those that stages share once. */
-function everyParameter({ model, embedding, blocks, head, modules }: Program): Parameter[] {
-  const own = (stage: Stage, others: readonly Parameter[]) =>
-    stage.parameters.filter(({ name }) => !others.some(other => other.name === name));
-  const outer = [...embedding.parameters, ...own(head, embedding.parameters)];
-  const ofModule = modules
-    ? [...own(modules.join, outer), ...blocks[model.layers.at(-1)!]!.parameters, ...own(modules.head, outer)]
-    : [];
-  return [
-    ...outer,
-    ...model.layers.flatMap(kind => blocks[kind]!.parameters),
-    ...Array.from({ length: model.mtp?.depth ?? 0 }, () => ofModule).flat(),
-  ];
 }

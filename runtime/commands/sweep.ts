@@ -77,6 +77,7 @@ const options: Readonly<Record<string, Option>> = train.options;
 export const rules: OptionRules = {
   names: Object.keys(options).filter(name => refused[name] === undefined),
   refused,
+  isPath: name => ['model', 'checkpoint'].includes(name),
   isList: name => options[name]!.array === true,
   instead: name => options[name]!.instead ?? [],
   read(name, { kind, text }) {

@@ -16,7 +16,10 @@ export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
     instead: ['steps', 'tokens'],
   },
   tokens: { ...setting('count', 'Tokens to learn from, in place of --steps'), instead: ['steps', 'epochs'] },
-  'batch-size': setting('count', 'Sequences in one micro-batch', '8', 'b'),
+  'batch-size': {
+    ...setting('count', 'Sequences in one micro-batch; auto for as many as there is memory for', '8', 'b'),
+    auto: true,
+  },
   'seq-len': setting('count', 'Tokens in a sequence', 'the model’s, at most 256', 'block-size'),
   lr: setting('aboveZero', 'Peak learning rate', 'by the model’s width'),
   schedule: { type: 'string', choices: scheduleKinds, describe: 'How --lr goes down', whenAbsent: 'cosine' },
@@ -33,6 +36,14 @@ export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
   beta1: advanced('shareBelowOne', 'Decay of AdamW’s first moment', '0.9'),
   beta2: advanced('shareBelowOne', 'Decay of AdamW’s second moment', '0.95'),
   seed: advanced('countOrNone', 'Seed of the first weights and of the text’s order', '1337'),
+  'freeze-layers': advanced('countOrNone', 'Layers that stay as they are, from the bottom, and the embedding', 'none'),
+  freeze: {
+    type: 'string',
+    array: true,
+    advanced: true,
+    describe: 'Parameters that stay as they are: regular expressions of their names',
+    whenAbsent: 'none',
+  },
   'validation-share': advanced('shareBelowOne', 'Share of the text held out, 0 for none', '0.1'),
   dtype: { type: 'string', choices: trainingTypes, describe: 'What products multiply', whenAbsent: 'the faster' },
 };
@@ -75,9 +86,9 @@ export const habits = [...Object.keys(cadenceOptions), ...others];
 /** Checkpoints that stay, besides the best. */
 export const usuallyKept = 2;
 
-/** The settings that the command line gives. */
+/** The settings that the command line gives; what is `auto` is to be found. */
 export function givenSettings(args: Readonly<Record<string, unknown>>): GivenSettings {
-  const given = Object.keys(settingOptions).filter(name => args[name] !== undefined);
+  const given = Object.keys(settingOptions).filter(name => args[name] !== undefined && args[name] !== 'auto');
   return Object.fromEntries(given.map(name => [name, args[name]]));
 }
 

@@ -49,18 +49,25 @@ export async function showOpening(
   const { countParameters } = await import('../../compiler/check/count.ts');
   const { openingTable } = await import('../show/opening-table.ts');
   const { describeMemory } = await import('../show/quantities.ts');
+  const { describeSetting } = await import('../train/settings.ts');
 
   const { model, statedVocabulary, corpus, settings, automatic, cadence, tokenizerPath } = prepared;
   const differs = model.vocab_size !== statedVocabulary;
   const vocabulary = `${number(model.vocab_size)} tokens${differs ? `; the model file says ${number(statedVocabulary)}` : ''}`;
+  const frozen = native.parameters.filter(({ name }) => prepared.frozen.includes(name)).map(({ shape }) => shape);
+  const floats = frozen.reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
   const rows = [
     row('model', `${model.name}, ${number(countParameters(model).total)} parameters`),
+    ...(prepared.weights ? [row('weights', prepared.weights.path)] : []),
+    ...(floats > 0 ? [row('frozen', `${number(floats)} parameters, of ${frozen.length} tensors`)] : []),
     row('tokenizer', tokenizerPath ?? 'learned from the text', args.tokenizer === undefined),
     row('vocabulary', vocabulary, differs),
     row('data', `${number(corpus.training.length)} tokens, and ${number(corpus.validation.length)} for validation`),
     row('output', output, args.output === undefined),
     row('target', runsOn, isChosen),
-    ...Object.entries(settings).map(([name, value]) => row(name, String(value), automatic.has(name as SettingName))),
+    ...Object.entries(settings).map(([name, value]) =>
+      row(name, describeSetting(value), automatic.has(name as SettingName)),
+    ),
     ...Object.entries(cadenceOptions).map(([name, key]) => row(name, String(cadence[key]), args[name] === undefined)),
     row('memory', describeMemory(native.bytes)),
     row('program', program),

@@ -2,19 +2,21 @@
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
+import type { Model } from '../../compiler/check/model.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
 import type { StepLine } from '../show/step-line.ts';
 import type { TrainState } from '../train/checkpoint.ts';
 import type { Observer, TrainOptions, TrainResult } from '../train/loop.ts';
-import type { Prepared } from '../train/prepare.ts';
+import type { Prepared, Unbatched } from '../train/prepare.ts';
 import type { RunFolder } from '../train/run-folder.ts';
 import type { Sampling } from '../train/samples.ts';
+import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
 import { documentOptions } from './data.ts';
-import { chooseTarget, targetOption } from './target-option.ts';
+import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
 import {
   advanced,
   cadenceOptions,
@@ -55,6 +57,7 @@ export const train = {
     ...documentOptions,
     output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
     resume: { type: 'boolean', default: false, describe: 'Go on from the last checkpoint in --output' },
+    checkpoint: { type: 'string', describe: 'Weights to begin with: a run, a folder of transformers, a .safetensors' },
     tokenizer: { type: 'string', alias: 't', describe: 'A tokenizer.json', whenAbsent: 'learned from the text' },
     target: targetOption,
     ...settingOptions,
@@ -94,9 +97,12 @@ export const train = {
     const { Skipped } = await import('../data/documents/skipped.ts');
 
     checkTogether(given);
-    const source =
+    const { openStartingWeights } = await import('../train/starting-weights.ts');
+    const weights = given.checkpoint === undefined ? undefined : openStartingWeights(given.checkpoint as string);
+    const read =
       given.model === undefined ? undefined : readModel(given.model as string, given.name as string | undefined);
-    for (const warning of source?.warnings ?? []) stage.warn(warning);
+    for (const warning of read?.warnings ?? []) stage.warn(warning);
+    const source = read ?? (weights && sourceOf(weights));
     const output = (given.output as string | undefined) ?? `runs/${source!.model.name}`;
     const before = given.resume ? Object.entries(readOptions(output)).filter(([name]) => habits.includes(name)) : [];
     const args = { ...Object.fromEntries(before), ...given };
@@ -113,10 +119,13 @@ export const train = {
       output,
       resume: args.resume as boolean,
       settings: givenSettings(args),
+      weights,
+      fitBatch: args['batch-size'] === 'auto' ? run => fitBatchOf(run, args, chosen) : undefined,
       cadence: givenCadence(args),
     });
     skipped.report();
-    const { model, settings, corpus } = prepared;
+    const { model, settings, corpus, frozen } = prepared;
+    if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
     if ((model.embeddings.role_embeddings ?? 1) > 1) stage.warn(rolesUntrained);
@@ -137,7 +146,7 @@ export const train = {
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
-    const build = await buildModel(model, { target, dtype: settings.dtype, ...tuning });
+    const build = await buildModel(model, { target, dtype: settings.dtype, frozen, ...tuning });
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],
@@ -162,8 +171,42 @@ export const train = {
   },
 } satisfies Command;
 
+/** The largest batch that there is memory for, as the program of the run says, which is built for it. */
+async function fitBatchOf(
+  { model, frozen, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
+  args: Readonly<Record<string, unknown>>,
+  { target, device }: ChosenTarget,
+): Promise<number> {
+  const { buildModel } = await import('../build.ts');
+  const { freeDeviceMemory } = await import('../cuda-device.ts');
+  const { availableMemory } = await import('../machine.ts');
+  const { NativeModel } = await import('../native.ts');
+  const { fitBatch } = await import('../train/fit-batch.ts');
+  const { Sampling } = await import('../train/samples.ts');
+
+  const { contextLength } = new Sampling((args.prompt as string | undefined) ?? '', tokenizer, model.max_seq_len, 0);
+  console.log(`building the native program of ${model.name}, which knows what a batch takes ...`);
+  const { libraryPath } = await buildModel(model, { target, dtype, frozen });
+  const options = { maxTime: time, maxContext: contextLength, training: true, device };
+  const threads = args.threads as number | undefined;
+  return fitBatch({
+    bytesOf: maxBatch => NativeModel.bytesOf(libraryPath, { ...options, maxBatch, threads }),
+    free: device ? freeDeviceMemory() : availableMemory(),
+    owner: device ? device.name : 'this machine',
+    ...{ time, tokensPerStep, most },
+  });
+}
+
 const rolesUntrained =
   'warning: the text says no roles, so that every token has role 0: of `role_embeddings`, only row 0 trains';
+
+const frozenAtRandom = 'warning: what is frozen stays random; --checkpoint gives weights to begin with';
+
+/** The model that weights say they are of. */
+function sourceOf({ path, model, text }: StartingWeights): { model: Model; text: string } {
+  if (model !== null && text !== null) return { model, text };
+  throw new UsageError(`--model is needed: ${path} has no MAL file of the model whose weights it holds`);
+}
 
 /** Refuses options that are nothing without another, or contradict one. */
 function checkTogether(args: Readonly<Record<string, unknown>>): void {
@@ -183,7 +226,8 @@ function checkTogether(args: Readonly<Record<string, unknown>>): void {
   }
   const needed = { model: 'what to train', data: 'a text file to learn from' };
   for (const [name, what] of Object.entries(needed)) {
-    if (args[name] === undefined) throw new UsageError(`--${name} is needed: ${what}`);
+    if (args[name] === undefined && !(name === 'model' && args.checkpoint !== undefined))
+      throw new UsageError(`--${name} is needed: ${what}`);
   }
 }
 
@@ -229,7 +273,7 @@ async function trainIn(
     };
     try {
       if (from) line.note(resumed(from, target));
-      else await native.initialize(settings.seed);
+      else await begin(prepared, native);
       return await loop.train({
         model: native,
         settings,
@@ -253,10 +297,16 @@ async function trainIn(
   }
 }
 
+/** Gives a model the weights that a run begins with. */
+async function begin({ settings, weights }: Prepared, native: NativeModel): Promise<void> {
+  await native.initialize(settings.seed);
+  weights?.load(native);
+}
+
 /** Tries what a run relies on, and shows what was found; a run that fails leaves the folder as it was. */
 async function checkBefore(
   output: string,
-  { model, settings, corpus, training }: Prepared,
+  prepared: Prepared,
   native: NativeModel,
   run: RunFolder,
   origin: TrainOptions['origin'],
@@ -264,6 +314,7 @@ async function checkBefore(
 ): Promise<void> {
   const { selfCheck } = await import('../train/self-check.ts');
 
+  const { model, settings, corpus, training } = prepared;
   const size = settings['batch-size'] * settings['seq-len'];
   const [tokens, labels] = [0, 1].map(() => new Int32Array(size * settings['grad-accum'])) as [Int32Array, Int32Array];
   training.fill(0, tokens, labels);
@@ -278,6 +329,8 @@ async function checkBefore(
       tokenizer: corpus.tokenizer,
       lines: corpus.lines,
       folder: output,
+      begin: () => begin(prepared, native),
+      isFresh: prepared.weights === null && prepared.frozen.length === 0,
       origin,
     });
     for (const { text, warns } of findings) stage.tell(`  ${warns ? 'note ' : 'check'}  ${text}`);
@@ -306,9 +359,10 @@ async function openRun(
   const { loadTraining } = await import('../train/checkpoint.ts');
   const { readOptions, RunFolder } = await import('../train/run-folder.ts');
 
-  const { from, text, model, corpus } = prepared;
+  const { from, weights, text, model, corpus } = prepared;
   // Read before anything is written: a damaged checkpoint leaves the folder as it was.
   if (from) loadTraining(join(output, `step-${from.step}`), native);
+  else weights?.load(native);
   const keep = (args.keep as number | undefined) ?? usuallyKept;
   const run = await RunFolder.open(output, { resume: args.resume as boolean, keep });
   try {
@@ -329,13 +383,14 @@ async function openRun(
 function optionsOf(
   args: Readonly<Record<string, unknown>>,
   output: string,
-  { settings, cadence, corpus, tokenizerPath }: Prepared,
+  { settings, cadence, corpus, tokenizerPath, weights }: Prepared,
   target: RunTarget,
 ): Record<string, unknown> {
   const told = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune'];
   return {
     ...Object.fromEntries(told.filter(name => args[name] !== undefined).map(name => [name, args[name]])),
     ...(args.model !== undefined && { model: placeOf(args.model as string) }),
+    ...(weights && { checkpoint: weights.path }),
     data: corpus.paths,
     tokenizer: resolve(tokenizerPath ?? join(output, 'tokenizer.json')),
     target,

@@ -13,6 +13,8 @@ export interface OptionRules {
   /** Options that are the sweep's own business, each with what to write instead. */
   readonly refused: Readonly<Record<string, string>>;
   isList(name: string): boolean;
+  /** Whether its value is a file, or a name where there is no such file. */
+  isPath(name: string): boolean;
   /** Options that say the same in another way. */
   instead(name: string): readonly string[];
   /** A written value as the option takes it, or what is wrong with it. */
@@ -227,7 +229,7 @@ class Reader {
         this.#fault(value.span, read.complaint);
         return [];
       }
-      const taken = name === 'model' ? this.#place(value.text) : read.value;
+      const taken = this.#rules.isPath(name) ? this.#place(value.text) : read.value;
       return [{ name, nameSpan, isOption: true, instead: instead(name), text: value.text, value: taken }];
     });
     if (isAxis || !takesList(name)) return chosen;

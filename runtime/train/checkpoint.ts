@@ -88,8 +88,17 @@ export function readState(folder: string): TrainState {
  */
 export function loadWeights(folder: string, model: NativeModel): void {
   withRemedy('Give another step-N folder of the run, or copy this one again.', () => {
-    load(join(folder, WEIGHTS), model.writableParameters());
+    loadWeightsFile(join(folder, WEIGHTS), model);
   });
+}
+
+/**
+ * Reads a file of weights under malc's names into the model.
+ *
+ * @throws UserError as `loadWeights` does.
+ */
+export function loadWeightsFile(path: string, model: NativeModel): void {
+  load(path, model.writableParameters());
 }
 
 /**
@@ -123,10 +132,15 @@ function advice(folder: string): string {
   return `Remove the folder ${folder}, and the run goes on from the checkpoint before it.`;
 }
 
-type Moments<Floats> = Pick<NativeParameter, 'name' | 'shape'> & Record<'firstMoment' | 'secondMoment', Floats | null>;
+type Moments<Floats> = Pick<NativeParameter, 'name' | 'shape' | 'trained'> &
+  Record<'firstMoment' | 'secondMoment', Floats | null>;
 
-function momentsOf<Floats>({ name, shape, firstMoment, secondMoment }: Moments<Floats>) {
-  if (!firstMoment || !secondMoment) throw new Error(`${name} has no moments: the model is not open for training`);
+/** A frozen parameter has none. */
+function momentsOf<Floats>({ name, shape, trained, firstMoment, secondMoment }: Moments<Floats>) {
+  if (!firstMoment || !secondMoment) {
+    if (trained) throw new Error(`${name} has no moments: the model is not open for training`);
+    return [];
+  }
   return [
     { name: `${name}.first_moment`, shape, data: firstMoment },
     { name: `${name}.second_moment`, shape, data: secondMoment },

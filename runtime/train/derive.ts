@@ -29,7 +29,7 @@ export const VALIDATION_SHARE = 0.1;
 const SEQUENCE_LENGTH = 256;
 
 /** Tokens in one step, at the most: a hundred times what the largest models take, and still two arrays of 1 GiB. */
-const MOST_TOKENS_PER_STEP = 2 ** 28;
+export const MOST_TOKENS_PER_STEP = 2 ** 28;
 
 /**
  * Finds every setting. A given one wins, then what `saved` has; the rest is derived. Each is in its own range, which the
@@ -85,6 +85,8 @@ export function deriveSettings(
     beta1: choose('beta1', () => 0.9),
     beta2: choose('beta2', () => 0.95),
     seed: choose('seed', () => 1337),
+    'freeze-layers': choose('freeze-layers', () => 0),
+    freeze: choose('freeze', () => []),
     'validation-share': choose('validation-share', () => VALIDATION_SHARE),
     dtype: choose('dtype', () => trainingTypeOf(target)),
   };

@@ -3,16 +3,28 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { Batches, ValidationBatches } from '../data/batches.ts';
 import { readModelConfig } from '../hub/config.ts';
+import { trainingTypeOf } from '../machine.ts';
 import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { TrainState } from './checkpoint.ts';
 import { type Corpus, readCorpus } from './corpus.ts';
-import { type Derived, deriveSettings, type GivenSettings, sequenceLength, VALIDATION_SHARE } from './derive.ts';
+import {
+  type Derived,
+  deriveSettings,
+  type GivenSettings,
+  MOST_TOKENS_PER_STEP,
+  sequenceLength,
+  VALIDATION_SHARE,
+} from './derive.ts';
+import { frozenParameters } from './frozen.ts';
 import type { Cadence, TrainingSamples, ValidationSamples } from './loop.ts';
 import { RunFolder } from './run-folder.ts';
-import { requireSameRun } from './settings.ts';
+import { formerly, requireSameRun } from './settings.ts';
+import { requireSameArchitecture, type StartingWeights } from './starting-weights.ts';
 
 /** What the user asks for. What is absent is taken from the run in `output` on resume, or derived. */
 export interface Request {
@@ -30,7 +42,24 @@ export interface Request {
   /** What it runs on. */
   readonly target: RunTarget;
   readonly settings: GivenSettings;
+  /** Finds the batch size, where it is to be as large as memory allows. */
+  readonly fitBatch?: ((run: Unbatched) => Promise<number>) | undefined;
+  /** Another's weights that the run begins with. */
+  readonly weights?: StartingWeights | undefined;
   readonly cadence: Partial<Cadence>;
+}
+
+/** What is known of a run before its batch size. */
+export interface Unbatched {
+  readonly model: Model;
+  readonly frozen: readonly string[];
+  readonly tokenizer: Tokenizer;
+  readonly dtype: TrainingType;
+  /** Tokens in a sequence. */
+  readonly time: number;
+  readonly tokensPerStep: number | undefined;
+  /** More sequences in a micro-batch would be more than the text has, or than a step may have. */
+  readonly most: number;
 }
 
 export interface Prepared extends Derived {
@@ -44,6 +73,10 @@ export interface Prepared extends Derived {
   readonly tokenizerHash: string;
   /** Null where the tokenizer was learned just now. */
   readonly tokenizerPath: string | null;
+  /** Names of the parameters that stay as they are. */
+  readonly frozen: readonly string[];
+  /** Another's weights that the run begins with; null for random ones. */
+  readonly weights: StartingWeights | null;
   /** Where the run goes on from; null at the beginning. */
   readonly from: TrainState | null;
   readonly cadence: Cadence;
@@ -78,9 +111,19 @@ export async function prepare(request: Request): Promise<Prepared> {
     throw new UserError(`the run in ${output} reads standard input; pipe the same text into the command again`);
   // Before the text is read, which may take minutes.
   sequenceLength(request.settings, from?.settings ?? null, source.model);
+  const frozen = frozenParameters(source.model, { ...formerly, ...from?.settings, ...request.settings });
+  const { weights = null } = request;
+  if (weights && from)
+    throw new UserError(
+      `--checkpoint ${weights.path} is where a run begins, and the run in ${output} goes on from step ${from.step}; ` +
+        'leave it out, or begin a new run with another --output',
+    );
+  if (weights) requireSameArchitecture(weights, source.model);
 
   const ownTokenizer = join(output, 'tokenizer.json');
-  const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : null);
+  const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : (weights?.tokenizer ?? null));
+  if (weights && tokenizerPath === null)
+    throw new UserError(`--tokenizer is needed: the one that the weights of ${weights.path} were trained with`);
   const corpus = await readCorpus(files, {
     validationShare: request.settings['validation-share'] ?? from?.settings['validation-share'] ?? VALIDATION_SHARE,
     tokenizer: tokenizerPath === null ? null : readTokenizer(tokenizerPath),
@@ -88,15 +131,22 @@ export async function prepare(request: Request): Promise<Prepared> {
     textField: request.textField ?? null,
     onSkipped: request.onSkipped ?? null,
   });
-  const model = { ...source.model, vocab_size: corpus.tokenizer.vocabularySize };
+  const model = { ...source.model, vocab_size: vocabularySizeFor(corpus, weights) };
   const batches = (time: number, batch: number, seed: number) => new Batches(corpus.training, { batch, time, seed });
-  const derived = deriveSettings(
-    request.settings,
-    from?.settings ?? null,
-    model,
-    time => batches(time, 1, 0).samplesPerEpoch,
-    request.target,
-  );
+  const samplesPerEpoch = (time: number) => batches(time, 1, 0).samplesPerEpoch;
+  const given = { ...request.settings };
+  if (request.fitBatch && !from) {
+    const time = sequenceLength(given, null, model);
+    const accumulation = given['grad-accum'] ?? 1;
+    const most = Math.min(samplesPerEpoch(time), Math.floor(MOST_TOKENS_PER_STEP / time));
+    given['batch-size'] = await request.fitBatch({
+      ...{ model, frozen, time, tokenizer: corpus.tokenizer },
+      dtype: given.dtype ?? trainingTypeOf(request.target),
+      tokensPerStep: given['tokens-per-step'],
+      most: Math.max(1, Math.floor(most / accumulation)),
+    });
+  }
+  const derived = deriveSettings(given, from?.settings ?? null, model, samplesPerEpoch, request.target);
   const { settings } = derived;
   const hash = tokenizerHash(corpus.tokenizer);
   if (from && savedModel) {
@@ -104,18 +154,35 @@ export async function prepare(request: Request): Promise<Prepared> {
     requireSameRun(output, saved, { settings, model, dataHash: corpus.hash, tokenizerHash: hash });
   }
   return {
-    ...derived,
+    settings,
+    automatic: request.fitBatch ? new Set([...derived.automatic, 'batch-size']) : derived.automatic,
     model,
     statedVocabulary: source.model.vocab_size,
     text: source.text,
     corpus,
     tokenizerHash: hash,
     tokenizerPath,
+    frozen,
+    weights,
     from,
     cadence: cadenceFor(request.cadence, settings.steps),
     training: batches(settings['seq-len'], settings['batch-size'] * settings['grad-accum'], settings.seed),
     validation: settings['validation-share'] === 0 ? null : validationOf(corpus, settings),
   };
+}
+
+/**
+ * The tokenizer's, or that of the weights, which may have rows for more tokens.
+ *
+ * @throws UserError where they have rows for fewer.
+ */
+function vocabularySizeFor({ tokenizer }: Corpus, weights: StartingWeights | null): number {
+  const size = tokenizer.vocabularySize;
+  if (weights === null || size <= weights.vocabularySize) return weights?.vocabularySize ?? size;
+  throw new UserError(
+    `the tokenizer has ${size} tokens, and the weights of ${weights.path} rows for ${weights.vocabularySize}; give the ` +
+      'tokenizer that they were trained with as --tokenizer',
+  );
 }
 
 /** The model that a run folder holds, for a resumed run that does not name it again. */

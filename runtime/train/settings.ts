@@ -28,6 +28,10 @@ export interface Settings {
   readonly beta1: number;
   readonly beta2: number;
   readonly seed: number;
+  /** Layers that stay as they are, from the bottom, with the embedding below them; 0 for none. */
+  readonly 'freeze-layers': number;
+  /** Regular expressions of the names of parameters that stay as they are. */
+  readonly freeze: readonly string[];
   readonly 'validation-share': number;
   /** What products multiply. */
   readonly dtype: TrainingType;
@@ -71,7 +75,16 @@ export function updateOf(settings: Settings, update: number, learningRate: numbe
 }
 
 /** Settings that runs of older versions do not say, as these had them. */
-export const formerly = { schedule: 'cosine', 'decay-share': 0 } as const satisfies Partial<Settings>;
+export const formerly = {
+  schedule: 'cosine',
+  'decay-share': 0,
+  'freeze-layers': 0,
+  freeze: [],
+} as const satisfies Partial<Settings>;
+
+/** A setting as a person reads it. */
+export const describeSetting = (value: Settings[keyof Settings]): string =>
+  Array.isArray(value) ? value.join(' ') || 'nothing' : String(value);
 
 /**
  * Refuses to continue a run as something else.
@@ -81,7 +94,7 @@ export const formerly = { schedule: 'cosine', 'decay-share': 0 } as const satisf
 export function requireSameRun(folder: string, saved: Identity, given: Identity): void {
   const differences: string[] = [];
   for (const name of Object.keys(saved.settings) as (keyof Settings)[]) {
-    const [before, now] = [saved.settings[name], given.settings[name]];
+    const [before, now] = [saved.settings[name], given.settings[name]].map(describeSetting);
     if (before !== now) differences.push(`--${name} is ${now}; the run has ${before}`);
   }
   const path = modelDifference(saved.model, given.model);
@@ -121,23 +134,28 @@ function withoutOrigins({ name: _name, description: _description, ...rest }: Mod
 }
 
 /** `blocks.0.ffn.hidden_dim is 256; the run has 128`, or null where both models compute the same. */
-export function modelDifference(before: Model, now: Model): string | null {
-  return firstDifference(withoutOrigins(before), withoutOrigins(now), '');
+export function modelDifference(saved: Model, given: Model): string | null {
+  const difference = firstDifference(withoutOrigins(saved), withoutOrigins(given), '');
+  if (difference === null) return null;
+  const { place, before, now } = difference;
+  return `${place} is ${JSON.stringify(now)}; the run has ${JSON.stringify(before)}`;
 }
 
-/** The first difference of two values, as modelDifference says it. */
-function firstDifference(before: unknown, now: unknown, path: string): string | null {
-  if (typeof before === 'object' && typeof now === 'object' && before && now) {
-    const keys = new Set([...Object.keys(before), ...Object.keys(now)]);
-    for (const key of keys) {
-      const difference = firstDifference(
-        (before as Record<string, unknown>)[key],
-        (now as Record<string, unknown>)[key],
-        path ? `${path}.${key}` : key,
-      );
-      if (difference !== null) return difference;
-    }
-    return null;
+/** Where two values differ first, such as at `blocks.0.ffn.hidden_dim`, and what stands there. */
+export interface Difference {
+  readonly place: string;
+  readonly before: unknown;
+  readonly now: unknown;
+}
+
+/** The first difference of two values of JSON, null where they are the same. */
+export function firstDifference(before: unknown, now: unknown, place: string): Difference | null {
+  if (typeof before !== 'object' || typeof now !== 'object' || !before || !now)
+    return Object.is(before, now) ? null : { place, before, now };
+  for (const key of new Set([...Object.keys(before), ...Object.keys(now)])) {
+    const [was, is] = [before, now].map(value => (value as Record<string, unknown>)[key]);
+    const difference = firstDifference(was, is, place ? `${place}.${key}` : key);
+    if (difference !== null) return difference;
   }
-  return Object.is(before, now) ? null : `${path} is ${JSON.stringify(now)}; the run has ${JSON.stringify(before)}`;
+  return null;
 }

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define MALC_ABI 4
+#define MALC_ABI 5
 
 /* A device that failed, or that is not there: a model whose kernel failed cannot be used any more. */
 enum { MALC_OK = 0, MALC_NO_MEMORY = 1, MALC_BAD_ARGUMENT = 2, MALC_DEVICE = 3 };
@@ -63,14 +63,15 @@ int32_t malc_parameter_rank(int32_t index);
 int64_t malc_parameter_dimension(int32_t index, int32_t axis);
 /* 1 where weight decay applies (two or more dimensions). */
 int32_t malc_parameter_decays(int32_t index);
-/* 0 for a bias that balances experts: no gradient moves it, and its gradient's place holds the experts' loads. */
+/* 0 for what no gradient moves: a bias that balances experts, whose gradient's place holds the experts' loads; and a
+ * frozen parameter, which no step changes, and which has neither a gradient nor moments. */
 int32_t malc_parameter_trained(int32_t index);
 
 enum { MALC_DATA = 0, MALC_GRADIENT = 1, MALC_FIRST_MOMENT = 2, MALC_SECOND_MOMENT = 3 };
-/* Address of a parameter's values, gradient or moments; null where the model was not created for training. After values
- * were written there, malc_refresh must be called, before any other call. Of a device with memory of its own it is a
- * copy on the host, as the parameter is now: after a call that changes parameters, ask again; null where it could not
- * be read. */
+/* Address of a parameter's values, gradient or moments; null where there are none: where the model was not
+ * created for training, and of a frozen parameter. After values were written there, malc_refresh must be called, before
+ * any other call. Of a device with memory of its own it is a copy on the host, as the parameter is now: after a call
+ * that changes parameters, ask again; null where it could not be read. */
 float *malc_parameter_address(malc_model *model, int32_t index, int32_t what);
 
 /* Some programs keep weights as products read them besides, rounded to bfloat16 or to 8 bits. This makes them anew, of

@@ -273,6 +273,7 @@ struct malc_consumer {
       }
     }
     __syncwarp(); // the warp is together, as the next wgmma needs it
+    (tensors.conclude(malc_place{own_row() + warp * 16, at.row_end, at.column, at.column_end}), ...);
   }
 
   /* Calls finish(sums, row, column) for every `Step`-th element, of `Parts` products side by side, through memory: sums

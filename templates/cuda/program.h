@@ -137,7 +137,7 @@ static __global__ void malc_norm(const double *parts, int64_t count, const malc_
 struct malc_task {
   int64_t offset;
   int32_t count;
-  int32_t decays;          // whether weight decay applies
+  int32_t moves, decays;   // whether gradients move it, and whether weight decay applies
   __nv_bfloat16 *copy;     // of the whole parameter; NULL where there is none
   int64_t first;           // the piece's first element, of the parameter's
   int32_t columns, stride; // elements of a row, and from row to row of the copy
@@ -177,6 +177,7 @@ static __global__ void malc_adamw_update(const malc_task *tasks, float *weights,
   if (!results->moves) return;
   const malc_adamw_terms terms = *given;
   const malc_task task = tasks[blockIdx.x];
+  if (!task.moves) return;
   const float keep = task.decays ? terms.keep : 1.0f, scale = results->scale;
   for (int i = 4 * threadIdx.x; i < task.count; i += 4 * blockDim.x) {
     const int64_t at = task.offset + i;

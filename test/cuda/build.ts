@@ -22,6 +22,8 @@ export interface EmulatedOptions {
   readonly profile?: boolean;
   /** How products are computed; as the cost model says where it is not given. */
   readonly choiceOf?: ChoiceOf;
+  /** Parameters that training leaves as they are. */
+  readonly frozen?: readonly string[];
   /** Changes each file of kernels, and model.cu: plants a fault. */
   readonly change?: (source: string) => string;
   /** Whether every access to memory is checked: slower. */
@@ -39,7 +41,7 @@ const same = (source: string) => source;
 
 /** The library of a model's program. */
 export async function buildEmulatedModel(model: Model, options: EmulatedOptions) {
-  const { dtype, fuse = true, checked = false, profile = false, change = same, choiceOf } = options;
+  const { dtype, fuse = true, checked = false, profile = false, change = same, choiceOf, frozen = [] } = options;
   const sources = programFolder();
   const { files } = compile(model, {
     target: 'cuda',
@@ -47,6 +49,7 @@ export async function buildEmulatedModel(model: Model, options: EmulatedOptions)
     fuse,
     profile,
     verify: true,
+    frozen,
     ...(choiceOf && { choiceOf }),
   });
   for (const [name, text] of Object.entries(files))

@@ -143,7 +143,7 @@ const headersOf: readonly {
   readonly included: readonly string[];
 }[] = [
   { kind: 'matmul', dtypes: ['f32', 'bf16'], included: ['product_f32.h'] },
-  { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h', 'product_sm90.h', 'totals.h'] },
+  { kind: 'matmul', dtypes: ['bf16'], included: ['product_bf16.h', 'product_sm90.h', 'totals.h', 'statistics.h'] },
   { kind: 'top-k', dtypes: ['f32', 'bf16'], included: ['top_k.h'] },
   { kind: 'scatter', dtypes: ['f32', 'bf16'], included: ['scatter.h'] },
   { kind: 'within-capacity', dtypes: ['f32', 'bf16'], included: ['slots.h'] },

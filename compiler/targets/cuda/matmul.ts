@@ -23,6 +23,7 @@ import { type LibraryPlan, largerWorkspaces, planForLibrary } from './library-pr
 import {
   columnCount,
   type GroupPlan,
+  isCopied,
   largerWorkspace,
   type Operand,
   type Product,
@@ -31,6 +32,7 @@ import {
   workspaceAt,
 } from './product-plan.ts';
 import { copyingThreads, isSmall, roundingThreads } from './product-tiles.ts';
+import { statisticsAt, statisticsExtents, statisticsJobs, statisticsThreads } from './statistics.ts';
 import { BlockTiles, blocksHere, blocksOfProduct, type TileText, tilesText } from './tile-text.ts';
 import { sumsAt, sumsExtents, totalJob } from './totals.ts';
 import { copyName } from './weight-copies.ts';
@@ -77,6 +79,7 @@ class MatmulEmitter {
   private readonly threads: number;
   private readonly parameters: readonly Argument[];
   private readonly finishers: Finishers;
+  private readonly outputs: readonly Node[];
 
   constructor(
     kernel: MatmulKernel,
@@ -85,6 +88,7 @@ class MatmulEmitter {
     asksLibrary: boolean,
   ) {
     this.surroundings = surroundings;
+    this.outputs = kernel.outputs;
     const { names } = this;
     for (const name of [...finishNames, 'finish', 'left', 'right', 'tiles', 'tile', 'thread', 'adds'])
       names.unique(name);
@@ -103,7 +107,7 @@ class MatmulEmitter {
     const own = this.plans
       .map((plan, n) => largerWorkspace(plan, this.hopper?.groups[n]))
       .filter(extent => extent !== null)
-      .concat(sumsExtents(this.hopper?.groups ?? []));
+      .concat(sumsExtents(this.hopper?.groups ?? []), statisticsExtents(this.hopper?.groups ?? []));
     const extents = this.library ? largerWorkspaces(own, this.library.workspace) : own;
     this.parameters = [
       ...sizeArguments([
@@ -123,7 +127,9 @@ class MatmulEmitter {
     const copies = new Map(this.operands.flatMap(({ node, copy }) => (copy ? [[node, copy] as const] : [])));
     const readAsIs = new Set([
       ...this.operands.flatMap(({ node, copy }) => (copy ? [] : [node])),
-      ...groups.flatMap(({ epilogue }) => epilogue.flatMap(node => node.inputs.flatMap(stored))),
+      ...groups.flatMap(({ epilogue, statistics }) =>
+        [...epilogue, ...(statistics?.members ?? [])].flatMap(node => node.inputs.flatMap(stored)),
+      ),
     ]);
     return inputs.flatMap((node): Argument[] => {
       const copy = copies.get(node);
@@ -163,8 +169,7 @@ class MatmulEmitter {
         block: String(threads),
         shared: shared.reduce((most, bytes) => `malc_larger(${most}, ${bytes})`),
       },
-      ...this.second(writer, plans, `${ownName}_second`, this.others),
-      ...this.totals(writer, plans, `${ownName}_totals`, this.others),
+      ...this.completing(writer, plans, ownName, this.others),
     ];
     const source = {
       arguments: this.parameters,
@@ -188,7 +193,7 @@ class MatmulEmitter {
       this.names,
       this.argumentOf,
       node => this.named.get(node)!,
-      total => sumsAt(plans, total),
+      ({ way, node }, plan) => (way === 'measured' ? statisticsAt(plans, plan) : sumsAt(plans, node)),
     );
     const maps = tiles.maps.map(map => map.name);
     const own = maps.map(map => `const __grid_constant__ CUtensorMap ${map}`);
@@ -204,20 +209,13 @@ class MatmulEmitter {
     this.kernelFunction(writer, name, '384, 1', '', print, own);
     const grid = `malc_hopper_grid<${shape}>(${countOf(jobs)})`;
     const shared = `${shape}::shared_bytes`;
-    const others = [
-      ...this.second(writer, plans, `${name}_second`, ''),
-      ...this.totals(writer, plans, `${name}_totals`, ''),
-    ].map(launch => ({ ...launch, maps: [] }));
+    const others = this.completing(writer, plans, name, '').map(launch => ({ ...launch, maps: [] }));
     return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...others] };
   }
 
   /** What cuBLASLt is told, and the launch that finishes what it leaves. */
   private byLibrary(writer: Writer, { products, later }: LibraryPlan): LibrarySource {
-    const launches = [
-      ...this.second(writer, later, `${ownName}_of_library`, ''),
-      ...this.totals(writer, later, `${ownName}_of_library_totals`, ''),
-    ];
-    return { products, launches };
+    return { products, launches: this.completing(writer, later, `${ownName}_of_library`, '') };
   }
 
   /** What the blocks of each group do, or of each product of one that is finished later. */
@@ -230,6 +228,20 @@ class MatmulEmitter {
           }))
         : [{ count: blocksHere(plan), print: (body: Writer) => this.here(body, plan, tiles) }],
     );
+  }
+
+  /** The launches that complete what tiles have left: sums that are finished later, totals, and statistics of rows. */
+  private completing(writer: Writer, plans: readonly GroupPlan[], name: string, condition: string): Launch[] {
+    const { named, surroundings, outputs } = this;
+    const totals = plans.flatMap(plan =>
+      plan.group.totals.map(total => totalJob(plans, plan, total, named, surroundings)),
+    );
+    const statistics = plans.flatMap(plan => statisticsJobs(plans, plan, outputs, named, surroundings));
+    return [
+      ...this.second(writer, plans, `${name}_second`, condition),
+      ...this.launchOf(writer, totals, 'malc_totals_threads', `${name}_totals`, condition),
+      ...this.launchOf(writer, statistics, String(statisticsThreads), `${name}_statistics`, condition),
+    ];
   }
 
   /** The launch that finishes groups from sums in the workspace, where there are such. */
@@ -252,18 +264,15 @@ class MatmulEmitter {
     return [{ kernel: name, grid, block: String(secondThreads), shared: '0' }];
   }
 
-  /** The launch that adds up totals, where there are such: of sums over a few rows, or of what the group has stored. */
-  private totals(writer: Writer, plans: readonly GroupPlan[], name: string, condition: string): Launch[] {
-    const jobs = plans.flatMap(plan =>
-      plan.group.totals.map(total => totalJob(plans, plan, total, this.named, this.surroundings)),
-    );
+  /** A launch of blocks that do these jobs, where there are such. */
+  private launchOf(writer: Writer, jobs: readonly Job[], threads: string, name: string, condition: string): Launch[] {
     if (jobs.length === 0) return [];
     writer.line();
-    this.kernelFunction(writer, name, 'malc_totals_threads', condition, body => {
+    this.kernelFunction(writer, name, threads, condition, body => {
       body.line(`${jobs.length > 1 ? '' : 'const '}int block = blockIdx.x;`);
       printJobs(body, jobs);
     });
-    return [{ kernel: name, grid: countOf(jobs), block: 'malc_totals_threads', shared: '0' }];
+    return [{ kernel: name, grid: countOf(jobs), block: threads, shared: '0' }];
   }
 
   /**
@@ -382,10 +391,6 @@ class MatmulEmitter {
   /** What is read of an operand. */
   private readonly argumentOf = ({ node, copy }: Operand): string => (copy ? this.copies : this.named).get(node)!;
 }
-
-/** Whether both operands come by asynchronous copies: bfloat16 in memory, and their runs begin at even elements. */
-const isCopied = ({ kind, left, right }: Product): boolean =>
-  kind === 'bf16' && [left, right].every(({ storage, aligned }) => storage === 'bf16' && aligned >= 2);
 
 /** Threads of the second launch that finish a group. */
 const threadsOfSecond = ({ group, atOnce }: GroupPlan): string =>
