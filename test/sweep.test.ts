@@ -82,6 +82,12 @@ test('every fault of a file is told with its place and its remedy', () => {
     ],
     ['equal: flops\nvariant a { steps: 3 }', /`steps` follows from `equal: flops` --> FILE:2:13/],
     ['seeds: [1, 1]\nvariant a { }', /a seed is named twice/],
+    ['seeds: 3\nvariant a { }', /seeds are a list .* `seeds: \[1, 2, 3\]`/],
+    ['data: storys\nvariant a { }', /`storys` is no text in quotes .* did you mean `stories`\?/],
+    ['data: "a.txt" { b: 1 }\nvariant a { }', /`data` has a value and no properties/],
+    ['train { steps: 1  tokens: 2 }\nvariant a { }', /`steps` and `tokens` say the same in two ways/],
+    ['train { batch-size: auto }\nvariant a { }', /`batch-size` is `auto`; a whole number of at least 1/],
+    ['grid { lr: [1e-3, 1e-3] }', /two variants are called `lr=1e-3`/],
     ['seeds: [1.5]\nvariant a { }', /`seed` is `1.5`; a whole number/],
     ['grid { lr: [1, 2 }', /`\}` stands where `\]` belongs --> FILE:1:18/],
     ['variant a {', /this `\{` is never closed --> FILE:1:11/],
@@ -253,8 +259,8 @@ test('a changed file says which runs no longer fit; what does not concern them i
   write('other.txt', 'Another text altogether, about cats and mice and cheese.\n'.repeat(90));
   assert.match(await refusal(change('text.txt', 'other.txt'), folder), /--data: the text is not the one/);
   const before = readdirSync(join(folder, 'wide')).sort();
-  const more = await runFile(change(variants, `# a note\n${variants}variant lean { inner: 4 }\n`), folder, quickly());
-  assert.match(more.output, /8\/8 {2}lean {2}seed 2 {2}val loss/);
+  const more = await runFile(change(variants, `# a note\n${variants}variant slow { lr: 1e-5 }\n`), folder, quickly());
+  assert.match(more.output, /8\/8 {2}slow {2}seed 2 {2}val loss/);
   assert.equal(readdirSync(join(folder, 'wide')).sort(), before);
   write('small.mal', `# only a comment\n${model}`);
   assert.is((await runFile(inRoot('changed.sweep'), folder, quickly())).ending, 'done');

@@ -71,7 +71,7 @@ export function readSweep(pathOrName: string, rules: OptionRules): Sweep {
   if ('severity' in syntax) throw new SourceError([syntax], sources);
   const reader = new Reader(syntax, rules);
   const sweep = reader.sweep();
-  if (reader.faults.length === 0 && sweep !== null) return sweep;
+  if (reader.faults.length === 0) return sweep;
   throw new SourceError(
     reader.faults.toSorted((a, b) => (a.span?.start ?? 0) - (b.span?.start ?? 0)),
     sources,
@@ -106,7 +106,7 @@ class Reader {
     this.#rules = rules;
   }
 
-  sweep(): Sweep | null {
+  sweep(): Sweep {
     const { file, text, settings, groups } = this.#syntax;
     for (const { name, nameSpan } of settings) {
       const isGroup = GROUPS.includes(name);
@@ -116,20 +116,18 @@ class Reader {
       if (!SETTINGS.includes(name)) this.#fault(nameSpan, `a sweep has no ${quoted(name)} with a value`, help);
     }
     for (const group of groups) this.#checkGroup(group);
-    this.#checkTwice(settings, 'said twice');
+    this.#checkTwice(settings);
+    for (const setting of settings) if (setting.name !== 'equal') this.#checkPlain(setting);
     const variants = this.#variants(groups);
     const seeds = this.#seeds();
     const runs = variants.length * seeds.length;
     const first = groups[0]?.nameSpan ?? settings[0]?.nameSpan ?? null;
     if (runs > MOST_RUNS) this.#fault(first, `the file asks for ${runs} runs; at most ${MOST_RUNS} can be`);
-    const data = this.#setting('data');
-    const isStories =
-      data?.values.length === 1 && data.values[0]!.kind === 'word' && data.values[0]!.text === 'stories';
     return {
       name: basename(file, extname(file)),
       path: file,
       text,
-      data: isStories ? 'stories' : (data?.values.map(({ text: place }) => this.#place(place)) ?? null),
+      data: this.#data(),
       tokenizer: this.#tokenizer(),
       equal: this.#equality(variants),
       seeds,
@@ -145,6 +143,21 @@ class Reader {
 
   #setting(name: string): Setting | undefined {
     return this.#syntax.settings.find(setting => setting.name === name);
+  }
+
+  #data(): Sweep['data'] {
+    const setting = this.#setting('data');
+    if (setting === undefined) return null;
+    const [first, ...others] = setting.values;
+    if (first!.kind === 'word' && first!.text === 'stories' && others.length === 0) return 'stories';
+    for (const { kind, text, span } of setting.values)
+      if (kind !== 'string')
+        this.#fault(
+          span,
+          `${quoted(text)} is no text in quotes`,
+          didYouMean(text, ['stories'], 'a path stands in quotes'),
+        );
+    return setting.values.map(({ text }) => this.#place(text));
   }
 
   #tokenizer(): string | null {
@@ -169,7 +182,7 @@ class Reader {
   #variants(groups: readonly Group[]): Variant[] {
     const of = (name: string) => groups.filter(group => group.name === name);
     const base = of('train')[0]?.properties ?? [];
-    this.#checkTwice(base, 'said twice');
+    this.#checkTwice(base);
     const model = this.#setting('model');
     const shared = [...(model ? [model] : []), ...base].flatMap(setting => {
       const isKnown = this.#rules.names.includes(setting.name) || this.#rules.refused[setting.name] !== undefined;
@@ -179,7 +192,7 @@ class Reader {
       return [];
     });
     const listedVariants = of('variant').map(({ label, labelSpan, properties }) => {
-      this.#checkTwice(properties, 'said twice');
+      this.#checkTwice(properties);
       return {
         label: label ?? '',
         nameSpan: labelSpan,
@@ -190,7 +203,7 @@ class Reader {
       if (listedVariants.findIndex(other => other.label === label) < index)
         this.#fault(nameSpan, `there are two variants ${quoted(label)}`, 'each is a folder of its own');
     const grid = of('grid')[0]?.properties ?? [];
-    this.#checkTwice(grid, 'said twice');
+    this.#checkTwice(grid);
     const axes = grid.map(setting => this.#choices(setting, true));
     for (const { label, nameSpan, choices } of listedVariants)
       for (const { name } of choices)
@@ -202,13 +215,18 @@ class Reader {
         `${this.#syntax.file} compares nothing`,
         'add `variant NAME { ... }` for each variant, or `grid { NAME: [VALUE, VALUE] }`',
       );
-    return productOf(shared, listedVariants, axes);
+    const variants = productOf(shared, listedVariants, axes);
+    const names = variants.map(({ name }) => name);
+    const double = names.find((name, index) => names.indexOf(name) < index);
+    if (double !== undefined && grid.length > 0)
+      this.#fault(grid[0]!.nameSpan, `two variants are called ${quoted(double)}`, 'name each value of a grid once');
+    return variants;
   }
 
   /** The values of a setting: one, or for a grid each of a list. Names that are no option are constants of the model. */
   #choices(setting: Setting, isAxis: boolean): Choice[] {
-    const { name, nameSpan, isList, values, properties } = setting;
-    if (properties.length > 0) this.#fault(properties[0]!.nameSpan, `${quoted(name)} has a value and no properties`);
+    const { name, nameSpan, isList, values } = setting;
+    this.#checkPlain(setting);
     const advice = this.#rules.refused[name];
     if (advice !== undefined) {
       this.#fault(nameSpan, `a sweep sets ${quoted(name)} itself`, advice);
@@ -239,6 +257,7 @@ class Reader {
   #seeds(): readonly number[] {
     const setting = this.#setting('seeds');
     if (setting === undefined) return USUAL_SEEDS;
+    if (!setting.isList) this.#fault(setting.nameSpan, 'seeds are a list', 'as in `seeds: [1, 2, 3]`');
     const seeds = setting.values.flatMap(value => {
       const read = this.#rules.read('seed', value);
       if ('value' in read) return [read.value as number];
@@ -264,7 +283,8 @@ class Reader {
         const help = allowed.length > 0 ? didYouMean(name, allowed, `it has ${listed(allowed)}`) : 'it has none';
         this.#fault(nameSpan, `${quoted(`equal: ${kind.text}`)} has no property ${quoted(name)}`, help);
       }
-    this.#checkTwice(properties, 'said twice');
+    this.#checkTwice(properties);
+    for (const property of properties) this.#checkPlain(property);
     if (kind.text !== 'parameters') {
       this.#checkLengths(kind.text, variants);
       return { kind: kind.text as 'tokens' | 'flops' };
@@ -315,10 +335,20 @@ class Reader {
     return null;
   }
 
-  #checkTwice(settings: readonly Setting[], what: string): void {
-    for (const [index, { name, nameSpan }] of settings.entries())
-      if (settings.findIndex(other => other.name === name) < index)
-        this.#fault(nameSpan, `${quoted(name)} is ${what}`, 'leave one of them out');
+  /** What is said twice, or in two ways. */
+  #checkTwice(settings: readonly Setting[]): void {
+    for (const [index, { name, nameSpan }] of settings.entries()) {
+      const before = settings.slice(0, index).map(other => other.name);
+      if (before.includes(name)) this.#fault(nameSpan, `${quoted(name)} is said twice`, 'leave one of them out');
+      const ways = this.#rules.names.includes(name) ? this.#rules.instead(name) : [];
+      const other = before.find(each => ways.includes(each));
+      if (other !== undefined)
+        this.#fault(nameSpan, `${quoted(other)} and ${quoted(name)} say the same in two ways`, 'leave one of them out');
+    }
+  }
+
+  #checkPlain({ name, properties }: Setting): void {
+    if (properties.length > 0) this.#fault(properties[0]!.nameSpan, `${quoted(name)} has a value and no properties`);
   }
 
   /** Where something belongs that a user put elsewhere. */
