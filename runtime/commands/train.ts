@@ -6,6 +6,7 @@ import type { Model } from '../../compiler/check/model.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
+import type { StepLine } from '../show/step-line.ts';
 import type { TrainState } from '../train/checkpoint.ts';
 import type { Observer, TrainOptions, TrainResult } from '../train/loop.ts';
 import type { Prepared, Unbatched } from '../train/prepare.ts';
@@ -28,7 +29,22 @@ import {
 } from './train-options.ts';
 import { showForecast, showOpening } from './train-tables.ts';
 
-export const train: Command = {
+/** Where a run tells of itself: the terminal, or the sweep that it is one of. */
+export interface Stage {
+  tell(text: string): void;
+  warn(text: string): void;
+  /** All that the run is, before anything is compiled; false ends it there. */
+  prepared(prepared: Prepared): boolean;
+  /** What it is, before the first step. */
+  readonly opening: typeof showOpening;
+  /** The whole of a dry run, after that. */
+  readonly forecast: typeof showForecast;
+  line(options: ConstructorParameters<typeof StepLine>[1]): Promise<Pick<StepLine, 'step' | 'sample' | 'note'>>;
+  /** How it ended. */
+  report(output: string, prepared: Prepared, result: TrainResult): void;
+}
+
+export const train = {
   name: 'train',
   describe: 'Train a model on text files',
   options: {
@@ -76,7 +92,7 @@ export const train: Command = {
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
   ],
 
-  async run(given) {
+  async run(given, stage: Stage = terminal) {
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const { buildModel } = await import('../build.ts');
     const { NativeModel } = await import('../native.ts');
@@ -92,7 +108,7 @@ export const train: Command = {
     const weights = given.checkpoint === undefined ? undefined : openStartingWeights(given.checkpoint as string);
     const read =
       given.model === undefined ? undefined : readModel(given.model as string, given.name as string | undefined);
-    for (const warning of read?.warnings ?? []) console.error(warning);
+    for (const warning of read?.warnings ?? []) stage.warn(warning);
     const source = read ?? (weights && sourceOf(weights));
     const output = (given.output as string | undefined) ?? `runs/${source!.model.name}`;
     const before = given.resume ? Object.entries(readOptions(output)).filter(([name]) => habits.includes(name)) : [];
@@ -101,7 +117,7 @@ export const train: Command = {
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
     checkAnyOrder(args, target);
-    const skipped = new Skipped(line => console.error(line));
+    const skipped = new Skipped(stage.warn);
     const progress = new CorpusLine(process.stderr);
     const prepared = await prepare({
       source,
@@ -121,10 +137,11 @@ export const train: Command = {
     progress.clear();
     skipped.report();
     const { model, settings, corpus, frozen } = prepared;
-    if (frozen.length > 0 && !weights && !prepared.from) console.error(frozenAtRandom);
+    if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
-    if ((model.embeddings.role_embeddings ?? 1) > 1) console.error(rolesUntrained);
+    if ((model.embeddings.role_embeddings ?? 1) > 1) stage.warn(rolesUntrained);
+    if (!stage.prepared(prepared)) return;
     const sampling = new Sampling(
       (args.prompt as string | undefined) ?? '',
       corpus.tokenizer,
@@ -132,7 +149,7 @@ export const train: Command = {
       settings.seed,
     );
 
-    console.log(`building the native program of ${model.name} ...`);
+    stage.tell(`building the native program of ${model.name} ...`);
     const tuneHere = async () => {
       const { tune } = await import('../tuning.ts');
       const threads = (args.threads as number | undefined) ?? availableParallelism();
@@ -156,17 +173,18 @@ export const train: Command = {
     });
     try {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;
-      await showOpening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
+      await stage.opening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
       if (args['dry-run']) {
-        await showForecast(prepared, native, build.plan.kept, (args.keep as number | undefined) ?? usuallyKept);
+        await stage.forecast(prepared, native, build.plan.kept, (args.keep as number | undefined) ?? usuallyKept);
         return;
       }
-      report(output, prepared, await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder));
+      const result = await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder, stage);
+      stage.report(output, prepared, result);
     } finally {
       native.close();
     }
   },
-};
+} satisfies Command;
 
 /** The largest batch that there is memory for, as the program of the run says, which is built for it. */
 async function fitBatchOf(
@@ -238,15 +256,15 @@ async function trainIn(
   sampling: Sampling,
   target: RunTarget,
   sourceFolder: string,
+  stage: Stage,
 ): Promise<TrainResult> {
-  const { StepLine } = await import('../show/step-line.ts');
   const { listenForInterrupts } = await import('../train/interrupt.ts');
   const { EventFile } = await import('../train/event-file.ts');
   const loop = await import('../train/loop.ts');
 
   const { settings, from, corpus } = prepared;
   const run = await openRun(args, output, prepared, native, target, sourceFolder);
-  const line = new StepLine(process.stdout, {
+  const line = await stage.line({
     steps: settings.steps,
     start: from?.step ?? 0,
     logEvery: (args['log-every'] as number | undefined) ?? Math.max(1, Math.round(settings.steps / 50)),
@@ -257,7 +275,7 @@ async function trainIn(
   // From here on: what Ctrl-C leaves of a run that is being checked would be in the way of the next.
   const interrupts = listenForInterrupts(() => line.note('  stopping after this step; once more leaves at once'));
   try {
-    if (!from && args['self-check']) await checkBefore(output, prepared, native, run, origin);
+    if (!from && args['self-check']) await checkBefore(output, prepared, native, run, origin, stage);
     const events = new EventFile(output, (from?.step ?? 0) + 1);
     const observer: Observer = {
       step(record) {
@@ -311,6 +329,7 @@ async function checkBefore(
   native: NativeModel,
   run: RunFolder,
   origin: TrainOptions['origin'],
+  stage: Stage,
 ): Promise<void> {
   const { selfCheck } = await import('../train/self-check.ts');
 
@@ -333,8 +352,8 @@ async function checkBefore(
       isFresh: prepared.weights === null && prepared.frozen.length === 0,
       origin,
     });
-    for (const { text, warns } of findings) console.log(`  ${warns ? 'note ' : 'check'}  ${text}`);
-    console.log(`  checked in ${((performance.now() - began) / 1000).toFixed(1)} s\n`);
+    for (const { text, warns } of findings) stage.tell(`  ${warns ? 'note ' : 'check'}  ${text}`);
+    stage.tell(`  checked in ${((performance.now() - began) / 1000).toFixed(1)} s\n`);
   } catch (error) {
     run.abandon();
     throw error;
@@ -424,3 +443,17 @@ function report(output: string, { validation }: Prepared, result: TrainResult): 
   const early = result.ending === 'patience' ? ', as the validation loss no longer fell' : '';
   console.log(`\n${result.step} steps done${early}${loss}; write with it: malc generate -c ${output} -p "..."`);
 }
+
+/** What `malc train` shows. */
+const terminal: Stage = {
+  tell: text => console.log(text),
+  warn: text => console.error(text),
+  prepared: () => true,
+  opening: showOpening,
+  forecast: showForecast,
+  async line(options) {
+    const { StepLine } = await import('../show/step-line.ts');
+    return new StepLine(process.stdout, options);
+  },
+  report,
+};

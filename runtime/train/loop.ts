@@ -254,12 +254,12 @@ async function meanLoss(
   return sum / scored;
 }
 
-function unwritable(error: WriteError, folder: string, savedStep: number): UserError {
+function unwritable(error: WriteError, folder: string, savedStep: number): WriteError {
   const stands =
     savedStep > 0
       ? `Everything up to step ${savedStep} is saved; go on from there with: malc train --resume -o ${folder}`
       : 'There is no checkpoint yet.';
-  return new UserError(`${error.message}\n${stands}`);
+  return new WriteError(`${error.message}\n${stands}`);
 }
 
 function diverged(

@@ -116,11 +116,8 @@ export function requireSameRun(folder: string, saved: Identity, given: Identity)
     const [before, now] = [saved.settings[name], given.settings[name]].map(describeSetting);
     if (before !== now) differences.push(`--${name} is ${now}; the run has ${before}`);
   }
-  const difference = firstDifference(withoutOrigins(saved.model), withoutOrigins(given.model), '');
-  if (difference !== null) {
-    const { place, before, now } = difference;
-    differences.push(`--model: ${place} is ${JSON.stringify(now)}; the run has ${JSON.stringify(before)}`);
-  }
+  const path = modelDifference(saved.model, given.model);
+  if (path !== null) differences.push(`--model: ${path}`);
   if (saved.dataHash !== given.dataHash)
     differences.push('--data: the text is not the one that the run was trained on, or has other weights');
   if (saved.tokenizerHash !== given.tokenizerHash) differences.push('--tokenizer is not the one that the run has');
@@ -145,6 +142,14 @@ export function contentHash(texts: Iterable<string>): string {
 /** The Model without what does not change its mathematics: what it is called, and where it was written. */
 function withoutOrigins({ name: _name, description: _description, ...rest }: Model): unknown {
   return JSON.parse(JSON.stringify(rest), (key, value) => (key === 'origin' ? undefined : value));
+}
+
+/** `blocks.0.ffn.hidden_dim is 256; the run has 128`, or null where both models compute the same. */
+export function modelDifference(saved: Model, given: Model): string | null {
+  const difference = firstDifference(withoutOrigins(saved), withoutOrigins(given), '');
+  if (difference === null) return null;
+  const { place, before, now } = difference;
+  return `${place} is ${JSON.stringify(now)}; the run has ${JSON.stringify(before)}`;
 }
 
 /** Where two values differ first, such as at `blocks.0.ffn.hidden_dim`, and what stands there. */
