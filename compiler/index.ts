@@ -27,6 +27,11 @@ export interface CompileOptions {
   readonly target?: Target;
   /** False for a kernel for each operation: slower, the same result within rounding. */
   readonly fuse?: boolean;
+  /**
+   * Keeps the documents of a sequence apart: no position sees one of another. malc_options.separator says where they end.
+   * Default false.
+   */
+  readonly masksDocuments?: boolean;
   /** What products multiply: float32 numbers, or these rounded to bfloat16, with float32 sums. Default f32. */
   readonly dtype?: ProductType;
   /** Makes a program that takes the time of each launch: malc_profile_* of malc.h. */
@@ -81,7 +86,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   );
   const program = stage(
     'graph',
-    () => buildProgram(model, library),
+    () => buildProgram(model, library, options),
     value => printGraphs(graphsOf(value)),
   );
   const graphs = stage('compose', () => graphsOf(program).map(graph => (fused ? compose(graph) : graph)), printGraphs);

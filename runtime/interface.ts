@@ -3,7 +3,7 @@ import { declareOpaque, declareStruct, type NativeFunction } from './ffi.ts';
 import type { SamplerOptions } from './generate/sampler.ts';
 
 /** The version of templates/cpu/malc.h that the runtime speaks. */
-export const ABI = 4;
+export const ABI = 5;
 export const OK = 0;
 export const NO_MEMORY = 1;
 export const DEVICE = 3;
@@ -22,6 +22,7 @@ declareStruct('malc_options', {
   training: 'int32_t',
   threads: 'int32_t',
   seed: 'uint64_t',
+  separator: 'int32_t',
 });
 declareStruct('malc_adamw', {
   learning_rate: 'float',

@@ -34,6 +34,8 @@ export interface NativeOptions {
   readonly threads?: number | undefined;
   /** Of what training drops at random; 0 where absent. */
   readonly seed?: number | undefined;
+  /** The token that ends a document, of a program that masks documents; none where absent. */
+  readonly separator?: number | undefined;
   /** The GPU whose memory the model takes; the CPU's where absent. */
   readonly device?: CudaDevice | null;
 }
@@ -155,6 +157,7 @@ export class NativeModel {
       training: options.training ? 1 : 0,
       threads: options.threads ?? 0,
       seed: options.seed ?? 0,
+      separator: options.separator ?? -1,
     };
     const bytes = Number(native.malc_bytes(nativeOptions));
     const created: [Pointer | null] = [null];

@@ -8,6 +8,7 @@ import { mapOver } from '../ops/map.ts';
 import { add, operand, type Scalar } from '../scalar/expression.ts';
 import { buildBlock, streamDimensions } from './block.ts';
 import { Decoding } from './decoding.ts';
+import { requireMaskable } from './documents.ts';
 import { buildEmbedding } from './embedding.ts';
 import { buildHead } from './head.ts';
 import { buildModules } from './multi-token.ts';
@@ -32,11 +33,24 @@ export interface Program {
   readonly head: HeadStage;
   /** Modules that predict tokens further ahead; their blocks are of the last layer's kind. */
   readonly modules: ModuleStages | null;
+  /** Whether no position of a whole sequence sees one of another document. */
+  readonly masksDocuments: boolean;
 }
 
-/** Builds every stage of a model. */
-export function buildProgram(model: Model, library: Library): Program {
-  const common = commonOf(model, library);
+/** What a program is beside its model. */
+export interface ProgramOptions {
+  /** Default false. */
+  readonly masksDocuments?: boolean | undefined;
+}
+
+/**
+ * Builds every stage of a model.
+ * @throws UserError where documents are to be masked and a layer carries what it saw from position to position
+ */
+export function buildProgram(model: Model, library: Library, options: ProgramOptions = {}): Program {
+  const { masksDocuments = false } = options;
+  if (masksDocuments) requireMaskable(model);
+  const common = commonOf(model, library, masksDocuments);
   const names = blockStageNames(model.blocks);
   return {
     model,
@@ -44,6 +58,7 @@ export function buildProgram(model: Model, library: Library): Program {
     blocks: model.blocks.map((block, n) => buildBlockStage(common, block, n, names[n]!)),
     head: buildHead(common, { name: 'head', norm: 'model.norm' }),
     modules: buildModules(common),
+    masksDocuments,
   };
 }
 
@@ -71,8 +86,8 @@ const rotaryInputs = ({ builder }: Site, { rotary, rotaryKinds }: Common, index:
   });
 
 function trainingGraphs(common: Common, block: Block, index: number, name: string) {
-  const { model, library, hidden } = common;
-  const site = new Site(library, model);
+  const { model, library, hidden, masksDocuments } = common;
+  const site = new Site(library, model, false, masksDocuments);
   const { builder, parameters } = site;
   const x = builder.input('x', streamDimensions(hidden));
   const rotary = rotaryInputs(site, common, index);

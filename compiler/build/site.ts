@@ -3,6 +3,7 @@ import type { Model } from '../check/model.ts';
 import { Builder } from '../graph/builder.ts';
 import { batch, type Dimension, sequences, time } from '../graph/dimension.ts';
 import type { DataType, Node } from '../graph/graph.ts';
+import { documentBounds } from '../ops/attention.ts';
 import { noiseWords } from '../ops/random.ts';
 import type { FormulaDefinition } from '../syntax/syntax.ts';
 import { Parameters } from './parameters.ts';
@@ -17,6 +18,8 @@ export const sharedInputs = {
   roles: { dimensions: [batch, time], dtype: 'i32' },
   /** Position of each token in its text. */
   positions: { dimensions: [time], dtype: 'i32' },
+  /** Of each position, where its document begins and ends: of a program that masks documents. */
+  documents: { dimensions: [batch, time, documentBounds], dtype: 'i32' },
   /** Of each text that decoding goes on with, the position of its first new token, and where its new tokens end among all. */
   starts: { dimensions: [sequences], dtype: 'i32' },
   ends: { dimensions: [sequences], dtype: 'i32' },
@@ -52,12 +55,15 @@ export class Site {
   readonly loads = new Map<string, Node>();
   /** True for the graph that decodes with caches. */
   readonly decoding: boolean;
+  /** Whether attention to whole sequences stays within documents. */
+  readonly masksDocuments: boolean;
   private readonly given = new Map<SharedInput, Node>();
   private sites = 0;
 
-  constructor(library: Library, { init, layers }: Model, decoding = false) {
+  constructor(library: Library, { init, layers }: Model, decoding = false, masksDocuments = false) {
     this.library = library;
     this.decoding = decoding;
+    this.masksDocuments = masksDocuments;
     // There are two projections into the residual stream in each layer, so their weights start smaller (GPT-2).
     const residual = init.residual_scale ? init.std / Math.sqrt(2 * layers.length) : init.std;
     this.deviation = { inner: init.std, residual };

@@ -73,10 +73,12 @@ export interface Common {
   /** For each block kind, which rotary tables it reads: for queries and keys, or for each. */
   readonly rotary: readonly (readonly number[])[];
   readonly rotaryKinds: readonly RotaryKind[];
+  /** Whether attention to whole sequences stays within documents. */
+  readonly masksDocuments: boolean;
 }
 
 /** Works out what the stages of a model share. */
-export function commonOf(model: Model, library: Library): Common {
+export function commonOf(model: Model, library: Library, masksDocuments: boolean): Common {
   const rotaryKinds: RotaryKind[] = [];
   const rotary = model.blocks.map(block =>
     rotaryOf(block).map(wanted => {
@@ -85,7 +87,8 @@ export function commonOf(model: Model, library: Library): Common {
     }),
   );
   const hidden = dimension('hidden', model.hidden_size);
-  return { model, library, hidden, vocabulary: dimension('vocabulary', model.vocab_size), rotary, rotaryKinds };
+  const vocabulary = dimension('vocabulary', model.vocab_size);
+  return { model, library, hidden, vocabulary, rotary, rotaryKinds, masksDocuments };
 }
 
 function rotaryOf({ attention }: Block): RotaryKind[] {

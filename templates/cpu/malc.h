@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define MALC_ABI 4
+#define MALC_ABI 5
 
 /* A device that failed, or that is not there: a model whose kernel failed cannot be used any more. */
 enum { MALC_OK = 0, MALC_NO_MEMORY = 1, MALC_BAD_ARGUMENT = 2, MALC_DEVICE = 3 };
@@ -30,6 +30,8 @@ typedef struct {
   int32_t training;    /* 0: no gradients, no optimizer state, no saved activations */
   int32_t threads;     /* of the CPU's kernels; 0: as OpenMP chooses */
   uint64_t seed;       /* of what training drops at random */
+  int32_t separator;   /* the token that ends a document, in a program that masks documents: no position of a call on whole
+                        * sequences sees one of another document. -1 for none, and in other programs */
 } malc_options;
 
 typedef struct {

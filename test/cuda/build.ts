@@ -20,6 +20,8 @@ export interface EmulatedOptions {
   readonly fuse?: boolean;
   /** Whether the program takes the time of its launches. */
   readonly profile?: boolean;
+  /** The token that ends a document, where documents are masked. */
+  readonly separator?: number;
   /** How products are computed; as the cost model says where it is not given. */
   readonly choiceOf?: ChoiceOf;
   /** Changes each file of kernels, and model.cu: plants a fault. */
@@ -39,7 +41,7 @@ const same = (source: string) => source;
 
 /** The library of a model's program. */
 export async function buildEmulatedModel(model: Model, options: EmulatedOptions) {
-  const { dtype, fuse = true, checked = false, profile = false, change = same, choiceOf } = options;
+  const { dtype, fuse = true, checked = false, profile = false, change = same, choiceOf, separator } = options;
   const sources = programFolder();
   const { files } = compile(model, {
     target: 'cuda',
@@ -47,6 +49,7 @@ export async function buildEmulatedModel(model: Model, options: EmulatedOptions)
     fuse,
     profile,
     verify: true,
+    masksDocuments: separator !== undefined,
     ...(choiceOf && { choiceOf }),
   });
   for (const [name, text] of Object.entries(files))
@@ -76,5 +79,6 @@ export async function openEmulated(
     maxContext: model.max_seq_len,
     training: true,
     seed: 5,
+    separator: options.separator,
   });
 }
