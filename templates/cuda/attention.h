@@ -40,6 +40,7 @@ struct attention_shape {
   static constexpr bool slopes = false; /* the score reads its head's slope */
   static constexpr bool tilts = false;  /* the slopes' gradient is wanted, in the backward pass */
   static constexpr bool scored = false, masked = false, drops = false;
+  static constexpr bool documents = false; /* a query sees no key of another document than its own */
   /* What the softmax takes for a scaled product, where `scored`, and its derivatives by that and by the slope. */
   DEVICE static float score(float product, const attention_pair &) { return product; }
   DEVICE static float by_product(float, const attention_pair &) { return 1.0f; }
@@ -50,10 +51,12 @@ struct attention_shape {
   DEVICE static float kept(const attention_pair &) { return 1.0f; }
 };
 
-/* What attention may be given besides: [heads], [heads], and dropout's words; null for what it has not. */
+/* What attention may be given besides: [heads], [heads], dropout's words, and [tokens], where the document of each
+ * begins and ends in its text; null for what it has not. */
 struct attention_extras {
   const float *sinks, *slopes;
   const int32_t *noise;
+  const int32_t *documents = nullptr;
 };
 
 /* A text: its first query's place among those of all, how many they are, and the position of the first. */
@@ -86,15 +89,30 @@ struct attention_rows {
   /* Where a row's number lies among [tokens][heads]. */
   DEVICE int64_t place(int row) const { return (text.token + row / group) * Shape::heads + head(row); }
 
+  /* Where the document at a position begins and ends: of the last position, for those beyond. */
+  DEVICE int2 document(int position) const {
+    return reinterpret_cast<const int2 *>(extras.documents)[text.token + min(position, text.queries - 1)];
+  }
+
   /* The keys that rows from `first`, before `last`, may see lie in [first_key(first), last_key(last)). */
   DEVICE int first_key(int first) const {
-    return Shape::window > 0 ? max(0, position(first) - Shape::window + 1) : 0;
+    const int key = Shape::window > 0 ? max(0, position(first) - Shape::window + 1) : 0;
+    if constexpr (Shape::documents) return max(key, document(position(first)).x);
+    return key;
   }
-  DEVICE int last_key(int last) const { return Shape::causal ? position(min(last, count()) - 1) + 1 : keys(); }
+  DEVICE int last_key(int last) const {
+    if constexpr (Shape::documents && !Shape::causal) return document(position(last - 1)).y;
+    return Shape::causal ? position(min(last, count()) - 1) + 1 : keys();
+  }
   /* The rows that may see keys from `first`, before `last`, lie in [first_row(first), last_row(last)). */
-  DEVICE int first_row(int first) const { return Shape::causal ? max(0, first - text.start) * group : 0; }
+  DEVICE int first_row(int first) const {
+    if constexpr (Shape::documents && !Shape::causal) return document(first).x * group;
+    return Shape::causal ? max(0, first - text.start) * group : 0;
+  }
   DEVICE int last_row(int last) const {
-    return Shape::window > 0 ? min(text.queries, last + Shape::window - 1 - text.start) * group : count();
+    const int row = Shape::window > 0 ? min(text.queries, last + Shape::window - 1 - text.start) * group : count();
+    if constexpr (Shape::documents) return min(row, document(last - 1).y * group);
+    return row;
   }
 
   DEVICE attention_pair pair(int row, int key) const {
@@ -105,13 +123,19 @@ struct attention_rows {
     const int distance = position(row) - key;
     const bool reached = row < count() && key < keys() && (!Shape::causal || distance >= 0) &&
                          (Shape::window == 0 || distance < Shape::window);
+    if constexpr (Shape::documents) {
+      const int2 own = document(position(row)); // one load for all keys of a row
+      if (!reached || key < own.x || (!Shape::causal && key >= own.y)) return false;
+    }
     return reached && (!Shape::masked || Shape::sees(pair(row, key)));
   }
   /* Whether each row of some sees each key of some. */
   DEVICE bool sees_all(int first_row, int last_row, int first_key, int last_key) const {
     return !Shape::masked && last_row <= count() && last_key <= keys() &&
            (!Shape::causal || last_key <= position(first_row) + 1) &&
-           (Shape::window == 0 || position(last_row - 1) - first_key < Shape::window);
+           (Shape::window == 0 || position(last_row - 1) - first_key < Shape::window) &&
+           (!Shape::documents || (first_key >= document(position(last_row - 1)).x &&
+                                  (Shape::causal || last_key <= document(position(first_row)).y)));
   }
   /* What dropout multiplies a weight by. */
   DEVICE float kept(int row, int key) const {

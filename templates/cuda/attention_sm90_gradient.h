@@ -156,7 +156,7 @@ DEVICE void attention_add_parts_sm90(typename attention_all_gradients_sm90_frame
       if (!InTurn) {
         mbarrier_wait(part_full, part_parity);
         bulk_add(sums.of(index), part, bytes);
-      } else if (!passing.finishes()) {
+      } else if (!passing.finishes(given)) {
         mbarrier_wait(part_full, part_parity);
         if (turn == 0) {
           bulk_store(sums.of(index), part, bytes);
@@ -180,7 +180,7 @@ DEVICE void attention_add_parts_sm90(typename attention_all_gradients_sm90_frame
       bulk_commit();
       bulk_wait_read<0>();
       mbarrier_arrive(part_empty);
-      if (!InTurn || passing.finishes()) continue;
+      if (!InTurn || passing.finishes(given)) continue;
       bulk_wait<0>();
       turn_pass(sums.turn(index));
     }
@@ -280,7 +280,7 @@ DEVICE void attention_all_gradients_sm90(const CUtensorMap *query_map, const CUt
       mbarrier_wait(part_empty, step % 2 ^ 1);
       float *const to = memory.query_gradient + group * (frame::part / groups);
       float4 *const four = reinterpret_cast<float4 *>(to) + threadIdx.x % 128;
-      if (!InTurn || !passing.finishes()) {
+      if (!InTurn || !passing.finishes(given)) {
 #pragma unroll
         for (int i = 0; i < frame::width / 8; i++)
           four[i * 128] = make_float4(part[4 * i], part[4 * i + 1], part[4 * i + 2], part[4 * i + 3]);

@@ -227,7 +227,6 @@ function frameFields(
   const notes = [
     ...(perHead.length > 0 ? [`${perHead.join(', ')}: [${heads}].`] : []),
     ...(hasNoise ? ['noise: what dropout draws by; it does where training is not 0.'] : []),
-    ...(masksDocuments ? ['documents: [batch][time][2], bounds of each position’s document.'] : []),
   ];
   const values = valueDim === headDim ? '' : `, values of ${valueDim}`;
   return {
@@ -255,7 +254,10 @@ function frameFields(
     extras: [...pointers, ...(hasNoise ? ['const int32_t *noise, const float *training'] : []), ...ofDocuments].join(
       ', ',
     ),
-    extras_comment: notes.join(' '),
+    extras_comment: [
+      ...(notes.length > 0 ? [notes.join(' ')] : []),
+      ...(masksDocuments ? ['documents: [batch][time][2], where the document of each position begins and ends.'] : []),
+    ].join('\n * '),
     task_parameters: [...ofHead, ...pointers, ...ofNoise, ...ofDocuments].join(', '),
     task_arguments: [
       ...(needsHead ? ['(int32_t)(shared * group)'] : []),

@@ -23,7 +23,8 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
   const common = inputs({ query, key, value, log_sum_exp: logSumExp, output_gradient: outputGradient, delta });
   const { starts, ends, ...rest } = extraInputs(first.inputs.slice(common.length), shape.extras);
   // In the frames' order.
-  const further = inputs({ sinks: rest.sinks, slopes: rest.slopes, noise: rest.noise, training: rest.training });
+  const { sinks, slopes, noise, training, documents } = rest;
+  const further = inputs({ sinks, slopes, noise, training, documents });
   const operands = { query: type(query), key: type(key), value: type(value) };
   if (kernel.kind === 'attention-gradient') {
     const [byQuery, byKey, byValue, bySlope] = attentionGradients(kernel) as [Node, Node, Node, Node?];

@@ -79,11 +79,14 @@ export interface AttentionSchedule {
  */
 export function attentionSchedules(
   { headDim }: AttentionSizes,
-  { value_dim: valueDim, score, mask, dropout }: AttentionShape,
+  { value_dim: valueDim, causal, score, mask, dropout, extras }: AttentionShape,
 ): readonly [AttentionSchedule, ...AttentionSchedule[]] {
   const chunks = chunksOf(headDim);
   // Sums of wider vectors, or formulas, do not fit in registers beside scores and their gradients.
-  const fits = chunks <= 2 && chunks === chunksOf(valueDim) && score === null && mask === null && dropout === 0;
+  const plain = score === null && mask === null && dropout === 0;
+  // Turns are counted from the last key that queries see, which must be told by their position.
+  const isCounted = causal || !extras.includes('documents');
+  const fits = chunks <= 2 && chunks === chunksOf(valueDim) && plain && isCounted;
   const twice: AttentionSchedule = { queryGradient: 'second-pass' };
   return fits ? [{ queryGradient: 'in-turn' }, twice] : [twice];
 }
