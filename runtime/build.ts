@@ -29,6 +29,8 @@ export interface BuildOptions {
   readonly target?: RunTarget;
   /** What products multiply. Default f32. */
   readonly dtype?: ProductType;
+  /** Keeps documents apart, which the model is then opened with a separator for. Default false. */
+  readonly masksDocuments?: boolean;
   /** Finds how products are computed best, before anything is compiled. */
   readonly tune?: (() => Promise<Tuned>) | undefined;
   /** Makes a program that takes the time of each launch. */
@@ -43,9 +45,9 @@ export interface BuildOptions {
  */
 export async function buildModel(model: Model, options: BuildOptions = {}): Promise<Build> {
   const started = performance.now();
-  const { target = 'cpu', dtype = 'f32', tune, profile = false } = options;
+  const { target = 'cpu', dtype = 'f32', tune, profile = false, masksDocuments = false } = options;
   const tuned = await tune?.();
-  const { files } = compile(model, { target: compiledFor(target), dtype, profile, ...tuned?.options });
+  const { files } = compile(model, { target: compiledFor(target), dtype, profile, masksDocuments, ...tuned?.options });
   // For the device that runs it alone: what else there is would double nvcc's time.
   const device = target === 'cuda' ? findCudaDevice() : null;
   const build = await buildFiles(target, files, { architectures: device ? architectureOf(device) : undefined });

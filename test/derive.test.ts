@@ -31,6 +31,7 @@ test('with nothing given, everything is derived, and marked so', () => {
     beta2: 0.95,
     seed: 1337,
     'validation-share': 0.1,
+    'mask-documents': false,
     dtype: usualTrainingType(),
   });
   assert.equal([...automatic].sort(), Object.keys(settings).sort());

@@ -100,7 +100,7 @@ export const train: Command = {
       cadence: givenCadence(args),
     });
     skipped.report();
-    const { model, settings, corpus } = prepared;
+    const { model, settings, corpus, separator } = prepared;
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
     if ((model.embeddings.role_embeddings ?? 1) > 1) console.error(rolesUntrained);
@@ -120,7 +120,8 @@ export const train: Command = {
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
-    const build = await buildModel(model, { target, dtype: settings.dtype, ...tuning });
+    const masksDocuments = settings['mask-documents'];
+    const build = await buildModel(model, { target, dtype: settings.dtype, masksDocuments, ...tuning });
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],
@@ -128,6 +129,7 @@ export const train: Command = {
       training: true,
       threads: args.threads as number | undefined,
       seed: settings.seed,
+      separator: separator ?? undefined,
       device,
     });
     try {

@@ -86,6 +86,7 @@ export function deriveSettings(
     beta2: choose('beta2', () => 0.95),
     seed: choose('seed', () => 1337),
     'validation-share': choose('validation-share', () => VALIDATION_SHARE),
+    'mask-documents': choose('mask-documents', () => false),
     dtype: choose('dtype', () => trainingTypeOf(target)),
   };
   checkSchedule(settings);

@@ -1,12 +1,14 @@
 // Everything that a run is, found before anything is written or compiled: model, text, tokenizer, settings, cadence.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { requireMaskable } from '../../compiler/build/documents.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { Batches, ValidationBatches } from '../data/batches.ts';
 import { readModelConfig } from '../hub/config.ts';
 import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { TrainState } from './checkpoint.ts';
 import { type Corpus, readCorpus } from './corpus.ts';
 import { type Derived, deriveSettings, type GivenSettings, sequenceLength, VALIDATION_SHARE } from './derive.ts';
@@ -41,6 +43,8 @@ export interface Prepared extends Derived {
   /** The MAL file. */
   readonly text: string;
   readonly corpus: Corpus;
+  /** The token that ends a document, where these are masked; else null. */
+  readonly separator: number | null;
   readonly tokenizerHash: string;
   /** Null where the tokenizer was learned just now. */
   readonly tokenizerPath: string | null;
@@ -78,12 +82,16 @@ export async function prepare(request: Request): Promise<Prepared> {
     throw new UserError(`the run in ${output} reads standard input; pipe the same text into the command again`);
   // Before the text is read, which may take minutes.
   sequenceLength(request.settings, from?.settings ?? null, source.model);
+  const masksDocuments = request.settings['mask-documents'] ?? from?.settings['mask-documents'] ?? false;
+  if (masksDocuments) requireMaskable(source.model);
 
   const ownTokenizer = join(output, 'tokenizer.json');
   const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : null);
+  const tokenizer = tokenizerPath === null ? null : readTokenizer(tokenizerPath);
+  if (masksDocuments && tokenizer) separatorOf(tokenizer);
   const corpus = await readCorpus(files, {
     validationShare: request.settings['validation-share'] ?? from?.settings['validation-share'] ?? VALIDATION_SHARE,
-    tokenizer: tokenizerPath === null ? null : readTokenizer(tokenizerPath),
+    tokenizer,
     vocabularySize: source.model.vocab_size,
     textField: request.textField ?? null,
     onSkipped: request.onSkipped ?? null,
@@ -109,6 +117,7 @@ export async function prepare(request: Request): Promise<Prepared> {
     statedVocabulary: source.model.vocab_size,
     text: source.text,
     corpus,
+    separator: masksDocuments ? separatorOf(corpus.tokenizer) : null,
     tokenizerHash: hash,
     tokenizerPath,
     from,
@@ -116,6 +125,15 @@ export async function prepare(request: Request): Promise<Prepared> {
     training: batches(settings['seq-len'], settings['batch-size'] * settings['grad-accum'], settings.seed),
     validation: settings['validation-share'] === 0 ? null : validationOf(corpus, settings),
   };
+}
+
+/** The token that ends a document. @throws UserError where the tokenizer has none */
+function separatorOf({ endOfText }: Tokenizer): number {
+  if (endOfText !== null) return endOfText;
+  throw new UserError(
+    '--mask-documents: the tokenizer has no token that ends a text, as <|endoftext|> does, so that nothing says where ' +
+      'documents end; leave the option out, or give another --tokenizer',
+  );
 }
 
 /** The model that a run folder holds, for a resumed run that does not name it again. */

@@ -29,6 +29,8 @@ export interface Settings {
   readonly beta2: number;
   readonly seed: number;
   readonly 'validation-share': number;
+  /** Whether no position sees another document than its own. */
+  readonly 'mask-documents': boolean;
   /** What products multiply. */
   readonly dtype: TrainingType;
 }
@@ -71,7 +73,11 @@ export function updateOf(settings: Settings, update: number, learningRate: numbe
 }
 
 /** Settings that runs of older versions do not say, as these had them. */
-export const formerly = { schedule: 'cosine', 'decay-share': 0 } as const satisfies Partial<Settings>;
+export const formerly = {
+  schedule: 'cosine',
+  'decay-share': 0,
+  'mask-documents': false,
+} as const satisfies Partial<Settings>;
 
 /**
  * Refuses to continue a run as something else.
