@@ -10,10 +10,12 @@ import { UserError } from '../compiler/diagnostic.ts';
 import { compile } from '../compiler/index.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { parse } from '../compiler/syntax/parse.ts';
+import { openEmulated } from './cuda/build.ts';
 import { edgeModel } from './edge-models.ts';
 import { holdStep, open, scramble } from './held-against-oracle.ts';
 import { relativeError } from './oracle.ts';
 import { randomNumbers } from './random-numbers.ts';
+import { emulatorAvailable } from './simt/build.ts';
 
 fc.configureGlobal({ includeErrorInReport: true });
 const test = suite('masked documents');
@@ -92,6 +94,14 @@ test('packed, documents give what each gives by itself: losses, modules’ losse
   );
 });
 
+if (await emulatorAvailable())
+  test('the same on CUDA, with modules that look into no other document', async () => {
+    const emulated = await openEmulated(model, { dtype: 'f32', separator }, { batch: 2, time: 40 });
+    await holdStep(emulated, model, 2, 40, 3);
+    emulated.close();
+  });
+else console.log('no g++ that the emulator can use: documents are not masked on CUDA');
+
 test('without a separator a sequence is one document', async () => {
   const weights = scramble(native, 9);
   const plain = await open(model, { fuse: true }, { batch: 1, time: 40 });
@@ -116,6 +126,17 @@ test('the program without it is what it was', () => {
   assert.equal(files({ masksDocuments: false }), files({}));
   assert.not.match(files({})['model.c']!, 'documents[');
   assert.match(files({ masksDocuments: true })['model.c']!, 'documents[');
+});
+
+test('it is as a person would write it', () => {
+  const programs = [{}, { dtype: 'bf16' }, { target: 'cuda' }, { target: 'cuda', dtype: 'bf16' }] as const;
+  for (const options of programs)
+    for (const name of ['packed', 'looking'])
+      for (const [file, text] of Object.entries(compile(packedModel(name), { ...options, masksDocuments: true }).files)) {
+        const long = text.split('\n').filter(line => line.length > 120 || /\s$/.test(line));
+        assert.is(long.join('\n'), '', `${file}: no line over 120 columns, nor with a space at its end`);
+        assert.not.match(text, /\n\n\n/, `${file}: no two empty lines`);
+      }
 });
 
 test('states carry on from one document to the next, which is refused by name', () => {

@@ -30,8 +30,8 @@ typedef struct {
   int32_t training;    /* 0: no gradients, no optimizer state, no saved activations */
   int32_t threads;     /* of the CPU's kernels; 0: as OpenMP chooses */
   uint64_t seed;       /* of what training drops at random */
-  int32_t separator;   /* the token that ends a document, in a program that masks documents: no position of a call on whole
-                        * sequences sees one of another document. -1 for none, and in other programs */
+  int32_t separator;   /* the token that ends a document, where the program masks documents: no position of a call on
+                        * whole sequences sees one of another document. -1 for none, and in other programs */
 } malc_options;
 
 typedef struct {
