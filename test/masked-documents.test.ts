@@ -132,7 +132,9 @@ test('it is as a person would write it', () => {
   const programs = [{}, { dtype: 'bf16' }, { target: 'cuda' }, { target: 'cuda', dtype: 'bf16' }] as const;
   for (const options of programs)
     for (const name of ['packed', 'looking'])
-      for (const [file, text] of Object.entries(compile(packedModel(name), { ...options, masksDocuments: true }).files)) {
+      for (const [file, text] of Object.entries(
+        compile(packedModel(name), { ...options, masksDocuments: true }).files,
+      )) {
         const long = text.split('\n').filter(line => line.length > 120 || /\s$/.test(line));
         assert.is(long.join('\n'), '', `${file}: no line over 120 columns, nor with a space at its end`);
         assert.not.match(text, /\n\n\n/, `${file}: no two empty lines`);

@@ -119,23 +119,18 @@ struct attention_rows {
     const float slope = Shape::slopes ? extras.slopes[head(row)] : 0.0f;
     return {position(row), key, head(row), slope, extras.noise, text.sequence};
   }
-  DEVICE bool sees(int row, int key) const {
+  /* Whether a row sees a key, if both are of one document. */
+  DEVICE bool reaches(int row, int key) const {
     const int distance = position(row) - key;
     const bool reached = row < count() && key < keys() && (!Shape::causal || distance >= 0) &&
                          (Shape::window == 0 || distance < Shape::window);
-    if constexpr (Shape::documents) {
-      const int2 own = document(position(row)); // one load for all keys of a row
-      if (!reached || key < own.x || (!Shape::causal && key >= own.y)) return false;
-    }
     return reached && (!Shape::masked || Shape::sees(pair(row, key)));
   }
-  /* Whether each row of some sees each key of some. */
-  DEVICE bool sees_all(int first_row, int last_row, int first_key, int last_key) const {
+  /* The same of each row of some and each key of some. */
+  DEVICE bool reaches_all(int first_row, int last_row, int first_key, int last_key) const {
     return !Shape::masked && last_row <= count() && last_key <= keys() &&
            (!Shape::causal || last_key <= position(first_row) + 1) &&
-           (Shape::window == 0 || position(last_row - 1) - first_key < Shape::window) &&
-           (!Shape::documents || (first_key >= document(position(last_row - 1)).x &&
-                                  (Shape::causal || last_key <= document(position(first_row)).y)));
+           (Shape::window == 0 || position(last_row - 1) - first_key < Shape::window);
   }
   /* What dropout multiplies a weight by. */
   DEVICE float kept(int row, int key) const {
@@ -189,6 +184,27 @@ DEVICE float attention_most(float value) {
   return value;
 }
 
+/* Of the vectors that the rows of a thread's layout are, the documents, where these are kept apart: what passes is of
+ * the same one if its position lies in there. */
+template <class Layout, class Shape>
+struct attention_documents {
+  int2 bounds[Layout::rows];
+  template <class Position>
+  DEVICE attention_documents(const attention_rows<Shape> &rows, Position position) {
+    if constexpr (Shape::documents) {
+#pragma unroll
+      for (int i = 0; i < Layout::rows; i++) bounds[i] = rows.document(position(i));
+    }
+  }
+  DEVICE bool has(int i, int position) const {
+    return !Shape::documents || (position >= bounds[i].x && position < bounds[i].y);
+  }
+  /* Whether all of the thread's have what lies at positions from `first`, before `last`: they begin in their order. */
+  DEVICE bool have(int first, int last) const {
+    return !Shape::documents || (first >= bounds[Layout::rows - 1].x && last <= bounds[0].y);
+  }
+};
+
 /* What a thread knows of its rows while keys pass: the greatest score so far, as a power of two, and the part of the
  * sum of powers below it that is of its own columns. */
 template <class Layout>
@@ -214,12 +230,13 @@ struct attention_running {
    * `change` is what earlier sums are to be multiplied by. */
   template <class Shape>
   DEVICE void weigh(typename Layout::scores &scores, float (&change)[Layout::rows], const attention_rows<Shape> &rows,
-                    int first_row, int first_key) {
+                    const attention_documents<Layout, Shape> &documents, int first_row, int first_key) {
     // The greatest product is the greatest score only where nothing turns their order.
     constexpr bool plain = !Shape::scored && Shape::scale > 0;
     constexpr float factor = plain ? Shape::scale * attention_log2_e : attention_log2_e;
     const int last_row = first_row + Layout::all_rows, last_key = first_key + Layout::all_columns;
-    const bool whole = rows.sees_all(first_row, last_row, first_key, last_key);
+    const bool whole =
+        rows.reaches_all(first_row, last_row, first_key, last_key) && documents.have(first_key, last_key);
 #pragma unroll
     for (int i = 0; i < Layout::rows; i++) {
       const int row = first_row + Layout::row(i);
@@ -232,8 +249,10 @@ struct attention_running {
       }
       if (!whole) {
 #pragma unroll
-        for (int c = 0; c < Layout::columns; c++)
-          if (!rows.sees(row, first_key + Layout::column(c))) Layout::at(scores, i, c) = -INFINITY;
+        for (int c = 0; c < Layout::columns; c++) {
+          const int key = first_key + Layout::column(c);
+          if (!rows.reaches(row, key) || !documents.has(i, key)) Layout::at(scores, i, c) = -INFINITY;
+        }
       }
       float most = -INFINITY;
 #pragma unroll
@@ -262,18 +281,18 @@ struct attention_running {
 
 /* Of a block of pairs, from products q k to weights that values are added with, and from products of output gradients
  * and values to the gradients of the products q k, but for `scale`. For element (i, c) of the layout: `row` and `key`
- * say which pair it is, `log_sum` (as a power of two) and `delta` what is its row's; `tilt` takes the gradient by the
- * slope. `whole` where all pairs see one another. */
-template <class Shape, class Layout, class Row, class Key, class LogSum, class Delta, class Tilt>
+ * say which pair it is, `shares` whether it is of one document, `log_sum` (as a power of two) and `delta` what is its
+ * row's; `tilt` takes the gradient by the slope. `whole` where all pairs see one another. */
+template <class Shape, class Layout, class Row, class Key, class Shares, class LogSum, class Delta, class Tilt>
 DEVICE void attention_differentiate(typename Layout::scores &weights, typename Layout::scores &gradients,
-                                    const attention_rows<Shape> &rows, bool whole, Row row, Key key, LogSum log_sum,
-                                    Delta delta, Tilt tilt) {
+                                    const attention_rows<Shape> &rows, bool whole, Row row, Key key, Shares shares,
+                                    LogSum log_sum, Delta delta, Tilt tilt) {
 #pragma unroll
   for (int i = 0; i < Layout::rows; i++) {
 #pragma unroll
     for (int c = 0; c < Layout::columns; c++) {
       float &weight = Layout::at(weights, i, c), &gradient = Layout::at(gradients, i, c);
-      const bool seen = whole || rows.sees(row(i, c), key(i, c));
+      const bool seen = whole || (rows.reaches(row(i, c), key(i, c)) && shares(i, c));
       float power = fmaf(Shape::scale * attention_log2_e, weight, -log_sum(i, c));
       float rise = 1.0f;
       if constexpr (Shape::scored) {
