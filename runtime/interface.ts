@@ -14,8 +14,9 @@ export const DATA = 0;
 export const GRADIENT = 1;
 export const FIRST_MOMENT = 2;
 export const SECOND_MOMENT = 3;
+export const AVERAGE = 4;
 /** The parts of a model's memory, in the order of their numbers. */
-export const PARTS = ['weights', 'gradients', 'moments', 'forms', 'caches', 'activations'] as const;
+export const PARTS = ['weights', 'gradients', 'moments', 'averages', 'forms', 'caches', 'activations'] as const;
 
 declareOpaque('malc_model');
 declareStruct('malc_options', {
@@ -25,14 +26,18 @@ declareStruct('malc_options', {
   training: 'int32_t',
   threads: 'int32_t',
   seed: 'uint64_t',
+  averages: 'int32_t',
+  separator: 'int32_t',
 });
-declareStruct('malc_adamw', {
+declareStruct('malc_update', {
   learning_rate: 'float',
+  weight_decay: 'float',
+  clip_norm: 'float',
   beta1: 'float',
   beta2: 'float',
   epsilon: 'float',
-  weight_decay: 'float',
-  clip_norm: 'float',
+  momentum: 'float',
+  average: 'float',
   update: 'int64_t',
 });
 declareStruct('malc_sampler', {
@@ -59,11 +64,13 @@ export const PROTOTYPES = {
   malc_parameter_dimension: 'int64_t malc_parameter_dimension(int32_t index, int32_t axis)',
   malc_parameter_decays: 'int32_t malc_parameter_decays(int32_t index)',
   malc_parameter_trained: 'int32_t malc_parameter_trained(int32_t index)',
+  malc_parameter_moments: 'int32_t malc_parameter_moments(int32_t index)',
   malc_parameter_address: 'void *malc_parameter_address(malc_model *model, int32_t index, int32_t what)',
   malc_refresh: 'int malc_refresh(malc_model *model)',
   malc_initialize: 'int malc_initialize(malc_model *model, uint64_t seed)',
+  malc_swap_averages: 'int malc_swap_averages(malc_model *model)',
   malc_step:
-    'int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles, int64_t micro_batches, int64_t batch, int64_t time, const malc_adamw *update, _Out_ malc_result *result)',
+    'int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles, int64_t micro_batches, int64_t batch, int64_t time, const malc_update *update, _Out_ malc_result *result)',
   malc_evaluate:
     'int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles, int64_t batch, int64_t time, _Out_ malc_result *result)',
   malc_forward:
@@ -105,11 +112,13 @@ export const nativeSampler = ({ temperature, topK, topP, minP, repetitionPenalty
 });
 
 /** Options as malc.h has them. */
-export const nativeOptions = ({ maxBatch, maxTime, maxContext, training, threads, seed }: NativeOptions) => ({
-  max_batch: maxBatch,
-  max_time: maxTime,
-  max_context: maxContext,
-  training: training ? 1 : 0,
-  threads: threads ?? 0,
-  seed: seed ?? 0,
+export const nativeOptions = (options: NativeOptions) => ({
+  max_batch: options.maxBatch,
+  max_time: options.maxTime,
+  max_context: options.maxContext,
+  training: options.training ? 1 : 0,
+  threads: options.threads ?? 0,
+  seed: options.seed ?? 0,
+  averages: options.averages ? 1 : 0,
+  separator: options.separator ?? -1,
 });

@@ -1,4 +1,5 @@
 // The tables that `malc train` prints: what a run is before it begins, and what a dry run found.
+import { bytesKept, type Kept } from '../../compiler/plan/recompute.ts';
 import type { MemoryParts, NativeModel } from '../native.ts';
 import type { OpeningRow } from '../show/opening-table.ts';
 import type { SettingName } from '../train/derive.ts';
@@ -12,6 +13,7 @@ export async function showForecast(
   prepared: Prepared,
   native: NativeModel,
   sampling: Sampling,
+  kept: Kept,
   keep: number,
 ): Promise<void> {
   const { openingTable } = await import('../show/opening-table.ts');
@@ -33,6 +35,7 @@ export async function showForecast(
     ...Object.entries(parts)
       .filter(([, bytes]) => bytes > 0)
       .map(([name, bytes]) => row(name, `${describeMemory(bytes)}${partNotes[name as keyof typeof parts]}`)),
+    row('kept', describeKept(kept, settings, describeMemory)),
     // What differs by a fiftieth is to be seen.
     row(
       'peak memory',
@@ -48,10 +51,23 @@ const partNotes: Readonly<Record<keyof MemoryParts, string>> = {
   weights: '',
   gradients: '',
   moments: '',
+  averages: ', of weights',
   forms: ', of weights, as products read them',
   caches: ', of the samples',
   activations: ', with all that kernels need besides',
 };
+/** What forward passes keep of that, and what recompute saves, or would save at most. */
+function describeKept(
+  kept: Kept,
+  { 'batch-size': batch, 'seq-len': time }: Prepared['settings'],
+  describeMemory: (bytes: number) => string,
+): string {
+  const [now, none, least] = [kept.recomputed, 0, kept.blocks.length - 1].map(recomputed =>
+    describeMemory(bytesKept(kept, { batch, time }, recomputed)),
+  );
+  const other = kept.recomputed === 0 ? `${least} with --recompute block` : `${none} with --recompute none`;
+  return `${now} of them for backward passes${kept.blocks.length > 1 ? `; ${other}` : ''}`;
+}
 
 /** Every setting and where it came from. */
 export async function showOpening(
@@ -67,7 +83,7 @@ export async function showOpening(
   const { describeMemory } = await import('../show/quantities.ts');
   const { describeSetting } = await import('../train/settings.ts');
 
-  const { model, statedVocabulary, corpus, settings, automatic, cadence, tokenizerPath } = prepared;
+  const { model, statedVocabulary, settings, automatic, cadence, tokenizerPath } = prepared;
   const differs = model.vocab_size !== statedVocabulary;
   const vocabulary = `${number(model.vocab_size)} tokens${differs ? `; the model file says ${number(statedVocabulary)}` : ''}`;
   const frozen = native.parameters.filter(({ name }) => prepared.frozen.includes(name)).map(({ shape }) => shape);
@@ -78,7 +94,7 @@ export async function showOpening(
     ...(floats > 0 ? [row('frozen', `${number(floats)} parameters, of ${frozen.length} tensors`)] : []),
     row('tokenizer', tokenizerPath ?? 'learned from the text', args.tokenizer === undefined),
     row('vocabulary', vocabulary, differs),
-    row('data', `${number(corpus.training.length)} tokens, and ${number(corpus.validation.length)} for validation`),
+    ...dataRows(prepared),
     row('output', output, args.output === undefined),
     row('target', runsOn, isChosen),
     ...Object.entries(settings).map(([name, value]) =>
@@ -89,6 +105,19 @@ export async function showOpening(
     row('program', program),
   ];
   console.log(`${openingTable(rows)}\n`);
+}
+
+/** How much text there is, and of a mixture how often each source is gone through. */
+function dataRows({ corpus: { training, validation, sources }, passes }: Prepared): OpeningRow[] {
+  const held = `${number(validation.length)} for validation`;
+  if (sources.length === 1) return [row('data', `${number(training.length)} tokens, and ${held}`)];
+  return sources.map(({ name, share, training: tokens, validation: heldOut }, index) =>
+    row(
+      'data',
+      `${(100 * share).toFixed(1)} % ${name}: ${number(tokens.length)} tokens, gone through ` +
+        `${passes[index]!.toPrecision(2)} times, and ${number(heldOut.length)} for validation`,
+    ),
+  );
 }
 
 function row(name: string, value: string, automatic = false): OpeningRow {
