@@ -3,6 +3,7 @@ import { type Dimension, hasDimension, sameDimensions } from '../graph/dimension
 import type { Node } from '../graph/graph.ts';
 import type { PairAttributes } from '../ops/pair.ts';
 import type { ReduceAttributes } from '../ops/reduce.ts';
+import { rowSum, statisticsOf } from '../ops/statistics.ts';
 import type { MatmulGroup } from './kernel.ts';
 
 export interface RowForm {
@@ -68,14 +69,20 @@ export const isTotal = (node: Node, rows: readonly Dimension[]): boolean =>
 /**
  * The independent groups of a matmul kernel with these members, or null where they cannot be one: every map must have the
  * dimensions of the products that it finishes, and no product may read a member. A map of other values belongs to maps
- * that read it or what it reads. A sum over all rows of what a group makes belongs to it, and no member reads it.
+ * that read it or what it reads. A sum over all rows of what a group makes belongs to it, and no member reads it. So do
+ * statistics of each row of a value that it makes, which are complete when the whole launch is: only they read one another.
  */
 export function matmulForm(members: readonly Node[]): Omit<MatmulGroup, 'outputs'>[] | null {
   const inside = new Set(members);
   const groups: { products: Node[]; epilogue: Node[] }[] = [];
   const groupOf = new Map<Node, (typeof groups)[number]>();
   const [besides, sums]: [Node[], Node[]] = [[], []];
-  for (const node of members) {
+  const measured = new Set(members.flatMap(node => rowSum(node)?.of ?? []).filter(of => inside.has(of)));
+  const statistics = [...measured].flatMap(of => statisticsOf(of, members) ?? []);
+  const ofRows = new Set(statistics.flatMap(each => each.members));
+  const others = members.filter(node => !ofRows.has(node));
+  if (others.some(({ inputs }) => inputs.some(input => ofRows.has(input)))) return null;
+  for (const node of others) {
     if (node.primitive?.name === 'contract') {
       if (node.inputs.some(input => inside.has(input))) return null;
       const group = { products: [node], epilogue: [] };
@@ -88,13 +95,13 @@ export function matmulForm(members: readonly Node[]): Omit<MatmulGroup, 'outputs
       continue;
     }
     const joined = new Set(node.inputs.flatMap(input => groupOf.get(input) ?? []));
-    const [first, ...others] = joined;
+    const [first, ...further] = joined;
     if (!first) {
       besides.push(node);
       continue;
     }
     if (!sameDimensions(node.dimensions, first.products[0]!.dimensions)) return null;
-    for (const other of others) {
+    for (const other of further) {
       if (!sameDimensions(other.products[0]!.dimensions, node.dimensions)) return null;
       first.products.push(...other.products);
       first.epilogue.push(...other.epilogue);
@@ -126,13 +133,29 @@ export function matmulForm(members: readonly Node[]): Omit<MatmulGroup, 'outputs
     if (pairsInRows) return null;
     const own = sums.filter(node => epilogue.includes(node.inputs[0]!));
     if (!own.every(node => isTotal(node, rows) && isSum(node) && sameDimensions(node.dimensions, columns))) return null;
-    formed.push({ rows, columns, products, epilogue: epilogue.sort((a, b) => a.id - b.id), totals: own });
+    const [ofGroup = null, ...more] = statistics.filter(({ of }) => epilogue.includes(of));
+    if (more.length > 0 || !(ofGroup?.members ?? []).every(node => !rowSum(node) || isOver(node, columns))) return null;
+    formed.push({
+      rows,
+      columns,
+      products,
+      epilogue: epilogue.sort((a, b) => a.id - b.id),
+      totals: own,
+      statistics: ofGroup,
+    });
   }
+  if (formed.filter(group => group.statistics).length < statistics.length) return null;
   const isRead = (node: Node) => members.some(({ inputs }) => inputs.includes(node));
   return formed.reduce((count, { totals }) => count + totals.length, 0) < sums.length || sums.some(isRead)
     ? null
     : formed;
 }
+
+/** Whether a reduction is over exactly these dimensions. */
+const isOver = (node: Node, dims: readonly Dimension[]): boolean => {
+  const over = overOf(node);
+  return over.length === dims.length && dims.every(dim => over.includes(dim.name));
+};
 
 /** A product's rows come from its left operand, its columns from the right. */
 function rowsAndColumns(product: Node): { rows: Dimension[]; columns: Dimension[] } {

@@ -2,6 +2,7 @@
 // the launches can still be put in order. Each merge keeps a tensor in registers or cache that would go through memory.
 import { consumers, type Graph, type KernelClass, type Node } from '../graph/graph.ts';
 import { isExact } from '../ops/contract.ts';
+import { statisticsOf } from '../ops/statistics.ts';
 import { isTotal, matmulForm, rowForm } from './forms.ts';
 import { type Kernel, type Schedule, stored } from './kernel.ts';
 
@@ -12,6 +13,8 @@ export interface FuseOptions {
   readonly exactApart?: boolean;
   /** True where products sum up the columns of what they make while it is at hand. */
   readonly totals?: boolean;
+  /** True where products begin what norms ask of each row of what they make while it is at hand. */
+  readonly statistics?: boolean;
 }
 
 /** Partitions a graph's nodes into kernels and orders them. */
@@ -26,6 +29,7 @@ export function fuse(graph: Graph, options: FuseOptions): Schedule {
   if (options.fuse) {
     mergeEpilogues(graph, partition, options);
     if (options.totals) mergeTotals(graph, partition);
+    if (options.statistics) mergeStatistics(graph, partition);
     mergeBesideEpilogues(graph, partition);
     mergeRows(graph, partition);
     mergeRowSiblings(graph, partition);
@@ -43,8 +47,10 @@ function mergeEpilogues(graph: Graph, partition: Partition, options: FuseOptions
     // What a reduction reads belongs to the reduction's own pass over the row; and where that pass reads the product
     // anyway, the other maps of the same row cost nothing there, but a tensor more if the epilogue stored them.
     const feedsReduction = (other: Node) => readers.get(other)!.some(reader => reader.primitive?.name === 'reduce');
-    const staysForReduction =
-      feedsReduction(node) && !(options.totals && isSummedOnly(graph, node, readers.get(node)!));
+    const isSummedHere =
+      (options.totals && isSummedOnly(graph, node, readers.get(node)!)) ||
+      (options.statistics && isMeasuredOnly(graph, node, readers.get(node)!));
+    const staysForReduction = feedsReduction(node) && !isSummedHere;
     const readsProductInRow = node.inputs.some(
       input =>
         partition.holds(input, 'matmul') &&
@@ -79,6 +85,31 @@ function mergeTotals(graph: Graph, partition: Partition): void {
     if (node.primitive?.name !== 'reduce' || input!.primitive?.name !== 'map') continue;
     if (partition.holds(input!, 'matmul') && isSummedOnly(graph, input!, readers.get(input!)!))
       partition.merge([node, input!]);
+  }
+}
+
+/** Whether all reductions of a value, which is stored anyway, are sums over its columns that a norm asks for. */
+function isMeasuredOnly(graph: Graph, node: Node, readers: readonly Node[]): boolean {
+  const measuring = statisticsOf(node, graph.nodes)?.members ?? [];
+  const reductions = readers.filter(reader => reader.primitive?.name === 'reduce');
+  const isStored = graph.outputs.some(output => output.node === node);
+  return isStored && measuring.length > 0 && reductions.every(reader => measuring.includes(reader));
+}
+
+/**
+ * Statistics of the rows of what an epilogue makes are begun in it, where a pass over the rows is saved: the one that would
+ * have made the value, as it sums it up, or one that nothing else needs.
+ */
+function mergeStatistics(graph: Graph, partition: Partition): void {
+  const readers = consumers(graph);
+  for (const node of graph.nodes) {
+    if (node.primitive?.name !== 'map' || !partition.holds(node, 'matmul')) continue;
+    const own = readers.get(node)!;
+    if (!isMeasuredOnly(graph, node, own)) continue;
+    const { members } = statisticsOf(node, graph.nodes)!;
+    const isSummed = own.some(reader => reader.primitive?.name === 'reduce');
+    const areOthersElsewhere = own.every(reader => members.includes(reader) || !partition.holds(reader, 'row'));
+    if (isSummed || areOthersElsewhere) partition.merge([node, ...members]);
   }
 }
 

@@ -1,6 +1,7 @@
 // What a kernel is: a group of nodes that one launch computes, in one of a few forms. A target emits each form.
 import type { Dimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
+import type { RowStatistics } from '../ops/statistics.ts';
 
 interface KernelCommon {
   /** Every node that the kernel computes, in an order in which it can be computed. */
@@ -35,6 +36,8 @@ export interface MatmulGroup {
   readonly epilogue: readonly Node[];
   /** Sums over all rows of values that the epilogue makes and stores: gradients of biases. */
   readonly totals: readonly Node[];
+  /** What is known of each row of a value that the epilogue makes and stores, once all its columns are made. */
+  readonly statistics: RowStatistics | null;
   readonly outputs: readonly Node[];
 }
 

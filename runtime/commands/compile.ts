@@ -7,8 +7,9 @@ import { UserError } from '../../compiler/diagnostic.ts';
 import { type Optimizer, optimizers } from '../../compiler/emission/optimizer.ts';
 import { type ProductType, productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import { type Target, targets } from '../../compiler/targets/names.ts';
-import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
+import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { Command } from './command.ts';
+import { readRecompute, recomputeOption } from './recompute-option.ts';
 
 interface Stage {
   readonly name: string;
@@ -39,6 +40,8 @@ export const compile: Command = {
       ...autotuneOption,
       describe: `${autotuneOption.describe}: for ${usualBatch} texts of up to ${usualTime} tokens`,
     },
+    recompute: { ...recomputeOption, default: 'none' },
+    'any-order': { ...anyOrderOption, advanced: true },
     standalone: {
       type: 'boolean',
       describe: 'Add a command line in C that trains it without Node, from files of tokens',
@@ -75,12 +78,15 @@ export const compile: Command = {
     const architectures = args.arch as string | undefined;
     if (architectures !== undefined && !onCuda)
       throw new UserError('--arch names GPUs, and is for --target cuda; leave it out with --target cpu');
-    const tuned = args.autotune ? await tuneHere(model, args.dtype as ProductType, target as Target) : {};
+    checkAnyOrder(args, target as Target);
+    const anyOrder = args['any-order'] === true;
+    const tuned = args.autotune ? await tuneHere(model, args.dtype as ProductType, target as Target, anyOrder) : {};
     const stages: Stage[] = [];
     const { files, plan } = compiler.compile(model, {
       target: target as Target,
       fuse: args.fuse as boolean,
       dtype: args.dtype as ProductType,
+      recompute: readRecompute(args.recompute as string),
       optimizer: args.optimizer as Optimizer,
       ...tuned,
       onStage: (name, milliseconds, print) => stages.push({ name, milliseconds, print }),
@@ -112,7 +118,7 @@ export const compile: Command = {
 };
 
 /** How this machine computes the model's products best; what the cost model says where it has no GPU to ask. */
-async function tuneHere(model: Model, dtype: ProductType, target: Target) {
+async function tuneHere(model: Model, dtype: ProductType, target: Target, anyOrder: boolean) {
   requireTunable(dtype, target);
   const { findCudaDevice, whyNoDevice } = await import('../cuda-device.ts');
   const device = target === 'cuda' ? findCudaDevice() : null;
@@ -122,7 +128,8 @@ async function tuneHere(model: Model, dtype: ProductType, target: Target) {
   }
   const { tune } = await import('../tuning.ts');
   const time = Math.min(usualTime, model.max_seq_len);
-  const request = { model, dtype, batch: usualBatch, time, threads: availableParallelism(), onStart: tellTuning };
+  const threads = availableParallelism();
+  const request = { model, dtype, batch: usualBatch, time, threads, anyOrder, onStart: tellTuning };
   return (await tune(request, device)).options;
 }
 

@@ -49,6 +49,11 @@ export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
     whenAbsent: 'none',
   },
   'validation-share': advanced('shareBelowOne', 'Share of the text held out, 0 for none', '0.1'),
+  'mask-documents': {
+    type: 'boolean',
+    describe: 'Let no token see documents before its own; each ends at the tokenizer’s end of text',
+    whenAbsent: 'a sequence is read as one',
+  },
   dtype: { type: 'string', choices: trainingTypes, describe: 'What products multiply', whenAbsent: 'the faster' },
 };
 
@@ -79,11 +84,11 @@ export const cadenceOptions = {
   'sample-every': 'sample',
 } as const satisfies Record<string, keyof Cadence>;
 
-const others = ['log-every', 'keep', 'patience', 'prompt', 'text-field', 'autotune'];
+const others = ['log-every', 'keep', 'patience', 'prompt', 'text-field', 'autotune', 'any-order', 'recompute'];
 
 /**
- * Options that a resumed run has from the folder where they are not given again: they change no weight, but for `autotune`,
- * which may change a GPU's order of sums, and so the last bits; and `text-field`, of which the data's hash tells.
+ * Options that a resumed run has from the folder where they are not given again: they change no weight, but for `autotune`
+ * and `any-order`, which may change a GPU's order of sums, and so the last bits; and `text-field`, of which the data's hash tells.
  */
 export const habits = [...Object.keys(cadenceOptions), ...others];
 

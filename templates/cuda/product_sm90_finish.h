@@ -105,6 +105,7 @@ struct malc_passing {
   DEVICE void leave(int slot, int half, const malc_place &) {
     if constexpr (Way == malc_way::left) pass(slot, half);
   }
+  DEVICE void conclude(const malc_place &) const {}
 
 private:
   DEVICE void pass(int slot, int half) {
@@ -156,6 +157,7 @@ struct malc_summed {
   DEVICE void bring(uint32_t, uint32_t, int, int) const {}
   DEVICE void send(uint32_t, int, int) const {}
   DEVICE void take(int, int) const {}
+  DEVICE void conclude(const malc_place &) const {}
   /* `at` is the warp's rows, and the columns from the half of the slot on. */
   DEVICE void leave(int, int, const malc_place &at) const {
     const int lane = threadIdx.x % 32;

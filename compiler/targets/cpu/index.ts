@@ -1,5 +1,5 @@
 // The CPU target: a program as C source, one file for the model beside the headers that it includes.
-import { graphsOf, type Program } from '../../build/program.ts';
+import type { Program } from '../../build/program.ts';
 import type { Stage } from '../../build/stage.ts';
 import { parameterKey, unusedParameters } from '../../emission/homes.ts';
 import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
@@ -26,6 +26,8 @@ export interface CpuSource {
   readonly kernels: readonly KernelReport[];
   /** In the order of the profile of a program that has one. */
   readonly launches: readonly ProgramLaunch[];
+  /** Bytes of which the place of every buffer is a multiple: cut_bytes of templates/cpu/memory.c.hbs. */
+  readonly alignment: number;
 }
 
 /** A launch of the program. The function `step` stands for what a step does besides calling functions. */
@@ -41,20 +43,19 @@ export interface CpuOptions {
   readonly profile: boolean;
   /** How products are divided into tasks. */
   readonly scheduleOf: ScheduleOf;
+  /** How many blocks, from the lowest that is trained on, run their forward pass again before their backward pass. */
+  readonly recomputed: number;
   readonly updating: Updating;
 }
 
 /**
  * Emits the program.
- * @param lowered each of the program's graphs, by name
+ * @param lowered each of the program's graphs by name, and those of blocks that run again
  */
 export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions): CpuSource {
-  const { dtype, profile, scheduleOf, updating } = options;
+  const { dtype, profile, scheduleOf, recomputed, updating } = options;
   const { modules } = program;
-  const kernels = new KernelLibrary(
-    graphsOf(program).map(graph => graph.name),
-    profile,
-  );
+  const kernels = new KernelLibrary([...lowered.keys()], profile);
   const prepared = new PreparedWeights(ways);
   const inParts = functionsInParts(program);
   const stored = new Set<string>();
@@ -71,6 +72,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
   const trains = dtype !== 'int8';
   const emitted = emitStages(
     program,
+    lowered,
     'themselves',
     { always: emitter('always'), training: emitter('training') },
     trains,
@@ -81,7 +83,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
   const grouped = kernels.reports.some(({ kind }) => groupedKinds.has(kind));
   const attends = kernels.reports.some(({ kind }) => kind === 'attention' || kind === 'attention-gradient');
   const fields = {
-    ...modelFields(program, lowered, {
+    ...modelFields(program, lowered, recomputed, {
       preparedFields: (stage, { name }) =>
         preparedFields(shortName(name), prepared.get(parameterKey(program, stage, name))),
       isStored: (stage, name) => !modules && stored.has(parameterKey(program, stage, name)),
@@ -132,6 +134,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
       ...launch,
       part: inParts.has(launch.function) ? headTokens(program) : null,
     })),
+    alignment: 64,
   };
 }
 

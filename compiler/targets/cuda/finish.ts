@@ -10,7 +10,7 @@ import type { Node } from '../../graph/graph.ts';
 import type { MapAttributes } from '../../ops/map.ts';
 import { storedDimensions } from '../../plan/storage.ts';
 import { constant, operand, substitute } from '../../scalar/expression.ts';
-import { narrowed, type Surroundings, widened } from './kernel-source.ts';
+import { elementType, narrowed, type Surroundings, widened } from './kernel-source.ts';
 import { partnerOf } from './partner.ts';
 
 /** What is finished: an element's sums, and what is made of them. */
@@ -27,10 +27,12 @@ export interface Finish {
   readonly passing: ReadonlySet<Node>;
   /** Totals that are begun where elements are finished: of two at once. */
   readonly totals: readonly Node[];
+  /** An output whose rows are measured where elements are finished, two at once: by `statistics`. */
+  readonly measured: Node | null;
 }
 
 /** C++ names that finishing functions have of their own. */
-export const finishNames: readonly string[] = ['sums', 'partner', 'first', 'n', 'inside'];
+export const finishNames: readonly string[] = ['sums', 'partner', 'first', 'n', 'inside', 'statistics'];
 
 /** How many elements can be finished together, whatever is padded. */
 export const finishedAtOnce = ({ columns }: Pick<Finish, 'columns'>): 1 | 4 =>
@@ -111,6 +113,10 @@ class FinishPrinter {
     });
     for (const total of finish.totals)
       this.after.push(`malc_sum_2(${this.named.get(total)}, ${this.storing.get(total.inputs[0]!)}, inside);`);
+    if (finish.measured) {
+      const type = elementType(finish.measured, this.surroundings.storageOf(finish.measured));
+      this.after.push(`malc_measure_2<${type}>(statistics, ${this.storing.get(finish.measured)}, inside);`);
+    }
 
     // Coordinates are declared where something that follows reads them.
     const first: string[] = [];

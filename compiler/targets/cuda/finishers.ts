@@ -6,6 +6,7 @@ import { type Finish, finishText } from './finish.ts';
 import { type Passing, passingParameter } from './hopper-finish.ts';
 import { type Argument, parameterList, type Surroundings } from './kernel-source.ts';
 import type { GroupPlan, Operand, Product } from './product-plan.ts';
+import { statisticType } from './statistics.ts';
 import type { TileText } from './tile-text.ts';
 import { sumsInPlace } from './totals.ts';
 
@@ -51,8 +52,9 @@ export class Finishers {
         ...group,
         sums,
         atOnce: passing ? 2 : atOnce,
-        passing: new Set(passing?.map(each => each.node)),
+        passing: new Set(passing?.filter(each => each.way !== 'measured').map(each => each.node)),
         totals: passing && sumsInPlace(plan) ? group.totals : [],
+        measured: passing?.find(({ way }) => way === 'measured')?.node ?? null,
       };
       const text = finishText(finish, this.named, this.surroundings);
       const known = [...this.byPlan].find(([other, finisher]) => other.group === group && finisher.text === text);
@@ -66,8 +68,12 @@ export class Finishers {
     const rest = this.parameters.filter(argument => uses(text, parameterName(argument)));
     const usesInside = uses(text, 'inside');
     const place = ['row', columnName(plan)].map(each => (uses(text, each) ? `int64_t ${each}` : 'int64_t'));
+    const measured = passing.filter(({ way }) => way === 'measured');
     const passes = (argument: Argument) =>
-      passing.find(each => 'node' in argument && argument.kind !== 'copy' && argument.node === each.node);
+      passing.find(
+        each =>
+          !measured.includes(each) && 'node' in argument && argument.kind !== 'copy' && argument.node === each.node,
+      );
     const list = [
       ...['const Sums &sums', ...place, ...(usesInside ? ['bool inside'] : [])],
       ...rest.map(argument => {
@@ -76,6 +82,7 @@ export class Finishers {
           ? passingParameter(each, parameterName(argument))
           : parameterList([argument], this.surroundings.storageOf);
       }),
+      ...measured.map(() => `${statisticType(plan.group)} &statistics`),
     ];
     writer.comment(products.map(product => this.formula(product)));
     writer.line('template <class Sums>');
@@ -83,7 +90,7 @@ export class Finishers {
       for (const line of text.trimEnd().split('\n')) writer.line(line);
     });
     writer.line();
-    const given = rest.map(argument => passes(argument) ?? parameterName(argument));
+    const given = [...rest.map(argument => passes(argument) ?? parameterName(argument)), ...measured];
     this.byPlan.set(plan, { name, usesInside, given, text });
   }
 

@@ -8,11 +8,12 @@ import { type ElementStorage, storedDimensions } from '../../plan/storage.ts';
 import { finishedAtOnce } from './finish.ts';
 import { elementType, type Surroundings, type TensorMap } from './kernel-source.ts';
 import type { GroupPlan } from './product-plan.ts';
+import { statisticType } from './statistics.ts';
 
-/** A tensor that lies like the result; or one of sums over its rows, which a warp makes of its own. */
+/** A tensor that lies like the result; one of sums over its rows, which a warp makes of its own; or one whose rows it measures. */
 export interface Passing {
   readonly node: Node;
-  readonly way: 'brought' | 'left' | 'summed';
+  readonly way: 'brought' | 'left' | 'summed' | 'measured';
   readonly storage: ElementStorage;
   /** Its first box of a slot. One that is left may have those of one that is brought. */
   readonly box: number;
@@ -59,6 +60,7 @@ export function passingOf(plan: GroupPlan, surroundings: Surroundings): readonly
   }
   if (finishedAtOnce(group) === 4)
     for (const node of group.totals) passing.push({ node, way: 'summed', storage: 'f32', box: 0 });
+  if (group.statistics) passing.push({ node: group.statistics.of, way: 'measured', storage: 'f32', box: 0 });
   return passing;
 }
 
@@ -70,9 +72,12 @@ function liesLikeResult(node: Node, { rows, columns }: MatmulGroup, { storageOf 
   return isMatrix && (run * (storage === 'f32' ? 4 : 2)) % 16 === 0;
 }
 
+/** Whether it passes through boxes. */
+export const isBoxed = ({ way }: Passing): boolean => way === 'brought' || way === 'left';
+
 /** Boxes of a slot that has them all, and of the slots that are worth having: what is brought, is best brought ahead. */
 export function boxesFor(passing: readonly Passing[]): { readonly least: number; readonly best: number } {
-  const boxed = passing.filter(({ way }) => way !== 'summed');
+  const boxed = passing.filter(isBoxed);
   const least = Math.max(0, ...boxed.map(({ box, storage }) => box + boxesOf(storage)));
   return { least, best: passing.some(({ way }) => way === 'brought') ? 2 * least : least };
 }
@@ -89,11 +94,12 @@ export function passingMap({ node, storage }: Passing, { rows, columns }: Matmul
   } satisfies TensorMap;
 }
 
-/** The C++ type of one: malc_passing or malc_summed. */
-export const passingType = ({ node, way, storage, box }: Passing): string =>
-  way === 'summed'
-    ? 'malc_summed'
-    : `malc_passing<${[`malc_way::${way}`, elementType(node, storage), box].join(', ')}>`;
+/** The C++ type of one of a group: malc_passing, malc_summed or malc_measured. */
+export function passingType({ node, way, storage, box }: Passing, group: MatmulGroup): string {
+  if (way === 'measured') return `malc_measured<${statisticType(group)}>`;
+  if (way === 'summed') return 'malc_summed';
+  return `malc_passing<${[`malc_way::${way}`, elementType(node, storage), box].join(', ')}>`;
+}
 
 /** The C++ parameter that is two of its elements. */
 export const passingParameter = ({ node, way, storage }: Passing, name: string): string =>

@@ -5,7 +5,7 @@ import type { Names } from '../../emission/writer.ts';
 import type { Node } from '../../graph/graph.ts';
 import type { MatmulKernel } from '../../kernels/kernel.ts';
 import { pairedColumns } from './finish.ts';
-import { boxesFor, type Passing, passingMap, passingOf, passingType } from './hopper-finish.ts';
+import { boxesFor, isBoxed, type Passing, passingMap, passingOf, passingType } from './hopper-finish.ts';
 import {
   type HopperSchedule,
   type RankedSchedule,
@@ -98,21 +98,21 @@ export class HopperTiles implements TileText {
   private readonly byKey: ReadonlyMap<string, TensorMap>;
   /** The maps of tensors that pass through shared memory, and what two of their elements are called. */
   private readonly passing = new Map<Passing, { readonly map: TensorMap | null; readonly two: string }>();
-  private readonly sumsAt: (total: Node) => string;
+  private readonly partsAt: (passing: Passing, plan: GroupPlan) => string;
 
   /**
    * @param nameOf the argument that an operand is
    * @param nameOfNode the argument that an input or output is
-   * @param sumsAt where the sums are that a total is made of: a C++ pointer
+   * @param partsAt where the parts are that a total, or statistics, are made of: a C++ pointer
    */
   constructor(
     plans: readonly GroupPlan[],
     names: Names,
     nameOf: (operand: Operand) => string,
     nameOfNode: (node: Node) => string,
-    sumsAt: (total: Node) => string,
+    partsAt: (passing: Passing, plan: GroupPlan) => string,
   ) {
-    this.sumsAt = sumsAt;
+    this.partsAt = partsAt;
     const byKey = new Map<string, TensorMap>();
     for (const { left, right, inner } of plans.flatMap(({ products }) => products))
       for (const operand of [left, right]) {
@@ -132,9 +132,8 @@ export class HopperTiles implements TileText {
     for (const { group, passing } of plans)
       for (const each of passing ?? []) {
         const base = nameOfNode(each.node);
-        const isBoxed = each.way !== 'summed';
-        const map = isBoxed ? passingMap(each, group, names.unique(`${base}_boxes`), base) : null;
-        this.passing.set(each, { map, two: names.unique(`${base}_two`) });
+        const map = isBoxed(each) ? passingMap(each, group, names.unique(`${base}_boxes`), base) : null;
+        this.passing.set(each, { map, two: names.unique(`${base}_${each.way === 'measured' ? 'measured' : 'two'}`) });
       }
   }
 
@@ -152,9 +151,11 @@ export class HopperTiles implements TileText {
   begin(plan: GroupPlan, _product: Product, place: string): readonly string[] {
     const from = (each: Passing) => {
       const { map } = this.passing.get(each)!;
-      return map ? `&${map.name}` : `${this.sumsAt(each.node)}, ${countText(plan.group.columns)}`;
+      const parts = [this.partsAt(each, plan), countText(plan.group.columns)];
+      if (each.way === 'measured') parts.push(String(plan.tiling.width));
+      return map ? `&${map.name}` : parts.join(', ');
     };
-    const declared = tensorsOf(plan).map((each, n) => `${passingType(each)} passing_${n}(${from(each)});`);
+    const declared = tensorsOf(plan).map((each, n) => `${passingType(each, plan.group)} passing_${n}(${from(each)});`);
     const isBrought = tensorsOf(plan).some(({ way }) => way === 'brought');
     const prepared = `tile.template prepare<${partsOf(plan)}>(${passingNames(plan).join(', ')});`;
     return [...declared, `tile.begin(${place});`, ...(isBrought ? [prepared] : [])];

@@ -16,6 +16,7 @@ import {
   type KernelSource,
   type Launch,
   type LibrarySource,
+  overlappingParameterList,
   parameterList,
   type Surroundings,
 } from './kernel-source.ts';
@@ -23,6 +24,7 @@ import { type LibraryPlan, largerWorkspaces, planForLibrary } from './library-pr
 import {
   columnCount,
   type GroupPlan,
+  isCopied,
   largerWorkspace,
   type Operand,
   type Product,
@@ -31,6 +33,7 @@ import {
   workspaceAt,
 } from './product-plan.ts';
 import { copyingThreads, isSmall, roundingThreads } from './product-tiles.ts';
+import { statisticsAt, statisticsExtents, statisticsJobs, statisticsThreads } from './statistics.ts';
 import { BlockTiles, blocksHere, blocksOfProduct, type TileText, tilesText } from './tile-text.ts';
 import { sumsAt, sumsExtents, totalJob } from './totals.ts';
 import { copyName } from './weight-copies.ts';
@@ -77,6 +80,7 @@ class MatmulEmitter {
   private readonly threads: number;
   private readonly parameters: readonly Argument[];
   private readonly finishers: Finishers;
+  private readonly outputs: readonly Node[];
 
   constructor(
     kernel: MatmulKernel,
@@ -85,6 +89,7 @@ class MatmulEmitter {
     asksLibrary: boolean,
   ) {
     this.surroundings = surroundings;
+    this.outputs = kernel.outputs;
     const { names } = this;
     for (const name of [...finishNames, 'finish', 'left', 'right', 'tiles', 'tile', 'thread', 'adds'])
       names.unique(name);
@@ -103,7 +108,7 @@ class MatmulEmitter {
     const own = this.plans
       .map((plan, n) => largerWorkspace(plan, this.hopper?.groups[n]))
       .filter(extent => extent !== null)
-      .concat(sumsExtents(this.hopper?.groups ?? []));
+      .concat(sumsExtents(this.hopper?.groups ?? []), statisticsExtents(this.hopper?.groups ?? []));
     const extents = this.library ? largerWorkspaces(own, this.library.workspace) : own;
     this.parameters = [
       ...sizeArguments([
@@ -123,7 +128,9 @@ class MatmulEmitter {
     const copies = new Map(this.operands.flatMap(({ node, copy }) => (copy ? [[node, copy] as const] : [])));
     const readAsIs = new Set([
       ...this.operands.flatMap(({ node, copy }) => (copy ? [] : [node])),
-      ...groups.flatMap(({ epilogue }) => epilogue.flatMap(node => node.inputs.flatMap(stored))),
+      ...groups.flatMap(({ epilogue, statistics }) =>
+        [...epilogue, ...(statistics?.members ?? [])].flatMap(node => node.inputs.flatMap(stored)),
+      ),
     ]);
     return inputs.flatMap((node): Argument[] => {
       const copy = copies.get(node);
@@ -163,8 +170,7 @@ class MatmulEmitter {
         block: String(threads),
         shared: shared.reduce((most, bytes) => `malc_larger(${most}, ${bytes})`),
       },
-      ...this.second(writer, plans, `${ownName}_second`, this.others),
-      ...this.totals(writer, plans, `${ownName}_totals`, this.others),
+      ...this.completing(writer, plans, ownName, this.others),
     ];
     const source = {
       arguments: this.parameters,
@@ -188,7 +194,7 @@ class MatmulEmitter {
       this.names,
       this.argumentOf,
       node => this.named.get(node)!,
-      total => sumsAt(plans, total),
+      ({ way, node }, plan) => (way === 'measured' ? statisticsAt(plans, plan) : sumsAt(plans, node)),
     );
     const maps = tiles.maps.map(map => map.name);
     const own = maps.map(map => `const __grid_constant__ CUtensorMap ${map}`);
@@ -197,6 +203,7 @@ class MatmulEmitter {
     const name = `${ownName}_on_hopper`;
     writer.line();
     const print = (body: Writer) => {
+      body.line(`malc_begin_jobs<${shape}>(${maps.map(map => `&${map}`).join(', ')});`);
       body.line(`malc_run_jobs<${shape}>(${countOf(jobs)}, [&](auto &tile, int block) {`);
       body.inner(() => printJobs(body, jobs));
       body.line('});');
@@ -204,20 +211,14 @@ class MatmulEmitter {
     this.kernelFunction(writer, name, '384, 1', '', print, own);
     const grid = `malc_hopper_grid<${shape}>(${countOf(jobs)})`;
     const shared = `${shape}::shared_bytes`;
-    const others = [
-      ...this.second(writer, plans, `${name}_second`, ''),
-      ...this.totals(writer, plans, `${name}_totals`, ''),
-    ].map(launch => ({ ...launch, maps: [] }));
-    return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...others] };
+    const others = this.completing(writer, plans, name, '').map(launch => ({ ...launch, maps: [] }));
+    const launch = { kernel: name, grid, block: '384', shared, overlaps: true, maps };
+    return { maps: tiles.maps, launches: [launch, ...others] };
   }
 
   /** What cuBLASLt is told, and the launch that finishes what it leaves. */
   private byLibrary(writer: Writer, { products, later }: LibraryPlan): LibrarySource {
-    const launches = [
-      ...this.second(writer, later, `${ownName}_of_library`, ''),
-      ...this.totals(writer, later, `${ownName}_of_library_totals`, ''),
-    ];
-    return { products, launches };
+    return { products, launches: this.completing(writer, later, `${ownName}_of_library`, '') };
   }
 
   /** What the blocks of each group do, or of each product of one that is finished later. */
@@ -232,12 +233,30 @@ class MatmulEmitter {
     );
   }
 
+  /**
+   * The launches that complete what tiles have left: sums that are finished later, totals, and statistics of rows. They may
+   * overlap the one before.
+   */
+  private completing(writer: Writer, plans: readonly GroupPlan[], name: string, condition: string): Launch[] {
+    const { named, surroundings, outputs } = this;
+    const totals = plans.flatMap(plan =>
+      plan.group.totals.map(total => totalJob(plans, plan, total, named, surroundings)),
+    );
+    const statistics = plans.flatMap(plan => statisticsJobs(plans, plan, outputs, named, surroundings));
+    return [
+      ...this.second(writer, plans, `${name}_second`, condition),
+      ...this.launchOf(writer, totals, 'malc_totals_threads', `${name}_totals`, condition),
+      ...this.launchOf(writer, statistics, String(statisticsThreads), `${name}_statistics`, condition),
+    ];
+  }
+
   /** The launch that finishes groups from sums in the workspace, where there are such. */
   private second(writer: Writer, plans: readonly GroupPlan[], name: string, condition: string): Launch[] {
     const later = plans.filter(({ way }) => way === 'later');
     if (later.length === 0) return [];
     writer.line();
-    this.kernelFunction(writer, name, secondBounds, condition, body => {
+    const print = (body: Writer) => {
+      body.line('malc_follow();');
       const isOne = later.length === 1;
       body.line(`${isOne ? 'const ' : ''}int64_t thread = (int64_t)blockIdx.x * ${secondThreads} + threadIdx.x;`);
       for (const plan of later) {
@@ -247,23 +266,23 @@ class MatmulEmitter {
         });
         if (plan !== later.at(-1)) body.line(`thread -= ${threadsOfSecond(plan)};`);
       }
-    });
+    };
+    this.kernelFunction(writer, name, secondBounds, condition, print, []);
     const grid = `malc_ceil_divide(${later.map(threadsOfSecond).join(' + ')}, ${secondThreads})`;
-    return [{ kernel: name, grid, block: String(secondThreads), shared: '0' }];
+    return [{ kernel: name, grid, block: String(secondThreads), shared: '0', overlaps: true }];
   }
 
-  /** The launch that adds up totals, where there are such: of sums over a few rows, or of what the group has stored. */
-  private totals(writer: Writer, plans: readonly GroupPlan[], name: string, condition: string): Launch[] {
-    const jobs = plans.flatMap(plan =>
-      plan.group.totals.map(total => totalJob(plans, plan, total, this.named, this.surroundings)),
-    );
+  /** A launch of blocks that do these jobs, where there are such. */
+  private launchOf(writer: Writer, jobs: readonly Job[], threads: string, name: string, condition: string): Launch[] {
     if (jobs.length === 0) return [];
     writer.line();
-    this.kernelFunction(writer, name, 'malc_totals_threads', condition, body => {
+    const print = (body: Writer) => {
+      body.line('malc_follow();');
       body.line(`${jobs.length > 1 ? '' : 'const '}int block = blockIdx.x;`);
       printJobs(body, jobs);
-    });
-    return [{ kernel: name, grid: countOf(jobs), block: 'malc_totals_threads', shared: '0' }];
+    };
+    this.kernelFunction(writer, name, threads, condition, print, []);
+    return [{ kernel: name, grid: countOf(jobs), block: threads, shared: '0', overlaps: true }];
   }
 
   /**
@@ -277,7 +296,8 @@ class MatmulEmitter {
   /**
    * A __global__ function. All launches have the same parameters, of which one may not need all.
    * @param condition what of the code's architecture decides whether it does anything; empty where it always does
-   * @param own declarations of parameters that come before them
+   * @param maps declarations of tensor maps, which come before them, of one whose launches may overlap the one before; null
+   * where they may not
    */
   private kernelFunction(
     writer: Writer,
@@ -285,9 +305,10 @@ class MatmulEmitter {
     bounds: string,
     condition: string,
     print: (body: Writer) => void,
-    own: readonly string[] = [],
+    maps: readonly string[] | null = null,
   ): void {
-    const list = [...own, parameterList(this.parameters, this.surroundings.storageOf)].join(', ');
+    const declare = maps ? overlappingParameterList : parameterList;
+    const list = [...(maps ?? []), declare(this.parameters, this.surroundings.storageOf)].join(', ');
     writer.block(`static __global__ void __launch_bounds__(${bounds}) ${name}(${list})`, () => {
       const body = writer.inside();
       if (condition === '') print(body);
@@ -382,10 +403,6 @@ class MatmulEmitter {
   /** What is read of an operand. */
   private readonly argumentOf = ({ node, copy }: Operand): string => (copy ? this.copies : this.named).get(node)!;
 }
-
-/** Whether both operands come by asynchronous copies: bfloat16 in memory, and their runs begin at even elements. */
-const isCopied = ({ kind, left, right }: Product): boolean =>
-  kind === 'bf16' && [left, right].every(({ storage, aligned }) => storage === 'bf16' && aligned >= 2);
 
 /** Threads of the second launch that finish a group. */
 const threadsOfSecond = ({ group, atOnce }: GroupPlan): string =>

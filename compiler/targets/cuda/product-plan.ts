@@ -197,6 +197,10 @@ function areBeside(products: readonly Product[]): boolean {
   return products.length <= 4 && others.every(isAlike);
 }
 
+/** Whether both operands come by asynchronous copies: bfloat16 in memory, and their runs begin at even elements. */
+export const isCopied = ({ kind, left, right }: Product): boolean =>
+  kind === 'bf16' && [left, right].every(({ storage, aligned }) => storage === 'bf16' && aligned >= 2);
+
 /** Whether decoding can stream a product's weights past few rows. Only training, whose rows are many, has those in bfloat16. */
 const isStreamed = ({ left, right }: Product): boolean =>
   left.run === 'inner' && right.run === 'inner' && left.storage === 'f32';

@@ -28,13 +28,13 @@ export const sumsExtents = (plans: readonly GroupPlan[]): Extent[] =>
     ]);
   });
 
-/** C++ text: where the sums over a few rows are of which a total is made, after all sums that are finished later. */
-export function sumsAt(plans: readonly GroupPlan[], total: Node): string {
+/**
+ * C++ text: where the sums over a few rows are of which a total is made, after all sums that are finished later; or what
+ * follows all, for null.
+ */
+export function sumsAt(plans: readonly GroupPlan[], total: Node | null): string {
   const all = plans.filter(sumsInPlace).flatMap(({ group }) => group.totals.map(each => ({ each, group })));
-  const before = all.slice(
-    0,
-    all.findIndex(({ each }) => each === total),
-  );
+  const before = all.slice(0, total ? all.findIndex(({ each }) => each === total) : all.length);
   const sizes = before.map(({ group: { rows, columns } }) =>
     times(`malc_ceil_divide(${countText(rows)}, malc_summed_rows)`, countText(columns)),
   );
