@@ -18,6 +18,8 @@ export interface TargetFields {
   preparedFields(stage: Stage, parameter: Parameter): object & { readonly forms: readonly object[] };
   /** Whether a step's first micro-batch stores a parameter's gradient, so that it need not be cleared before. */
   isStored(stage: Stage, name: string): boolean;
+  /** How many moments the optimizer keeps of a parameter. */
+  moments(parameter: Parameter): number;
   /** The type of a value's elements. */
   elementType(node: Node, storage: ElementStorage): string;
   /** An array of one number where it is needed; null where the language has none, and such arrays have names. */
@@ -78,6 +80,7 @@ export function modelFields(program: Program, lowered: Lowered, recomputed: numb
       ...(moduleFields ? [moduleFields.join, moduleFields.head] : []),
       outer,
     ],
+    masks_documents: program.masksDocuments,
     has_states: blocks.some(block => block.caches.some(cache => cache.isState)),
     has_roles: model.embeddings.role_embeddings !== null,
     roles: model.embeddings.role_embeddings ?? 1,
@@ -126,6 +129,7 @@ function fieldsOf(
     ...parameterFields(stage, parameter, target),
     ...target.preparedFields(stage, parameter),
     cleared: !parameter.frozen && !target.isStored(stage, parameter.name),
+    moments: target.moments(parameter),
     frozen: parameter.frozen,
   });
   const from = ({ name }: Parameter) => (name.startsWith('model.embed') ? 'embedding' : 'head');

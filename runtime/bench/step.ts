@@ -41,8 +41,9 @@ export interface StepsRequest {
   readonly repeats: number;
   /** In each repeat; absent: as many as take some seconds. */
   readonly steps?: number | undefined;
-  /** Whether products are tuned before. */
+  /** Whether they are tuned before, and whether sums may then be added up in any order. */
   readonly tunes?: boolean | undefined;
+  readonly anyOrder?: boolean | undefined;
 }
 
 const SECONDS = 2;
@@ -56,7 +57,7 @@ interface Built {
 
 /** Each repeat runs every configuration, so that heat and neighbours hurt all alike. */
 export async function benchSteps(request: StepsRequest, place: Place): Promise<StepResult[]> {
-  const { configurations, dtype, threads } = request;
+  const { configurations, dtype, threads, anyOrder } = request;
   const folder = await mkdtemp(join(tmpdir(), 'malc-bench-'));
   const opened: { configuration: StepConfiguration; native: NativeModel; built: Built }[] = [];
   try {
@@ -65,7 +66,7 @@ export async function benchSteps(request: StepsRequest, place: Place): Promise<S
     for (const configuration of configurations) {
       const { model, batch, time, recompute = 'none' } = configuration;
       const { options: tuned } = request.tunes
-        ? await tune({ model, dtype, batch, time, threads, onStart: tellTuning }, place.device)
+        ? await tune({ model, dtype, batch, time, threads, anyOrder, onStart: tellTuning }, place.device)
         : untuned;
       const known = libraries.find(each => each.model === model && each.recompute === recompute && !request.tunes);
       const own = () => mkdtemp(join(folder, 'build-'));

@@ -5,7 +5,7 @@ import { UserError } from '../../compiler/diagnostic.ts';
 import type { Recompute } from '../../compiler/plan/recompute.ts';
 import { type ProductType, productTypes, type TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { type RunTarget, targets } from '../../compiler/targets/names.ts';
-import { autotuneOption, requireTunable } from '../autotune-option.ts';
+import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable } from '../autotune-option.ts';
 import type { BenchName, BenchRecord, Change, Circumstances, Result } from '../bench/history.ts';
 import type { Measurement } from '../bench/measurement.ts';
 import type { Place } from '../bench/place.ts';
@@ -28,6 +28,7 @@ const ownOptions: Readonly<Record<string, readonly BenchName[]>> = {
   steps: ['kernels', 'step'],
   autotune: ['kernels', 'step'],
   recompute: ['kernels', 'step'],
+  'any-order': ['kernels', 'step'],
   config: ['step'],
   repeats: ['step', 'decode'],
   prompt: ['decode'],
@@ -98,6 +99,7 @@ export const bench: Command = {
       describe: `kernels, step: ${recomputeOption.describe}; step: several by turns`,
       whenAbsent: 'none',
     },
+    'any-order': { type: 'boolean', advanced: true, describe: `kernels, step: ${anyOrderOption.describe}` },
     compare: {
       type: 'boolean',
       describe: 'Shows what moved since this was measured last on this machine',
@@ -243,9 +245,16 @@ const toldRecompute = (recompute: Recompute) => (recompute === 'none' ? {} : { r
 async function trainingType(args: Arguments, what: BenchName, target: RunTarget): Promise<TrainingType> {
   const { trainingTypeOf } = await import('../machine.ts');
   const dtype = (args.dtype as ProductType | undefined) ?? trainingTypeOf(target);
+  checkAnyOrder(args, target);
   if (args.autotune) requireTunable(dtype, target);
   if (dtype === 'int8') throw new UsageError(`bench ${what} trains, and int8 is for inference alone; it is for decode`);
   return dtype;
+}
+
+/** What is tuned, and how the configuration of a result tells of it: only where there is something to say. */
+function tuningOf(args: Arguments) {
+  const [tunes, anyOrder] = [args.autotune === true, args['any-order'] === true];
+  return { tunes, anyOrder, told: { ...(tunes && { autotune: 'yes' }), ...(anyOrder && { any_order: 'yes' }) } };
 }
 
 async function prepareKernels(args: Arguments, target: RunTarget): Promise<Measure> {
@@ -260,16 +269,10 @@ async function prepareKernels(args: Arguments, target: RunTarget): Promise<Measu
     const { benchKernels } = await import('../bench/kernels.ts');
     const { describeCeilings, kernelTable, tuningTable } = await import('../show/bench-tables.ts');
     const steps = args.steps as number | undefined;
-    const tunes = args.autotune === true;
-    const result = await benchKernels(
-      { model, batch, time, dtype, recompute, threads: common.threads, steps, tunes },
-      place,
-    );
-    const configuration = {
-      ...{ model: model.name, batch, time, dtype },
-      ...(tunes && { autotune: 'yes' }),
-      ...toldRecompute(recompute),
-    };
+    const { tunes, anyOrder, told } = tuningOf(args);
+    const request = { model, batch, time, dtype, recompute, threads: common.threads, steps, tunes, anyOrder };
+    const result = await benchKernels(request, place);
+    const configuration = { model: model.name, batch, time, dtype, ...told, ...toldRecompute(recompute) };
     const timed = [...result.rows.map(row => [row.name, row.range] as const), ['step', result.step] as const];
     const results = Object.fromEntries(timed.map(([name, range]) => [name, inUnit('ms', range, 1e3)]));
     const { ceilings, stepSeconds, outside, counted } = result;
@@ -312,6 +315,7 @@ async function prepareSteps(args: Arguments, target: RunTarget): Promise<Measure
     const { benchSteps } = await import('../bench/step.ts');
     const { describeCeilings, stepTable } = await import('../show/bench-tables.ts');
     const ceilings = await measureCeilings(place, common.threads);
+    const { tunes, anyOrder, told } = tuningOf(args);
     const results = await benchSteps(
       {
         configurations,
@@ -319,16 +323,13 @@ async function prepareSteps(args: Arguments, target: RunTarget): Promise<Measure
         threads: common.threads,
         repeats: (args.repeats as number | undefined) ?? usual.repeats,
         steps: args.steps as number | undefined,
-        tunes: args.autotune === true,
+        tunes,
+        anyOrder,
       },
       place,
     );
     const named = results.map(({ configuration: { model, batch, time, recompute = 'none' }, ...rest }) => ({
-      configuration: {
-        ...{ model: model.name, batch, time, dtype },
-        ...(args.autotune === true && { autotune: 'yes' }),
-        ...toldRecompute(recompute),
-      },
+      configuration: { model: model.name, batch, time, dtype, ...told, ...toldRecompute(recompute) },
       ...rest,
     }));
     return {

@@ -67,7 +67,7 @@ export async function showOpening(
   const { describeMemory } = await import('../show/quantities.ts');
   const { describeSetting } = await import('../train/settings.ts');
 
-  const { model, statedVocabulary, corpus, settings, automatic, cadence, tokenizerPath } = prepared;
+  const { model, statedVocabulary, settings, automatic, cadence, tokenizerPath } = prepared;
   const differs = model.vocab_size !== statedVocabulary;
   const vocabulary = `${number(model.vocab_size)} tokens${differs ? `; the model file says ${number(statedVocabulary)}` : ''}`;
   const frozen = native.parameters.filter(({ name }) => prepared.frozen.includes(name)).map(({ shape }) => shape);
@@ -78,7 +78,7 @@ export async function showOpening(
     ...(floats > 0 ? [row('frozen', `${number(floats)} parameters, of ${frozen.length} tensors`)] : []),
     row('tokenizer', tokenizerPath ?? 'learned from the text', args.tokenizer === undefined),
     row('vocabulary', vocabulary, differs),
-    row('data', `${number(corpus.training.length)} tokens, and ${number(corpus.validation.length)} for validation`),
+    ...dataRows(prepared),
     row('output', output, args.output === undefined),
     row('target', runsOn, isChosen),
     ...Object.entries(settings).map(([name, value]) =>
@@ -89,6 +89,19 @@ export async function showOpening(
     row('program', program),
   ];
   console.log(`${openingTable(rows)}\n`);
+}
+
+/** How much text there is, and of a mixture how often each source is gone through. */
+function dataRows({ corpus: { training, validation, sources }, passes }: Prepared): OpeningRow[] {
+  const held = `${number(validation.length)} for validation`;
+  if (sources.length === 1) return [row('data', `${number(training.length)} tokens, and ${held}`)];
+  return sources.map(({ name, share, training: tokens, validation: heldOut }, index) =>
+    row(
+      'data',
+      `${(100 * share).toFixed(1)} % ${name}: ${number(tokens.length)} tokens, gone through ` +
+        `${passes[index]!.toPrecision(2)} times, and ${number(heldOut.length)} for validation`,
+    ),
+  );
 }
 
 function row(name: string, value: string, automatic = false): OpeningRow {

@@ -6,6 +6,7 @@ import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emiss
 import { functionsInParts, headTokens, type Lowered, memoryFields, needs } from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
+import { momentsOf, type Updating, updateFields } from '../../emission/optimizer.ts';
 import type { Homes } from '../../emission/places.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
 import { emitStages } from '../../emission/stages.ts';
@@ -44,6 +45,7 @@ export interface CpuOptions {
   readonly scheduleOf: ScheduleOf;
   /** How many blocks, from the lowest that is trained on, run their forward pass again before their backward pass. */
   readonly recomputed: number;
+  readonly updating: Updating;
 }
 
 /**
@@ -51,7 +53,7 @@ export interface CpuOptions {
  * @param lowered each of the program's graphs by name, and those of blocks that run again
  */
 export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions): CpuSource {
-  const { dtype, profile, scheduleOf, recomputed } = options;
+  const { dtype, profile, scheduleOf, recomputed, updating } = options;
   const { modules } = program;
   const kernels = new KernelLibrary([...lowered.keys()], profile);
   const prepared = new PreparedWeights(ways);
@@ -77,7 +79,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
   );
   const { forward, backward } = emitted;
   const functions = [...forward, ...backward];
-  const step = stepLaunches(program, kernels);
+  const step = stepLaunches(program, kernels, updating);
   const grouped = kernels.reports.some(({ kind }) => groupedKinds.has(kind));
   const attends = kernels.reports.some(({ kind }) => kind === 'attention' || kind === 'attention-gradient');
   const fields = {
@@ -85,6 +87,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
       preparedFields: (stage, { name }) =>
         preparedFields(shortName(name), prepared.get(parameterKey(program, stage, name))),
       isStored: (stage, name) => !modules && stored.has(parameterKey(program, stage, name)),
+      moments: momentsOf(updating),
       elementType,
       literalArray: number => `(const float[]){ ${number} }`,
     }),
@@ -94,6 +97,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
     bf16: dtype === 'bf16',
     int8: dtype === 'int8',
     prepared: prepared.isEmpty ? null : preparedForms,
+    update: updateFields(updating),
     in_panels: !prepared.isEmpty,
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
@@ -114,9 +118,11 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
       'malc_math.h': header('math.h'),
       'matmul.h': header('matmul.h'),
       'matmul_few.h': header('matmul_few.h'),
+      'optimizer.h': header('optimizer.h'),
       'random.h': header('random.h'),
       'runtime.h': header('runtime.h'),
       'sequences.h': header('sequences.h'),
+      ...(updating.optimizer === 'muon' ? { 'muon.h': header('muon.h') } : {}),
       ...(grouped ? { 'grouped.h': header('grouped.h') } : {}),
       ...(attends ? { 'attention.h': header('attention.h') } : {}),
       ...Object.fromEntries(headersOf[dtype].map(name => [name, header(name)])),
