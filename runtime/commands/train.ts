@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
-import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
+import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
 import type { StepLine } from '../show/step-line.ts';
 import type { TrainState } from '../train/checkpoint.ts';
@@ -16,6 +16,7 @@ import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
 import { documentOptions } from './data.ts';
+import { readRecompute, recomputeOption } from './recompute-option.ts';
 import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
 import {
   advanced,
@@ -52,7 +53,8 @@ export const train = {
       type: 'string',
       alias: 'd',
       array: true,
-      describe: 'Text, .jsonl, .parquet, .gz, .zst, folders, tokens (.bin), or - for standard input',
+      describe:
+        'Text, .jsonl, .parquet, .gz, .zst, folders, tokens (.bin), or -; of a mixture each with a weight, FILE:0.7',
     },
     ...documentOptions,
     output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
@@ -77,12 +79,15 @@ export const train = {
       describe: autotuneOption.describe,
       whenAbsent: 'as the cost model says',
     },
+    recompute: { ...recomputeOption, advanced: true, whenAbsent: 'none' },
+    'any-order': { ...anyOrderOption, advanced: true },
     threads: advanced('threads', 'Threads of the native program', 'all'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
     ...configOptions,
   },
   examples: [
     ['malc train -m nano -d input.txt', 'derive everything else, and show it'],
+    ['malc train -m nano -d wiki.jsonl:0.7 code.txt:0.3', 'a mixture: seven samples of ten are from wiki.jsonl'],
     ['malc train --resume -o runs/nano', 'go on where that run stopped, bit for bit'],
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
   ],
@@ -94,7 +99,9 @@ export const train = {
     const { prepare } = await import('../train/prepare.ts');
     const { RunFolder, readOptions } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
+    const { updatingOf } = await import('../train/settings.ts');
     const { Skipped } = await import('../data/documents/skipped.ts');
+    const { CorpusLine } = await import('../show/corpus-progress.ts');
 
     checkTogether(given);
     const { openStartingWeights } = await import('../train/starting-weights.ts');
@@ -106,9 +113,12 @@ export const train = {
     const output = (given.output as string | undefined) ?? `runs/${source!.model.name}`;
     const before = given.resume ? Object.entries(readOptions(output)).filter(([name]) => habits.includes(name)) : [];
     const args = { ...Object.fromEntries(before), ...given };
+    const recompute = readRecompute(args.recompute as string | undefined);
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
+    checkAnyOrder(args, target);
     const skipped = new Skipped(stage.warn);
+    const progress = new CorpusLine(process.stderr);
     const prepared = await prepare({
       source,
       target,
@@ -116,6 +126,7 @@ export const train = {
       tokenizer: args.tokenizer as string | undefined,
       textField: args['text-field'] as string | undefined,
       onSkipped: args.strict ? undefined : skipped.tell,
+      onProgress: progress.tell,
       output,
       resume: args.resume as boolean,
       settings: givenSettings(args),
@@ -123,8 +134,9 @@ export const train = {
       fitBatch: args['batch-size'] === 'auto' ? run => fitBatchOf(run, args, chosen) : undefined,
       cadence: givenCadence(args),
     });
+    progress.clear();
     skipped.report();
-    const { model, settings, corpus, frozen } = prepared;
+    const { model, settings, corpus, frozen, separator } = prepared;
     if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
@@ -142,11 +154,14 @@ export const train = {
       const { tune } = await import('../tuning.ts');
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
-      return await tune({ model, dtype: settings.dtype, batch, time, threads, onStart: tellTuning }, device);
+      const anyOrder = args['any-order'] === true;
+      return await tune({ model, dtype: settings.dtype, batch, time, threads, anyOrder, onStart: tellTuning }, device);
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
-    const build = await buildModel(model, { target, dtype: settings.dtype, frozen, ...tuning });
+    const masksDocuments = settings['mask-documents'];
+    const program = { target, dtype: settings.dtype, recompute, frozen, masksDocuments, ...updatingOf(settings) };
+    const build = await buildModel(model, { ...program, ...tuning });
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],
@@ -154,13 +169,15 @@ export const train = {
       training: true,
       threads: args.threads as number | undefined,
       seed: settings.seed,
+      averages: settings.ema > 0,
+      separator: separator ?? undefined,
       device,
     });
     try {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;
       await stage.opening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
       if (args['dry-run']) {
-        await stage.forecast(prepared, native, (args.keep as number | undefined) ?? usuallyKept);
+        await stage.forecast(prepared, native, build.plan.kept, (args.keep as number | undefined) ?? usuallyKept);
         return;
       }
       const result = await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder, stage);
@@ -173,7 +190,7 @@ export const train = {
 
 /** The largest batch that there is memory for, as the program of the run says, which is built for it. */
 async function fitBatchOf(
-  { model, frozen, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
+  { model, frozen, updating, averages, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
   args: Readonly<Record<string, unknown>>,
   { target, device }: ChosenTarget,
 ): Promise<number> {
@@ -186,8 +203,9 @@ async function fitBatchOf(
 
   const { contextLength } = new Sampling((args.prompt as string | undefined) ?? '', tokenizer, model.max_seq_len, 0);
   console.log(`building the native program of ${model.name}, which knows what a batch takes ...`);
-  const { libraryPath } = await buildModel(model, { target, dtype, frozen });
-  const options = { maxTime: time, maxContext: contextLength, training: true, device };
+  const recompute = readRecompute(args.recompute as string | undefined);
+  const { libraryPath } = await buildModel(model, { target, dtype, recompute, frozen, ...updating });
+  const options = { maxTime: time, maxContext: contextLength, training: true, averages, device };
   const threads = args.threads as number | undefined;
   return fitBatch({
     bytesOf: maxBatch => NativeModel.bytesOf(libraryPath, { ...options, maxBatch, threads }),
@@ -253,6 +271,7 @@ async function trainIn(
     start: from?.step ?? 0,
     logEvery: (args['log-every'] as number | undefined) ?? Math.max(1, Math.round(settings.steps / 50)),
     tokensPerStep: settings['batch-size'] * settings['grad-accum'] * settings['seq-len'],
+    averages: settings.ema > 0,
   });
   const origin = { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash };
   // From here on: what Ctrl-C leaves of a run that is being checked would be in the way of the next.
@@ -263,6 +282,7 @@ async function trainIn(
     const observer: Observer = {
       step(record) {
         line.step(record);
+        if (record.validation_losses) line.note(`  validation  ${lossesOf(record.validation_losses)}`);
         events.step(record);
       },
       sample(step, text) {
@@ -301,6 +321,7 @@ async function trainIn(
 async function begin({ settings, weights }: Prepared, native: NativeModel): Promise<void> {
   await native.initialize(settings.seed);
   weights?.load(native);
+  if (weights) for (const { average, data } of native.writableParameters()) average?.set(data);
 }
 
 /** Tries what a run relies on, and shows what was found; a run that fails leaves the folder as it was. */
@@ -340,6 +361,11 @@ async function checkBefore(
     throw error;
   }
 }
+
+const lossesOf = (losses: Readonly<Record<string, number>>) =>
+  Object.entries(losses)
+    .map(([name, loss]) => `${name} ${loss.toFixed(3)}`)
+    .join(', ');
 
 function resumed({ step, target: before }: TrainState, target: RunTarget): string {
   const change = `; it was trained on ${before} so far, and from here on ${target} rounds in its own way`;
@@ -386,7 +412,8 @@ function optionsOf(
   { settings, cadence, corpus, tokenizerPath, weights }: Prepared,
   target: RunTarget,
 ): Record<string, unknown> {
-  const told = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune'];
+  const habitual = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads'];
+  const told = [...habitual, 'autotune', 'any-order', 'recompute'];
   return {
     ...Object.fromEntries(told.filter(name => args[name] !== undefined).map(name => [name, args[name]])),
     ...(args.model !== undefined && { model: placeOf(args.model as string) }),
@@ -413,7 +440,8 @@ function report(output: string, { validation }: Prepared, result: TrainResult): 
     nats === null || validation?.bytesPerToken === undefined
       ? ''
       : ` (${(nats / Math.LN2 / validation.bytesPerToken).toFixed(3)} bits a byte)`;
-  const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}`;
+  const averaged = result.averagedLoss === null ? '' : `, of the averaged weights ${result.averagedLoss.toFixed(4)}`;
+  const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}${averaged}`;
   const early = result.ending === 'patience' ? ', as the validation loss no longer fell' : '';
   console.log(`\n${result.step} steps done${early}${loss}; write with it: malc generate -c ${output} -p "..."`);
 }
