@@ -1,6 +1,6 @@
 // Runs a sweep: plans it, holds the plan against what an earlier one left, and trains what is not yet at its end.
 import { existsSync, readdirSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { checkFolderWritable, makeFolder, writeFileAtomic } from '../atomic-file.ts';
 import { writeStories } from '../data/stories.ts';
@@ -9,7 +9,7 @@ import { readProgress } from '../show/page/run-record.ts';
 import { markTraining, requireIdle } from '../train/run-mark.ts';
 import { differences, makePlan, modelPath, type Plan, type PlannedVariant } from './plan.ts';
 import { type Place, Progress } from './progress.ts';
-import type { Sweep } from './read-sweep.ts';
+import { dataFrom, type Sweep } from './read-sweep.ts';
 import {
   holdsSweep,
   readPlan,
@@ -123,9 +123,9 @@ function dataOf({ sweep, data }: SweepOptions, folder: string): readonly string[
         'or `data: stories` for stories that malc writes',
     );
   if (named !== 'stories') {
-    if (named.includes('-'))
+    if (named.some(word => /^-(:|$)/.test(word)))
       throw new UserError('--data: standard input is read once, and a sweep reads its text for each run; give a file');
-    return named.map(path => (existsSync(path) ? resolve(path) : path));
+    return named.map(word => dataFrom('.', word));
   }
   const path = join(folder, STORIES.name);
   if (!existsSync(path)) {
