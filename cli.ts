@@ -128,6 +128,7 @@ function completeArguments(
     Object.entries(parsed).map(([name, value]) => [name, Array.isArray(value) ? value.map(readDash) : readDash(value)]),
   );
   for (const [name, option] of Object.entries(command.options)) {
+    if (option.auto && writtenValue([name, ...aliasesOf(option)], words)?.text === 'auto') args[name] = 'auto';
     const complaint = complainAboutValue(name, option, args[name], words);
     if (complaint !== null) throw new UsageError(withAdvice(complaint, command));
     if (option.default === false) args[name] ??= false;
@@ -151,7 +152,9 @@ function complainAboutValue(name: string, option: Option, value: unknown, words:
   }
   if (type !== 'number' || written === null) return null;
   const { text } = written;
-  if (Number.isNaN(value) || text.trim() === '') return `--${name} expects a number, not '${text}'`;
+  if (value === 'auto') return null;
+  if (Number.isNaN(value) || text.trim() === '')
+    return `--${name} expects a number${option.auto ? ' or auto' : ''}, not '${text}'`;
   const kind: NumberKind | null = option.number === undefined ? null : numberKinds[option.number];
   return kind === null || kind.holds(value as number) ? null : `--${name} is ${text}; ${kind.expected} is needed`;
 }

@@ -1,6 +1,6 @@
 // NVIDIA's GPUs, as their driver tells of them: found by its library alone, without a context and without CUDA's toolkit, so
 // that a machine that has none says so in a millisecond.
-import { loadLibrary, type NativeFunction } from './ffi.ts';
+import { loadLibrary, type NativeFunction, type Pointer } from './ffi.ts';
 
 export interface CudaDevice {
   readonly name: string;
@@ -33,6 +33,15 @@ const PROTOTYPES = {
   cuDeviceGetName: 'int cuDeviceGetName(uint8_t *name, int length, int device)',
   cuDeviceTotalMem_v2: 'int cuDeviceTotalMem_v2(_Out_ size_t *bytes, int device)',
   cuDeviceGetAttribute: 'int cuDeviceGetAttribute(_Out_ int *value, int attribute, int device)',
+};
+/** Functions of a context, which asking for free memory needs. */
+const CONTEXT_PROTOTYPES = {
+  cuDevicePrimaryCtxRetain: 'int cuDevicePrimaryCtxRetain(_Out_ void **context, int device)',
+  cuDevicePrimaryCtxRelease_v2: 'int cuDevicePrimaryCtxRelease_v2(int device)',
+  cuCtxPushCurrent_v2: 'int cuCtxPushCurrent_v2(void *context)',
+  cuCtxPopCurrent_v2: 'int cuCtxPopCurrent_v2(_Out_ void **context)',
+  cuMemGetInfo_v2: 'int cuMemGetInfo_v2(_Out_ size_t *free, _Out_ size_t *total)',
+  cuDeviceGet: 'int cuDeviceGet(_Out_ int *device, int ordinal)',
 };
 const NO_DEVICE = 100; // CUDA_ERROR_NO_DEVICE
 const MULTIPROCESSORS = 16; // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
@@ -68,6 +77,30 @@ export function whyNoDevice(found: CudaFinding = findCudaDriver()): { problem: s
     problem: `${name} is of compute capability ${capability.join('.')}, and malc's programs need 8.0`,
     remedy: 'a GPU of the generation of Ampere (2020) or newer is needed; CUDA_VISIBLE_DEVICES chooses among several',
   };
+}
+
+/**
+ * Bytes that are free on the device that a program would run on, as its driver says once it holds what every program holds
+ * there besides: its context.
+ */
+export function freeDeviceMemory(): number {
+  const driver = loadLibrary('libcuda.so.1', CONTEXT_PROTOTYPES);
+  const must = (call: string, code: number): void => {
+    if (code !== 0) throw new Error(`${call} of NVIDIA's driver gives ${code}`);
+  };
+  const [device, context, other]: [[number], [Pointer | null], [Pointer | null]] = [[0], [null], [null]];
+  must('cuDeviceGet', driver.cuDeviceGet(device, 0));
+  must('cuDevicePrimaryCtxRetain', driver.cuDevicePrimaryCtxRetain(context, device[0]));
+  try {
+    must('cuCtxPushCurrent', driver.cuCtxPushCurrent_v2(context[0]));
+    const [free, total]: [[number | bigint], [number | bigint]] = [[0], [0]];
+    const code = driver.cuMemGetInfo_v2(free, total);
+    driver.cuCtxPopCurrent_v2(other);
+    must('cuMemGetInfo', code);
+    return Number(free[0]);
+  } finally {
+    driver.cuDevicePrimaryCtxRelease_v2(device[0]);
+  }
 }
 
 function askDriver(): CudaFinding {

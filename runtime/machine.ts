@@ -42,6 +42,17 @@ export function describeMachine(): Machine {
 }
 
 /**
+ * Bytes that this process can still have: what Linux calls MemAvailable, caches that it would give up included, or what is
+ * left of a container's limit, where that is less.
+ */
+export function availableMemory(): number {
+  const limit = process.constrainedMemory();
+  // Node since 20.13 asks the container what is in use of it; before, at least this process is known to be.
+  const left = process.availableMemory?.() ?? (limit > 0 ? limit - process.memoryUsage.rss() : freemem());
+  return Math.max(0, Math.min(freemem(), left));
+}
+
+/**
  * What training's products multiply on the CPU where nobody says it: bfloat16 where the processor is faster with it than with float32, as
  * templates/cpu/matmul_bf16.h has it: with AMX, and with AVX512-BF16 but on Intel's processors, which have FP16 besides and
  * do half as much with it as with float32.

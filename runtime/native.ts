@@ -6,6 +6,7 @@ import { callAsync, loadLibrary, type Pointer, viewFloats } from './ffi.ts';
 import type { SamplerOptions } from './generate/sampler.ts';
 import {
   ABI,
+  AVERAGE,
   DATA,
   DEVICE,
   emptyResult,
@@ -34,6 +35,10 @@ export interface NativeOptions {
   readonly threads?: number | undefined;
   /** Of what training drops at random; 0 where absent. */
   readonly seed?: number | undefined;
+  /** In training, whether a moving average of each weight is kept. Default false. */
+  readonly averages?: boolean | undefined;
+  /** The token that ends a document, of a program that masks documents; none where absent. */
+  readonly separator?: number | undefined;
   /** The GPU whose memory the model takes; the CPU's where absent. */
   readonly device?: CudaDevice | null;
 }
@@ -56,10 +61,15 @@ export interface NativeParameter {
   /** False for a bias that balances experts: no gradient moves it, and `gradient` holds the experts' loads. */
   readonly trained: boolean;
   readonly data: NativeFloats;
-  /** Null where the model was not opened for training; the moments likewise. */
+  /** How many moments training keeps of it, as the program's optimizer needs them. */
+  readonly moments: 0 | 1 | 2;
+  /** Null where the model was not opened for training. */
   readonly gradient: NativeFloats | null;
+  /** Null likewise, and where the optimizer has no such moment of it. */
   readonly firstMoment: NativeFloats | null;
   readonly secondMoment: NativeFloats | null;
+  /** Null where no averages are kept, and of what is frozen. */
+  readonly average: NativeFloats | null;
 }
 
 /** The same, to be written. */
@@ -68,17 +78,24 @@ export interface WritableParameter extends NativeParameter {
   readonly gradient: Float32Array | null;
   readonly firstMoment: Float32Array | null;
   readonly secondMoment: Float32Array | null;
+  readonly average: Float32Array | null;
 }
 
-/** One AdamW update. */
+/** What one update of the weights goes by; the program's optimizer does not read what it has no use for. */
 export interface Update {
   readonly learningRate: number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
   readonly weightDecay: number;
   /** Global gradient norm above which gradients are scaled down; 0 for none. */
   readonly clipNorm: number;
+  /** Of AdamW and Lion. */
+  readonly beta1: number;
+  readonly beta2: number;
+  /** Of AdamW. */
+  readonly epsilon: number;
+  /** Of SGD, and of the matrices that Muon moves; 0 where absent. */
+  readonly momentum?: number;
+  /** What the averages of weights keep of themselves; 0 where absent. */
+  readonly average?: number;
   /** The number of this update, from 1. */
   readonly update: number;
 }
@@ -139,23 +156,20 @@ export class NativeModel {
     this.vocabularySize = Number(native.malc_parameter_dimension(0, 0));
   }
 
+  /** Bytes of a model of this library with these options; null where it refuses them. Nothing is allocated. */
+  static bytesOf(libraryPath: string, options: NativeOptions): number | null {
+    const bytes = Number(loadFunctions(libraryPath).malc_bytes(nativeOptionsOf(options)));
+    return bytes < 0 ? null : bytes;
+  }
+
   /**
    * Loads a library and allocates a model. Its weights are zero until `initialize` or until they are written.
    *
    * @throws MachineError where the memory cannot be had; the message says how much was asked for.
    */
   static open(libraryPath: string, options: NativeOptions): NativeModel {
-    const native = loadLibrary(libraryPath, PROTOTYPES);
-    const abi = native.malc_abi();
-    if (abi !== ABI) throw new Error(`${libraryPath} speaks version ${abi} of malc.h, this program version ${ABI}`);
-    const nativeOptions = {
-      max_batch: options.maxBatch,
-      max_time: options.maxTime,
-      max_context: options.maxContext,
-      training: options.training ? 1 : 0,
-      threads: options.threads ?? 0,
-      seed: options.seed ?? 0,
-    };
+    const native = loadFunctions(libraryPath);
+    const nativeOptions = nativeOptionsOf(options);
     const bytes = Number(native.malc_bytes(nativeOptions));
     const created: [Pointer | null] = [null];
     const code = native.malc_create(nativeOptions, created);
@@ -164,7 +178,7 @@ export class NativeModel {
       const owner = device ? `${device.name}, of ${describeMemory(device.memory)},` : 'this machine';
       throw new MachineError(
         `the model needs ${describeMemory(bytes)} (${bytes} bytes) of memory, which ${owner} could not give. ` +
-          'Use a smaller batch size, a shorter sequence length or a smaller model.',
+          `Use a smaller batch size, a shorter sequence length or a smaller model${options.training ? ', or --recompute block' : ''}.`,
       );
     }
     if (code === DEVICE) throw new MachineError(native.malc_message(null));
@@ -194,9 +208,19 @@ export class NativeModel {
     return this.#parameters;
   }
 
-  /** Draws the initial weights, the same for the same seed on every machine, and clears the moments. */
+  /** Draws the initial weights, the same for the same seed on every machine, and clears the moments; averages are the weights. */
   async initialize(seed: number): Promise<void> {
     await this.#call('malc_initialize', seed);
+  }
+
+  /** Exchanges all weights with their averages: `work` computes with these, and finds the weights among the averages. */
+  async withAverages<Result>(work: () => Promise<Result>): Promise<Result> {
+    await this.#call('malc_swap_averages');
+    try {
+      return await work();
+    } finally {
+      await this.#call('malc_swap_averages');
+    }
   }
 
   /**
@@ -216,17 +240,19 @@ export class NativeModel {
     requireLength('step', tokens, microBatches * batch * time);
     requireLength('step', labels, microBatches * batch * time);
     if (roles) requireLength('step', roles, microBatches * batch * time);
-    const adamw = update && {
+    const nativeUpdate = update && {
       learning_rate: update.learningRate,
+      weight_decay: update.weightDecay,
+      clip_norm: update.clipNorm,
       beta1: update.beta1,
       beta2: update.beta2,
       epsilon: update.epsilon,
-      weight_decay: update.weightDecay,
-      clip_norm: update.clipNorm,
+      momentum: update.momentum ?? 0,
+      average: update.average ?? 0,
       update: update.update,
     };
     const result = emptyResult();
-    await this.#call('malc_step', tokens, labels, roles, microBatches, batch, time, adamw, result);
+    await this.#call('malc_step', tokens, labels, roles, microBatches, batch, time, nativeUpdate, result);
     return readResult(result);
   }
 
@@ -333,6 +359,25 @@ export class NativeModel {
   }
 }
 
+function loadFunctions(libraryPath: string): Functions {
+  const native = loadLibrary(libraryPath, PROTOTYPES);
+  const abi = native.malc_abi();
+  if (abi !== ABI) throw new Error(`${libraryPath} speaks version ${abi} of malc.h, this program version ${ABI}`);
+  return native;
+}
+
+/** malc_options. */
+const nativeOptionsOf = (options: NativeOptions) => ({
+  max_batch: options.maxBatch,
+  max_time: options.maxTime,
+  max_context: options.maxContext,
+  training: options.training ? 1 : 0,
+  threads: options.threads ?? 0,
+  seed: options.seed ?? 0,
+  averages: options.averages ? 1 : 0,
+  separator: options.separator ?? -1,
+});
+
 function describeParameter(native: Functions, open: () => Pointer, index: number): WritableParameter {
   const shape = Array.from({ length: native.malc_parameter_rank(index) }, (_, axis) =>
     Number(native.malc_parameter_dimension(index, axis)),
@@ -352,6 +397,7 @@ function describeParameter(native: Functions, open: () => Pointer, index: number
     shape,
     decays: native.malc_parameter_decays(index) === 1,
     trained: native.malc_parameter_trained(index) === 1,
+    moments: native.malc_parameter_moments(index),
     get data() {
       const data = view(DATA);
       if (!data) throw new Error(`parameter ${name} cannot be read: ${native.malc_message(open())}`);
@@ -365,6 +411,9 @@ function describeParameter(native: Functions, open: () => Pointer, index: number
     },
     get secondMoment() {
       return view(SECOND_MOMENT);
+    },
+    get average() {
+      return view(AVERAGE);
     },
   };
 }

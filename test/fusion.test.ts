@@ -84,7 +84,7 @@ test('what products read and maps make of kept values is computed again, in laun
     const kept = block!.forward.outputs.map(output => output.name);
     for (const again of ['attention_norm', 'feed_forward_norm', product])
       assert.not.ok(kept.includes(`saved.${again}`), again);
-    const { kernels } = fuse(compose(block!.backward), { fuse: true });
+    const { kernels } = fuse(compose(block!.backward!), { fuse: true });
     for (const again of ['attention_norm', 'feed_forward_norm', product])
       assert.ok(
         kernels.some(({ outputs }) => outputs.length > 1 && outputs.some(({ label }) => label === again)),

@@ -21,6 +21,7 @@ export interface OracleResult {
  * Evaluates a training step's forward and backward pass on tokens and labels [batch][time].
  * @param seed of what training drops, in the step of number 0; with null nothing is dropped
  * @param roles role of each token's message
+ * @param separator the token that ends a document, where the program masks documents
  */
 export function oracle(
   program: Program,
@@ -31,8 +32,10 @@ export function oracle(
   time: number,
   seed: number | null = null,
   roles: ArrayLike<number> = new Float64Array(batch * time),
+  separator: number | null = null,
 ): OracleResult {
   const sizes = { batch, time };
+  const bounds = documentsOf(tokens, batch, time, separator);
   const scored = Array.from(labels).filter(label => label >= 0).length;
   const shared = new Map<string, Tensor>([
     ['tokens', matrix(tokens, batch, time)],
@@ -40,6 +43,7 @@ export function oracle(
     ['positions', { names: ['time'], shape: [time], data: Float64Array.from({ length: time }, (_, t) => t) }],
     ['loss_scale', scalar(1 / scored)],
     ['roles', matrix(roles, batch, time)],
+    ['documents', { names: ['batch', 'time', 'bounds'], shape: [batch, time, 2], data: bounds }],
     ['training', scalar(seed === null ? 0 : 1)],
     ['auxiliary_scale', scalar(1)],
     ['token_share', scalar(1 / (batch * time))],
@@ -98,9 +102,9 @@ export function oracle(
   for (let layer = program.model.layers.length - 1; layer >= 0; layer--) {
     const block = program.blocks[program.model.layers[layer]!]!;
     const given = new Map([...kept[layer]!, ['x', stream[layer]!] as const, ['gradient.y', gradient] as const]);
-    gradient = run(block.backward, block, layer, given).get('gradient.x')!;
+    gradient = run(block.backward!, block, layer, given).get('gradient.x')!;
   }
-  run(program.embedding.backward, program.embedding, null, new Map([['gradient.y', gradient]]));
+  run(program.embedding.backward!, program.embedding, null, new Map([['gradient.y', gradient]]));
 
   /** Forward and backward through the modules that predict further ahead: the gradient of the stream that they read. */
   function runModules(): Tensor | null {
@@ -111,7 +115,7 @@ export function oracle(
     const layers = model.layers.length;
     const shifted = (values: ArrayLike<number>, by: number, beyond: number) =>
       matrix(
-        Array.from(values, (_, n) => ((n % time) + by < time ? values[n + by]! : beyond)),
+        Array.from(values, (_, n) => ((n % time) + by < bounds[2 * n + 1]! ? values[n + by]! : beyond)),
         batch,
         time,
       );
@@ -136,7 +140,7 @@ export function oracle(
       auxiliary += (trained.get('loss')!.data[0]! * weight) / depth / scored;
       const own = trained.get('gradient.x')!;
       const fromBlock = run(
-        block.backward,
+        block.backward!,
         block,
         layers + n,
         new Map([...saved(outputs), ['x', joined.get('y')!], ['gradient.y', below ? sum(own, below) : own]]),
@@ -153,6 +157,19 @@ export function oracle(
   }
 
   return { logits, loss: head.get('loss')!.data[0]! / scored, auxiliary, gradients };
+}
+
+/** Where each position's document begins and ends: [batch][time][2]. It ends after the separator, or with its sequence. */
+function documentsOf(tokens: ArrayLike<number>, batch: number, time: number, separator: number | null): Float64Array {
+  const bounds = new Float64Array(2 * batch * time);
+  for (let n = 0; n < batch * time; n++) {
+    const row = n - (n % time);
+    let [first, last] = [n, n];
+    while (first > row && tokens[first - 1] !== separator) first--;
+    while (last < row + time - 1 && tokens[last] !== separator) last++;
+    bounds.set([first - row, last + 1 - row], 2 * n);
+  }
+  return bounds;
 }
 
 const sum = (a: Tensor, b: Tensor): Tensor => ({ ...a, data: a.data.map((value, i) => value + b.data[i]!) });

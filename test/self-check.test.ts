@@ -42,6 +42,8 @@ async function check(changes: Partial<Record<keyof NativeModel, unknown>> = {}, 
       tokenizer: characters as unknown as Tokenizer,
       lines: ['one line', 'and another'],
       folder,
+      begin: () => model.initialize(settings.seed),
+      isFresh: true,
       origin: { target: 'cpu', data: [], dataHash: '', tokenizerHash: '' },
       ...given,
     });

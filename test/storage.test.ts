@@ -150,7 +150,7 @@ test('a router reads float32', () => {
 
 test('where others round what they read, the products of routers have launches of their own', () => {
   const { model } = readModel('deepseek-v2-lite');
-  const graph = compose(buildProgram(model, formulaLibrary(model)).blocks[1]!.backward);
+  const graph = compose(buildProgram(model, formulaLibrary(model)).blocks[1]!.backward!);
   const mixed = (exactApart: boolean): number => {
     const kinds = fuse(graph, { fuse: true, exactApart }).kernels.map(({ members }) => {
       const products = members.filter(({ primitive }) => primitive!.name === 'contract');

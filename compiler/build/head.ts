@@ -7,15 +7,20 @@ import { mapOver, mapWide, plus } from '../ops/map.ts';
 import { sum } from '../ops/reduce.ts';
 import { apply, constant, multiply, operand, select } from '../scalar/expression.ts';
 import { streamDimensions } from './block.ts';
+import type { Freezing } from './freezing.ts';
 import { applyFormula, linear, normalise } from './layers.ts';
 import { zeros } from './parameters.ts';
 import { Site } from './site.ts';
 import { type Common, type HeadStage, output } from './stage.ts';
 
 /** Builds a head: the model's, or that of its modules, which has a name and a norm of its own. */
-export function buildHead(common: Common, own: { readonly name: string; readonly norm: string }): HeadStage {
+export function buildHead(
+  common: Common,
+  own: { readonly name: string; readonly norm: string; readonly freezing: Freezing },
+): HeadStage {
   const { model, hidden, library, vocabulary } = common;
-  const here = new Site(library, model);
+  const { freezing } = own;
+  const here = new Site(library, model, { freezing });
   const { builder, parameters } = here;
   const x = builder.input('x', streamDimensions(hidden));
   const normed = builder.within('output_norm', '', () => normalise(here, own.norm, x, model.output.norm, [hidden]));
@@ -29,7 +34,8 @@ export function buildHead(common: Common, own: { readonly name: string; readonly
   });
   // The gradient of the step's mean loss with respect to this call's sum: one over the step's scored positions.
   const scale = here.shared('loss_scale');
-  const gradients = differentiate(builder, [{ node: loss, gradient: scale }], [x, ...parameters.nodes]);
+  const wanted = [...(freezing.handsOn ? [x] : []), ...parameters.trained];
+  const gradients = differentiate(builder, [{ node: loss, gradient: scale }], wanted);
   return {
     name: own.name,
     parameters: parameters.declared,
@@ -47,7 +53,7 @@ function buildLogits({ model, hidden, vocabulary }: Common, site: Site, x: Node)
   const { bias, scale, softcap } = model.output;
   // A tied head multiplies by the embedding itself, under the embedding's name.
   const name = model.embeddings.tie_weights ? 'model.embed_tokens' : 'lm_head';
-  let logits = linear(site, name, x, [hidden], [vocabulary], { bias: false });
+  let logits = linear(site, name, x, [hidden], [vocabulary], { bias: false, isMap: false });
   if (bias) logits = plus(builder, logits, parameters.vector('lm_head.bias', [vocabulary], zeros));
   if (scale !== null) logits = mapWide(builder, multiply(operand(0), constant(scale)), [logits]);
   if (softcap === null) return logits;

@@ -13,14 +13,19 @@ import { type Common, type JoinStage, type ModuleStages, output } from './stage.
 
 /** Builds what comes before and after a module's block; null where the model has no modules. */
 export function buildModules(common: Common): ModuleStages | null {
-  if (common.model.mtp === null) return null;
-  return { join: buildJoin(common), head: buildHead(common, { name: 'module_head', norm: 'shared_head.norm' }) };
+  const { model, freezing } = common;
+  if (model.mtp === null) return null;
+  return {
+    kind: freezing.moduleKind,
+    join: buildJoin(common),
+    head: buildHead(common, { name: 'module_head', norm: 'shared_head.norm', freezing: freezing.modules }),
+  };
 }
 
 /** The stream and the embedding of the tokens ahead, each normalised, in one: the input of a module's block. */
 function buildJoin(common: Common): JoinStage {
   const { model, library, hidden, vocabulary } = common;
-  const site = new Site(library, model);
+  const site = new Site(library, model, { freezing: common.freezing.modules });
   const { builder, parameters, deviation } = site;
   // As wide as the stream that it makes, under another name: a product's result has dimensions of its own.
   const incoming = dimension('incoming', hidden.size!);
@@ -31,7 +36,7 @@ function buildJoin(common: Common): JoinStage {
       return linear(site, `${letter}_proj`, normed, [incoming], [hidden], { bias: false });
     });
   const embedded = builder.within('embedded_ahead', '', () => {
-    const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [incoming], deviation.inner);
+    const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [incoming], deviation.inner, false);
     const { scale, untrained_token } = model.embeddings;
     const rows = embeddedTokens(site, table, untrained_token);
     return scale === null ? rows : mapWide(builder, multiply(operand(0), constant(scale)), [rows]);

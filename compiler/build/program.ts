@@ -8,9 +8,12 @@ import { mapOver } from '../ops/map.ts';
 import { add, operand, type Scalar } from '../scalar/expression.ts';
 import { buildBlock, streamDimensions } from './block.ts';
 import { Decoding } from './decoding.ts';
+import { requireMaskable } from './documents.ts';
 import { buildEmbedding } from './embedding.ts';
+import { freeze, freezesNothing } from './freezing.ts';
 import { buildHead } from './head.ts';
 import { buildModules } from './multi-token.ts';
+import type { Parameter } from './parameters.ts';
 import type { RotaryTables } from './positions.ts';
 import { type Library, Site } from './site.ts';
 import {
@@ -22,9 +25,11 @@ import {
   identifier,
   type ModuleStages,
   output,
+  type Stage,
 } from './stage.ts';
 
 export interface Program {
+  /** As it was given, but for its blocks and layers: a block that is frozen in several ways is several blocks here. */
   readonly model: Model;
   readonly embedding: EmbeddingStage;
   /** One for each of the model's block kinds. */
@@ -32,18 +37,50 @@ export interface Program {
   readonly head: HeadStage;
   /** Modules that predict tokens further ahead; their blocks are of the last layer's kind. */
   readonly modules: ModuleStages | null;
+  /** The lowest layer that has a backward pass; the number of layers where none has. */
+  readonly lowest: number;
+  /** Whether no position of a whole sequence sees one of another document. */
+  readonly masksDocuments: boolean;
 }
 
-/** Builds every stage of a model. */
-export function buildProgram(model: Model, library: Library): Program {
-  const common = commonOf(model, library);
+/** What a program is beside its model. */
+export interface ProgramOptions {
+  /** Names of the parameters that training leaves as they are, as checkpoints have them: they get no gradient. */
+  readonly frozen?: readonly string[] | undefined;
+  /** Default false. */
+  readonly masksDocuments?: boolean | undefined;
+}
+
+/**
+ * Builds every stage of a model.
+ * @throws UserError where modules that predict further ahead are not frozen alike, or where documents are to be masked and
+ * a layer carries what it saw from position to position.
+ */
+export function buildProgram(model: Model, library: Library, options: ProgramOptions = {}): Program {
+  const { frozen = [], masksDocuments = false } = options;
+  if (masksDocuments) requireMaskable(model);
+  const whole = buildStages(commonOf(model, library, freezesNothing(model), masksDocuments));
+  if (frozen.length === 0) return whole;
+  const names = new Set(frozen);
+  const known = new Set(parametersOf(whole).map(({ name }) => name));
+  const unknown = frozen.find(name => !known.has(name));
+  if (unknown !== undefined) throw new Error(`${model.name} has no parameter ${unknown} that could be frozen`);
+  if (names.size === known.size) throw new Error(`every parameter of ${model.name} is frozen`);
+  const split = freeze(whole, names);
+  return buildStages(commonOf(split.model, library, split.freezing, masksDocuments));
+}
+
+function buildStages(common: Common): Program {
+  const { model, freezing, masksDocuments } = common;
   const names = blockStageNames(model.blocks);
   return {
     model,
     embedding: buildEmbedding(common),
     blocks: model.blocks.map((block, n) => buildBlockStage(common, block, n, names[n]!)),
-    head: buildHead(common, { name: 'head', norm: 'model.norm' }),
+    head: buildHead(common, { name: 'head', norm: 'model.norm', freezing: freezing.head }),
     modules: buildModules(common),
+    lowest: freezing.lowest,
+    masksDocuments,
   };
 }
 
@@ -71,8 +108,9 @@ const rotaryInputs = ({ builder }: Site, { rotary, rotaryKinds }: Common, index:
   });
 
 function trainingGraphs(common: Common, block: Block, index: number, name: string) {
-  const { model, library, hidden } = common;
-  const site = new Site(library, model);
+  const { model, library, hidden, masksDocuments } = common;
+  const freezing = common.freezing.blocks[index]!;
+  const site = new Site(library, model, { freezing, masksDocuments });
   const { builder, parameters } = site;
   const x = builder.input('x', streamDimensions(hidden));
   const rotary = rotaryInputs(site, common, index);
@@ -84,21 +122,23 @@ function trainingGraphs(common: Common, block: Block, index: number, name: strin
     const gradient = site.shared('auxiliary_scale');
     results.push({ output: { name: 'auxiliary', node, accumulate: true }, gradient });
   }
-  const further = [...site.loads].map(([of, node]): Output => ({ name: `gradient.${of}`, node, accumulate: true }));
+  const further = [...site.loads]
+    .filter(([of]) => !freezing.isFrozen(of))
+    .map(([of, node]): Output => ({ name: `gradient.${of}`, node, accumulate: true }));
   const { forward, backward } = splitStage({
     name,
     builder,
     results,
-    wanted: [x, ...parameters.trained],
+    wanted: [...(freezing.handsOn ? [x] : []), ...parameters.trained],
     further,
     accumulated: new Set(parameters.nodes),
   });
-  return { forward, backward, parameters: parameters.declared };
+  return { forward, backward: backward.outputs.length === 0 ? null : backward, parameters: parameters.declared };
 }
 
 function decodingGraph(common: Common, block: Block, index: number, name: string) {
   const { model, library, hidden } = common;
-  const site = new Site(library, model, true);
+  const site = new Site(library, model, { decoding: true });
   const { builder } = site;
   const decoding = new Decoding(site);
   const x = builder.input('x', streamDimensions(hidden));
@@ -109,6 +149,12 @@ function decodingGraph(common: Common, block: Block, index: number, name: string
   };
 }
 
+/** The kind of each block in the order of the forward pass: of the layers, then of the modules. */
+export const blockKinds = ({ model: { layers, mtp }, modules }: Program): number[] => [
+  ...layers,
+  ...Array.from({ length: mtp?.depth ?? 0 }, () => modules!.kind),
+];
+
 /** Every graph of a program, in the order in which a step runs them. */
 export function graphsOf({ embedding, blocks, head, modules }: Program): Graph[] {
   return [
@@ -118,15 +164,34 @@ export function graphsOf({ embedding, blocks, head, modules }: Program): Graph[]
     head.loss,
     head.train,
     ...(modules ? [modules.join.forward, modules.head.train, modules.join.backward] : []),
-    ...blocks.map(block => block.backward),
-    embedding.backward,
+    ...blocks.flatMap(block => block.backward ?? []),
+    ...(embedding.backward ? [embedding.backward] : []),
+  ];
+}
+
+/** Every parameter of a program under the name that checkpoints have for it, each once: in the order of malc.h. */
+export function parametersOf({ model, embedding, blocks, head, modules }: Program): Parameter[] {
+  const outer = new Set([...embedding.parameters, ...head.parameters].map(({ name }) => name));
+  const inLayer = (layer: number, stage: Stage) =>
+    stage.parameters
+      .filter(({ name }) => !outer.has(name))
+      .map(parameter => ({ ...parameter, name: `model.layers.${layer}.${parameter.name}` }));
+  const isOwn = ({ name }: Parameter) => !embedding.parameters.some(other => other.name === name);
+  const depth = model.mtp?.depth ?? 0;
+  return [
+    ...embedding.parameters,
+    ...model.layers.flatMap((kind, layer) => inLayer(layer, blocks[kind]!)),
+    ...Array.from({ length: depth }, (_, n) =>
+      [modules!.join, blocks[modules!.kind]!, modules!.head].flatMap(stage => inLayer(model.layers.length + n, stage)),
+    ).flat(),
+    ...head.parameters.filter(isOwn),
   ];
 }
 
 /** Functions of training that hand values to one another, by name: what one keeps, another reads. */
 export const trainingFunctions = ({ blocks, head, modules }: Program): string[][] =>
   [
-    ...blocks.map(block => [block.forward, block.backward]),
+    ...blocks.map(block => [block.forward, ...(block.backward ? [block.backward] : [])]),
     [head.train],
     ...(modules ? [[modules.join.forward, modules.join.backward], [modules.head.train]] : []),
   ].map(graphs => graphs.map(graph => graph.name));

@@ -3,6 +3,7 @@ import type { Block, Model } from '../check/model.ts';
 import { type Dimension, dimension } from '../graph/dimension.ts';
 import type { Graph, Node, Output } from '../graph/graph.ts';
 import type { Cache } from './decoding.ts';
+import type { FreezingOfStages } from './freezing.ts';
 import type { Parameter } from './parameters.ts';
 import type { Rope } from './positions.ts';
 import type { Library } from './site.ts';
@@ -23,12 +24,14 @@ export interface Stage {
 
 export interface EmbeddingStage extends Stage {
   readonly forward: Graph;
-  readonly backward: Graph;
+  /** Null where nothing of it is trained. */
+  readonly backward: Graph | null;
 }
 
 export interface BlockStage extends Stage {
   readonly forward: Graph;
-  readonly backward: Graph;
+  /** Null where nothing of it is trained, nor of what lies below; its forward function then keeps nothing. */
+  readonly backward: Graph | null;
   readonly decode: Graph;
   /** What decoding keeps of each layer. */
   readonly caches: readonly Cache[];
@@ -51,6 +54,8 @@ export interface JoinStage extends Stage {
 
 /** What surrounds the block of each module that predicts tokens further ahead. */
 export interface ModuleStages {
+  /** The kind of their blocks. */
+  readonly kind: number;
   readonly join: JoinStage;
   /** The model's own head after a norm of the module's. */
   readonly head: HeadStage;
@@ -70,13 +75,16 @@ export interface Common {
   readonly library: Library;
   readonly hidden: Dimension;
   readonly vocabulary: Dimension;
+  readonly freezing: FreezingOfStages;
   /** For each block kind, which rotary tables it reads: for queries and keys, or for each. */
   readonly rotary: readonly (readonly number[])[];
   readonly rotaryKinds: readonly RotaryKind[];
+  /** Whether attention to whole sequences stays within documents. */
+  readonly masksDocuments: boolean;
 }
 
 /** Works out what the stages of a model share. */
-export function commonOf(model: Model, library: Library): Common {
+export function commonOf(model: Model, library: Library, freezing: FreezingOfStages, masksDocuments: boolean): Common {
   const rotaryKinds: RotaryKind[] = [];
   const rotary = model.blocks.map(block =>
     rotaryOf(block).map(wanted => {
@@ -85,7 +93,8 @@ export function commonOf(model: Model, library: Library): Common {
     }),
   );
   const hidden = dimension('hidden', model.hidden_size);
-  return { model, library, hidden, vocabulary: dimension('vocabulary', model.vocab_size), rotary, rotaryKinds };
+  const vocabulary = dimension('vocabulary', model.vocab_size);
+  return { model, library, hidden, vocabulary, freezing, rotary, rotaryKinds, masksDocuments };
 }
 
 function rotaryOf({ attention }: Block): RotaryKind[] {

@@ -1,10 +1,11 @@
 // What the frames of a program say of its model: sizes, parameters, and what each stage keeps.
 import type { Cache } from '../build/decoding.ts';
 import type { Parameter } from '../build/parameters.ts';
-import type { Program } from '../build/program.ts';
+import { blockKinds, type Program } from '../build/program.ts';
 import type { BlockStage, JoinStage, Stage } from '../build/stage.ts';
 import type { Dimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
+import { againName } from '../plan/recompute.ts';
 import { type ElementStorage, storedExtent } from '../plan/storage.ts';
 import { countText } from './index-text.ts';
 import { extentText, type Lowered } from './memory-needs.ts';
@@ -17,14 +18,19 @@ export interface TargetFields {
   preparedFields(stage: Stage, parameter: Parameter): object & { readonly forms: readonly object[] };
   /** Whether a step's first micro-batch stores a parameter's gradient, so that it need not be cleared before. */
   isStored(stage: Stage, name: string): boolean;
+  /** How many moments the optimizer keeps of a parameter. */
+  moments(parameter: Parameter): number;
   /** The type of a value's elements. */
   elementType(node: Node, storage: ElementStorage): string;
   /** An array of one number where it is needed; null where the language has none, and such arrays have names. */
   readonly literalArray: ((number: string) => string) | null;
 }
 
-/** What the frames say of a model: its sizes, its parameters, and what each stage keeps. */
-export function modelFields(program: Program, lowered: Lowered, target: TargetFields) {
+/**
+ * What the frames say of a model: its sizes, its parameters, and what each stage keeps.
+ * @param recomputed how many blocks, from the lowest that is trained on, run their forward pass again
+ */
+export function modelFields(program: Program, lowered: Lowered, recomputed: number, target: TargetFields) {
   const { model, embedding, blocks, head, modules } = program;
   const first = fieldsOf(embedding, [], 'The embedding of tokens and positions.', '1', lowered, target);
   const outer = fieldsOf(
@@ -40,11 +46,13 @@ export function modelFields(program: Program, lowered: Lowered, target: TargetFi
   const moduleFields = modules && {
     depth: model.mtp!.depth,
     weight: floatLiteral(model.mtp!.weight / model.mtp!.depth),
-    block: blocks[model.layers.at(-1)!]!.name,
+    block: blocks[modules.kind]!.name,
+    /** Whether the block of any runs again. */
+    again: program.lowest + recomputed > model.layers.length,
     join: fieldsOf(modules.join, shared, title('What makes the input'), 'MODULES', lowered, target),
     head: fieldsOf(modules.head, shared, title('The head'), 'MODULES', lowered, target),
   };
-  const kinds = [...model.layers, ...Array.from({ length: model.mtp?.depth ?? 0 }, () => model.layers.at(-1)!)];
+  const kinds = blockKinds(program);
   const own = (kind: number) => blocks[kind]!.parameters.length;
   const perLayer = kinds.map(own).reduce((a, b) => a + b, 0);
   const perModule = moduleFields ? moduleFields.join.own_count + moduleFields.head.own_count : 0;
@@ -52,26 +60,33 @@ export function modelFields(program: Program, lowered: Lowered, target: TargetFi
     name: model.name.replace(/[^A-Za-z0-9_.-]/g, '_'),
     description: model.description === '' ? [] : model.description.replaceAll('*/', '* /').split('\n'),
     layer_count: model.layers.length,
+    lowest: program.lowest,
+    layers_train: program.lowest < model.layers.length,
     module_count: model.mtp?.depth ?? 0,
     hidden: model.hidden_size,
     vocabulary: model.vocab_size,
     max_positions: Math.min(model.max_seq_len, model.embeddings.learned_positions ?? model.max_seq_len),
     parameter_count: first.own_count + perLayer + perModule * (model.mtp?.depth ?? 0) + outer.own_count,
-    embedding: first,
+    embedding: { ...first, trains: embedding.backward !== null },
     head: outer,
     modules: moduleFields,
     layer_kinds: inRowsOf(32, kinds).map(row => row.join(', ')),
+    recomputed: recomputed === 0 ? null : recomputedFields(program, lowered, recomputed),
+    keeps: blocks.some(block => block.backward !== null),
+    several_kinds: blocks.length > 1,
     stages: [
       first,
       ...blocks.map((block, n) => fieldsOf(block, [], blockTitle(model.blocks[n]!), 'BLOCKS', lowered, target)),
       ...(moduleFields ? [moduleFields.join, moduleFields.head] : []),
       outer,
     ],
+    masks_documents: program.masksDocuments,
     has_states: blocks.some(block => block.caches.some(cache => cache.isState)),
     has_roles: model.embeddings.role_embeddings !== null,
     roles: model.embeddings.role_embeddings ?? 1,
     kinds: blocks.map(block => ({
       name: block.name,
+      trains: block.backward !== null,
       count: block.parameters.length,
       saved: savedFields(block, lowered, target),
       caches: cacheFields(block),
@@ -88,6 +103,15 @@ export function modelFields(program: Program, lowered: Lowered, target: TargetFi
   };
 }
 
+/** The kinds of blocks that run again. */
+const recomputedFields = ({ blocks, lowest }: Program, lowered: Lowered, count: number) => ({
+  end: lowest + count,
+  kinds: blocks.flatMap(({ name }, index) => {
+    const again = againName(name);
+    return lowered.has(again) ? [{ index, name, again }] : [];
+  }),
+});
+
 /** @param shared parameters of other stages, which this one may read too: a tied head multiplies by the embedding */
 function fieldsOf(
   stage: Stage,
@@ -100,28 +124,36 @@ function fieldsOf(
   const isOwn = (parameter: Parameter) => !shared.some(other => other.name === parameter.name);
   const own = stage.parameters.filter(isOwn);
   const borrowed = stage.parameters.filter(parameter => !isOwn(parameter));
-  const block = 'forward' in stage && 'backward' in stage ? (stage as JoinStage) : null;
-  const keeps = block !== null && stage.name !== 'embedding';
+  const block = 'backward' in stage && stage.backward && stage.name !== 'embedding' ? (stage as JoinStage) : null;
   const fields = (parameter: Parameter) => ({
     ...parameterFields(stage, parameter, target),
     ...target.preparedFields(stage, parameter),
-    cleared: !target.isStored(stage, parameter.name),
+    cleared: !parameter.frozen && !target.isStored(stage, parameter.name),
+    moments: target.moments(parameter),
+    frozen: parameter.frozen,
   });
   const from = ({ name }: Parameter) => (name.startsWith('model.embed') ? 'embedding' : 'head');
   return {
     name: stage.name,
-    title,
+    title: title.replace(/\.$/, frozenShare(own)),
     instances,
     // Its own ones are the leading pointers of its struct, and their forms follow.
     own: own.map(fields),
     own_count: own.length,
     borrowed: borrowed.map(parameter => ({ ...fields(parameter), from: from(parameter) })),
     cycles: own.flatMap(parameter => cycleFields(stage, parameter, target)),
-    has_saved: keeps,
-    saved: keeps ? savedFields(block, lowered, target) : [],
+    has_saved: block !== null,
+    saved: block ? savedFields(block, lowered, target) : [],
     caches: 'caches' in stage ? cacheFields(stage as BlockStage) : [],
     has_caches: 'caches' in stage,
   };
+}
+
+/** How the sentence on a stage with these parameters ends. */
+function frozenShare(own: readonly Parameter[]): string {
+  const frozen = own.filter(parameter => parameter.frozen);
+  if (frozen.length === 0) return '.';
+  return frozen.length === own.length ? ', frozen.' : `, of which ${frozen.length} of ${own.length} are frozen.`;
 }
 
 const blockTitle = ({ name, origin }: { name: string; origin: string }) =>
@@ -165,7 +197,7 @@ function cycleFields({ name: stage }: Stage, { name, initial }: Parameter, { lit
   ];
 }
 
-function savedFields(block: JoinStage, lowered: Lowered, { elementType }: TargetFields) {
+function savedFields(block: Pick<JoinStage, 'forward'>, lowered: Lowered, { elementType }: TargetFields) {
   const { graph, storage } = lowered.get(block.forward.name)!;
   return graph.outputs
     .filter(output => output.name.startsWith('saved.'))

@@ -16,6 +16,8 @@ export interface Option {
   readonly whenAbsent?: string;
   /** Which numbers are taken; others are refused by the option's name before the command runs. */
   readonly number?: keyof typeof numberKinds;
+  /** Whether the word `auto` is taken in a number's place. */
+  readonly auto?: boolean;
   readonly required?: boolean;
   readonly choices?: readonly string[];
   /** True where several values may follow the name. */

@@ -90,6 +90,6 @@ const aliasesOf = ({ alias }: Option): string[] => [alias ?? []].flat();
 function wordsOf(name: string, value: unknown): string[] {
   if (value === true) return [`--${name}`];
   if (value === false) return [`--no-${name}`];
-  if (Array.isArray(value)) return [`--${name}`, ...value.map(String)];
+  if (Array.isArray(value)) return value.length === 0 ? [] : [`--${name}`, ...value.map(String)];
   return [`--${name}=${typeof value === 'object' ? JSON.stringify(value) : value}`];
 }

@@ -1,18 +1,34 @@
 // Everything that a run is, found before anything is written or compiled: model, text, tokenizer, settings, cadence.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { requireMaskable } from '../../compiler/build/documents.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
-import { Batches, ValidationBatches } from '../data/batches.ts';
+import { Mixture } from '../data/mixture.ts';
+import { readSpecs } from '../data/specs.ts';
 import { readModelConfig } from '../hub/config.ts';
+import { trainingTypeOf } from '../machine.ts';
 import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { TrainState } from './checkpoint.ts';
-import { type Corpus, readCorpus } from './corpus.ts';
-import { type Derived, deriveSettings, type GivenSettings, sequenceLength, VALIDATION_SHARE } from './derive.ts';
+import { type Corpus, type CorpusOptions, readCorpus } from './corpus.ts';
+import {
+  type Derived,
+  deriveSettings,
+  type GivenSettings,
+  MOST_TOKENS_PER_STEP,
+  sequenceLength,
+  VALIDATION_SHARE,
+} from './derive.ts';
+import { frozenParameters } from './frozen.ts';
 import type { Cadence, TrainingSamples, ValidationSamples } from './loop.ts';
+import { usualUpdate } from './optimizers.ts';
 import { RunFolder } from './run-folder.ts';
-import { requireSameRun } from './settings.ts';
+import { formerly, requireSameRun, updatingOf } from './settings.ts';
+import { requireSameArchitecture, type StartingWeights } from './starting-weights.ts';
+import { validationSamples } from './validation-samples.ts';
 
 /** What the user asks for. What is absent is taken from the run in `output` on resume, or derived. */
 export interface Request {
@@ -25,12 +41,34 @@ export interface Request {
   readonly textField?: string | undefined;
   /** Told of what `data` has that is no text; absent where that is refused. */
   readonly onSkipped?: ((place: string, why: string) => void) | undefined;
+  /** Told how far the text is. */
+  readonly onProgress?: CorpusOptions['onProgress'];
   readonly output: string;
   readonly resume: boolean;
   /** What it runs on. */
   readonly target: RunTarget;
   readonly settings: GivenSettings;
+  /** Finds the batch size, where it is to be as large as memory allows. */
+  readonly fitBatch?: ((run: Unbatched) => Promise<number>) | undefined;
+  /** Another's weights that the run begins with. */
+  readonly weights?: StartingWeights | undefined;
   readonly cadence: Partial<Cadence>;
+}
+
+/** What is known of a run before its batch size. */
+export interface Unbatched {
+  readonly model: Model;
+  readonly frozen: readonly string[];
+  readonly updating: ReturnType<typeof updatingOf>;
+  /** Whether averages of the weights are kept. */
+  readonly averages: boolean;
+  readonly tokenizer: Tokenizer;
+  readonly dtype: TrainingType;
+  /** Tokens in a sequence. */
+  readonly time: number;
+  readonly tokensPerStep: number | undefined;
+  /** More sequences in a micro-batch would be more than the text has, or than a step may have. */
+  readonly most: number;
 }
 
 export interface Prepared extends Derived {
@@ -41,18 +79,24 @@ export interface Prepared extends Derived {
   /** The MAL file. */
   readonly text: string;
   readonly corpus: Corpus;
+  /** The token that ends a document, where these are masked; else null. */
+  readonly separator: number | null;
   readonly tokenizerHash: string;
   /** Null where the tokenizer was learned just now. */
   readonly tokenizerPath: string | null;
+  /** Names of the parameters that stay as they are. */
+  readonly frozen: readonly string[];
+  /** Another's weights that the run begins with; null for random ones. */
+  readonly weights: StartingWeights | null;
   /** Where the run goes on from; null at the beginning. */
   readonly from: TrainState | null;
   readonly cadence: Cadence;
   readonly training: TrainingSamples;
+  /** How often the run goes through each source of the corpus. */
+  readonly passes: readonly number[];
   readonly validation: ValidationSamples | null;
 }
 
-/** Validation takes at most so many batches, the same each time: enough for a steady number, and soon done. */
-const VALIDATION_BATCHES = 32;
 /** A checkpoint of a large model takes as long as several steps. */
 const LEAST_STEPS_BETWEEN_CHECKPOINTS = 100;
 /** Also save when so much work would be lost. */
@@ -74,48 +118,106 @@ export async function prepare(request: Request): Promise<Prepared> {
         'give --data and the other options that it had',
     );
   }
-  if (!request.data && files.includes('-') && process.stdin.isTTY)
+  if (!request.data && readSpecs(files).some(({ paths }) => paths.includes('-')) && process.stdin.isTTY)
     throw new UserError(`the run in ${output} reads standard input; pipe the same text into the command again`);
   // Before the text is read, which may take minutes.
   sequenceLength(request.settings, from?.settings ?? null, source.model);
+  const frozen = frozenParameters(source.model, { ...formerly, ...from?.settings, ...request.settings });
+  const { weights = null } = request;
+  if (weights && from)
+    throw new UserError(
+      `--checkpoint ${weights.path} is where a run begins, and the run in ${output} goes on from step ${from.step}; ` +
+        'leave it out, or begin a new run with another --output',
+    );
+  if (weights) requireSameArchitecture(weights, source.model);
+  const masksDocuments = request.settings['mask-documents'] ?? from?.settings['mask-documents'] ?? false;
+  if (masksDocuments) requireMaskable(source.model);
 
   const ownTokenizer = join(output, 'tokenizer.json');
-  const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : null);
+  const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : (weights?.tokenizer ?? null));
+  if (weights && tokenizerPath === null)
+    throw new UserError(`--tokenizer is needed: the one that the weights of ${weights.path} were trained with`);
+  const tokenizer = tokenizerPath === null ? null : readTokenizer(tokenizerPath);
+  if (masksDocuments && tokenizer) separatorOf(tokenizer);
   const corpus = await readCorpus(files, {
     validationShare: request.settings['validation-share'] ?? from?.settings['validation-share'] ?? VALIDATION_SHARE,
-    tokenizer: tokenizerPath === null ? null : readTokenizer(tokenizerPath),
+    tokenizer,
     vocabularySize: source.model.vocab_size,
     textField: request.textField ?? null,
     onSkipped: request.onSkipped ?? null,
+    onProgress: request.onProgress,
   });
-  const model = { ...source.model, vocab_size: corpus.tokenizer.vocabularySize };
-  const batches = (time: number, batch: number, seed: number) => new Batches(corpus.training, { batch, time, seed });
-  const derived = deriveSettings(
-    request.settings,
-    from?.settings ?? null,
-    model,
-    time => batches(time, 1, 0).samplesPerEpoch,
-    request.target,
-  );
+  const model = { ...source.model, vocab_size: vocabularySizeFor(corpus, weights) };
+  const batches = (time: number, batch: number, seed: number) => new Mixture(corpus.sources, { batch, time, seed });
+  const samplesPerEpoch = (time: number) => batches(time, 1, 0).samplesPerEpoch;
+  const given = { ...request.settings };
+  if (request.fitBatch && !from) {
+    const time = sequenceLength(given, null, model);
+    const accumulation = given['grad-accum'] ?? 1;
+    const optimizer = given.optimizer ?? formerly.optimizer;
+    const most = Math.min(samplesPerEpoch(time), Math.floor(MOST_TOKENS_PER_STEP / time));
+    given['batch-size'] = await request.fitBatch({
+      ...{ model, frozen, time, tokenizer: corpus.tokenizer },
+      updating: updatingOf({
+        optimizer,
+        momentum: given.momentum ?? usualUpdate(optimizer, model.hidden_size).momentum,
+      }),
+      averages: (given.ema ?? 0) > 0,
+      dtype: given.dtype ?? trainingTypeOf(request.target),
+      tokensPerStep: given['tokens-per-step'],
+      most: Math.max(1, Math.floor(most / accumulation)),
+    });
+  }
+  const derived = deriveSettings(given, from?.settings ?? null, model, samplesPerEpoch, request.target);
   const { settings } = derived;
   const hash = tokenizerHash(corpus.tokenizer);
   if (from && savedModel) {
     const saved = { ...from, model: savedModel };
     requireSameRun(output, saved, { settings, model, dataHash: corpus.hash, tokenizerHash: hash });
   }
+  const samplesPerStep = settings['batch-size'] * settings['grad-accum'];
+  const training = batches(settings['seq-len'], samplesPerStep, settings.seed);
   return {
-    ...derived,
+    settings,
+    automatic: request.fitBatch ? new Set([...derived.automatic, 'batch-size']) : derived.automatic,
     model,
     statedVocabulary: source.model.vocab_size,
     text: source.text,
     corpus,
+    separator: masksDocuments ? separatorOf(corpus.tokenizer) : null,
     tokenizerHash: hash,
     tokenizerPath,
+    frozen,
+    weights,
     from,
     cadence: cadenceFor(request.cadence, settings.steps),
-    training: batches(settings['seq-len'], settings['batch-size'] * settings['grad-accum'], settings.seed),
-    validation: settings['validation-share'] === 0 ? null : validationOf(corpus, settings),
+    training,
+    passes: training.passes(settings.steps * samplesPerStep),
+    validation: settings['validation-share'] === 0 ? null : validationSamples(corpus.sources, settings),
   };
+}
+
+/**
+ * The tokenizer's, or that of the weights, which may have rows for more tokens.
+ *
+ * @throws UserError where they have rows for fewer.
+ */
+function vocabularySizeFor({ tokenizer }: Corpus, weights: StartingWeights | null): number {
+  const size = tokenizer.vocabularySize;
+  if (weights === null || size <= weights.vocabularySize) return weights?.vocabularySize ?? size;
+  throw new UserError(
+    `the tokenizer has ${size} tokens, and the weights of ${weights.path} rows for ${weights.vocabularySize}; give the ` +
+      'tokenizer that they were trained with as --tokenizer',
+  );
+}
+
+/** The token that ends a document. @throws UserError where the tokenizer has none */
+function separatorOf({ endOfText }: Tokenizer): number {
+  if (endOfText !== null) return endOfText;
+  throw new UserError(
+    '--mask-documents: the tokenizer has no token that ends a text, as <|endoftext|> does, so that nothing says where ' +
+      'documents end; leave the option out, or give another --tokenizer',
+  );
 }
 
 /** The model that a run folder holds, for a resumed run that does not name it again. */
@@ -124,18 +226,6 @@ function readSource(output: string): { model: Model; text: string } {
   const missing = [config, text].find(path => !existsSync(path));
   if (missing !== undefined) throw new UserError(`${missing} is missing; say with --model what the run trains`);
   return { model: readModelConfig(config), text: readFileSync(text, 'utf8') };
-}
-
-function validationOf(corpus: Corpus, settings: Derived['settings']): ValidationSamples {
-  const batches = new ValidationBatches(corpus.validation, {
-    batch: settings['batch-size'],
-    time: settings['seq-len'],
-  });
-  return {
-    count: Math.min(batches.count, VALIDATION_BATCHES),
-    ...(corpus.validationBytes !== null && { bytesPerToken: corpus.validationBytes / corpus.validation.length }),
-    fill: (index, tokens, labels) => batches.fill(index, tokens, labels),
-  };
 }
 
 /** Ten evaluations and samples in a run, where nothing is said, and as many checkpoints where they lie far enough apart. */

@@ -15,16 +15,15 @@ DEVICE void attention_barriers_sm90(uint64_t &own_full, uint64_t (&full)[2], uin
     mbarrier_init(shared_address(&full[stage]), arrivals);
     mbarrier_init(shared_address(&empty[stage]), warps);
   }
-  mbarrier_init_fence();
 #endif
 }
 
 /* dK and dV of the block's keys, from all queries that see any of them: scores are transposed, their rows are keys. */
-template <class Shape, class Given>
+template <class Shape, class Give>
 DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
                                         const CUtensorMap *value_map, const CUtensorMap *output_map,
                                         const CUtensorMap *key_gradient_map, const CUtensorMap *value_gradient_map,
-                                        const Given &given) {
+                                        const Give &give) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   typedef attention_sm90<Shape> frame;
   typedef typename frame::key_gradient block;
@@ -32,6 +31,13 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
   constexpr int sharing = attention_rows<Shape>::group; // heads
   typedef attention_sm90_layout<columns> layout;
   auto &memory = *reinterpret_cast<typename frame::key_gradient_memory *>(dynamic_shared());
+  // A stage is full when its copies and the 32 lanes that bring its statistics have arrived.
+  const auto prepare = [&] {
+    attention_barriers_sm90(memory.own_full, memory.full, memory.empty, 1 + 32, 4 * groups);
+  };
+  attention_follow_sm90(prepare, query_map, key_map, value_map, output_map, key_gradient_map, value_gradient_map);
+  grid_dependency_launch(); // all blocks have one tile
+  const auto given = give();
 
   const int key_head = blockIdx.y, sequence = blockIdx.z, first_key = blockIdx.x * block::own;
   typedef attention_rows<attention_of_head<Shape>> rows_of_head;
@@ -42,9 +48,6 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
   const auto first_at = [&](int n) { return first + n % blocks * columns; };
 
   const uint32_t own_full = shared_address(&memory.own_full);
-  // A stage is full when its copies and the 32 lanes that bring its statistics have arrived.
-  if (threadIdx.x == 0) attention_barriers_sm90(memory.own_full, memory.full, memory.empty, 1 + 32, 4 * groups);
-  __syncthreads();
 
   const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0); // the same register in all lanes
   if (warpgroup == 0) {
@@ -77,6 +80,8 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
 
   registers_increase<block::multiplying_registers>();
   const int group = warpgroup - 1, own_key = first_key + group * attention_sm90_own;
+  const attention_documents<layout, attention_of_head<Shape>> documents(
+      some, [&](int i) { return own_key + layout::row(i); });
   float key_sum[frame::key_sums / 2] = {}, value_sum[frame::value_sums / 2] = {};
   mbarrier_wait(own_full, 0);
 #pragma unroll 1
@@ -92,8 +97,11 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
     wgmma_wait<0>();
     const float2 *const of_block = memory.statistics[stage];
     attention_differentiate<attention_of_head<Shape>, layout>(
-        weights, gradients, rows, rows.sees_all(from, from + columns, own_key, own_key + attention_sm90_own),
+        weights, gradients, rows,
+        rows.reaches_all(from, from + columns, own_key, own_key + attention_sm90_own) &&
+            documents.have(from, from + columns),
         [&](int, int c) { return from + layout::column(c); }, [&](int i, int) { return own_key + layout::row(i); },
+        [&](int i, int c) { return documents.has(i, from + layout::column(c)); },
         [&](int, int c) { return of_block[layout::column(c)].x; },
         [&](int, int c) { return of_block[layout::column(c)].y; }, [](int, float) {});
     typename layout::packed by_value, by_key;
@@ -112,21 +120,27 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
                                    sequence, 1 + group);
 #else
   (void)query_map, (void)key_map, (void)value_map, (void)output_map;
-  (void)key_gradient_map, (void)value_gradient_map, (void)given;
+  (void)key_gradient_map, (void)value_gradient_map, (void)give;
 #endif
 }
 
 /* dQ of the block's rows; in the workspace, where there are slopes, each row's part of its slope's gradient too. */
-template <class Shape, class Given>
+template <class Shape, class Give>
 DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
                                           const CUtensorMap *value_map, const CUtensorMap *output_map,
-                                          const CUtensorMap *query_gradient_map, const Given &given) {
+                                          const CUtensorMap *query_gradient_map, const Give &give) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   typedef attention_sm90<Shape> frame;
   typedef typename frame::query_gradient block;
   constexpr int groups = block::groups, columns = frame::query_gradient_columns;
   typedef attention_sm90_layout<columns> layout;
   auto &memory = *reinterpret_cast<typename frame::query_gradient_memory *>(dynamic_shared());
+  const auto prepare = [&] {
+    attention_barriers_sm90(memory.own_full, memory.full, memory.empty, 1, 4 * groups);
+  };
+  attention_follow_sm90(prepare, query_map, key_map, value_map, output_map, query_gradient_map);
+  grid_dependency_launch(); // all blocks have one tile
+  const auto given = give();
 
   const int head = blockIdx.y, sequence = blockIdx.z;
   const attention_rows<attention_of_head<Shape>> rows = {
@@ -136,8 +150,6 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
   const int blocks = attention_ceiling(last - first, columns);
 
   const uint32_t own_full = shared_address(&memory.own_full);
-  if (threadIdx.x == 0) attention_barriers_sm90(memory.own_full, memory.full, memory.empty, 1, 4 * groups);
-  __syncthreads();
 
   const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0); // the same register in all lanes
   if (warpgroup == 0) {
@@ -166,6 +178,8 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
   float2 statistics[2];
 #pragma unroll
   for (int i = 0; i < 2; i++) statistics[i] = attention_statistics(given, rows, own_row + layout::row(i));
+  const attention_documents<layout, attention_of_head<Shape>> documents(
+      rows, [&](int i) { return rows.position(own_row + layout::row(i)); });
   float tilts[2] = {};
   float sum[frame::key_sums / 2] = {};
   mbarrier_wait(own_full, 0);
@@ -180,8 +194,11 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
     wgmma_commit();
     wgmma_wait<0>();
     attention_differentiate<attention_of_head<Shape>, layout>(
-        weights, gradients, rows, rows.sees_all(own_row, own_row + attention_sm90_own, from, from + columns),
+        weights, gradients, rows,
+        rows.reaches_all(own_row, own_row + attention_sm90_own, from, from + columns) &&
+            documents.have(from, from + columns),
         [&](int i, int) { return own_row + layout::row(i); }, [&](int, int c) { return from + layout::column(c); },
+        [&](int i, int c) { return documents.has(i, from + layout::column(c)); },
         [&](int i, int) { return statistics[i].x; }, [&](int i, int) { return statistics[i].y; },
         [&](int i, float tilt) { tilts[i] += tilt; });
     typename layout::packed by_key;
@@ -196,6 +213,6 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
                                    own_row, head, sequence, 1 + group);
   if constexpr (Shape::tilts) attention_leave_tilts<layout>(given, rows, own_row, tilts);
 #else
-  (void)query_map, (void)key_map, (void)value_map, (void)output_map, (void)query_gradient_map, (void)given;
+  (void)query_map, (void)key_map, (void)value_map, (void)output_map, (void)query_gradient_map, (void)give;
 #endif
 }

@@ -3,9 +3,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
-import { compile } from '../../compiler/index.ts';
+import { type CompileOptions, compile } from '../../compiler/index.ts';
 import type { CudaProductType } from '../../compiler/targets/cuda/kernel-source.ts';
-import type { ChoiceOf } from '../../compiler/targets/cuda/tunable.ts';
 import { NativeModel } from '../../runtime/native.ts';
 import type { VerifyTarget } from '../../runtime/verify/verify.ts';
 import { buildEmulated } from '../simt/build.ts';
@@ -15,13 +14,13 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 let programs = 0;
 
-export interface EmulatedOptions {
+/** What of the compiler's options tests ask for. */
+type Compiled = Omit<CompileOptions, 'target' | 'dtype' | 'scheduleOf' | 'verify' | 'onStage'>;
+
+export interface EmulatedOptions extends Compiled {
   readonly dtype: CudaProductType;
-  readonly fuse?: boolean;
-  /** Whether the program takes the time of its launches. */
-  readonly profile?: boolean;
-  /** How products are computed; as the cost model says where it is not given. */
-  readonly choiceOf?: ChoiceOf;
+  /** The token that ends a document, where documents are masked. */
+  readonly separator?: number;
   /** Changes each file of kernels, and model.cu: plants a fault. */
   readonly change?: (source: string) => string;
   /** Whether every access to memory is checked: slower. */
@@ -39,16 +38,10 @@ const same = (source: string) => source;
 
 /** The library of a model's program. */
 export async function buildEmulatedModel(model: Model, options: EmulatedOptions) {
-  const { dtype, fuse = true, checked = false, profile = false, change = same, choiceOf } = options;
+  const { checked = false, change = same, separator, ...compiled } = options;
+  const masksDocuments = separator !== undefined;
   const sources = programFolder();
-  const { files } = compile(model, {
-    target: 'cuda',
-    dtype,
-    fuse,
-    profile,
-    verify: true,
-    ...(choiceOf && { choiceOf }),
-  });
+  const { files } = compile(model, { target: 'cuda', verify: true, masksDocuments, ...compiled });
   for (const [name, text] of Object.entries(files))
     writeFileSync(join(sources, name), name.endsWith('.cu') ? change(text) : text);
   const output = join(sources, 'model.so');
@@ -67,7 +60,7 @@ export const emulatedTarget = (checked = false): VerifyTarget => ({
 /** The same, opened for training with a cache for all positions. */
 export async function openEmulated(
   model: Model,
-  options: EmulatedOptions,
+  options: EmulatedOptions & { readonly averages?: boolean },
   sizes: { readonly batch: number; readonly time: number },
 ): Promise<NativeModel> {
   return NativeModel.open(await buildEmulatedModel(model, options), {
@@ -76,5 +69,7 @@ export async function openEmulated(
     maxContext: model.max_seq_len,
     training: true,
     seed: 5,
+    averages: options.averages,
+    separator: options.separator,
   });
 }

@@ -53,12 +53,14 @@ export function forwardSource(
   const fields = frameFields(name, origin, sizes, shape, [], dtype);
   const vectors = vectorParameters(storage);
   const hopper = onHopper(sizes, shape, storage);
+  const parameters = ['int64_t batch', 'int64_t time', ...vectors, ...fields.extras];
   return {
     text: renderTemplate('cuda/attention_forward.cu.hbs', {
       ...fields,
       hopper,
       types: forwardTypes(storage),
-      parameters: list(['int64_t batch', 'int64_t time', ...vectors, ...fields.extras], 8),
+      parameters: list(parameters, 8),
+      overlapping_parameters: list(parameters.map(overlapping), 8),
       given: list(['batch', 'time', 'time', 'nullptr', 'nullptr', ...forwardGiven, fields.given_extras, 'nullptr'], 6),
     }),
     launches: [launch(name, `${name}_frame`, 'forward_grid(batch, time)', 'forward_shared')],
@@ -142,7 +144,13 @@ export function backwardSource(
     ...[...gradients, slopeGradient ? 'slope_gradient' : 'nullptr', needsWorkspace ? 'workspace' : 'nullptr'],
   ];
   const types = (['query', 'key', 'value', 'output_gradient', ...gradients] as const).map(each => storage[each]);
-  const common = { ...fields, types: list(types, 6), parameters: list(all, 8), given: list(given, 6) };
+  const common = {
+    ...fields,
+    types: list(types, 6),
+    parameters: list(all, 8),
+    overlapping_parameters: list(all.map(overlapping), 8),
+    given: list(given, 6),
+  };
   const hopper = isHopper ? backwardOnHopper(name, sizes, shape, schedule, common, sumOfSlopes) : null;
   const slopeParts = "[batch][time][heads], each query's part of its slope's gradient";
   return {
@@ -177,6 +185,10 @@ const vectorParameters = ({ query, key, value, output }: AttentionStorage): stri
   `${output} *__restrict__ output`,
   'float *__restrict__ log_sum_exp',
 ];
+
+/** Inputs of a kernel whose launches overlap the one before: see overlappingParameterList of kernel-source.ts. */
+const overlapping = (parameter: string): string =>
+  parameter.startsWith('const ') ? parameter.replace('__restrict__ ', '') : parameter;
 
 const forwardTypes = ({ query, key, value, output }: AttentionStorage) => [query, key, value, output].join(', ');
 const forwardGiven = ['query', 'key', 'value', 'output', 'log_sum_exp'];
@@ -216,7 +228,7 @@ function frameFields(
 ) {
   const { heads, kvHeads, headDim, valueWidth } = sizes;
   const { value_dim: valueDim, extras } = shape;
-  const has = (extra: 'sinks' | 'slopes' | 'noise') => extras.includes(extra);
+  const has = (extra: 'sinks' | 'slopes' | 'noise' | 'documents') => extras.includes(extra);
   const functions = pairFunctions(name, shape, derivatives);
   const all = (Object.values(functions) as (PairFunction | null)[]).filter(each => each !== null);
   const perHead = (['sinks', 'slopes'] as const).filter(has);
@@ -226,8 +238,12 @@ function frameFields(
     ...(perHead.length > 0 ? [`${perHead.join(', ')}: [${heads}].`] : []),
     ...(has('noise') ? ['noise: what dropout draws by; it does where training is not 0.'] : []),
   ];
+  const ofDocuments = 'documents: [batch][time][2], where the document of each position begins and ends.';
   const noise = has('noise') ? '*training == 0.0f ? nullptr : noise' : 'nullptr';
-  const given = [has('sinks') ? 'sinks' : 'nullptr', has('slopes') ? 'slopes' : 'nullptr', noise];
+  const given = [
+    ...[has('sinks') ? 'sinks' : 'nullptr', has('slopes') ? 'slopes' : 'nullptr', noise],
+    ...(has('documents') ? ['documents'] : []),
+  ];
   return {
     name,
     comment: origin,
@@ -247,10 +263,11 @@ function frameFields(
     },
     functions: all.length > 0 ? `\n${all.map(({ text }) => text).join('\n')}` : '',
     shape: structMembers(sizes, shape, functions).join('\n'),
-    notes: notes.join(' '),
+    notes: [...(notes.length > 0 ? [notes.join(' ')] : []), ...(has('documents') ? [ofDocuments] : [])].join('\n * '),
     extras: [
       ...perHead.map(extra => `const float *__restrict__ ${extra}`),
       ...(has('noise') ? ['const int32_t *__restrict__ noise', 'const float *__restrict__ training'] : []),
+      ...(has('documents') ? ['const int32_t *__restrict__ documents'] : []),
     ],
     given_extras: `{${given.join(', ')}}`,
   };
@@ -271,6 +288,7 @@ function structMembers(
     masked: sees !== null,
     drops: kept !== null,
     tilts: bySlope !== null,
+    documents: extras.includes('documents'),
   };
   const constants = (of: object) =>
     Object.entries(of)
