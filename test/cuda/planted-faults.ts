@@ -131,6 +131,13 @@ const statistics = 'statistics.h';
 /** What norms ask of the rows that products make on Hopper GPUs. */
 export const inHopperStatistics: readonly PlantedFault[] = [
   {
+    title: 'what is left from boxes that all slots share is written while TMA stores from there',
+    file: product,
+    words: 'if constexpr (Slots::apart > 0) barrier_sync(1 + warpgroup, 128);',
+    become: '',
+    caught: noBarrier,
+  },
+  {
     title: 'all tiles of a row leave their parts at one place',
     file: statistics,
     words: ' + at.column / tile_columns)',
