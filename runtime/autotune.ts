@@ -32,6 +32,8 @@ export interface TuningRequest {
   readonly batch: number;
   readonly time: number;
   readonly threads: number;
+  /** What training leaves as it is, as the program is compiled: it has fewer products. */
+  readonly frozen?: readonly string[] | undefined;
   /** On a GPU, whether sums may be added up in the order in which they come: `--any-order`. */
   readonly anyOrder?: boolean | undefined;
   /** Told before anything is measured: of how many launches. Not called where all are known. */
@@ -70,7 +72,8 @@ export async function autotune(request: TuningRequest, compiler: Compiler): Prom
     compiler,
   );
   const sizes = { batch, time };
-  const products = compile(request.model, { dtype: request.dtype }).products.filter(({ rows, inner }) =>
+  const { model, dtype, frozen = [] } = request;
+  const products = compile(model, { dtype, frozen }).products.filter(({ rows, inner }) =>
     [...rows.runtime, ...inner.runtime].every(name => name in sizes),
   );
   const fixed = products.map(shape => ({ shape, sized: sizedShape(shape, sizes) }));
