@@ -33,8 +33,11 @@ async function measured<Result>(name: string, work: () => Promise<Result>): Prom
 const tokenizer = await measured('train', () =>
   trainTokenizerInThreads(readTextPieces(path, lineCut), { vocabSize: Number(vocabulary) }),
 );
+async function* pieces() {
+  for await (const text of readTextPieces(path!, cutFor(tokenizer))) yield { text, breaks: [] };
+}
 await measured('encode', async () => {
   let tokens = 0;
-  for await (const ids of encodePieces(readTextPieces(path, cutFor(tokenizer)), tokenizer)) tokens += ids.length;
+  for await (const ids of encodePieces(pieces(), tokenizer, bytes)) tokens += ids.length;
   return tokens;
 });

@@ -21,32 +21,67 @@ export class WriteError extends UserError {}
 
 /**
  * Writes `data` to `path`, replacing what was there. A reader, or the next run after a crash, sees the old file or the
- * whole new one, never a part. Text is written as UTF-8; a function is given the open file and writes to it itself.
+ * whole new one, never a part. Text is written as UTF-8.
  *
  * @throws WriteError where the disk is full, the folder is missing or may not be written to, or the path is no file.
  */
-export function writeFileAtomic(path: string, data: string | Uint8Array | ((file: number) => void)): void {
-  const folder = dirname(path);
-  const temporary = join(folder, `.${basename(path)}.${process.pid}.tmp`);
+export function writeFileAtomic(path: string, data: string | Uint8Array): void {
+  const file = new AtomicFile(path);
   try {
-    checkPlainFile(path);
-    const file = openSync(temporary, 'w');
-    try {
-      try {
-        if (typeof data === 'function') data(file);
-        else writeWhole(file, typeof data === 'string' ? Buffer.from(data, 'utf8') : data);
-        fsyncSync(file);
-      } finally {
-        closeSync(file);
-      }
-      renameSync(temporary, path);
-    } catch (error) {
-      rmSync(temporary, { force: true });
-      throw error;
-    }
-    syncFolder(folder);
+    file.write(typeof data === 'string' ? Buffer.from(data, 'utf8') : data);
+    file.finish();
   } catch (error) {
-    throw explainWriting(error, path);
+    file.discard();
+    throw error;
+  }
+}
+
+/** A file that is written piece by piece, and there when it is finished: whole, in the place of what was there before. */
+export class AtomicFile {
+  readonly #path: string;
+  readonly #temporary: string;
+  #file: number | null;
+
+  /** @throws WriteError as writeFileAtomic does, here and later. */
+  constructor(path: string) {
+    this.#path = path;
+    this.#temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`);
+    try {
+      checkPlainFile(path);
+      this.#file = openSync(this.#temporary, 'w');
+    } catch (error) {
+      throw explainWriting(error, path);
+    }
+  }
+
+  write(bytes: Uint8Array): void {
+    try {
+      writeWhole(this.#file!, bytes);
+    } catch (error) {
+      throw explainWriting(error, this.#path);
+    }
+  }
+
+  finish(): void {
+    try {
+      fsyncSync(this.#file!);
+      this.#close();
+      renameSync(this.#temporary, this.#path);
+      syncFolder(dirname(this.#path));
+    } catch (error) {
+      throw explainWriting(error, this.#path);
+    }
+  }
+
+  /** Leaves what was there before; to be called where a file that was begun is not finished. */
+  discard(): void {
+    this.#close();
+    rmSync(this.#temporary, { force: true });
+  }
+
+  #close(): void {
+    if (this.#file !== null) closeSync(this.#file);
+    this.#file = null;
   }
 }
 

@@ -1,6 +1,6 @@
 // Random numbers, reading text, token files, batches, and files that are whole or absent.
 import { spawnSync } from 'node:child_process';
-import {
+import fs, {
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -10,19 +10,20 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UserError } from '../compiler/diagnostic.ts';
-import { writeFileAtomic } from '../runtime/atomic-file.ts';
+import { AtomicFile, writeFileAtomic } from '../runtime/atomic-file.ts';
 import { Batches, ValidationBatches } from '../runtime/data/batches.ts';
-import { permutation, philox, Random } from '../runtime/data/random.ts';
+import { enciphered, permutation, philox, Random } from '../runtime/data/random.ts';
 import { invalidUtf8Offset, readText } from '../runtime/data/text.ts';
 import { readTextPieces } from '../runtime/data/text-pieces.ts';
-import { encodeTokens, readTokens, splitText, writeTokens } from '../runtime/data/tokens.ts';
-import { trainTokenizer } from '../runtime/tokenizer/train.ts';
+import { joined, partOf, TokenFile, type TokenStream, writeTokens } from '../runtime/data/tokens.ts';
+import { streamOf } from './fixtures/stream-of.ts';
 
 fc.configureGlobal({ includeErrorInReport: true, seed: 21, numRuns: 200 });
 
@@ -52,6 +53,21 @@ async function refusesLater(work: Promise<unknown>, ...parts: (string | RegExp)[
     },
     ...parts,
   );
+}
+
+/** Does something while nothing more can be written. */
+function onFullDisk(work: () => void): void {
+  const { writeSync } = fs;
+  fs.writeSync = () => {
+    throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
+  };
+  syncBuiltinESMExports();
+  try {
+    work();
+  } finally {
+    fs.writeSync = writeSync;
+    syncBuiltinESMExports();
+  }
 }
 
 const random = suite('random numbers');
@@ -110,6 +126,24 @@ random('a permutation holds every number once, and depends on seed and stream', 
   assert.equal(permutation(1000, 5, 0), order);
   assert.not.equal(permutation(1000, 5, 1), order);
   assert.not.equal(permutation(1000, 6, 0), order);
+});
+
+random('an order that is not kept holds every number once, and depends on seed and stream', () => {
+  for (const n of [1, 2, 3, 63, 64, 65, 1000]) {
+    const order = enciphered(n, 5, 0);
+    const numbers = Array.from({ length: n }, (_, place) => order(place));
+    assert.equal(
+      numbers.toSorted((a, b) => a - b),
+      numbers.map((_, i) => i),
+    );
+  }
+  const beginOf = (seed: number, stream: number) =>
+    Array.from({ length: 9 }, (_, i) => enciphered(1e9, seed, stream)(i));
+  assert.equal(beginOf(5, 0), beginOf(5, 0));
+  const all = [beginOf(5, 0), beginOf(5, 1), beginOf(6, 0), beginOf(5 + 2 ** 32, 0)].map(String);
+  assert.is(new Set(all).size, all.length);
+  const middle = Array.from({ length: 4000 }, (_, i) => enciphered(1e9, 7, 0)(i) / 1e9);
+  assert.ok(Math.abs(middle.reduce((a, b) => a + b) / 4000 - 0.5) < 0.02);
 });
 
 random('a seed that is no whole number is refused', () => {
@@ -210,59 +244,67 @@ texts('the offset is where decoding would fail, for any bytes', () => {
 
 const tokens = suite('tokens');
 
-const prose = 'A line of text.\nAnother line, longer than the first.\n'.repeat(40);
-const tokenizer = trainTokenizer([prose], { vocabSize: 280 });
+const source = { tokenizer: 'T', text: 'X' };
+const write = (name: string, ids: readonly number[], vocabularySize: number) =>
+  writeTokens(path(name), streamOf(ids), { ...source, vocabularySize });
 
-tokens('a text is cut at the end of the line nearest to the share', () => {
-  const { training, validation } = splitText(prose, 0.1);
-  assert.is(training + validation, prose);
-  assert.is(training.at(-1), '\n');
-  assert.ok(Math.abs(training.length / prose.length - 0.9) < 0.02);
-  assert.equal(splitText('one line only', 0.25), { training: 'one line o', validation: 'nly' });
-  assert.equal(splitText('😀😀', 0.25), { training: '😀😀', validation: '' });
-  assert.equal(splitText(prose, 0), { training: prose, validation: '' });
-  refuses(() => splitText(prose, 1), 'the validation share is 1');
-  refuses(() => splitText(prose, Number.NaN), 'NaN');
-});
+function idsOf(stream: TokenStream): number[] {
+  const ids = new Int32Array(stream.length);
+  stream.read(0, ids.length, ids, 0);
+  return [...ids];
+}
 
-tokens('are of the smallest type that holds the vocabulary', async () => {
-  const ids = await encodeTokens(prose, tokenizer);
-  assert.instance(ids, Uint16Array);
-  assert.is(tokenizer.decode(ids), prose);
-});
+tokens(
+  'a file is little-endian, of the smallest type that holds the vocabulary, and comes back with its side-car',
+  () => {
+    write('a.bin', [1, 2, 65535], 2 ** 16);
+    assert.equal([...readFileSync(path('a.bin'))], [1, 0, 2, 0, 255, 255]);
+    const file = new TokenFile(path('a.bin'));
+    assert.equal(idsOf(file), [1, 2, 65535]);
+    assert.equal(file.sideCar, { dtype: 'uint16', count: 3, tokenizer: 'T', text: 'X' });
+    write('b.bin', [1, 70000], 2 ** 16 + 1);
+    assert.equal([...readFileSync(path('b.bin'))], [1, 0, 0, 0, 112, 17, 1, 0]);
+    assert.equal(idsOf(new TokenFile(path('b.bin'))), [1, 70000]);
+    // More than one block.
+    const many = Array.from({ length: 600_000 }, (_, i) => i % 60_000);
+    write('many.bin', many, 60_000);
+    assert.equal(idsOf(new TokenFile(path('many.bin'))), many);
+  },
+);
 
-tokens('a file is little-endian, and comes back with its side-car', () => {
-  writeTokens(path('a.bin'), Uint16Array.of(1, 2, 65535), { tokenizer: 'T', text: 'X' });
-  assert.equal([...readFileSync(path('a.bin'))], [1, 0, 2, 0, 255, 255]);
-  assert.equal(readTokens(path('a.bin')), {
-    tokens: Uint16Array.of(1, 2, 65535),
-    sideCar: { dtype: 'uint16', count: 3, tokenizer: 'T', text: 'X' },
-  });
-  writeTokens(path('b.bin'), Uint32Array.of(1, 70000), { tokenizer: 'T', text: 'X' });
-  assert.equal([...readFileSync(path('b.bin'))], [1, 0, 0, 0, 112, 17, 1, 0]);
-  assert.equal(readTokens(path('b.bin')).tokens, Uint32Array.of(1, 70000));
+tokens('any part of a stream, or of several after one another, is read by itself', () => {
+  write('c.bin', [10, 11, 12, 13, 14], 100);
+  const file = new TokenFile(path('c.bin'));
+  const all = joined([partOf(file, 1, 4), streamOf([]), streamOf([20]), partOf(file, 0, 2)]);
+  assert.equal(idsOf(all), [11, 12, 13, 20, 10, 11]);
+  const target = Int32Array.of(0, 0, 0, 0, 0);
+  all.read(2, 3, target, 1);
+  assert.equal(target, Int32Array.of(0, 13, 20, 10, 0));
+  rmSync(path('c.bin'));
+  assert.equal(idsOf(file), [10, 11, 12, 13, 14], 'what is open stays');
 });
 
 tokens("nanoGPT's files, which have no side-car, are read as uint16", () => {
   writeFileSync(path('nano.bin'), Buffer.from([5, 0, 0, 1]));
-  assert.equal(readTokens(path('nano.bin')), { tokens: Uint16Array.of(5, 256), sideCar: null });
+  const file = new TokenFile(path('nano.bin'));
+  assert.equal([idsOf(file), file.sideCar], [[5, 256], null]);
 });
 
 tokens('torn files are refused', () => {
   writeFileSync(path('odd.bin'), Buffer.from([5, 0, 0]));
-  refuses(() => readTokens(path('odd.bin')), 'has 3 bytes', 'cut short');
-  writeTokens(path('torn.bin'), Uint16Array.of(1, 2, 3), { tokenizer: 'T', text: 'X' });
+  refuses(() => new TokenFile(path('odd.bin')), 'has 3 bytes', 'cut short');
+  write('torn.bin', [1, 2, 3], 300);
   writeFileSync(path('torn.bin'), Buffer.from([1, 0, 2, 0]));
-  refuses(() => readTokens(path('torn.bin')), 'has 4 bytes, but 3 tokens of uint16 take 6');
+  refuses(() => new TokenFile(path('torn.bin')), 'has 4 bytes, but 3 tokens of uint16 take 6');
   writeFileSync(path('torn.json'), '{');
-  refuses(() => readTokens(path('torn.bin')), 'torn.json does not say');
-  refuses(() => readTokens(path('none.bin')), 'there is no token file');
+  refuses(() => new TokenFile(path('torn.bin')), 'torn.json does not say');
+  refuses(() => new TokenFile(path('none.bin')), 'there is no token file');
 });
 
 const batches = suite('batches');
 
 /** A stream in which a token is its own place. */
-const places = (length: number) => Uint16Array.from({ length }, (_, i) => i);
+const places = (length: number) => streamOf(Array.from({ length }, (_, i) => i));
 
 batches('an epoch has each window once, at one offset; another epoch has another order', () => {
   const [batch, time] = [3, 8];
@@ -361,7 +403,10 @@ atomic('text, bytes and a writer; nothing is left beside them', () => {
   assert.is(readFileSync(join(place, 'a'), 'utf8'), 'grün again');
   writeFileAtomic(join(place, 'b'), Uint8Array.of(1, 2));
   assert.equal([...readFileSync(join(place, 'b'))], [1, 2]);
-  writeFileAtomic(join(place, 'c'), file => writeFileSync(file, 'written'));
+  const file = new AtomicFile(join(place, 'c'));
+  for (const part of ['writ', 'ten']) file.write(Buffer.from(part));
+  assert.not(existsSync(join(place, 'c')));
+  file.finish();
   assert.is(readFileSync(join(place, 'c'), 'utf8'), 'written');
   assert.equal(readdirSync(place), ['a', 'b', 'c']);
 });
@@ -370,22 +415,10 @@ atomic('a failure leaves the old file and no temporary one', () => {
   const place = path('failing');
   mkdirSync(place);
   writeFileAtomic(join(place, 'a'), 'old');
-  assert.throws(
-    () =>
-      writeFileAtomic(join(place, 'a'), file => {
-        writeFileSync(file, 'half');
-        throw new Error('stopped');
-      }),
-    'stopped',
-  );
-  refuses(
-    () =>
-      writeFileAtomic(join(place, 'a'), () => {
-        throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
-      }),
-    'the disk is full',
-    'free some space',
-  );
+  const file = new AtomicFile(join(place, 'a'));
+  file.write(Buffer.from('half'));
+  file.discard();
+  onFullDisk(() => refuses(() => writeFileAtomic(join(place, 'a'), 'new'), 'the disk is full', 'free some space'));
   assert.equal(readdirSync(place), ['a']);
   assert.is(readFileSync(join(place, 'a'), 'utf8'), 'old');
 });

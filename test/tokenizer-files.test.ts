@@ -3,9 +3,10 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { encodeLongText, encodePieces } from '../runtime/tokenizer/encode.ts';
+import { encodePieces } from '../runtime/tokenizer/encode.ts';
 import { parseTokenizer } from '../runtime/tokenizer/json.ts';
 import { type SplitName, safeCut, splitNames, splits } from '../runtime/tokenizer/split.ts';
+import { encodePiece } from '../runtime/tokenizer/text-piece.ts';
 import { Threads } from '../runtime/tokenizer/threads.ts';
 import type { Tokenizer } from '../runtime/tokenizer/tokenizer.ts';
 import { trainTokenizer, trainTokenizerInThreads } from '../runtime/tokenizer/train.ts';
@@ -156,23 +157,38 @@ threading('encode what one thread encodes, in its order', async () => {
     for (let start = 0; start < bytes.length; ) {
       const place = safeCut(bytes, start, start + 700);
       const end = place === -1 || start + 700 >= bytes.length ? bytes.length : place;
-      yield new Uint8Array(bytes.subarray(start, end));
+      yield { text: new Uint8Array(bytes.subarray(start, end)), breaks: [] };
       start = end;
     }
   }
-  assert.equal(await joined(encodePieces(cut(), tokenizer)), [...tokenizer.encode(text)]);
-  assert.equal(await joined(encodeLongText(text, tokenizer)), [...tokenizer.encode(text)]);
+  for (const bytes of [text.length, 2 ** 30])
+    assert.equal(await joined(encodePieces(cut(), tokenizer, bytes)), [...tokenizer.encode(text)]);
+});
+
+threading('encode texts after one another, each by itself, with the mark between them', () => {
+  const tokenizer = trainTokenizer([prose.repeat(9)], { vocabSize: 320 });
+  const texts = ['one two ', ' two three', 'three', 'four'];
+  const ends = texts.map((_, index) => Buffer.byteLength(texts.slice(0, index + 1).join('')));
+  const piece = { text: new Uint8Array(Buffer.from(texts.join(''))), breaks: ends.slice(0, -1) };
+  const expected = texts.flatMap((text, index) => [
+    ...(index > 0 ? [tokenizer.endOfText!] : []),
+    ...tokenizer.encode(text),
+  ]);
+  assert.equal([...encodePiece(piece, tokenizer)], expected);
+  const begun = { text: new Uint8Array(Buffer.from('one')), breaks: [0] };
+  assert.equal([...encodePiece(begun, tokenizer)], [tokenizer.endOfText, ...tokenizer.encode('one')]);
 });
 
 threading('give errors back, and end when closed', async () => {
   const threads = new Threads({ tokenizer: '{}' });
-  const failed = await threads.run('encode', Buffer.from('a')).then(
+  const piece = { text: new Uint8Array(Buffer.from('a')), breaks: [] };
+  const failed = await threads.run('encode', piece).then(
     () => null,
     error => error,
   );
   assert.match(failed.message, /model is missing/);
   assert.is(failed.name, 'UserError');
-  const waiting = threads.run('encode', Buffer.from('a')).catch(error => error.message);
+  const waiting = threads.run('encode', piece).catch(error => error.message);
   await threads.close();
   assert.match(await waiting, /ended before its work|model is missing/);
 });

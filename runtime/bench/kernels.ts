@@ -1,6 +1,7 @@
 // Every launch of a training step: its time, its work, and the time that this machine's ceilings would allow for it.
 import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
+import type { Recompute } from '../../compiler/plan/recompute.ts';
 import { type Shape, shapeAt } from '../../compiler/plan/shapes.ts';
 import { amount } from '../../compiler/plan/work.ts';
 import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
@@ -57,6 +58,8 @@ export interface KernelsRequest extends StepSize {
   readonly model: Model;
   /** What products multiply. */
   readonly dtype: TrainingType;
+  /** Whose forward pass runs again; none where absent. */
+  readonly recompute?: Recompute;
   readonly threads: number;
   /** Absent: as many as take some seconds. */
   readonly steps?: number | undefined;
@@ -89,12 +92,16 @@ interface Sample {
  * process that takes the cores for a moment is no property of a kernel. Their mean is shown, so that rows add up.
  */
 export async function benchKernels(request: KernelsRequest, place: Place): Promise<KernelsResult> {
-  const { model, batch, time, dtype, threads, anyOrder } = request;
+  const { model, batch, time, dtype, recompute = 'none', threads, anyOrder } = request;
   const tuned = request.tunes
     ? await tune({ model, dtype, batch, time, threads, anyOrder, onStart: tellTuning }, place.device)
     : untuned;
   const target = compiledFor(place.target);
-  const { files, launches, kernels } = compile(model, { target, dtype, profile: true, ...tuned.options });
+  const { files, launches, kernels } = compile(model, {
+    ...{ target, dtype, recompute },
+    profile: true,
+    ...tuned.options,
+  });
   const { libraryPath } = await buildCachedBy(files, place.builder);
   const ceilings = await measureCeilings(place, threads);
   const multiplying = new Set(kernels.filter(({ kind }) => productKinds.has(kind)).map(({ name }) => name));

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { flopsPerToken } from '../../compiler/check/cost.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { type CompileOptions, compile } from '../../compiler/index.ts';
+import type { Recompute } from '../../compiler/plan/recompute.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { compiledFor } from '../../compiler/targets/names.ts';
 import { tellTuning } from '../autotune-option.ts';
@@ -16,6 +17,8 @@ import { type StepSize, stepper, warmUp } from './workload.ts';
 
 export interface StepConfiguration extends StepSize {
   readonly model: Model;
+  /** Whose forward pass runs again; none where absent. */
+  readonly recompute?: Recompute;
 }
 
 export interface StepResult {
@@ -59,16 +62,16 @@ export async function benchSteps(request: StepsRequest, place: Place): Promise<S
   const opened: { configuration: StepConfiguration; native: NativeModel; built: Built }[] = [];
   try {
     // Untuned, a model's program is the same for any batch and length.
-    const libraries = new Map<Model | StepConfiguration, Built>();
+    const libraries: (Built & Pick<StepConfiguration, 'model' | 'recompute'>)[] = [];
     for (const configuration of configurations) {
-      const { model, batch, time } = configuration;
-      const key = request.tunes ? configuration : model;
+      const { model, batch, time, recompute = 'none' } = configuration;
       const { options: tuned } = request.tunes
         ? await tune({ model, dtype, batch, time, threads, anyOrder, onStart: tellTuning }, place.device)
         : untuned;
-      const built =
-        libraries.get(key) ?? (await build(model, { dtype, ...tuned }, await mkdtemp(join(folder, 'build-')), place));
-      libraries.set(key, built);
+      const known = libraries.find(each => each.model === model && each.recompute === recompute && !request.tunes);
+      const own = () => mkdtemp(join(folder, 'build-'));
+      const built = known ?? (await build(model, { dtype, recompute, ...tuned }, await own(), place));
+      if (!known) libraries.push({ ...built, model, recompute });
       const { device } = place;
       const options = { maxBatch: batch, maxTime: time, maxContext: 0, training: true, threads, device };
       opened.push({ configuration, built, native: NativeModel.open(built.library, options) });

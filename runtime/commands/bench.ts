@@ -2,6 +2,7 @@
 
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import type { Recompute } from '../../compiler/plan/recompute.ts';
 import { type ProductType, productTypes, type TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { type RunTarget, targets } from '../../compiler/targets/names.ts';
 import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable } from '../autotune-option.ts';
@@ -10,6 +11,7 @@ import type { Measurement } from '../bench/measurement.ts';
 import type { Place } from '../bench/place.ts';
 import type { StepConfiguration } from '../bench/step.ts';
 import { type Command, UsageError } from './command.ts';
+import { readRecompute, recomputeOption } from './recompute-option.ts';
 import { chooseTarget } from './target-option.ts';
 
 const benches: readonly BenchName[] = ['kernels', 'step', 'decode'];
@@ -25,6 +27,7 @@ const ownOptions: Readonly<Record<string, readonly BenchName[]>> = {
   'seq-len': ['kernels'],
   steps: ['kernels', 'step'],
   autotune: ['kernels', 'step'],
+  recompute: ['kernels', 'step'],
   'any-order': ['kernels', 'step'],
   config: ['step'],
   repeats: ['step', 'decode'],
@@ -89,6 +92,13 @@ export const bench: Command = {
       describe: 'What runs it; auto is the GPU where one answers and nvcc is there',
     },
     autotune: { type: 'boolean', describe: `kernels, step: ${autotuneOption.describe}` },
+    recompute: {
+      ...recomputeOption,
+      array: true,
+      advanced: true,
+      describe: `kernels, step: ${recomputeOption.describe}; step: several by turns`,
+      whenAbsent: 'none',
+    },
     'any-order': { type: 'boolean', advanced: true, describe: `kernels, step: ${anyOrderOption.describe}` },
     compare: {
       type: 'boolean',
@@ -222,6 +232,15 @@ function requireRoom(model: Model, positions: number, options: string): void {
     );
 }
 
+/** What `--recompute` says; none where it says nothing. */
+const readRecomputes = (args: Arguments): [Recompute, ...Recompute[]] => {
+  const [first, ...others] = (args.recompute as string[] | undefined) ?? [];
+  return [readRecompute(first), ...others.map(readRecompute)];
+};
+
+/** Only where there is something to say: what was measured before goes on being compared. */
+const toldRecompute = (recompute: Recompute) => (recompute === 'none' ? {} : { recompute });
+
 /** The type of a program that trains; one for inference alone is refused. */
 async function trainingType(args: Arguments, what: BenchName, target: RunTarget): Promise<TrainingType> {
   const { trainingTypeOf } = await import('../machine.ts');
@@ -243,15 +262,17 @@ async function prepareKernels(args: Arguments, target: RunTarget): Promise<Measu
   const batch = (args['batch-size'] as number | undefined) ?? 1;
   const time = (args['seq-len'] as number | undefined) ?? Math.min(usual.sequence, model.max_seq_len);
   const dtype = await trainingType(args, 'kernels', target);
+  const [recompute, ...others] = readRecomputes(args);
+  if (others.length > 0) throw new UsageError('bench kernels measures one program; give --recompute one value');
   requireRoom(model, time, '--seq-len');
   return async (place, common) => {
     const { benchKernels } = await import('../bench/kernels.ts');
     const { describeCeilings, kernelTable, tuningTable } = await import('../show/bench-tables.ts');
     const steps = args.steps as number | undefined;
     const { tunes, anyOrder, told } = tuningOf(args);
-    const request = { model, batch, time, dtype, threads: common.threads, steps, tunes, anyOrder };
+    const request = { model, batch, time, dtype, recompute, threads: common.threads, steps, tunes, anyOrder };
     const result = await benchKernels(request, place);
-    const configuration = { model: model.name, batch, time, dtype, ...told };
+    const configuration = { model: model.name, batch, time, dtype, ...told, ...toldRecompute(recompute) };
     const timed = [...result.rows.map(row => [row.name, row.range] as const), ['step', result.step] as const];
     const results = Object.fromEntries(timed.map(([name, range]) => [name, inUnit('ms', range, 1e3)]));
     const { ceilings, stepSeconds, outside, counted } = result;
@@ -286,7 +307,8 @@ async function prepareSteps(args: Arguments, target: RunTarget): Promise<Measure
   const models = new Map<string, Model>();
   const dtype = await trainingType(args, 'step', target);
   for (const text of (args.config as string[] | undefined) ?? usualConfigurations)
-    configurations.push(await readConfiguration(text, models));
+    for (const recompute of readRecomputes(args))
+      configurations.push({ ...(await readConfiguration(text, models)), recompute });
   return async (place, common) => {
     const { measureCeilings } = await import('../bench/ceilings.ts');
     const { peakOfProducts } = await import('../bench/place.ts');
@@ -306,8 +328,8 @@ async function prepareSteps(args: Arguments, target: RunTarget): Promise<Measure
       },
       place,
     );
-    const named = results.map(({ configuration: { model, batch, time }, ...rest }) => ({
-      configuration: { model: model.name, batch, time, dtype, ...told },
+    const named = results.map(({ configuration: { model, batch, time, recompute = 'none' }, ...rest }) => ({
+      configuration: { model: model.name, batch, time, dtype, ...told, ...toldRecompute(recompute) },
       ...rest,
     }));
     return {

@@ -113,31 +113,43 @@ async function showDocument({ text, place }: Document, tokenizer: Tokenizer | nu
 }
 
 async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
+  const { rmSync } = await import('node:fs');
   const { join } = await import('node:path');
   const { checkFolderWritable, makeFolder } = await import('../atomic-file.ts');
   const { Skipped } = await import('../data/documents/skipped.ts');
+  const { readSpecs } = await import('../data/specs.ts');
   const { writeTokens } = await import('../data/tokens.ts');
   const { readTokenizer, tokenizerHash, writeTokenizer } = await import('../tokenizer/json.ts');
+  const { CorpusLine } = await import('../show/corpus-progress.ts');
   const { readCorpus } = await import('../train/corpus.ts');
 
   if (args.output === undefined) throw new UsageError('--output is needed: the folder to write the tokens to');
   if (args.tokenizer !== undefined && args['vocab-size'] !== undefined)
     throw new UsageError('--vocab-size is of a tokenizer that is learned, and --tokenizer gives one; give one of them');
+  const specs = args.spec as readonly string[];
+  if (readSpecs(specs).some(source => source.isWeighted))
+    throw new UsageError('weights are for malc train, which draws from several texts; prepare makes one of them');
   const folder = args.output as string;
   checkFolderWritable(folder);
   const skipped = new Skipped(line => console.error(line));
-  const corpus = await readCorpus(args.spec as readonly string[], {
+  const progress = new CorpusLine(process.stderr);
+  const corpus = await readCorpus(specs, {
     validationShare: (args['validation-share'] as number | undefined) ?? 0.1,
     tokenizer: args.tokenizer === undefined ? null : readTokenizer(args.tokenizer as string),
     vocabularySize: (args['vocab-size'] as number | undefined) ?? 32_000,
     textField: (args['text-field'] as string | undefined) ?? null,
     onSkipped: args.strict ? null : skipped.tell,
+    onProgress: progress.tell,
   });
+  progress.clear();
   skipped.report();
   makeFolder(folder);
-  const source = { tokenizer: tokenizerHash(corpus.tokenizer), text: corpus.hash };
+  const { vocabularySize } = corpus.tokenizer;
+  const source = { tokenizer: tokenizerHash(corpus.tokenizer), text: corpus.hash, vocabularySize };
   writeTokens(join(folder, 'train.bin'), corpus.training, source);
+  // Without any, an older file would be taken for it.
   if (corpus.validation.length > 0) writeTokens(join(folder, 'val.bin'), corpus.validation, source);
+  else for (const name of ['val.bin', 'val.json']) rmSync(join(folder, name), { force: true });
   writeTokenizer(join(folder, 'tokenizer.json'), corpus.tokenizer);
   const [training, validation] = [corpus.training, corpus.validation].map(({ length }) => length.toLocaleString('en'));
   console.log(`${folder}: ${training} tokens to learn from, ${validation} held out, ${corpus.documents} documents`);

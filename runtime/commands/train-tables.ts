@@ -1,4 +1,5 @@
 // The tables that `malc train` prints: what a run is before it begins, and what a dry run found.
+import { bytesKept, type Kept } from '../../compiler/plan/recompute.ts';
 import type { NativeModel } from '../native.ts';
 import type { OpeningRow } from '../show/opening-table.ts';
 import type { SettingName } from '../train/derive.ts';
@@ -10,6 +11,7 @@ import { cadenceOptions } from './train-options.ts';
 export async function showForecast(
   { model, settings, training, from }: Prepared,
   native: NativeModel,
+  kept: Kept,
   keep: number,
 ): Promise<void> {
   const { openingTable } = await import('../show/opening-table.ts');
@@ -31,10 +33,24 @@ export async function showForecast(
     ),
     row('state', `${describeMemory(found.state)}: weights, gradients, two moments`),
     row('activations', `${describeMemory(found.activations)}, with caches and all else`),
+    row('kept', describeKept(kept, settings, describeMemory)),
     row('peak memory', describeMemory(found.peak)),
     row('disk', `${describeMemory((keep + 1) * checkpoint)}: ${keep + 1} checkpoints`),
   ];
   console.log(`${openingTable(rows)}\n\na dry run: nothing was written`);
+}
+
+/** What forward passes keep of that, and what recompute saves, or would save at most. */
+function describeKept(
+  kept: Kept,
+  { 'batch-size': batch, 'seq-len': time }: Prepared['settings'],
+  describeMemory: (bytes: number) => string,
+): string {
+  const [now, none, least] = [kept.recomputed, 0, kept.blocks.length - 1].map(recomputed =>
+    describeMemory(bytesKept(kept, { batch, time }, recomputed)),
+  );
+  const other = kept.recomputed === 0 ? `${least} with --recompute block` : `${none} with --recompute none`;
+  return `${now} of it for backward passes${kept.blocks.length > 1 ? `; ${other}` : ''}`;
 }
 
 /** Every setting and where it came from. */
@@ -51,7 +67,7 @@ export async function showOpening(
   const { describeMemory } = await import('../show/quantities.ts');
   const { describeSetting } = await import('../train/settings.ts');
 
-  const { model, statedVocabulary, corpus, settings, automatic, cadence, tokenizerPath } = prepared;
+  const { model, statedVocabulary, settings, automatic, cadence, tokenizerPath } = prepared;
   const differs = model.vocab_size !== statedVocabulary;
   const vocabulary = `${number(model.vocab_size)} tokens${differs ? `; the model file says ${number(statedVocabulary)}` : ''}`;
   const frozen = native.parameters.filter(({ name }) => prepared.frozen.includes(name)).map(({ shape }) => shape);
@@ -62,7 +78,7 @@ export async function showOpening(
     ...(floats > 0 ? [row('frozen', `${number(floats)} parameters, of ${frozen.length} tensors`)] : []),
     row('tokenizer', tokenizerPath ?? 'learned from the text', args.tokenizer === undefined),
     row('vocabulary', vocabulary, differs),
-    row('data', `${number(corpus.training.length)} tokens, and ${number(corpus.validation.length)} for validation`),
+    ...dataRows(prepared),
     row('output', output, args.output === undefined),
     row('target', runsOn, isChosen),
     ...Object.entries(settings).map(([name, value]) =>
@@ -73,6 +89,19 @@ export async function showOpening(
     row('program', program),
   ];
   console.log(`${openingTable(rows)}\n`);
+}
+
+/** How much text there is, and of a mixture how often each source is gone through. */
+function dataRows({ corpus: { training, validation, sources }, passes }: Prepared): OpeningRow[] {
+  const held = `${number(validation.length)} for validation`;
+  if (sources.length === 1) return [row('data', `${number(training.length)} tokens, and ${held}`)];
+  return sources.map(({ name, share, training: tokens, validation: heldOut }, index) =>
+    row(
+      'data',
+      `${(100 * share).toFixed(1)} % ${name}: ${number(tokens.length)} tokens, gone through ` +
+        `${passes[index]!.toPrecision(2)} times, and ${number(heldOut.length)} for validation`,
+    ),
+  );
 }
 
 function row(name: string, value: string, automatic = false): OpeningRow {

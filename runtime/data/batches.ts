@@ -1,8 +1,8 @@
 // Batches of windows from a token stream: shuffled for training, in order for validation. What a batch holds is a pure
 // function of the seed and the number of samples drawn before it, so that one integer is the whole cursor of a run.
 import { UserError } from '../../compiler/diagnostic.ts';
-import { permutation, Random } from './random.ts';
-import type { Tokens } from './tokens.ts';
+import { orderOf, Random } from './random.ts';
+import type { TokenStream } from './tokens.ts';
 
 /** Positions that are not scored, as malc.h has it. */
 const NOT_SCORED = -1;
@@ -25,16 +25,20 @@ export interface BatchShape {
  */
 export class Batches {
   readonly samplesPerEpoch: number;
-  readonly #tokens: Tokens;
+  readonly #tokens: TokenStream;
   readonly #shape: BatchShape;
   readonly #seed: number;
+  readonly #firstStream: number;
   #epoch = -1;
   #offset = 0;
-  #order: Uint32Array = new Uint32Array(0);
+  #order: (place: number) => number = place => place;
 
-  /** @throws UserError where the stream is shorter than one window. */
-  constructor(tokens: Tokens, options: BatchShape & { readonly seed: number }) {
-    const { batch, time, seed } = options;
+  /**
+   * @param options.firstStream of the random numbers, of which each epoch takes two streams
+   * @throws UserError where the stream is shorter than one window.
+   */
+  constructor(tokens: TokenStream, options: BatchShape & { readonly seed: number; readonly firstStream?: number }) {
+    const { batch, time, seed, firstStream = 0 } = options;
     if (tokens.length < time + 1)
       throw new UserError(
         `the training text has ${tokens.length} tokens, and one window of ${time} positions needs ${time + 1}; ` +
@@ -43,6 +47,7 @@ export class Batches {
     this.#tokens = tokens;
     this.#shape = { batch, time };
     this.#seed = seed;
+    this.#firstStream = firstStream;
     this.samplesPerEpoch = Math.max(1, Math.floor(tokens.length / time) - 1);
   }
 
@@ -51,19 +56,23 @@ export class Batches {
     const { time } = this.#shape;
     const epoch = Math.floor(index / this.samplesPerEpoch);
     if (epoch !== this.#epoch) {
-      const stream = epoch * STREAMS_PER_EPOCH;
+      const stream = this.#firstStream + epoch * STREAMS_PER_EPOCH;
       const offsets = Math.min(time, this.#tokens.length - this.samplesPerEpoch * time);
-      this.#order = permutation(this.samplesPerEpoch, this.#seed, stream);
+      this.#order = orderOf(this.samplesPerEpoch, this.#seed, stream);
       this.#offset = new Random(this.#seed, stream + 1).below(offsets);
       this.#epoch = epoch;
     }
-    return this.#offset + this.#order[index - epoch * this.samplesPerEpoch]! * time;
+    return this.#offset + this.#order(index - epoch * this.samplesPerEpoch) * time;
   }
 
   /** Fills `tokens` and `labels`, [batch][time] each, with the samples from `index` on. */
   fill(index: number, tokens: Int32Array, labels: Int32Array): void {
-    const { batch, time } = this.#shape;
-    for (let row = 0; row < batch; row++) fillRow(this.#tokens, this.sampleAt(index + row), time, row, tokens, labels);
+    for (let row = 0; row < this.#shape.batch; row++) this.fillRow(index + row, row, tokens, labels);
+  }
+
+  /** Fills one row of `tokens` and `labels` with the sample `index`. */
+  fillRow(index: number, row: number, tokens: Int32Array, labels: Int32Array): void {
+    fillRow(this.#tokens, this.sampleAt(index), this.#shape.time, row, tokens, labels);
   }
 }
 
@@ -71,11 +80,11 @@ export class Batches {
 export class ValidationBatches {
   /** Batches that hold the whole stream. */
   readonly count: number;
-  readonly #tokens: Tokens;
+  readonly #tokens: TokenStream;
   readonly #shape: BatchShape;
 
   /** @throws UserError where the stream has no two tokens. */
-  constructor(tokens: Tokens, { batch, time }: BatchShape) {
+  constructor(tokens: TokenStream, { batch, time }: BatchShape) {
     if (tokens.length < 2)
       throw new UserError(
         `the validation text has ${tokens.length} token(s), and scoring one needs 2; ` +
@@ -96,16 +105,19 @@ export class ValidationBatches {
 
 /** One row: the window that begins at `start`, and beyond the stream's end token 0, not scored. */
 function fillRow(
-  stream: Tokens,
+  stream: TokenStream,
   start: number,
   time: number,
   row: number,
   tokens: Int32Array,
   labels: Int32Array,
 ): void {
-  for (let t = 0; t < time; t++) {
-    const scored = start + t + 1 < stream.length;
-    tokens[row * time + t] = scored ? stream[start + t]! : 0;
-    labels[row * time + t] = scored ? stream[start + t + 1]! : NOT_SCORED;
+  const scored = Math.max(0, Math.min(time, stream.length - 1 - start));
+  const [first, end] = [row * time, (row + 1) * time];
+  if (scored > 0) {
+    stream.read(start, scored, tokens, first);
+    stream.read(start + 1, scored, labels, first);
   }
+  tokens.fill(0, first + scored, end);
+  labels.fill(NOT_SCORED, first + scored, end);
 }

@@ -109,3 +109,42 @@ export function permutation(n: number, seed: number, stream: number): Uint32Arra
   }
   return order;
 }
+
+/** Larger orders are not kept in memory: 64 MiB for each epoch are enough. */
+const MOST_KEPT = 2 ** 24;
+
+/** The number at each place of a random order of the numbers 0 to n - 1; of many numbers none is kept in memory. */
+export function orderOf(n: number, seed: number, stream: number): (place: number) => number {
+  if (n > MOST_KEPT) return enciphered(n, seed, stream);
+  const order = permutation(n, seed, stream);
+  return place => order[place]!;
+}
+
+/** Rounds after which the cipher's order cannot be told from a random one by looking at it. */
+const CIPHER_ROUNDS = 8;
+
+/**
+ * A random order as a cipher, whose key is the seed: a Feistel network with Philox as its function (Luby and Rackoff 1988,
+ * "How to construct pseudorandom permutations from pseudorandom functions") on the numbers below the next power of four,
+ * applied again while the result is not below n (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+ */
+export function enciphered(n: number, seed: number, stream: number): (place: number) => number {
+  const half = 2 ** Math.ceil(Math.log2(n) / 2);
+  const key = [seed >>> 0, Math.floor(seed / 2 ** 32)];
+  const counter = new Uint32Array([0, 0, stream >>> 0, Math.floor(stream / 2 ** 32)]);
+  const block = new Uint32Array(4);
+  return place => {
+    let number = place;
+    do {
+      let [left, right] = [Math.floor(number / half), number % half];
+      for (let round = 0; round < CIPHER_ROUNDS; round++) {
+        counter[0] = right;
+        counter[1] = round;
+        philox(counter, key, block);
+        [left, right] = [right, (left ^ (block[0]! & (half - 1))) >>> 0];
+      }
+      number = left * half + right;
+    } while (number >= n);
+    return number;
+  };
+}

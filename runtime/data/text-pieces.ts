@@ -11,11 +11,13 @@ const BLOCK = 1 << 20;
  * megabyte; joined, they are the text without its byte order mark.
  *
  * @param cut says where a text may be cut: after how many of its bytes, as many as can be; 0 or less where nowhere
+ * @param standardInput a file that standard input was put into, where it was
  * @throws UserError where there is no such file, it is empty, or not UTF-8 (at which byte).
  */
 export async function* readTextPieces(
   path: string,
   cut: (text: Buffer) => number,
+  standardInput: string | null = null,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
   const name = path === '-' ? 'standard input' : path;
   // Where the rest, which is not given yet, begins in the file.
@@ -34,7 +36,7 @@ export async function* readTextPieces(
   let given = false;
   let blocks: Uint8Array[] = [];
   let waiting = 0;
-  for await (const block of readBytes(path)) {
+  for await (const block of readBytes(path, standardInput)) {
     blocks.push(block);
     waiting += block.length;
     // Where a text cannot be cut, twice as much is looked at the next time: not all of it again for each block.

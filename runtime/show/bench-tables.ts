@@ -96,13 +96,16 @@ export function tuningTable(findings: readonly Finding[]): string {
 
 /** @param peak operations a second that results are held against */
 export function stepTable(results: readonly StepResult[], peak: number): string {
+  const recomputes = results.some(({ configuration: { recompute = 'none' } }) => recompute !== 'none');
+  const own = (text: string) => (recomputes ? [text] : []);
   return columns([
-    ['configuration', 'tokens/s', 'range', 'GFLOP/s', 'of peak', 'memory', 'to source', 'built'],
+    ['configuration', ...own('recompute'), 'tokens/s', 'range', 'GFLOP/s', 'of peak', 'memory', 'to source', 'built'],
     ...results.map(result => {
       const rate = result.tokensPerSecond.median * result.flopsPerToken;
-      const { model, batch, time } = result.configuration;
+      const { model, batch, time, recompute = 'none' } = result.configuration;
       return [
         `${model.name} ${batch}x${time}`,
+        ...own(String(recompute)),
         describeCount(result.tokensPerSecond.median),
         range(result.tokensPerSecond),
         giga(rate),

@@ -1,12 +1,13 @@
-// Encoding long texts in threads: pieces of them, cut where no token reaches over the cut.
+// Encoding texts of any length: piece by piece, cut where no token reaches over the cut, in threads where that is worth while.
 import { safeCut } from './split.ts';
-import { type Texts, Threads } from './threads.ts';
+import { encodePiece, type TextPiece } from './text-piece.ts';
+import { Threads } from './threads.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
-/** Texts of fewer characters are encoded before threads would have started. */
+/** Texts of fewer bytes are encoded before threads would have started. */
 const WORTH_THREADS = 1 << 22;
-/** Characters in a piece. */
-const PIECE = 1 << 20;
+/** Each has a vocabulary of its own, which takes 50 MB and more: with more threads it would be half a gigabyte in all. */
+const MOST_THREADS = 4;
 
 /** Where a text for this tokenizer may be cut, as readTextPieces (data/text-pieces.ts) asks it. */
 export function cutFor(tokenizer: Tokenizer): (text: Uint8Array) => number {
@@ -14,36 +15,24 @@ export function cutFor(tokenizer: Tokenizer): (text: Uint8Array) => number {
 }
 
 /**
- * The ids of a text in pieces (UTF-8, cut as `cutFor` says), in their order; joined, they are those of the whole text.
- * Pieces are drawn as fast as threads encode them, and given away, so that a text of any size takes little memory.
+ * The ids of pieces, in their order; of pieces that are cut as `cutFor` says they are, joined, those of the whole text.
+ * Pieces are drawn as fast as they are encoded, and given away, so that a text of any size takes little memory.
+ *
+ * @param bytes how much text they are together, about
  */
-export async function* encodePieces(pieces: Texts, tokenizer: Tokenizer): AsyncGenerator<Int32Array> {
-  const threads = new Threads({ tokenizer: tokenizer.json });
+export async function* encodePieces(
+  pieces: Iterable<TextPiece> | AsyncIterable<TextPiece>,
+  tokenizer: Tokenizer,
+  bytes: number,
+): AsyncGenerator<Int32Array> {
+  if (bytes < WORTH_THREADS) {
+    for await (const piece of pieces) yield encodePiece(piece, tokenizer);
+    return;
+  }
+  const threads = new Threads({ tokenizer: tokenizer.json }, MOST_THREADS);
   try {
-    yield* threads.map('encode', pieces);
+    yield* threads.map('encode', pieces, ({ text }) => text.buffer);
   } finally {
     await threads.close();
   }
-}
-
-/** The ids of a text in pieces, in their order: by threads where that is worth while, and possible. */
-export async function* encodeLongText(text: string, tokenizer: Tokenizer): AsyncGenerator<Int32Array> {
-  if (text.length < WORTH_THREADS || !tokenizer.cutsSafely) yield tokenizer.encode(text);
-  else yield* encodePieces(piecesOf(text), tokenizer);
-}
-
-function* piecesOf(text: string): Generator<Uint8Array<ArrayBuffer>> {
-  const encoder = new TextEncoder();
-  for (let start = 0; start < text.length; ) {
-    const end = safeEnd(text, start + PIECE);
-    yield encoder.encode(text.slice(start, end));
-    start = end;
-  }
-}
-
-/** The first place from `place` on where the text may be cut, as safeCut has it: after a letter, before a blank. */
-function safeEnd(text: string, place: number): number {
-  const found = /[A-Za-z](?=[ \n])/g;
-  found.lastIndex = place - 1;
-  return found.test(text) ? found.lastIndex : text.length;
 }

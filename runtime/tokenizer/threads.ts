@@ -6,6 +6,8 @@ import type { Jobs, Reply, ThreadSettings } from './worker.ts';
 
 /** More threads than this only wait for the one that reads. */
 const MOST_THREADS = 8;
+/** Megabytes of young objects that a thread may have: what it makes of a piece of text is soon of no more use. */
+const YOUNG = 8;
 /** Jobs that a thread has at most: one that it does, and the next. */
 const JOBS_AT_ONCE = 2;
 
@@ -21,9 +23,9 @@ export type Texts = Iterable<Uint8Array<ArrayBuffer>> | AsyncIterable<Uint8Array
 export class Threads {
   readonly #threads: Thread[];
 
-  /** As many threads as the machine has processors, up to 8, with what they need to know for all their jobs. */
-  constructor(settings: ThreadSettings) {
-    const count = Math.min(MOST_THREADS, availableParallelism());
+  /** As many threads as the machine has processors, up to `most`, with what they need to know for all their jobs. */
+  constructor(settings: ThreadSettings, most = MOST_THREADS) {
+    const count = Math.min(most, availableParallelism());
     this.#threads = Array.from({ length: count }, () => new Thread(settings));
   }
 
@@ -42,12 +44,20 @@ export class Threads {
     return Promise.all(this.#threads.map(thread => thread.run(kind, input, [], () => {})));
   }
 
-  /** Results for texts, in their order; texts are drawn only as fast as threads have use for them, and given away. */
-  async *map<Kind extends 'count' | 'encode'>(kind: Kind, texts: Texts): AsyncGenerator<Jobs[Kind]['result']> {
+  /**
+   * Results for texts, in their order; texts are drawn only as fast as threads have use for them.
+   *
+   * @param givenAway the memory of a text, which is the thread's from then on
+   */
+  async *map<Kind extends 'count' | 'encode'>(
+    kind: Kind,
+    texts: Iterable<Jobs[Kind]['input']> | AsyncIterable<Jobs[Kind]['input']>,
+    givenAway: (text: Jobs[Kind]['input']) => ArrayBuffer,
+  ): AsyncGenerator<Jobs[Kind]['result']> {
     const waiting: Promise<Jobs[Kind]['result']>[] = [];
     for await (const text of texts) {
       if (waiting.length === JOBS_AT_ONCE * this.#threads.length) yield await waiting.shift()!;
-      const result = this.run(kind, text, { transfer: [text.buffer] });
+      const result = this.run(kind, text, { transfer: [givenAway(text)] });
       result.catch(() => {}); // It is thrown where it is awaited, which may be never, after another error.
       waiting.push(result);
     }
@@ -74,7 +84,10 @@ class Thread {
   #fault: Error | null = null;
 
   constructor(settings: ThreadSettings) {
-    this.#worker = new Worker(entry, { workerData: settings });
+    this.#worker = new Worker(entry, {
+      workerData: settings,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG },
+    });
     this.#worker.on('message', (reply: Reply) => this.#receive(reply));
     this.#worker.on('error', error => this.#fail(error as Error));
     this.#worker.on('exit', () => this.#fail(new Error('a thread of the tokenizer ended before its work')));

@@ -27,10 +27,8 @@ export interface TokenizerProgress {
   readonly total: number | null;
 }
 
-/** Texts of fewer characters are counted before threads would have started. */
+/** Texts of fewer bytes are counted before threads would have started. */
 const WORTH_THREADS = 1 << 22;
-/** Characters in a piece of a text, at least. */
-const PIECE = 1 << 20;
 
 /** Progress of merging is told each time that so many tokens have been made. */
 const TOKENS_TOLD = 64;
@@ -80,7 +78,7 @@ export async function trainTokenizerInThreads(pieces: Texts, options: TrainToken
         yield piece;
       }
     }
-    for await (const _ of threads.map('count', counted()));
+    for await (const _ of threads.map('count', counted(), text => text.buffer));
     onProgress?.({ phase: 'count', done, total: done });
     const input = { counted: await threads.onEach('counted', null), options: learning };
     const learned = await threads.run('learn', input, {
@@ -95,34 +93,20 @@ export async function trainTokenizerInThreads(pieces: Texts, options: TrainToken
   }
 }
 
-/** Learns a vocabulary from texts in memory, as lines after one another: in threads where they are long. */
-export async function trainTokenizerOn(texts: readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
-  const length = texts.reduce((sum, text) => sum + text.length, 0);
-  if (length < WORTH_THREADS) return trainTokenizer([texts.join('\n')], options);
-  return await trainTokenizerInThreads(linePieces(texts), options);
-}
-
-/** Texts in pieces of whole lines; each text but the last ends a line. */
-function* linePieces(texts: readonly string[]): Generator<Uint8Array<ArrayBuffer>> {
-  const encoder = new TextEncoder();
-  let gathered = '';
-  const given = () => {
-    const piece = encoder.encode(gathered);
-    gathered = '';
-    return piece;
-  };
-  for (const [index, text] of texts.entries()) {
-    for (let start = 0; start < text.length; ) {
-      const newline = text.indexOf('\n', start + PIECE);
-      const end = newline === -1 ? text.length : newline + 1;
-      gathered += text.slice(start, end);
-      start = end;
-      if (start < text.length && gathered.length >= PIECE) yield given();
-    }
-    if (index + 1 < texts.length) gathered += '\n';
-    if (gathered.length >= PIECE) yield given();
-  }
-  if (gathered !== '') yield given();
+/**
+ * Learns a vocabulary from a text in pieces, as trainTokenizerInThreads does; here where it has too few bytes for threads.
+ *
+ * @throws UserError as trainTokenizer
+ */
+export async function trainTokenizerOn(
+  pieces: Texts,
+  bytes: number,
+  options: TrainTokenizerOptions,
+): Promise<Tokenizer> {
+  if (bytes >= WORTH_THREADS) return await trainTokenizerInThreads(pieces, options);
+  const texts: Uint8Array[] = [];
+  for await (const piece of pieces) texts.push(piece);
+  return trainTokenizer([Buffer.concat(texts).toString('utf8')], options);
 }
 
 /** Learns from counted words; gives the tokenizer as the text of tokenizer.json. */

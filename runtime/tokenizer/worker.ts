@@ -5,6 +5,7 @@ import { WordCounter } from './count.ts';
 import { parseTokenizer } from './json.ts';
 import type { CountedWords } from './learn.ts';
 import type { SplitName } from './split.ts';
+import { encodePiece, type TextPiece } from './text-piece.ts';
 import type { Tokenizer } from './tokenizer.ts';
 import { learnTokenizer, type TrainTokenizerOptions } from './train.ts';
 
@@ -15,12 +16,12 @@ export type ThreadSettings =
 
 export interface Jobs {
   /** Counts a text; the counts stay with the thread. Texts are UTF-8. */
-  count: { input: Uint8Array; result: null };
+  count: { input: Uint8Array<ArrayBuffer>; result: null };
   /** All that the thread has counted. */
   counted: { input: null; result: CountedWords };
   /** Learns from what all threads have counted; tells how many tokens there are; gives tokenizer.json. */
   learn: { input: { counted: readonly CountedWords[]; options: LearnOptions }; result: string };
-  encode: { input: Uint8Array; result: Int32Array };
+  encode: { input: TextPiece; result: Int32Array };
 }
 
 export type LearnOptions = Required<
@@ -56,9 +57,9 @@ const workers: { [Kind in keyof Jobs]: (input: Jobs[Kind]['input']) => Jobs[Kind
     for (const part of counted) all.addCounted(part);
     return learnTokenizer(all.counted(), options, done => port.postMessage({ progress: done } satisfies Reply));
   },
-  encode(text) {
+  encode(piece) {
     if (tokenizer === null && 'tokenizer' in settings) tokenizer = parseTokenizer(settings.tokenizer, 'the tokenizer');
-    return tokenizer!.encode(Buffer.from(text.buffer, text.byteOffset, text.byteLength).toString('utf8'));
+    return encodePiece(piece, tokenizer!);
   },
 };
 

@@ -1,29 +1,63 @@
 // What a run learns from: documents, split into a training and a validation part, as tokens; and the tokenizer for them.
-import { existsSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
-import { toUSVString } from 'node:util';
-import { UserError } from '../../compiler/diagnostic.ts';
-import { type Document, filesOf, type ReadOptions, readDocuments, requireFields } from '../data/documents/documents.ts';
-import { encodeTokens, readTokens, splitText, type Tokens } from '../data/tokens.ts';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { cachedFolder, cachedValue, cacheKey, cacheValue } from '../data/data-cache.ts';
+import { filesOf, type ReadOptions, requireFields } from '../data/documents/documents.ts';
+import { type Measured, measure, type Reading } from '../data/measure.ts';
+import { areSettled, putStandardInputAside, requireUnchanged, type Stamp, stampsOf } from '../data/sources.ts';
+import { absolute, readSpecs, type SourceSpec } from '../data/specs.ts';
+import {
+  DESCRIPTION,
+  type DividedText,
+  type TextDescription,
+  TRAINING,
+  tokenize,
+  trainingPieces,
+  VALIDATION,
+} from '../data/tokenize.ts';
+import { joined, TokenFile, type TokenStream } from '../data/tokens.ts';
 import { tokenizerHash } from '../tokenizer/json.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { trainTokenizerOn } from '../tokenizer/train.ts';
 import { contentHash } from './settings.ts';
+import { readShards } from './shards.ts';
 
-export interface Corpus {
-  /** The files and folders, as absolute paths. */
-  readonly paths: readonly string[];
+/** The tokens that one source gives. */
+export interface SourceTokens {
   /** Of all texts. */
   readonly hash: string;
-  readonly tokenizer: Tokenizer;
-  readonly training: Tokens;
-  readonly validation: Tokens;
+  readonly training: TokenStream;
+  readonly validation: TokenStream;
   /** Of the validation text, in UTF-8; null where it came as tokens. */
   readonly validationBytes: number | null;
   /** Texts, in all parts; 0 where they came as tokens. */
   readonly documents: number;
   /** The first lines of the training text. */
   readonly lines: readonly string[];
+}
+
+export interface Source extends SourceTokens {
+  /** What tables and metrics call it. */
+  readonly name: string;
+  /** Of the samples that are drawn; the shares of all sources are 1 together. */
+  readonly share: number;
+}
+
+/** All sources, each by itself and, where that is asked for, after one another. */
+export interface Corpus extends SourceTokens {
+  /** The files, folders and data sets, with absolute paths, as `readCorpus` takes them. */
+  readonly paths: readonly string[];
+  readonly tokenizer: Tokenizer;
+  /** Those with weights, or one: all that was given. */
+  readonly sources: readonly Source[];
+}
+
+/** How far a corpus is: bytes of text, or, while a tokenizer is learned (`merge`), its tokens. */
+export interface CorpusProgress {
+  readonly phase: 'read' | 'count' | 'merge' | 'tokenize';
+  readonly done: number;
+  /** Null where nobody knows. */
+  readonly total: number | null;
 }
 
 export interface CorpusOptions {
@@ -34,151 +68,142 @@ export interface CorpusOptions {
   /** The field or column that is the text; null for the usual one, and for standard input that is a text. */
   readonly textField: string | null;
   readonly onSkipped: ReadOptions['onSkipped'];
+  readonly onProgress?: ((progress: CorpusProgress) => void) | undefined;
 }
 
 /** The field that a text has in nearly all data sets. */
 const USUAL_FIELD = 'text';
-/** Characters of the training text whose lines are kept. */
-const LINES_WITHIN = 20_000;
-
 /**
- * Reads files and folders and turns them into tokens. Each file gives its last `validationShare` to validation: of a text
- * its last lines, of several documents the last ones. Documents are kept apart by the tokenizer's end of a text, or by a
- * line where it has none.
+ * Files and folders as tokens: read, divided and encoded once, and kept in the cache by their content, so that a text of
+ * any size takes little memory, and the next run with it no time. Each file gives its last `validationShare` to
+ * validation: of a text its last lines, of several documents the last ones. Documents are kept apart by the tokenizer's
+ * end of a text, or by a line where it has none. What has weights is a mixture: each is a source of its own.
  *
- * @throws UserError where a file cannot be read, holds no text, or is not what its name says.
+ * @param specs as readSpecs takes them
+ * @throws UserError where a file cannot be read, holds no text, or is not what its name says; WriteError where the disk
+ *   has no room for the tokens.
  */
-export async function readCorpus(paths: readonly string[], options: CorpusOptions): Promise<Corpus> {
-  const absolute = paths.map(path => (path === '-' ? path : resolve(path)));
-  const files = paths.flatMap(filesOf);
-  requireFields(files, options.textField);
-  if (paths.some(path => path.endsWith('.bin'))) return readShards(paths, absolute, options);
-  const training: string[] = [];
-  const validation: string[] = [];
-  const texts: string[] = [];
-  const reading = { textField: options.textField ?? USUAL_FIELD, onSkipped: options.onSkipped };
-  for (const file of files) {
-    const documents: Document[] = [];
-    for await (const document of readDocuments(file, reading, options.textField !== null)) documents.push(document);
-    // One by one: there may be millions, and a call takes no more arguments than its stack has room for.
-    for (const { text } of documents) texts.push(text);
-    const parts = splitDocuments(documents, options.validationShare);
-    for (const text of parts.training) training.push(text);
-    for (const text of parts.validation) validation.push(text);
+export async function readCorpus(specs: readonly string[], options: CorpusOptions): Promise<Corpus> {
+  const { validationShare, onProgress = () => {} } = options;
+  const given = readSpecs(specs);
+  const texts = given.map(source => (source.paths.some(path => path.endsWith('.bin')) ? null : filesIn(source)));
+  if (texts.every(files => files !== null)) requireFields(texts.flat(), options.textField);
+  const putAside = texts.some(files => files?.includes('-')) ? await putStandardInputAside() : null;
+  try {
+    const read: (ReadText | null)[] = [];
+    for (const files of texts) read.push(files && (await readText(files, putAside?.path ?? null, options)));
+    const readable = read.filter(text => text !== null);
+    const tokenizer = options.tokenizer ?? (readable.length > 0 ? await learn(readable, options) : null);
+    const sources: Source[] = [];
+    const weights = given.reduce((sum, { weight }) => sum + weight, 0);
+    for (const [index, { name, paths, weight }] of given.entries()) {
+      const text = read[index];
+      const tokens = text
+        ? await tokenizeOnce(text, tokenizer!, onProgress)
+        : readShards(paths, tokenizer, validationShare);
+      sources.push({ ...tokens, name, share: weight / weights });
+    }
+    return { paths: given.flatMap(absolute), tokenizer: tokenizer!, ...together(sources), sources };
+  } finally {
+    putAside?.remove();
   }
-  const tokenizer = options.tokenizer ?? (await trainTokenizerOn(training, { vocabSize: options.vocabularySize }));
+}
+
+const filesIn = ({ paths }: SourceSpec) => paths.flatMap(filesOf);
+
+/** A source's text, measured. */
+interface ReadText extends DividedText {
+  readonly stamps: readonly Stamp[];
+  readonly bytes: number;
+}
+
+async function readText(
+  files: readonly string[],
+  standardInput: string | null,
+  options: CorpusOptions,
+): Promise<ReadText> {
+  const { textField, onSkipped, validationShare, onProgress = () => {} } = options;
+  const reading = { textField: textField ?? USUAL_FIELD, asLines: textField !== null, onSkipped, standardInput };
+  const stamps = stampsOf(files.map(file => (file === '-' ? standardInput! : file)));
+  const measured = await measureOnce(files, stamps, reading, onProgress);
+  const bytes = measured.files.reduce((sum, file) => sum + file.bytes, 0);
+  return { measured, reading, validationShare, stamps, bytes };
+}
+
+/** A tokenizer learned from what texts give to training. */
+function learn(texts: readonly ReadText[], { vocabularySize, onProgress }: CorpusOptions): Promise<Tokenizer> {
+  const bytes = texts.reduce((sum, text) => sum + text.bytes, 0);
+  return trainTokenizerOn(trainingPieces(texts), bytes, {
+    vocabSize: vocabularySize,
+    ...(onProgress && { onProgress }),
+  });
+}
+
+async function tokenizeOnce(
+  text: ReadText,
+  tokenizer: Tokenizer,
+  onProgress: (progress: CorpusProgress) => void,
+): Promise<SourceTokens> {
+  const { measured, validationShare, bytes, stamps } = text;
+  const hash = tokenizerHash(tokenizer);
+  const documents = measured.files.map(file => file.documents);
+  const key = cacheKey(['tokens', measured.hash, documents, validationShare, hash]);
+  const folder = await cachedFolder(key, async place => {
+    let done = 0;
+    await tokenize(text, tokenizer, place, hash, more => {
+      done += more;
+      onProgress({ phase: 'tokenize', done, total: bytes });
+    });
+    requireUnchanged(stamps);
+  });
+  const description: TextDescription = JSON.parse(readFileSync(join(folder, DESCRIPTION), 'utf8'));
   return {
-    paths: absolute,
-    hash: contentHash(texts),
-    tokenizer,
-    training: await encodeDocuments(training, tokenizer),
-    validation: await encodeDocuments(validation, tokenizer),
-    validationBytes: validation.reduce((sum, text) => sum + Buffer.byteLength(text), 0),
-    documents: texts.length,
-    lines: firstLines(training),
+    hash: measured.hash,
+    training: new TokenFile(join(folder, TRAINING)),
+    validation: new TokenFile(join(folder, VALIDATION)),
+    documents: documents.reduce((sum, count) => sum + count, 0),
+    ...description,
   };
 }
 
-/** As tokens can say them: half a surrogate pair, which no UTF-8 holds, comes back as U+FFFD from any tokenizer. */
-function firstLines(texts: readonly string[]): string[] {
-  let start = '';
-  for (const text of texts) {
-    if (start.length >= LINES_WITHIN) break;
-    start += `${text.slice(0, LINES_WITHIN)}\n`;
-  }
-  return toUSVString(start.slice(0, LINES_WITHIN))
-    .split('\n')
-    .filter(line => line !== '');
-}
-
-/** A file's last share for validation: of one text its end, of several the last of them. */
-function splitDocuments(documents: readonly Document[], share: number): Record<'training' | 'validation', string[]> {
-  const texts = documents.map(({ text }) => text);
-  if (texts.length === 1) {
-    const { training, validation } = splitText(texts[0]!, share);
-    return { training: [training], validation: validation === '' ? [] : [validation] };
-  }
-  if (share === 0) return { training: texts, validation: [] };
-  const all = texts.reduce((sum, text) => sum + text.length, 0);
-  let before = 0;
-  const first = texts.findIndex(text => {
-    before += text.length;
-    return before - text.length / 2 >= (1 - share) * all;
-  });
-  return { training: texts.slice(0, first), validation: texts.slice(first) }; // one at least: the last, where it is long
-}
-
-/** Documents as one stream. */
-async function encodeDocuments(texts: readonly string[], tokenizer: Tokenizer): Promise<Tokens> {
-  const { endOfText } = tokenizer;
-  if (endOfText === null || texts.length < 2) return await encodeTokens(texts.join('\n'), tokenizer);
-  const parts: Tokens[] = [];
-  for (const text of texts) parts.push(await encodeTokens(text, tokenizer));
-  const length = parts.reduce((sum, part) => sum + part.length, parts.length - 1);
-  const stream = tokenizer.vocabularySize <= 2 ** 16 ? new Uint16Array(length) : new Uint32Array(length);
-  let at = 0;
-  for (const part of parts) {
-    if (at > 0) stream[at++] = endOfText;
-    stream.set(part, at);
-    at += part.length;
-  }
-  return stream;
+/** Sources as one. The hash of several tells of their shares too. */
+function together(sources: readonly Source[]): SourceTokens {
+  const [only] = sources;
+  const bytes = sources.map(source => source.validationBytes);
+  return {
+    hash: sources.length === 1 ? only!.hash : contentHash(sources.flatMap(({ share, hash }) => [`${share}`, hash])),
+    training: joined(sources.map(source => source.training)),
+    validation: joined(sources.map(source => source.validation)),
+    validationBytes: bytes.includes(null) ? null : bytes.reduce((sum: number, each) => sum + each!, 0),
+    documents: sources.reduce((sum, source) => sum + source.documents, 0),
+    lines: sources.flatMap(source => source.lines),
+  };
 }
 
 /**
- * Files of tokens, which another tool or `malc data prepare` made. Beside a train.bin a val.bin is what is held out; of other
- * files it is their end.
+ * What files hold, as it was found before where they are the same by their stamps. What holds no text is told each time,
+ * and so read each time.
  */
-function readShards(paths: readonly string[], absolute: readonly string[], options: CorpusOptions): Corpus {
-  const other = paths.find(path => !path.endsWith('.bin'));
-  if (other !== undefined) throw new UserError(`--data: ${other} is text and others are tokens (.bin); give one kind`);
-  const { tokenizer, validationShare } = options;
-  if (tokenizer === null)
-    throw new UserError(`${paths[0]} holds tokens; give with --tokenizer the tokenizer.json that made them`);
-  const streams = paths.map(path => {
-    const tokens = readShard(path, tokenizer);
-    const heldOut = join(dirname(path), 'val.bin');
-    if (validationShare > 0 && basename(path) === 'train.bin' && existsSync(heldOut))
-      return { training: tokens, validation: readShard(heldOut, tokenizer) };
-    const cut = Math.round(tokens.length * (1 - validationShare));
-    return { training: tokens.subarray(0, cut), validation: tokens.subarray(cut) };
-  });
-  const training = joined(streams.map(stream => stream.training));
-  return {
-    paths: absolute,
-    hash: contentHash(streams.flatMap(stream => [stream.training, stream.validation])),
-    tokenizer,
-    training,
-    validation: joined(streams.map(stream => stream.validation)),
-    validationBytes: null,
-    documents: 0,
-    lines: tokenizer
-      .decode(Int32Array.from(training.subarray(0, 1000)))
-      .split('\n')
-      .slice(1, -1)
-      .filter(line => line !== ''),
+async function measureOnce(
+  files: readonly string[],
+  stamps: readonly Stamp[],
+  reading: Reading,
+  onProgress: (progress: CorpusProgress) => void,
+): Promise<Measured> {
+  const key = cacheKey(['measured', stamps, reading.textField, reading.asLines]);
+  const isKnown = areSettled(stamps) && !files.includes('-');
+  const known = isKnown ? (cachedValue(key) as Measured | null) : null;
+  if (known !== null) return known;
+  let isAllText = true;
+  const { onSkipped } = reading;
+  const told = (place: string, why: string) => {
+    isAllText = false;
+    onSkipped?.(place, why);
   };
-}
-
-/** A file of tokens that this tokenizer made, as far as can be told. */
-function readShard(path: string, tokenizer: Tokenizer): Tokens {
-  const { tokens, sideCar } = readTokens(path);
-  if (typeof sideCar?.tokenizer === 'string' && sideCar.tokenizer !== tokenizerHash(tokenizer))
-    throw new UserError(`${path} was made with another tokenizer than the one given, as the file beside it says`);
-  const wrong = tokens.findIndex(token => token >= tokenizer.vocabularySize);
-  if (wrong < 0) return tokens;
-  throw new UserError(
-    `${path}: token ${wrong} is ${tokens[wrong]}; the tokenizer has ${tokenizer.vocabularySize}: another one made the file`,
+  const measured = await measure(files, { ...reading, onSkipped: onSkipped && told }, done =>
+    onProgress({ phase: 'read', done, total: null }),
   );
-}
-
-function joined(parts: readonly Tokens[]): Tokens {
-  const length = parts.reduce((sum, part) => sum + part.length, 0);
-  const stream = parts.some(part => part instanceof Uint32Array) ? new Uint32Array(length) : new Uint16Array(length);
-  let at = 0;
-  for (const part of parts) {
-    stream.set(part, at);
-    at += part.length;
-  }
-  return stream;
+  requireUnchanged(stamps);
+  if (isKnown && isAllText) cacheValue(key, measured);
+  return measured;
 }

@@ -9,12 +9,13 @@ const SCALARS = {
   'loss/train': 'loss',
   'loss/validation': 'validation_loss',
   'loss/validation_bits_per_byte': 'validation_bits_per_byte',
+  'loss/averaged_validation': 'averaged_validation_loss',
   'loss/auxiliary': 'auxiliary_loss',
   'step/gradient_norm': 'gradient_norm',
   'step/learning_rate': 'learning_rate',
   'step/seconds': 'seconds',
   'step/memory_bytes': 'memory_bytes',
-} as const satisfies Record<string, keyof StepRecord>;
+} as const satisfies Record<string, Exclude<keyof StepRecord, 'validation_losses'>>;
 
 /** The events of one process: of a run that is resumed the next file says that what came after its first step is void. */
 export class EventFile {
@@ -33,10 +34,13 @@ export class EventFile {
   }
 
   step(record: StepRecord): void {
-    const values = Object.entries(SCALARS).flatMap(([tag, name]) => {
-      const value = record[name];
-      return value === undefined ? [] : [bytesField(1, Buffer.concat([textField(1, tag), floatField(2, value)]))];
-    });
+    const scalars = Object.entries(SCALARS).map(([tag, name]) => [tag, record[name]] as const);
+    const sources = Object.entries(record.validation_losses ?? {}).map(
+      ([name, loss]) => [`loss/validation/${name}`, loss] as const,
+    );
+    const values = [...scalars, ...sources].flatMap(([tag, value]) =>
+      value === undefined ? [] : [bytesField(1, Buffer.concat([textField(1, tag), floatField(2, value)]))],
+    );
     this.#write(record.step, bytesField(5, Buffer.concat(values)));
   }
 

@@ -14,9 +14,20 @@ export interface TrainingSamples {
   fill(index: number, tokens: Int32Array, labels: Int32Array): void;
 }
 
+/** The micro-batches [first, end) of validation samples, which come from one source. */
+export interface ValidationPart {
+  readonly name: string;
+  /** Of the source in what is trained on. */
+  readonly share: number;
+  readonly first: number;
+  readonly end: number;
+}
+
 /** A fixed number of micro-batches, [batch][time], for validation. */
 export interface ValidationSamples {
   readonly count: number;
+  /** By source, all micro-batches in order; absent where there is one source. */
+  readonly parts?: readonly ValidationPart[];
   /** Of the validation text, in UTF-8; absent where nobody knows. */
   readonly bytesPerToken?: number;
   fill(index: number, tokens: Int32Array, labels: Int32Array): void;
@@ -64,6 +75,8 @@ export interface TrainResult {
   readonly step: number;
   /** Of the last evaluation; null where there was none. */
   readonly validationLoss: number | null;
+  /** Of the averages of the weights, then; null where none are kept or there was no evaluation. */
+  readonly averagedLoss: number | null;
   /** Why it ended: all steps are done, somebody asked for it, or the loss no longer fell. */
   readonly ending: 'done' | 'interrupted' | 'patience';
 }
@@ -91,13 +104,14 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
   const tokens = new Int32Array(samplesPerStep * settings['seq-len']);
   const labels = new Int32Array(tokens.length);
   let validationLoss = from?.validationLoss ?? null;
+  let averagedLoss: number | null = null;
   let lowest = from?.lowest ?? null;
   let cursor = from?.cursor ?? 0;
   let savedAt = performance.now();
   const hasLostPatience = () =>
     options.patience !== null && lowest !== null && lowest.evaluationsAgo >= options.patience;
   // A run that ended so is no longer when it is resumed with the same patience.
-  if (hasLostPatience()) return { step: saved.step, validationLoss, ending: 'patience' };
+  if (hasLostPatience()) return { step: saved.step, validationLoss, averagedLoss, ending: 'patience' };
 
   for (let step = saved.step; step < settings.steps; ) {
     training.fill(cursor, tokens, labels);
@@ -126,15 +140,20 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
 
     const due = (every: number) => step % every === 0 || step === settings.steps;
     const evaluated = options.validation !== null && due(cadence.evaluate);
+    let evaluation: Evaluation | null = null;
     if (evaluated) {
-      validationLoss = await evaluate(model, options.validation, settings);
+      const measure = () => evaluate(model, options.validation!, settings);
+      evaluation = await measure();
+      validationLoss = evaluation.loss;
+      if (settings.ema > 0) averagedLoss = (await model.withAverages(measure)).loss;
       lowest = lowestOf(lowest, validationLoss);
     }
     const record: StepRecord = {
       step,
       loss,
       ...(auxiliary !== 0 && { auxiliary_loss: auxiliary }),
-      ...(evaluated && validationOf(validationLoss!, options.validation)),
+      ...(evaluation && validationOf(evaluation, options.validation)),
+      ...(evaluation && averagedLoss !== null && { averaged_validation_loss: averagedLoss }),
       gradient_norm: gradientNorm,
       learning_rate: learningRate,
       tokens: step * tokens.length,
@@ -167,10 +186,10 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
       observer.saved(step, run.checkpointPath(step));
     }
     if (step === settings.steps) break;
-    if (lostPatience) return { step, validationLoss, ending: 'patience' };
-    if (stop.aborted) return { step, validationLoss, ending: 'interrupted' };
+    if (lostPatience) return { step, validationLoss, averagedLoss, ending: 'patience' };
+    if (stop.aborted) return { step, validationLoss, averagedLoss, ending: 'interrupted' };
   }
-  return { step: settings.steps, validationLoss, ending: 'done' };
+  return { step: settings.steps, validationLoss, averagedLoss, ending: 'done' };
 }
 
 /** The lowest loss of all evaluations, after another one. */
@@ -180,23 +199,53 @@ function lowestOf(before: TrainState['lowest'], loss: number): NonNullable<Train
 }
 
 /** What a record says of an evaluation: nats a token and, as tokenizers differ in their tokens, bits a byte. */
-function validationOf(loss: number, samples: ValidationSamples | null) {
+function validationOf({ loss, losses }: Evaluation, samples: ValidationSamples | null) {
   const bytes = samples?.bytesPerToken;
-  return { validation_loss: loss, ...(bytes !== undefined && { validation_bits_per_byte: loss / Math.LN2 / bytes }) };
+  return {
+    validation_loss: loss,
+    ...(losses && { validation_losses: losses }),
+    ...(bytes !== undefined && { validation_bits_per_byte: loss / Math.LN2 / bytes }),
+  };
 }
 
-/** The mean loss over all scored positions of the validation samples, in nats. */
-export async function evaluate(
+/** Losses in nats. */
+interface Evaluation {
+  /** Of each source the mean over its scored positions; of several sources, their mean by their shares. */
+  readonly loss: number;
+  /** Of each source by its name; null where there is one. */
+  readonly losses: Readonly<Record<string, number>> | null;
+}
+
+/** The loss of the validation samples. */
+async function evaluate(
   model: NativeModel,
   samples: ValidationSamples,
   size: Pick<Settings, 'batch-size' | 'seq-len'>,
+): Promise<Evaluation> {
+  const { parts } = samples;
+  if (!parts) return { loss: await meanLoss(model, samples, size, 0, samples.count), losses: null };
+  let loss = 0;
+  const losses: Record<string, number> = {};
+  for (const { name, share, first, end } of parts) {
+    losses[name] = await meanLoss(model, samples, size, first, end);
+    loss += share * losses[name];
+  }
+  return { loss, losses };
+}
+
+/** The mean over all scored positions of the micro-batches [first, end). */
+async function meanLoss(
+  model: NativeModel,
+  samples: ValidationSamples,
+  { 'batch-size': batch, 'seq-len': time }: Pick<Settings, 'batch-size' | 'seq-len'>,
+  first: number,
+  end: number,
 ): Promise<number> {
-  const [batch, time] = [size['batch-size'], size['seq-len']];
   const tokens = new Int32Array(batch * time);
   const labels = new Int32Array(batch * time);
   let sum = 0;
   let scored = 0;
-  for (let index = 0; index < samples.count; index++) {
+  for (let index = first; index < end; index++) {
     samples.fill(index, tokens, labels);
     const result = await model.evaluate(tokens, labels, { batch, time });
     sum += result.loss * result.scored;
@@ -205,12 +254,12 @@ export async function evaluate(
   return sum / scored;
 }
 
-function unwritable(error: WriteError, folder: string, savedStep: number): UserError {
+function unwritable(error: WriteError, folder: string, savedStep: number): WriteError {
   const stands =
     savedStep > 0
       ? `Everything up to step ${savedStep} is saved; go on from there with: malc train --resume -o ${folder}`
       : 'There is no checkpoint yet.';
-  return new UserError(`${error.message}\n${stands}`);
+  return new WriteError(`${error.message}\n${stands}`);
 }
 
 function diverged(

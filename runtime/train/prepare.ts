@@ -5,13 +5,14 @@ import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
-import { Batches, ValidationBatches } from '../data/batches.ts';
+import { Mixture } from '../data/mixture.ts';
+import { readSpecs } from '../data/specs.ts';
 import { readModelConfig } from '../hub/config.ts';
 import { trainingTypeOf } from '../machine.ts';
 import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { TrainState } from './checkpoint.ts';
-import { type Corpus, readCorpus } from './corpus.ts';
+import { type Corpus, type CorpusOptions, readCorpus } from './corpus.ts';
 import {
   type Derived,
   deriveSettings,
@@ -22,9 +23,11 @@ import {
 } from './derive.ts';
 import { frozenParameters } from './frozen.ts';
 import type { Cadence, TrainingSamples, ValidationSamples } from './loop.ts';
+import { usualUpdate } from './optimizers.ts';
 import { RunFolder } from './run-folder.ts';
-import { formerly, requireSameRun } from './settings.ts';
+import { formerly, requireSameRun, updatingOf } from './settings.ts';
 import { requireSameArchitecture, type StartingWeights } from './starting-weights.ts';
+import { validationSamples } from './validation-samples.ts';
 
 /** What the user asks for. What is absent is taken from the run in `output` on resume, or derived. */
 export interface Request {
@@ -37,6 +40,8 @@ export interface Request {
   readonly textField?: string | undefined;
   /** Told of what `data` has that is no text; absent where that is refused. */
   readonly onSkipped?: ((place: string, why: string) => void) | undefined;
+  /** Told how far the text is. */
+  readonly onProgress?: CorpusOptions['onProgress'];
   readonly output: string;
   readonly resume: boolean;
   /** What it runs on. */
@@ -53,6 +58,9 @@ export interface Request {
 export interface Unbatched {
   readonly model: Model;
   readonly frozen: readonly string[];
+  readonly updating: ReturnType<typeof updatingOf>;
+  /** Whether averages of the weights are kept. */
+  readonly averages: boolean;
   readonly tokenizer: Tokenizer;
   readonly dtype: TrainingType;
   /** Tokens in a sequence. */
@@ -81,11 +89,11 @@ export interface Prepared extends Derived {
   readonly from: TrainState | null;
   readonly cadence: Cadence;
   readonly training: TrainingSamples;
+  /** How often the run goes through each source of the corpus. */
+  readonly passes: readonly number[];
   readonly validation: ValidationSamples | null;
 }
 
-/** Validation takes at most so many batches, the same each time: enough for a steady number, and soon done. */
-const VALIDATION_BATCHES = 32;
 /** A checkpoint of a large model takes as long as several steps. */
 const LEAST_STEPS_BETWEEN_CHECKPOINTS = 100;
 /** Also save when so much work would be lost. */
@@ -107,7 +115,7 @@ export async function prepare(request: Request): Promise<Prepared> {
         'give --data and the other options that it had',
     );
   }
-  if (!request.data && files.includes('-') && process.stdin.isTTY)
+  if (!request.data && readSpecs(files).some(({ paths }) => paths.includes('-')) && process.stdin.isTTY)
     throw new UserError(`the run in ${output} reads standard input; pipe the same text into the command again`);
   // Before the text is read, which may take minutes.
   sequenceLength(request.settings, from?.settings ?? null, source.model);
@@ -130,17 +138,24 @@ export async function prepare(request: Request): Promise<Prepared> {
     vocabularySize: source.model.vocab_size,
     textField: request.textField ?? null,
     onSkipped: request.onSkipped ?? null,
+    onProgress: request.onProgress,
   });
   const model = { ...source.model, vocab_size: vocabularySizeFor(corpus, weights) };
-  const batches = (time: number, batch: number, seed: number) => new Batches(corpus.training, { batch, time, seed });
+  const batches = (time: number, batch: number, seed: number) => new Mixture(corpus.sources, { batch, time, seed });
   const samplesPerEpoch = (time: number) => batches(time, 1, 0).samplesPerEpoch;
   const given = { ...request.settings };
   if (request.fitBatch && !from) {
     const time = sequenceLength(given, null, model);
     const accumulation = given['grad-accum'] ?? 1;
+    const optimizer = given.optimizer ?? formerly.optimizer;
     const most = Math.min(samplesPerEpoch(time), Math.floor(MOST_TOKENS_PER_STEP / time));
     given['batch-size'] = await request.fitBatch({
       ...{ model, frozen, time, tokenizer: corpus.tokenizer },
+      updating: updatingOf({
+        optimizer,
+        momentum: given.momentum ?? usualUpdate(optimizer, model.hidden_size).momentum,
+      }),
+      averages: (given.ema ?? 0) > 0,
       dtype: given.dtype ?? trainingTypeOf(request.target),
       tokensPerStep: given['tokens-per-step'],
       most: Math.max(1, Math.floor(most / accumulation)),
@@ -153,6 +168,8 @@ export async function prepare(request: Request): Promise<Prepared> {
     const saved = { ...from, model: savedModel };
     requireSameRun(output, saved, { settings, model, dataHash: corpus.hash, tokenizerHash: hash });
   }
+  const samplesPerStep = settings['batch-size'] * settings['grad-accum'];
+  const training = batches(settings['seq-len'], samplesPerStep, settings.seed);
   return {
     settings,
     automatic: request.fitBatch ? new Set([...derived.automatic, 'batch-size']) : derived.automatic,
@@ -166,8 +183,9 @@ export async function prepare(request: Request): Promise<Prepared> {
     weights,
     from,
     cadence: cadenceFor(request.cadence, settings.steps),
-    training: batches(settings['seq-len'], settings['batch-size'] * settings['grad-accum'], settings.seed),
-    validation: settings['validation-share'] === 0 ? null : validationOf(corpus, settings),
+    training,
+    passes: training.passes(settings.steps * samplesPerStep),
+    validation: settings['validation-share'] === 0 ? null : validationSamples(corpus.sources, settings),
   };
 }
 
@@ -191,18 +209,6 @@ function readSource(output: string): { model: Model; text: string } {
   const missing = [config, text].find(path => !existsSync(path));
   if (missing !== undefined) throw new UserError(`${missing} is missing; say with --model what the run trains`);
   return { model: readModelConfig(config), text: readFileSync(text, 'utf8') };
-}
-
-function validationOf(corpus: Corpus, settings: Derived['settings']): ValidationSamples {
-  const batches = new ValidationBatches(corpus.validation, {
-    batch: settings['batch-size'],
-    time: settings['seq-len'],
-  });
-  return {
-    count: Math.min(batches.count, VALIDATION_BATCHES),
-    ...(corpus.validationBytes !== null && { bytesPerToken: corpus.validationBytes / corpus.validation.length }),
-    fill: (index, tokens, labels) => batches.fill(index, tokens, labels),
-  };
 }
 
 /** Ten evaluations and samples in a run, where nothing is said, and as many checkpoints where they lie far enough apart. */

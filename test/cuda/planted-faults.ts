@@ -117,6 +117,39 @@ export const inHopperProducts: readonly PlantedFault[] = [
   },
 ];
 
+const statistics = 'statistics.h';
+/** What norms ask of the rows that products make on Hopper GPUs. */
+export const inHopperStatistics: readonly PlantedFault[] = [
+  {
+    title: 'all tiles of a row leave their parts at one place',
+    file: statistics,
+    words: ' + at.column / tile_columns)',
+    become: ')',
+    caught: wrongResult,
+  },
+  {
+    title: 'the last tile of a row counts as if it were as wide as the others',
+    file: statistics,
+    words: 'min(tile_columns, columns - column)',
+    become: 'tile_columns',
+    caught: wrongResult,
+  },
+  {
+    title: 'what lies beyond the columns is taken too',
+    file: statistics,
+    words: 'if (inside) of_row.take',
+    become: 'if (inside || !inside) of_row.take',
+    caught: wrongResult,
+  },
+  {
+    title: 'distances of other threads are taken from where their own are',
+    file: statistics,
+    words: 'const float shift = other.first - first;',
+    become: 'const float shift = 0.0f;',
+    caught: wrongResult,
+  },
+];
+
 const gathered = 'grouped_sm90.h';
 /** Products of experts on Hopper GPUs, whose rows are gathered. */
 export const inHopperExperts: readonly PlantedFault[] = [

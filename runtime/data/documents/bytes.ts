@@ -11,10 +11,12 @@ const PIECE = 1 << 20;
 /**
  * The bytes of a file or of standard input (`-`).
  *
+ * @param standardInput a file that standard input was put into, where it was
  * @throws UserError where it cannot be read, or is not packed as its name says.
  */
-export async function* readBytes(path: string): AsyncGenerator<Uint8Array> {
-  const raw = path === '-' ? process.stdin : createReadStream(path, { highWaterMark: PIECE });
+export async function* readBytes(path: string, standardInput: string | null = null): AsyncGenerator<Uint8Array> {
+  const file = path === '-' ? standardInput : path;
+  const raw = file === null ? process.stdin : createReadStream(file, { highWaterMark: PIECE });
   try {
     // Of a pipeline, unlike a pipe, a fault in reading ends what is unpacked, where it is thrown.
     if (path.endsWith('.gz')) yield* pipeline(raw, createGunzip({ chunkSize: PIECE }), () => {});

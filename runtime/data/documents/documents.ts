@@ -1,5 +1,4 @@
 // Documents: the texts that a file, a folder of files or standard input holds, one after the other, whatever the format.
-
 import { constants } from 'node:buffer';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,6 +20,8 @@ export interface ReadOptions {
   readonly textField: string;
   /** Told of what is left out: a line that is no JSON, or has no text. Null to refuse it. */
   readonly onSkipped: ((place: string, why: string) => void) | null;
+  /** A file that standard input was put into, to be read more than once. */
+  readonly standardInput?: string | null;
 }
 
 /** What a file is read as, by its name; `.gz` and `.zst` after it are taken off first. */
@@ -80,8 +81,8 @@ export function requireFields(files: readonly string[], textField: string | null
  * @throws UserError where it cannot be read, holds nothing, or is not what its name says.
  */
 export async function* readDocuments(path: string, options: ReadOptions, asLines = false): AsyncGenerator<Document> {
-  const format = formatRead(path, asLines);
-  if (format === 'JSON lines') yield* readJsonLines(path, readBytes(path), options);
+  const format = readAs(path, asLines);
+  if (format === 'JSON lines') yield* readJsonLines(path, readBytes(path, options.standardInput), options);
   else if (format === 'parquet') yield* readParquet(path, options);
   else if (/\.(gz|zst)$/.test(path)) yield { text: await wholeText(path), place: path };
   else yield { text: readText(path), place: path };
@@ -100,8 +101,8 @@ export async function* documentPieces(
   asLines: boolean,
   cut: (text: Buffer) => number,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-  if (formatRead(path, asLines) === 'text') {
-    yield* readTextPieces(path, cut);
+  if (readAs(path, asLines) === 'text') {
+    yield* readTextPieces(path, cut, options.standardInput);
     return;
   }
   const encoder = new TextEncoder();
@@ -115,8 +116,46 @@ export async function* documentPieces(
   if (gathered !== '') yield encoder.encode(gathered);
 }
 
+/** A document, or a piece of one: whole characters of UTF-8. */
+export interface DocumentPart {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** True where a document begins with it. */
+  readonly begins: boolean;
+}
+
+/**
+ * The same documents in parts: a text file, of any size, in pieces of about a megabyte, each of the others as it is.
+ *
+ * @throws UserError as readDocuments
+ */
+export async function* documentParts(
+  path: string,
+  options: ReadOptions,
+  asLines: boolean,
+): AsyncGenerator<DocumentPart> {
+  if (readAs(path, asLines) === 'text') {
+    let begins = true;
+    for await (const bytes of readTextPieces(path, wholeCharacters, options.standardInput)) {
+      yield { bytes, begins };
+      begins = false;
+    }
+    return;
+  }
+  const encoder = new TextEncoder();
+  for await (const { text } of readDocuments(path, options, asLines))
+    yield { bytes: encoder.encode(text), begins: true };
+}
+
+/** How many of the bytes are whole characters. */
+function wholeCharacters(text: Uint8Array): number {
+  let end = text.length;
+  while (end > 0 && (text[end - 1]! & 0xc0) === 0x80) end -= 1;
+  // What ends with a lead byte is cut before it; ASCII is whole.
+  return end > 0 && text[end - 1]! < 0x80 ? text.length : end - 1;
+}
+
 /** What a file or standard input is read as. */
-function formatRead(path: string, asLines: boolean): Format {
+export function readAs(path: string, asLines: boolean): Format {
   if (path.endsWith('.json'))
     throw new UserError(
       `${path} is a JSON document; malc reads a text a line (.jsonl): jq -c '.[]' ${path} > texts.jsonl`,
