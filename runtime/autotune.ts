@@ -32,8 +32,9 @@ export interface TuningRequest {
   readonly batch: number;
   readonly time: number;
   readonly threads: number;
-  /** What training leaves as it is, as the program is compiled: it has fewer products. */
+  /** As the program is compiled: what training leaves as it is, and whether documents are masked. */
   readonly frozen?: readonly string[] | undefined;
+  readonly masksDocuments?: boolean | undefined;
   /** On a GPU, whether sums may be added up in the order in which they come: `--any-order`. */
   readonly anyOrder?: boolean | undefined;
   /** Told before anything is measured: of how many launches. Not called where all are known. */
