@@ -1,5 +1,5 @@
-// tune.h - times a computation in several ways, by turns, so that `--autotune` can choose: the generated tune.cu has the
-// model's own kernels, and says what each is handed.
+// tune.h - times a computation in several ways, by turns, so that `--autotune` can choose: the generated tune.cu has
+// the model's own kernels, and says what each is handed.
 //
 // The buffers are there several times, more than the second-level cache holds, and launches take one set after another.
 // Launches of a way are a graph, as in a step: none waits for the host. A way that fails is left out, as long as the
@@ -182,9 +182,9 @@ private:
 /* Why ways of the computation that was measured last failed; empty where they did not. */
 inline std::vector<std::string> malc_failures;
 
-/* Times every way of a computation whose `took` is not NaN: rounds by turns, each of about so many seconds, of which the
- * quickest counts. Leaves the seconds of a launch in `took`, -1 for a way that cannot be taken here, and NaN for one that
- * fails. Returns null, or what went wrong where the device does not go on. */
+/* Times every way of a computation whose `took` is not NaN: rounds by turns, each of about so many seconds, of which
+ * the quickest counts. Leaves the seconds of a launch in `took`, -1 for a way that cannot be taken here, and NaN for one
+ * that fails. Returns null, or what went wrong where the device does not go on. */
 inline const char *malc_measure(const malc_computation &computation, int64_t batch, int64_t time, int rounds,
                                 double seconds, double *took) {
   constexpr int most = 128; // launches of a graph
