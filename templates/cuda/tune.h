@@ -183,8 +183,8 @@ private:
 inline std::vector<std::string> malc_failures;
 
 /* Times every way of a computation whose `took` is not NaN: rounds by turns, each of about so many seconds, of which
- * the quickest counts. Leaves the seconds of a launch in `took`, -1 for a way that cannot be taken here, and NaN for one
- * that fails. Returns null, or what went wrong where the device does not go on. */
+ * the quickest counts. Leaves the seconds of a launch in `took`, -1 for a way that cannot be taken here, and NaN for
+ * one that fails. Returns null, or what went wrong where the device does not go on. */
 inline const char *malc_measure(const malc_computation &computation, int64_t batch, int64_t time, int rounds,
                                 double seconds, double *took) {
   constexpr int most = 128; // launches of a graph
