@@ -159,7 +159,8 @@ export const train = {
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
       const anyOrder = args['any-order'] === true;
-      return await tune({ model, dtype: settings.dtype, batch, time, threads, anyOrder, onStart: tellTuning }, device);
+      const request = { model, dtype: settings.dtype, batch, time, threads, frozen, masksDocuments, anyOrder };
+      return await tune({ ...request, onStart: tellTuning }, device);
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};

@@ -343,8 +343,8 @@ private:
   }
 };
 
-/* How a kernel of jobs begins: barriers, and the tensor maps are fetched. Then it waits for earlier launches, which this
- * one may overlap: until here no thread has touched what another kernel reads or writes. */
+/* How a kernel of jobs begins: barriers, and the tensor maps are fetched. Then it waits for earlier launches, which it
+ * may overlap: until here no thread has touched what another kernel reads or writes. */
 template <class Shape, class Producer = malc_producer<Shape>, class... Maps>
 DEVICE void malc_begin_jobs(const Maps *...maps) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
