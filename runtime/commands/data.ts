@@ -23,7 +23,7 @@ export const data: Command = {
   describe: 'Look at a data set, or turn it into tokens',
   positionals: [
     { name: 'action', describe: 'preview or prepare', required: true },
-    { name: 'spec', describe: 'Files, folders, or - for standard input', required: true, array: true },
+    { name: 'spec', describe: 'Files, folders, hf:OWNER/NAME, or - for standard input', required: true, array: true },
   ],
   options: {
     tokenizer: {
@@ -62,6 +62,7 @@ async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
   const { filesOf, formatOf, readDocuments, requireFields } = await import('../data/documents/documents.ts');
   const { Skipped } = await import('../data/documents/skipped.ts');
   const { Surveyor } = await import('../data/documents/survey.ts');
+  const { fetchAll } = await import('../data/specs.ts');
   const { describeMemory } = await import('../show/quantities.ts');
   const { readTokenizer } = await import('../tokenizer/json.ts');
 
@@ -72,7 +73,7 @@ async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
   const surveyor = new Surveyor();
   const shown: Document[] = [];
   let tokens = 0;
-  const files = (args.spec as readonly string[]).flatMap(filesOf);
+  const files = (await fetchAll(args.spec as readonly string[])).paths.flatMap(filesOf);
   requireFields(files, textField ?? null);
   for (const file of files) {
     const isLines = textField !== undefined;

@@ -8,7 +8,7 @@ import { documentOptions } from './data.ts';
 /** Compression is measured on so many bytes of each input at the most: enough to tell, and soon done. */
 const SAMPLE = 2 ** 20;
 
-const INPUTS = 'Text, .jsonl, .parquet, .gz, .zst, folders, or - for standard input';
+const INPUTS = 'Text, .jsonl, .parquet, .gz, .zst, folders, hf:OWNER/NAME, or - for standard input';
 
 export const trainTokenizer: Command = {
   name: 'train-tokenizer',
@@ -50,6 +50,7 @@ export const trainTokenizer: Command = {
     const { checkWritable } = await import('../atomic-file.ts');
     const { documentPieces, filesOf, requireFields } = await import('../data/documents/documents.ts');
     const { Skipped } = await import('../data/documents/skipped.ts');
+    const { fetchAll } = await import('../data/specs.ts');
     const { writeTokenizer } = await import('../tokenizer/json.ts');
     const { lineCut } = await import('../tokenizer/split.ts');
     const { trainTokenizerInThreads } = await import('../tokenizer/train.ts');
@@ -61,7 +62,8 @@ export const trainTokenizer: Command = {
     const reading = { textField: textField ?? 'text', onSkipped: args.strict ? null : skipped.tell };
     const specialTokens = args['special-tokens'] as readonly string[] | undefined;
     checkWritable(output);
-    const inputs = (args.input as readonly string[]).map(filesOf);
+    const inputs: string[][] = [];
+    for (const input of args.input as readonly string[]) inputs.push((await fetchAll([input])).paths.flatMap(filesOf));
     requireFields(inputs.flat(), textField ?? null);
 
     const start = performance.now();

@@ -68,6 +68,7 @@ export const train: Command = {
   },
   examples: [
     ['malc train -m nano -d input.txt', 'derive everything else, and show it'],
+    ['malc train -m nano -d hf:roneneldan/TinyStories', 'a data set of Hugging Face, kept in the cache'],
     ['malc train -m nano -d wiki.jsonl:0.7 code.txt:0.3', 'a mixture: seven samples of ten are from wiki.jsonl'],
     ['malc train --resume -o runs/nano', 'go on where that run stopped, bit for bit'],
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],

@@ -8,6 +8,7 @@ const PATIENCE = 500;
 const INTERVAL = 100;
 
 const doing = {
+  fetch: 'fetching',
   read: 'reading',
   count: 'counting words',
   merge: 'learning tokens',

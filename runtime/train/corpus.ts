@@ -5,7 +5,7 @@ import { cachedFolder, cachedValue, cacheKey, cacheValue } from '../data/data-ca
 import { filesOf, type ReadOptions, requireFields } from '../data/documents/documents.ts';
 import { type Measured, measure, type Reading } from '../data/measure.ts';
 import { areSettled, putStandardInputAside, requireUnchanged, type Stamp, stampsOf } from '../data/sources.ts';
-import { absolute, readSpecs, type SourceSpec } from '../data/specs.ts';
+import { absolute, fetchAll, readSpecs, type SourceSpec } from '../data/specs.ts';
 import {
   DESCRIPTION,
   type DividedText,
@@ -45,7 +45,7 @@ export interface Source extends SourceTokens {
 
 /** All sources, each by itself and, where that is asked for, after one another. */
 export interface Corpus extends SourceTokens {
-  /** The files, folders and data sets, with absolute paths, as `readCorpus` takes them. */
+  /** What was given, as `readCorpus` takes it: paths from the root, and data sets of the hub with their commit. */
   readonly paths: readonly string[];
   readonly tokenizer: Tokenizer;
   /** Those with weights, or one: all that was given. */
@@ -54,7 +54,7 @@ export interface Corpus extends SourceTokens {
 
 /** How far a corpus is: bytes of text, or, while a tokenizer is learned (`merge`), its tokens. */
 export interface CorpusProgress {
-  readonly phase: 'read' | 'count' | 'merge' | 'tokenize';
+  readonly phase: 'fetch' | 'read' | 'count' | 'merge' | 'tokenize';
   readonly done: number;
   /** Null where nobody knows. */
   readonly total: number | null;
@@ -85,7 +85,12 @@ const USUAL_FIELD = 'text';
  */
 export async function readCorpus(specs: readonly string[], options: CorpusOptions): Promise<Corpus> {
   const { validationShare, onProgress = () => {} } = options;
-  const given = readSpecs(specs);
+  const given: (SourceSpec & { readonly words: readonly string[] })[] = [];
+  for (const spec of readSpecs(specs)) {
+    const told = (done: number, total: number) => onProgress({ phase: 'fetch', done, total });
+    const { paths, pinned } = await fetchAll(spec.paths, told);
+    given.push({ ...spec, paths, words: absolute({ ...spec, paths: pinned }) });
+  }
   const texts = given.map(source => (source.paths.some(path => path.endsWith('.bin')) ? null : filesIn(source)));
   if (texts.every(files => files !== null)) requireFields(texts.flat(), options.textField);
   const putAside = texts.some(files => files?.includes('-')) ? await putStandardInputAside() : null;
@@ -103,7 +108,7 @@ export async function readCorpus(specs: readonly string[], options: CorpusOption
         : readShards(paths, tokenizer, validationShare);
       sources.push({ ...tokens, name, share: weight / weights });
     }
-    return { paths: given.flatMap(absolute), tokenizer: tokenizer!, ...together(sources), sources };
+    return { paths: given.flatMap(source => source.words), tokenizer: tokenizer!, ...together(sources), sources };
   } finally {
     putAside?.remove();
   }
