@@ -1,9 +1,10 @@
 // The compiler as a function, top to bottom: a checked Model becomes a program of graphs, kernels and C source.
-import { buildProgram, graphsOf, type Program, trainingFunctions } from './build/program.ts';
+import { blockKinds, buildProgram, graphsOf, type Program, trainingFunctions } from './build/program.ts';
 import type { Model } from './check/model.ts';
 import { formulaLibrary } from './check/standard-library.ts';
 import { UserError } from './diagnostic.ts';
 import type { KernelReport } from './emission/kernel-library.ts';
+import type { Optimizer } from './emission/optimizer.ts';
 import type { Graph } from './graph/graph.ts';
 import { printGraph } from './graph/print.ts';
 import { verify } from './graph/verify.ts';
@@ -13,6 +14,7 @@ import type { Schedule } from './kernels/kernel.ts';
 import { compose } from './passes/compose.ts';
 import { defer } from './passes/defer.ts';
 import { type LoweredFunction, planMemory } from './plan/plan.ts';
+import { againName, forwardAgain, type Kept, type Recompute, recomputedBlocks, valuesKept } from './plan/recompute.ts';
 import { roundOperands } from './plan/round.ts';
 import { chooseStorage, type Scheduled, type Storage, storedAsFloat } from './plan/storage.ts';
 import { emitCpu, type ProgramLaunch } from './targets/cpu/index.ts';
@@ -20,7 +22,7 @@ import { cpuStoring, type ProductType } from './targets/cpu/kernel-source.ts';
 import { chooseSchedule, type ProductShape, type ScheduleOf, shapeKey } from './targets/cpu/schedule.ts';
 import { emitCuda } from './targets/cuda/index.ts';
 import { type CudaProductType, cudaStoring } from './targets/cuda/kernel-source.ts';
-import type { ChoiceOf } from './targets/cuda/tunable.ts';
+import { type ChoiceOf, describeChoice, isInAnyOrder } from './targets/cuda/tunable.ts';
 import type { Target } from './targets/names.ts';
 
 export interface CompileOptions {
@@ -30,12 +32,23 @@ export interface CompileOptions {
   readonly fuse?: boolean;
   /** What products multiply: float32 numbers, or these rounded to bfloat16, with float32 sums. Default f32. */
   readonly dtype?: ProductType;
+  /** Which blocks compute their forward pass again in training, and keep less for it: see plan/recompute.ts. Default none. */
+  readonly recompute?: Recompute;
+  /** How training moves the weights. Default adamw. */
+  readonly optimizer?: Optimizer;
+  /** Of the optimizer sgd: false for steps along the gradient alone, which need no memory of those before. Default true. */
+  readonly momentum?: boolean;
   /** Makes a program that takes the time of each launch: malc_profile_* of malc.h. */
   readonly profile?: boolean;
   /** How products are divided into tasks; the cost model's choice where it is not given. */
   readonly scheduleOf?: ScheduleOf;
-  /** On cuda: how products are computed; the cost model's choice where it is not given. */
+  /** On cuda: how launches are computed that there are several ways for; the cost model's choice where it is not given. */
   readonly choiceOf?: ChoiceOf;
+  /**
+   * On cuda: whether `choiceOf` may choose sums that are added up in the order in which they come, so that the last bits
+   * differ from run to run. Default false.
+   */
+  readonly anyOrder?: boolean;
   /** Parameters that training leaves as they are, by their names in checkpoints; none where nothing is said. */
   readonly frozen?: readonly string[];
   /** Checks every graph against the rules of graph/verify.ts. */
@@ -65,6 +78,8 @@ export interface PlanSummary {
     /** Floats of intermediate values, by what they grow with: '' (fixed), time, batch*time. */
     readonly intermediate: Readonly<Record<string, number>>;
   }[];
+  /** What blocks keep from their forward to their backward pass; of modules for further tokens the blocks alone. */
+  readonly kept: Kept;
 }
 
 /** Compiles a model to C, or to CUDA C++. */
@@ -75,7 +90,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     options.onStage?.(name, performance.now() - before, () => print(value));
     return value;
   };
-  const { dtype = 'f32' } = options;
+  const { dtype = 'f32', optimizer = 'adamw', momentum = true, profile = false } = options;
   const fused = options.fuse ?? true;
   const library = stage(
     'library',
@@ -112,15 +127,26 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     functions => printSchedules(functions.map(({ schedule }) => schedule)),
   );
   if (options.verify) for (const { graph } of scheduled) verify(graph);
+  const kinds = blockKinds(program).slice(program.lowest);
+  const recomputed = recomputedBlocks(options.recompute ?? 'none', kinds.length);
+  if (recomputed > 0 && dtype === 'int8')
+    throw new UserError(
+      'recompute is for training, and weights of 8 bits (int8) are for inference alone; leave one out',
+    );
   const lowered = stage(
     'plan',
     () => {
       const storages =
         dtype !== 'bf16' ? new Map<string, Storage>() : storagesOf(program, scheduled, options.target ?? 'cpu');
-      return scheduled.map(({ graph, schedule }): LoweredFunction => {
+      const functions = scheduled.map(({ graph, schedule }): LoweredFunction => {
         const storage = storages.get(graph.name) ?? storedAsFloat;
         return { graph, schedule, storage, plan: planMemory(graph, schedule, storage) };
       });
+      const again = [...new Set(kinds.slice(0, recomputed))].map(kind => {
+        const { name, forward } = program.blocks[kind]!;
+        return forwardAgain(functions.find(({ graph }) => graph.name === forward.name)!, againName(name));
+      });
+      return [...functions, ...again];
     },
     functions => functions.map(printPlan).join('\n'),
   );
@@ -130,12 +156,11 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     products.set(shapeKey(shape), shape);
     return (options.scheduleOf ?? chooseSchedule)(shape);
   };
-  const { choiceOf } = options;
-  if (choiceOf && options.target !== 'cuda') throw new Error('choices of products are for the target cuda');
+  const choiceOf = orderedChoices(options);
+  const common = { profile, recomputed, updating: { optimizer, momentum } };
   const emit = () => {
-    if (options.target === 'cuda')
-      return emitCuda(program, byName, { dtype: cudaType(options), profile: options.profile ?? false, choiceOf });
-    return emitCpu(program, byName, { dtype, profile: options.profile ?? false, scheduleOf });
+    if (options.target === 'cuda') return emitCuda(program, byName, { dtype: cudaType(options), ...common, choiceOf });
+    return emitCpu(program, byName, { dtype, ...common, scheduleOf });
   };
   const isUnit = (name: string) => name === 'model.c' || name.endsWith('.cu');
   const source = stage('source', emit, ({ files }) =>
@@ -149,13 +174,40 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     launches,
     intermediate: Object.fromEntries(byName.get(name)!.plan.totals),
   }));
+  const kept: Kept = {
+    blocks: kinds.map(kind => program.blocks[kind]!.name),
+    recomputed,
+    alignment: source.alignment,
+    values: Object.fromEntries(
+      program.blocks.map(({ name, forward }) => [name, valuesKept(byName.get(forward.name)!)]),
+    ),
+  };
   return {
     files: source.files,
-    plan: { model: model.name, functions },
+    plan: { model: model.name, functions, kept },
     kernels: source.kernels,
     launches: source.launches,
     products: [...products.values()],
   };
+}
+
+/** What is chosen, held to one order of sums where any will not do. */
+function orderedChoices({ target, choiceOf, anyOrder = false }: CompileOptions): ChoiceOf | undefined {
+  if (target !== 'cuda') {
+    if (choiceOf) throw new Error('choices of how launches are computed are for the target cuda');
+    if (anyOrder)
+      throw new UserError('sums in any order are for the target cuda: on the CPU they have one; leave it out');
+    return undefined;
+  }
+  return (
+    choiceOf &&
+    (tunable => {
+      const choice = choiceOf(tunable);
+      if (choice && isInAnyOrder(choice) && !anyOrder)
+        throw new Error(`${tunable.name}: ${describeChoice(choice)} is chosen, and its order is to be the same`);
+      return choice;
+    })
+  );
 }
 
 /** What products multiply on CUDA, where these options are for it. */

@@ -13,12 +13,12 @@ export interface Standalone {
   readonly target: Target;
   /** The words of the command that builds it. */
   readonly command: readonly string[];
-  /** The usual peak of the learning rate. */
-  readonly learningRate: number;
+  /** What updates go by: the peak of the learning rate, which an option may change, and the rest. */
+  readonly update: Readonly<Record<'lr' | 'weight-decay' | 'beta1' | 'beta2' | 'momentum', number>>;
 }
 
 /** The source of the trainer: C11, and C++ as well, over malc.h. */
-export function standaloneSource(model: Model, { target, command, learningRate }: Standalone): string {
+export function standaloneSource(model: Model, { target, command, update }: Standalone): string {
   return renderTemplate('program/standalone.c.hbs', {
     file: standaloneFile(target),
     name: model.name,
@@ -28,9 +28,13 @@ export function standaloneSource(model: Model, { target, command, learningRate }
     // As malc's own token files: two bytes as long as they do.
     token_type: model.vocab_size <= 2 ** 16 ? 'uint16' : 'uint32',
     time: Math.min(SEQUENCE_LENGTH, model.max_seq_len),
-    learning_rate: learningRate,
+    learning_rate: update.lr,
+    update: [update['weight-decay'], 1, update.beta1, update.beta2, 1e-8, update.momentum].map(asFloat).join(', '),
   });
 }
+
+/** A number as C has it. */
+const asFloat = (value: number): string => (Number.isInteger(value) ? `${value}.0f` : `${value}f`);
 
 /** A command for a shell, in lines of at most a hundred characters or so. */
 export function shellLines(words: readonly string[]): string[] {

@@ -1,18 +1,19 @@
-// `--autotune` on a GPU: the products of a model's step, measured in several ways each: the cost model's most promising
-// schedules, and cuBLASLt where it is. What wins is kept in the cache for this GPU, driver, library, program and size.
+// `--autotune` on a GPU: what a model's step can compute in several ways, measured in each: the cost model's most promising
+// schedules of products, cuBLASLt where it is, and the orders in which attention's gradient is summed. What wins is kept in
+// the cache for this GPU, driver, library, program and size. A way that fails is told of and left out.
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Model } from '../compiler/check/model.ts';
-import { MachineError } from '../compiler/diagnostic.ts';
+import { MachineError, UserError } from '../compiler/diagnostic.ts';
 import { compile } from '../compiler/index.ts';
-import type { HopperSchedule } from '../compiler/targets/cuda/hopper-schedule.ts';
 import type { CudaProductType } from '../compiler/targets/cuda/kernel-source.ts';
 import {
+  type Choice,
   type ChoiceOf,
   describeChoice,
-  type ProductChoice,
-  type TunableProduct,
+  isInAnyOrder,
+  type Tunable,
 } from '../compiler/targets/cuda/tunable.ts';
 import { emitTuner, isOfStep, type Trial } from '../compiler/targets/cuda/tuner.ts';
 import { makeFolder, writeFileAtomic } from './atomic-file.ts';
@@ -36,92 +37,116 @@ export interface CudaTuningRequest {
   readonly dtype: CudaProductType;
   readonly batch: number;
   readonly time: number;
-  /** Told before anything is measured: how many products there are. Not called where all are known. */
-  readonly onStart?: (products: number) => void;
+  /** Whether sums may be added up in the order in which they come: `--any-order`. */
+  readonly anyOrder?: boolean | undefined;
+  /** Told before anything is measured: of how many launches. Not called where all are known. */
+  readonly onStart?: ((launches: number) => void) | undefined;
+  /** Told of each launch as it is measured, or at once where it is known. */
+  readonly onFinding?: ((finding: Finding) => void) | undefined;
+}
+
+/** A way to compute a launch, and how long that takes. */
+export interface MeasuredWay {
+  readonly choice: Choice;
+  /** Null for what cannot be here, as a shape that cuBLASLt has nothing for, and for what failed. */
+  readonly seconds: number | null;
+  /** What went wrong, where it failed. */
+  readonly failed: string | null;
 }
 
 /** How long a launch takes in each way. */
 export interface Finding {
   /** The function that launches it, and what it makes. */
-  readonly product: string;
+  readonly launch: string;
   /** Sequences and their length. */
   readonly size: readonly [batch: number, time: number];
-  /** The cost model's choice first; seconds are null for what cannot be here, as a shape that cuBLASLt has nothing for. */
-  readonly ways: readonly { readonly choice: ProductChoice; readonly seconds: number | null }[];
+  /** The cost model's choice first. */
+  readonly ways: readonly MeasuredWay[];
   /** The number of the fastest of our own kernels, which stands in for the library where that is not. */
   readonly own: number;
   /** What is chosen. */
-  readonly choice: ProductChoice;
+  readonly choice: Choice;
 }
+
+/** The ways that failed, and why: a line each. */
+export const failuresOf = ({ launch, ways }: Finding): string[] =>
+  ways.flatMap(({ choice, failed }) => (failed === null ? [] : [`${launch}, ${describeChoice(choice)}: ${failed}`]));
 
 export interface Tuned {
   readonly choiceOf: ChoiceOf;
-  /** A line for each product that there are several ways for. */
+  /** One for each launch that there are several ways for. */
   readonly findings: readonly Finding[];
 }
 
 const PROTOTYPES = {
   malc_tune:
     'const char *malc_tune(int32_t number, int64_t batch, int64_t time, int32_t rounds, double seconds, double *took)',
+  malc_tune_failure: 'const char *malc_tune_failure(int32_t way)',
 };
 
-/** Shapes of tiles that are measured besides the most promising one. */
-const SHAPES = 3;
-/** Into more parts no sum is divided. */
-const MOST_PARTS = 16;
 /** Ways take turns in so many rounds of about so many seconds. */
 const ROUNDS = 5;
 const SECONDS = 0.01;
 /** What comes first stands unless another takes less than this share of its time: less is noise. */
 const CLEARLY = 0.97;
 
+/** What is to be measured, and where that is kept. */
+interface Task {
+  readonly trial: Trial;
+  readonly size: readonly [batch: number, time: number];
+  /** The finding's file; beside it that of ways after which the device did not go on. */
+  readonly file: string;
+  readonly lostFile: string;
+}
+
 /**
- * The fastest way to compute each product of a model, at the run's batch and length.
+ * The fastest way to compute each launch of a model, at the run's batch and length.
  *
- * @throws MachineError where the GPU fails or has no memory for a product, or the cache cannot be written.
+ * @throws UserError where any order will do and nothing could make use of it; MachineError where the GPU does not go on after a
+ * way, which is left out the next time, or has no memory for it, or the cache cannot be written.
  */
 export async function autotuneCuda(request: CudaTuningRequest, place: TuningPlace): Promise<Tuned> {
-  const { batch, time } = request;
+  const { batch, time, anyOrder = false } = request;
   const library = findCublas();
-  const products = new Map<string, TunableProduct>();
+  const tunables = new Map<string, Tunable>();
   compile(request.model, {
     target: 'cuda',
     dtype: request.dtype,
-    choiceOf(product) {
-      products.set(product.key, product);
+    choiceOf(tunable) {
+      tunables.set(tunable.key, tunable);
       return null;
     },
   });
-  const known = new Map<string, Finding>();
-  const unknown: { readonly trial: Trial; readonly file: string; readonly size: readonly [number, number] }[] = [];
+  const tasks: Task[] = [];
   const folder = join(cacheFolder(), 'schedules');
-  for (const product of products.values()) {
-    if (!isOfStep(product)) continue;
+  for (const tunable of tunables.values()) {
+    if (!isOfStep(tunable)) continue;
     const size =
-      product.part === null ? ([batch, time] as const) : ([1, Math.min(batch * time, product.part)] as const);
-    const choices = choicesOf(product, size, place, library !== null);
+      tunable.part === null ? ([batch, time] as const) : ([1, Math.min(batch * time, tunable.part)] as const);
+    const choices = choicesOf(tunable, size, place, library !== null, anyOrder);
     if (choices.length < 2) continue;
-    const trial = { product, choices };
-    const file = join(folder, `${identityOf(trial, size, place, library)}.json`);
-    if (existsSync(file)) known.set(product.key, JSON.parse(readFileSync(file, 'utf8')) as Finding);
-    else unknown.push({ trial, file, size });
+    const trial = { tunable, choices };
+    const file = join(folder, identityOf(trial, size, place, library));
+    tasks.push({ trial, size, file: `${file}.json`, lostFile: `${file}.lost.json` });
   }
+  if (anyOrder && !tasks.some(({ trial }) => trial.choices.some(isInAnyOrder))) throw nothingInAnyOrder(place);
+  const known = new Map<string, Finding>();
+  const keep = ({ trial: { tunable } }: Task, finding: Finding) => {
+    known.set(tunable.key, finding);
+    request.onFinding?.(finding);
+  };
+  for (const task of tasks)
+    if (existsSync(task.file)) keep(task, JSON.parse(readFileSync(task.file, 'utf8')) as Finding);
+  const unknown = tasks.filter(({ trial }) => !known.has(trial.tunable.key));
   if (unknown.length > 0) {
     request.onStart?.(unknown.length);
     const { libraryPath } = await buildCachedBy(emitTuner(unknown.map(({ trial }) => trial)), place.builder);
-    const { malc_tune } = loadLibrary(libraryPath, PROTOTYPES);
+    const native = loadLibrary(libraryPath, PROTOTYPES);
     makeFolder(folder);
-    for (const [number, { trial, file, size }] of unknown.entries()) {
-      const took = new Float64Array(trial.choices.length).fill(-1);
-      const failed = (await callAsync(malc_tune, number, ...size, ROUNDS, SECONDS, took)) as string | null;
-      if (failed !== null) {
-        const choice = trial.choices[took.findIndex(Number.isNaN)];
-        const way = choice ? `, ${describeChoice(choice)}` : '';
-        throw new MachineError(`tuning ${trial.product.name}${way} on ${place.gpu}: ${failed}`);
-      }
-      const finding = findingOf(trial, size, took);
-      writeFileAtomic(file, `${JSON.stringify(finding, null, 2)}\n`);
-      known.set(trial.product.key, finding);
+    for (const [number, task] of unknown.entries()) {
+      const finding = await measure(task, number, native, place);
+      writeFileAtomic(task.file, `${JSON.stringify(finding, null, 2)}\n`);
+      keep(task, finding);
     }
   }
   return {
@@ -130,47 +155,60 @@ export async function autotuneCuda(request: CudaTuningRequest, place: TuningPlac
   };
 }
 
-/** What is measured of a product, the cost model's choice first, and the library last. */
+/** @throws MachineError where the device does not go on, having noted after which way. */
+async function measure(
+  { trial, size, lostFile }: Task,
+  number: number,
+  { malc_tune, malc_tune_failure }: ReturnType<typeof loadLibrary<keyof typeof PROTOTYPES>>,
+  { gpu }: TuningPlace,
+): Promise<Finding> {
+  const { tunable, choices } = trial;
+  const lost: Record<number, string> = existsSync(lostFile) ? JSON.parse(readFileSync(lostFile, 'utf8')) : {};
+  // NaN: it failed, now or before.
+  const took = Float64Array.from(choices, (_, way) => (way in lost ? Number.NaN : -1));
+  const stopped = (await callAsync(malc_tune, number, ...size, ROUNDS, SECONDS, took)) as string | null;
+  const failures = choices.map((_, way): string | null => {
+    if (way in lost) return lost[way]!;
+    return Number.isNaN(took[way]) ? (malc_tune_failure(way) as string) : null;
+  });
+  if (stopped === null) return findingOf(trial, size, took, failures);
+  const last = choices.findLastIndex((_, way) => !(way in lost) && failures[way] === stopped);
+  if (last < 0) throw new MachineError(`tuning ${tunable.name} on ${gpu}: ${stopped}`);
+  writeFileAtomic(lostFile, `${JSON.stringify({ ...lost, [last]: stopped })}\n`);
+  throw new MachineError(
+    `tuning ${tunable.name}, ${describeChoice(choices[last]!)} on ${gpu}: ${stopped}; ` +
+      'the GPU did not go on after it, so that the rest is not measured; the next time this way is left out',
+  );
+}
+
+/** What is measured of a launch, the cost model's choice first, and the library last. */
 function choicesOf(
-  product: TunableProduct,
+  tunable: Tunable,
   [batch, time]: readonly [number, number],
   { isHopper, multiprocessors }: TuningPlace,
   hasLibrary: boolean,
-): ProductChoice[] {
-  const ranked = isHopper ? product.schedules({ tokens: batch * time, multiprocessors }) : [];
-  const schedules = ranked.length > 0 ? promising(ranked.map(({ schedule }) => schedule)) : [null];
+  anyOrder: boolean,
+): Choice[] {
+  const candidates = isHopper ? tunable.candidates({ tokens: batch * time, multiprocessors }, anyOrder) : [];
   // What only differs where it means nothing, as the parts of what cannot be divided, is one kernel.
-  const own = new Map<string, ProductChoice>();
-  for (const schedule of schedules) {
+  const own = new Map<string, Choice>();
+  for (const schedule of candidates.length > 0 ? candidates : [null]) {
     const choice = { schedule, library: false };
-    const { text } = product.emit(choice);
+    const { text } = tunable.emit(choice);
     if (!own.has(text)) own.set(text, choice);
   }
-  return [...own.values(), ...(hasLibrary && product.hasLibrary ? [{ schedule: schedules[0]!, library: true }] : [])];
+  const schedule = candidates[0] ?? null;
+  return [...own.values(), ...(hasLibrary && tunable.hasLibrary ? [{ schedule, library: true }] : [])];
 }
 
-/**
- * The first of ranked schedules, and what the cost model may be wrong about: the order of tiles, the parts of sums, and the
- * shape of tiles.
- */
-function promising(ranked: readonly HopperSchedule[]): HopperSchedule[] {
-  const first = ranked[0]!;
-  const shapeOf = ({ columns, cluster }: HopperSchedule) => `${columns} ${cluster}`;
-  const shapes = [...new Map(ranked.toReversed().map(schedule => [shapeOf(schedule), schedule])).values()].reverse();
-  const reordered = ranked.slice(1).filter(schedule => shapeOf(schedule) === shapeOf(first));
-  const most = Math.max(...first.parts);
-  const counts = most === 1 ? [2, 4] : [0.5 * most, 2 * most].map(count => Math.min(MOST_PARTS, Math.ceil(count)));
-  const divided = counts.map(count => ({
-    ...first,
-    parts: first.parts.map(own => (own === most ? count : own)),
-  }));
-  return [
-    first,
-    ...reordered.slice(0, 1),
-    ...divided,
-    ...shapes.filter(schedule => schedule !== first).slice(0, SHAPES),
-  ];
-}
+/** `--any-order` acts, or is refused. */
+const nothingInAnyOrder = ({ gpu, isHopper }: TuningPlace): UserError =>
+  new UserError(
+    isHopper
+      ? '--any-order: no attention of this model has a gradient that can be summed so: it is for heads of up to 128 elements, ' +
+          'without scores, masks or dropout of their own; leave it out'
+      : `--any-order is for GPUs of compute capability 9.0, and this is ${gpu.split(',')[0]}; leave it out`,
+  );
 
 /** All that times depend on: the GPU and its driver, the library, the kernels with all that they include, and the size. */
 function identityOf(trial: Trial, size: readonly [number, number], place: TuningPlace, library: string | null): string {
@@ -179,8 +217,13 @@ function identityOf(trial: Trial, size: readonly [number, number], place: Tuning
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32);
 }
 
-function findingOf({ product, choices }: Trial, size: readonly [number, number], took: Float64Array): Finding {
-  const seconds = [...took].map(each => (each < 0 ? Infinity : each));
+function findingOf(
+  { tunable, choices }: Trial,
+  size: readonly [number, number],
+  took: Float64Array,
+  failures: readonly (string | null)[],
+): Finding {
+  const seconds = [...took].map(each => (each >= 0 ? each : Infinity));
   const fastest = (among: readonly number[]) =>
     among.reduce((best, way) => (seconds[way]! < seconds[best]! ? way : best));
   const ours = choices.flatMap(({ library }, way) => (library ? [] : [way]));
@@ -189,9 +232,13 @@ function findingOf({ product, choices }: Trial, size: readonly [number, number],
   const others = choices.findIndex(({ library }) => library);
   const library = others >= 0 && seconds[others]! < CLEARLY * seconds[own]!;
   return {
-    product: product.name,
+    launch: tunable.name,
     size,
-    ways: choices.map((choice, way) => ({ choice, seconds: Number.isFinite(seconds[way]) ? seconds[way]! : null })),
+    ways: choices.map((choice, way) => ({
+      choice,
+      seconds: Number.isFinite(seconds[way]) ? seconds[way]! : null,
+      failed: failures[way]!,
+    })),
     own,
     choice: { schedule: choices[own]!.schedule, library },
   };

@@ -32,8 +32,10 @@ export interface TuningRequest {
   readonly batch: number;
   readonly time: number;
   readonly threads: number;
-  /** Told before anything is measured: how many products there are. Not called where all are known. */
-  readonly onStart?: (products: number) => void;
+  /** On a GPU, whether sums may be added up in the order in which they come: `--any-order`. */
+  readonly anyOrder?: boolean | undefined;
+  /** Told before anything is measured: of how many launches. Not called where all are known. */
+  readonly onStart?: (launches: number) => void;
 }
 
 const PROTOTYPES = {

@@ -2,8 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Model } from '../compiler/check/model.ts';
-import { compile } from '../compiler/index.ts';
-import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
+import { type CompileOptions, compile, type PlanSummary } from '../compiler/index.ts';
 import { buildLibrary, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import {
   buildEmulated,
@@ -20,21 +19,19 @@ import { contentHash } from './train/settings.ts';
 import type { Tuned } from './tuning.ts';
 
 export interface Build extends CachedBuild {
+  readonly plan: PlanSummary;
   /** Wall time of it all. */
   readonly seconds: number;
 }
 
-export interface BuildOptions {
+/** What of the compiler's options a run has. */
+type CompiledOptions = Pick<CompileOptions, 'dtype' | 'recompute' | 'profile' | 'frozen' | 'optimizer' | 'momentum'>;
+
+export interface BuildOptions extends CompiledOptions {
   /** Default cpu. */
   readonly target?: RunTarget;
-  /** What products multiply. Default f32. */
-  readonly dtype?: ProductType;
   /** Finds how products are computed best, before anything is compiled. */
   readonly tune?: (() => Promise<Tuned>) | undefined;
-  /** Makes a program that takes the time of each launch. */
-  readonly profile?: boolean;
-  /** Parameters that training leaves as they are, by name. */
-  readonly frozen?: readonly string[];
 }
 
 /**
@@ -45,13 +42,13 @@ export interface BuildOptions {
  */
 export async function buildModel(model: Model, options: BuildOptions = {}): Promise<Build> {
   const started = performance.now();
-  const { target = 'cpu', dtype = 'f32', tune, profile = false, frozen = [] } = options;
+  const { target = 'cpu', tune, ...compiled } = options;
   const tuned = await tune?.();
-  const { files } = compile(model, { target: compiledFor(target), dtype, profile, frozen, ...tuned?.options });
+  const { files, plan } = compile(model, { target: compiledFor(target), ...compiled, ...tuned?.options });
   // For the device that runs it alone: what else there is would double nvcc's time.
   const device = target === 'cuda' ? findCudaDevice() : null;
   const build = await buildFiles(target, files, { architectures: device ? architectureOf(device) : undefined });
-  return { ...build, seconds: (performance.now() - started) / 1000 };
+  return { ...build, plan, seconds: (performance.now() - started) / 1000 };
 }
 
 export interface CompilerOptions {

@@ -13,6 +13,7 @@ export const DATA = 0;
 export const GRADIENT = 1;
 export const FIRST_MOMENT = 2;
 export const SECOND_MOMENT = 3;
+export const AVERAGE = 4;
 
 declareOpaque('malc_model');
 declareStruct('malc_options', {
@@ -22,14 +23,17 @@ declareStruct('malc_options', {
   training: 'int32_t',
   threads: 'int32_t',
   seed: 'uint64_t',
+  averages: 'int32_t',
 });
-declareStruct('malc_adamw', {
+declareStruct('malc_update', {
   learning_rate: 'float',
+  weight_decay: 'float',
+  clip_norm: 'float',
   beta1: 'float',
   beta2: 'float',
   epsilon: 'float',
-  weight_decay: 'float',
-  clip_norm: 'float',
+  momentum: 'float',
+  average: 'float',
   update: 'int64_t',
 });
 declareStruct('malc_sampler', {
@@ -55,11 +59,13 @@ export const PROTOTYPES = {
   malc_parameter_dimension: 'int64_t malc_parameter_dimension(int32_t index, int32_t axis)',
   malc_parameter_decays: 'int32_t malc_parameter_decays(int32_t index)',
   malc_parameter_trained: 'int32_t malc_parameter_trained(int32_t index)',
+  malc_parameter_moments: 'int32_t malc_parameter_moments(int32_t index)',
   malc_parameter_address: 'void *malc_parameter_address(malc_model *model, int32_t index, int32_t what)',
   malc_refresh: 'int malc_refresh(malc_model *model)',
   malc_initialize: 'int malc_initialize(malc_model *model, uint64_t seed)',
+  malc_swap_averages: 'int malc_swap_averages(malc_model *model)',
   malc_step:
-    'int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles, int64_t micro_batches, int64_t batch, int64_t time, const malc_adamw *update, _Out_ malc_result *result)',
+    'int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles, int64_t micro_batches, int64_t batch, int64_t time, const malc_update *update, _Out_ malc_result *result)',
   malc_evaluate:
     'int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles, int64_t batch, int64_t time, _Out_ malc_result *result)',
   malc_forward:

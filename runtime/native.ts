@@ -6,6 +6,7 @@ import { callAsync, loadLibrary, type Pointer, viewFloats } from './ffi.ts';
 import type { SamplerOptions } from './generate/sampler.ts';
 import {
   ABI,
+  AVERAGE,
   DATA,
   DEVICE,
   emptyResult,
@@ -34,6 +35,8 @@ export interface NativeOptions {
   readonly threads?: number | undefined;
   /** Of what training drops at random; 0 where absent. */
   readonly seed?: number | undefined;
+  /** In training, whether a moving average of each weight is kept. Default false. */
+  readonly averages?: boolean | undefined;
   /** The GPU whose memory the model takes; the CPU's where absent. */
   readonly device?: CudaDevice | null;
 }
@@ -56,10 +59,15 @@ export interface NativeParameter {
   /** False for a bias that balances experts: no gradient moves it, and `gradient` holds the experts' loads. */
   readonly trained: boolean;
   readonly data: NativeFloats;
-  /** Null where the model was not opened for training; the moments likewise. */
+  /** How many moments training keeps of it, as the program's optimizer needs them. */
+  readonly moments: 0 | 1 | 2;
+  /** Null where the model was not opened for training. */
   readonly gradient: NativeFloats | null;
+  /** Null likewise, and where the optimizer has no such moment of it. */
   readonly firstMoment: NativeFloats | null;
   readonly secondMoment: NativeFloats | null;
+  /** Null where no averages are kept, and of what is frozen. */
+  readonly average: NativeFloats | null;
 }
 
 /** The same, to be written. */
@@ -68,17 +76,24 @@ export interface WritableParameter extends NativeParameter {
   readonly gradient: Float32Array | null;
   readonly firstMoment: Float32Array | null;
   readonly secondMoment: Float32Array | null;
+  readonly average: Float32Array | null;
 }
 
-/** One AdamW update. */
+/** What one update of the weights goes by; the program's optimizer does not read what it has no use for. */
 export interface Update {
   readonly learningRate: number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
   readonly weightDecay: number;
   /** Global gradient norm above which gradients are scaled down; 0 for none. */
   readonly clipNorm: number;
+  /** Of AdamW and Lion. */
+  readonly beta1: number;
+  readonly beta2: number;
+  /** Of AdamW. */
+  readonly epsilon: number;
+  /** Of SGD, and of the matrices that Muon moves; 0 where absent. */
+  readonly momentum?: number;
+  /** What the averages of weights keep of themselves; 0 where absent. */
+  readonly average?: number;
   /** The number of this update, from 1. */
   readonly update: number;
 }
@@ -161,7 +176,7 @@ export class NativeModel {
       const owner = device ? `${device.name}, of ${describeMemory(device.memory)},` : 'this machine';
       throw new MachineError(
         `the model needs ${describeMemory(bytes)} (${bytes} bytes) of memory, which ${owner} could not give. ` +
-          'Use a smaller batch size, a shorter sequence length or a smaller model.',
+          `Use a smaller batch size, a shorter sequence length or a smaller model${options.training ? ', or --recompute block' : ''}.`,
       );
     }
     if (code === DEVICE) throw new MachineError(native.malc_message(null));
@@ -191,9 +206,19 @@ export class NativeModel {
     return this.#parameters;
   }
 
-  /** Draws the initial weights, the same for the same seed on every machine, and clears the moments. */
+  /** Draws the initial weights, the same for the same seed on every machine, and clears the moments; averages are the weights. */
   async initialize(seed: number): Promise<void> {
     await this.#call('malc_initialize', seed);
+  }
+
+  /** Exchanges all weights with their averages: `work` computes with these, and finds the weights among the averages. */
+  async withAverages<Result>(work: () => Promise<Result>): Promise<Result> {
+    await this.#call('malc_swap_averages');
+    try {
+      return await work();
+    } finally {
+      await this.#call('malc_swap_averages');
+    }
   }
 
   /**
@@ -213,17 +238,19 @@ export class NativeModel {
     requireLength('step', tokens, microBatches * batch * time);
     requireLength('step', labels, microBatches * batch * time);
     if (roles) requireLength('step', roles, microBatches * batch * time);
-    const adamw = update && {
+    const nativeUpdate = update && {
       learning_rate: update.learningRate,
+      weight_decay: update.weightDecay,
+      clip_norm: update.clipNorm,
       beta1: update.beta1,
       beta2: update.beta2,
       epsilon: update.epsilon,
-      weight_decay: update.weightDecay,
-      clip_norm: update.clipNorm,
+      momentum: update.momentum ?? 0,
+      average: update.average ?? 0,
       update: update.update,
     };
     const result = emptyResult();
-    await this.#call('malc_step', tokens, labels, roles, microBatches, batch, time, adamw, result);
+    await this.#call('malc_step', tokens, labels, roles, microBatches, batch, time, nativeUpdate, result);
     return readResult(result);
   }
 
@@ -338,13 +365,14 @@ function loadFunctions(libraryPath: string): Functions {
 }
 
 /** malc_options. */
-const nativeOptionsOf = ({ maxBatch, maxTime, maxContext, training, threads, seed }: NativeOptions) => ({
+const nativeOptionsOf = ({ maxBatch, maxTime, maxContext, training, threads, seed, averages }: NativeOptions) => ({
   max_batch: maxBatch,
   max_time: maxTime,
   max_context: maxContext,
   training: training ? 1 : 0,
   threads: threads ?? 0,
   seed: seed ?? 0,
+  averages: averages ? 1 : 0,
 });
 
 function describeParameter(native: Functions, open: () => Pointer, index: number): WritableParameter {
@@ -366,6 +394,7 @@ function describeParameter(native: Functions, open: () => Pointer, index: number
     shape,
     decays: native.malc_parameter_decays(index) === 1,
     trained: native.malc_parameter_trained(index) === 1,
+    moments: native.malc_parameter_moments(index),
     get data() {
       const data = view(DATA);
       if (!data) throw new Error(`parameter ${name} cannot be read: ${native.malc_message(open())}`);
@@ -379,6 +408,9 @@ function describeParameter(native: Functions, open: () => Pointer, index: number
     },
     get secondMoment() {
       return view(SECOND_MOMENT);
+    },
+    get average() {
+      return view(AVERAGE);
     },
   };
 }

@@ -300,6 +300,17 @@ const refusals: readonly (readonly [args: object, error: string, says: RegExp])[
   [{ what: 'step', config: [small] }, usage, /--config expects MODEL:BATCH:TIME/],
   [{ what: 'step', config: [`${small}:1:99`] }, user, /:1:99 needs 99/],
   [{ what: 'step', config: ['nosuch:1:8'] }, user, /no well-known model `nosuch`/],
+  [
+    { what: 'step', config: [`${small}:1:8`], recompute: ['half'] },
+    usage,
+    /--recompute expects none, block or a share/,
+  ],
+  [
+    { what: 'kernels', model: small, recompute: ['none', 'block'] },
+    usage,
+    /measures one program; give --recompute one/,
+  ],
+  [{ what: 'decode', model: small, recompute: ['block'] }, usage, /--recompute means nothing to bench decode/],
   [{ what: 'decode', model: small, prompt: 10, tokens: 10 }, user, /--prompt with --tokens needs 20/],
   [{ what: 'decode', model: small, steps: 3 }, usage, /--steps means nothing to bench decode/],
 ];

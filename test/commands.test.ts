@@ -39,6 +39,7 @@ commands('malc lists every command in the order of use', async () => {
     'train-tokenizer',
     'data',
     'train',
+    'sweep',
     'show',
     'generate',
     'import',

@@ -152,8 +152,10 @@ const floatsText = (extents: readonly Extent[]): string =>
   ['0', ...extents.map(({ runtime, count }) => [...runtime, count].join(' * '))].join(' + ');
 
 function launches({ launches, hopper }: AttentionSource, given: readonly string[]): string {
-  const call = ({ kernel, grid, block, shared }: Launch, maps: readonly string[] = []) =>
-    `check(malc_launch(${[kernel, grid, block, shared, 'nullptr', ...maps, ...given].join(', ')}));`;
+  const call = ({ kernel, grid, block, shared, overlaps }: Launch, maps: readonly string[] = []) => {
+    const blocks = overlaps ? `malc_grid(${grid}).overlapping()` : grid;
+    return `check(malc_launch(${[kernel, blocks, block, shared, 'nullptr', ...maps, ...given].join(', ')}));`;
+  };
   const usual = launches.map(launch => call(launch)).join('\n  ');
   if (!hopper) return usual;
   return `if (malc_on_hopper()) {

@@ -37,6 +37,7 @@ const several = [
   'gradients_of_odd_columns',
   'gradients_of_weights',
   'odd_columns',
+  'streams_and_what_norms_ask_of_them',
 ];
 const totalled = largeCases.filter(({ name }) => name === 'gradient_of_an_activation_and_its_bias');
 const cases = [

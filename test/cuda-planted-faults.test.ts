@@ -14,6 +14,7 @@ import {
   inHopperExperts,
   inHopperGradients,
   inHopperProducts,
+  inHopperStatistics,
   inProducts,
   type PlantedFault,
 } from './cuda/planted-faults.ts';
@@ -21,7 +22,7 @@ import { holdBackward, holdForward } from './cuda-attention-calls.ts';
 import { buildShapes, type Compiled } from './cuda-attention-shapes.ts';
 import { expertCases } from './cuda-expert-cases.ts';
 import { emitCase, libraryOf, openCases } from './cuda-product-calls.ts';
-import { largeCases, type ProductCase } from './cuda-product-cases.ts';
+import { largeCases, type ProductCase, productCases } from './cuda-product-cases.ts';
 import { randomNumbers } from './random-numbers.ts';
 import { buildEmulated, emulatorAvailable } from './simt/build.ts';
 
@@ -51,7 +52,8 @@ function folderWith(fault: PlantedFault | null, name: string): string {
 }
 
 const fewRows = [{ batch: 2, time: 140 }];
-const caseOf = (wanted: string) => ({ ...largeCases.find(({ name }) => name === wanted)!, calls: fewRows });
+const allCases = [...largeCases, ...productCases];
+const caseOf = (wanted: string) => ({ ...allCases.find(({ name }) => name === wanted)!, calls: fewRows });
 /** Enough slots for several tiles, so that stages are filled again. */
 const experts = { experts: 4, chosen: 2, inner: 72, outer: 264, outerFirst: true, shared: true };
 const [ofExperts] = expertCases('experts', experts, 70) as [ProductCase];
@@ -102,6 +104,11 @@ const kinds: readonly (readonly [name: string, Build, readonly PlantedFault[]])[
     'products on Hopper GPUs',
     buildProducts(['gradients_in_several_tiles', 'several_tiles'].map(caseOf), '9.0'),
     inHopperProducts,
+  ],
+  [
+    'statistics of rows on Hopper GPUs',
+    buildProducts(['streams_and_what_norms_ask_of_them'].map(caseOf), '9.0'),
+    inHopperStatistics,
   ],
   ['products of experts on Hopper GPUs', buildProducts([ofExperts], '9.0'), inHopperExperts],
   ['attention on Hopper GPUs', buildAttention(holdForward), inHopperAttention],

@@ -43,7 +43,7 @@ export function emitCase(
   dtype: CudaProductType,
   { schedules, library = false }: Ways = {},
 ): EmittedCase {
-  const { kernels } = fuse(each.graph, { fuse: true, totals: true });
+  const { kernels } = fuse(each.graph, { fuse: true, totals: true, statistics: true });
   assert.is(kernels.length, 1, `${each.name} is one kernel`);
   const [kernel] = kernels as [Kernel];
   const isNarrow = (node: Node) => dtype === 'bf16' && each.narrow.includes(node.label);
@@ -116,6 +116,7 @@ const frame = `#include <string>
 #include "product_sm90.h"
 #include "product_f32.h"
 #include "totals.h"
+#include "statistics.h"
 #include "grouped_sm90.h"
 #include "cublas.h"
 
@@ -250,7 +251,8 @@ function launch(
           Uint32Array.from(new Uint16Array(memory.buffer, starts[n], lengths[n]), half => half * 65536).buffer,
         );
       const values = each.isNarrow(node) ? narrow() : new Float32Array(memory.buffer, starts[n], lengths[n]);
-      const width = node.dimensions.at(-1)!.size!;
+      const width = node.dimensions.at(-1)!.size;
+      if (width === null) return [node.label, values] as const;
       const stride = storedDimensions(node, each.isNarrow(node) ? 'bf16' : 'f32').at(-1)!.size!;
       return [node.label, values.filter((_, i) => i % stride < width)] as const;
     }),

@@ -16,6 +16,7 @@ import {
   operand,
   type Scalar,
   select,
+  subtract,
 } from '../compiler/scalar/expression.ts';
 
 export interface ProductCase {
@@ -73,6 +74,13 @@ class Maker {
     );
   }
 
+  /** Over the columns. */
+  rowSum(label: string, node: Node, columns: Dimension): Node {
+    return this.builder.within(label, '', () =>
+      this.builder.apply(reduce, [node], { operation: 'sum', over: [columns.name] }),
+    );
+  }
+
   /** x cos + partner sin, by position and place, and by the place alone. */
   rope(label: string, node: Node, from: number, span: number, interleaved: boolean): Node {
     const partner = this.builder.within(label, '', () =>
@@ -115,6 +123,7 @@ const projections = (name: string, size: number, from: number, span: number, int
 
 const [wide, vocabulary] = [dimension('wide', 136), dimension('vocabulary', 77)];
 const odd = dimension('odd', 45);
+const outer = dimension('outer', 488);
 
 export const productCases: readonly ProductCase[] = [
   projections('heads_of_32', 32, 0, 32, false),
@@ -246,6 +255,38 @@ export const productCases: readonly ProductCase[] = [
     },
     { narrow: ['y_gradient', 'x', 'gated'], calls: [many, { batch: 2, time: 300 }], later: true },
   ),
+  productCase(
+    // Of the second, all elements are far from zero: no sum of their squares has their distances from the mean.
+    'streams_and_what_norms_ask_of_them',
+    make => {
+      const x = make.input('x', ...tokens(hidden));
+      const stream = (label: string, start: number) => {
+        const product = make.product(
+          `${label}_product`,
+          x,
+          make.input(`${label}_weight`, outer, hidden),
+          tokens(outer),
+        );
+        const before = make.input(`${label}_before`, ...tokens(outer));
+        return make.map(label, add(add(a, b), constant(start)), tokens(outer), product, before);
+      };
+      const share = constant(1 / outer.size!);
+      const rsqrt = apply('rsqrt', add(multiply(a, share), constant(1e-5)));
+      const first = stream('first', 1);
+      const squares = make.rowSum('squares', make.map('squared', multiply(a, a), tokens(outer), first), outer);
+      const second = stream('second', 4000);
+      const mean = make.map('mean', multiply(a, share), tokens(), make.rowSum('sum', second, outer));
+      const distance = subtract(a, b);
+      const term = make.map('distances', multiply(distance, distance), tokens(outer), second, mean);
+      const deviations = make.rowSum('deviations', term, outer);
+      return [
+        ...[first, squares, make.map('scale', rsqrt, tokens(), squares)],
+        make.map('weighted', multiply(a, b), tokens(outer), first, make.input('norm', outer)),
+        ...[second, mean, deviations, make.map('other_scale', rsqrt, tokens(), deviations)],
+      ];
+    },
+    { narrow: ['x', 'weighted'], calls: [few, many] },
+  ),
   productCase('exact', make => {
     const x = make.input('x', ...tokens(hidden));
     const experts = dimension('experts', 6);
@@ -253,7 +294,7 @@ export const productCases: readonly ProductCase[] = [
   }),
 ];
 
-const [outer, broad, manyHeads] = [dimension('outer', 488), dimension('broad', 248), dimension('many_heads', 20)];
+const [broad, manyHeads] = [dimension('broad', 248), dimension('many_heads', 20)];
 const ragged = { batch: 2, time: 140 };
 
 /** Cases of several large tiles, down and across, and of layouts that models do not have. */

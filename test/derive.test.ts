@@ -2,6 +2,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UserError } from '../compiler/diagnostic.ts';
+import type { Optimizer } from '../compiler/emission/optimizer.ts';
 import { usualTrainingType } from '../runtime/machine.ts';
 import { deriveSettings, type GivenSettings } from '../runtime/train/derive.ts';
 import { bigramModel, settings as saved } from './fixtures/bigram-run.ts';
@@ -20,6 +21,7 @@ test('with nothing given, everything is derived, and marked so', () => {
     'batch-size': 8,
     'grad-accum': 1,
     'seq-len': 256,
+    optimizer: 'adamw',
     lr: 6e-4,
     schedule: 'cosine',
     'min-lr-share': 0.1,
@@ -29,6 +31,8 @@ test('with nothing given, everything is derived, and marked so', () => {
     'grad-clip': 1,
     beta1: 0.9,
     beta2: 0.95,
+    momentum: 0,
+    ema: 0,
     seed: 1337,
     'freeze-layers': 0,
     freeze: [],
@@ -63,6 +67,21 @@ test('each schedule has the settings that it uses', () => {
   assert.is(derive({ schedule: 'constant' }).settings['min-lr-share'], 1);
 });
 
+test('each optimizer has what its paper says, and no more', () => {
+  const usual = (optimizer: Optimizer, given: GivenSettings = {}) => {
+    const { lr, 'weight-decay': decay, beta1, beta2, momentum } = derive({ optimizer, ...given }).settings;
+    return [lr, decay, beta1, beta2, momentum];
+  };
+  assert.equal(usual('adamw'), [6e-4, 0.1, 0.9, 0.95, 0]);
+  assert.equal(usual('muon'), [6e-4, 0.1, 0.9, 0.95, 0.95]);
+  assert.equal(usual('lion'), [1.2e-4, 0.5, 0.9, 0.99, 0]);
+  assert.equal(usual('sgd'), [0.1, 1e-4, 0, 0, 0.9]);
+  assert.equal(usual('sgd', { momentum: 0 }).at(-1), 0);
+  assert.is(derive({ ema: 0.999 }).settings.ema, 0.999);
+  // As run.json of a run has it, whose settings are all there.
+  assert.is(derive(derive({ optimizer: 'sgd' }).settings).settings.optimizer, 'sgd');
+});
+
 test('what does not fit the model or another setting is refused by its option', () => {
   const cases: readonly (readonly [GivenSettings, RegExp])[] = [
     [{ 'seq-len': 2000 }, /--seq-len is 2000; the model's max_seq_len is 1024/],
@@ -76,6 +95,11 @@ test('what does not fit the model or another setting is refused by its option', 
     [{ 'decay-share': 0.1 }, /--decay-share is for --schedule wsd; the way down of cosine takes all steps/],
     [{ schedule: 'constant', 'min-lr-share': 0.1 }, /--schedule constant keeps it; leave one of them out/],
     [{ 'tokens-per-step': 5000 }, /--batch-size 8 and --seq-len 256 make 2048 tokens each; give 4096 or 6144/],
+    [
+      { optimizer: 'sgd', beta2: 0.9 },
+      /--beta2 is of no use to --optimizer sgd; .*take one that has it: AdamW, Muon, Lion$/,
+    ],
+    [{ momentum: 0.9 }, /--momentum is of no use to --optimizer adamw; .*: Muon, SGD$/],
     [{ 'tokens-per-step': 100 }, /make 2048 tokens each; give 2048/],
   ];
   for (const [given, expected] of cases) {

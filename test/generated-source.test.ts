@@ -9,10 +9,11 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { check } from '../compiler/check/index.ts';
 import type { Model } from '../compiler/check/model.ts';
-import { compile } from '../compiler/index.ts';
+import { optimizers } from '../compiler/emission/optimizer.ts';
+import { type CompileOptions, compile } from '../compiler/index.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { parse } from '../compiler/syntax/parse.ts';
-import { type ProductType, productTypes } from '../compiler/targets/cpu/kernel-source.ts';
+import { productTypes } from '../compiler/targets/cpu/kernel-source.ts';
 import { findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import { randomModel } from './random-models.ts';
 
@@ -40,11 +41,14 @@ const models: readonly (readonly [string, Model])[] = [
 /** Loops of one, what is added to 0 or multiplied by 1, double brackets. */
 const needless = /i < 1; i\+\+| \+ 0(?![.\w])|(?<![.\d])1 \* |\* 1(?![.\w])|(?<!__attribute__)\(\(\w+\)\)/;
 
-const programs = models.flatMap(([name, model]) => productTypes.map(dtype => [name, model, dtype] as const));
+const programs = [
+  ...models.flatMap(([name, model]) => productTypes.map(dtype => [`${name}, ${dtype}`, model, { dtype }] as const)),
+  ...optimizers.map(optimizer => [`experts, ${optimizer}`, models[1]![1], { optimizer }] as const),
+];
 
-for (const [name, model, dtype] of programs)
-  test(`${name}, ${dtype}: as a person would write it`, () => {
-    const { files } = compile(model, { dtype });
+for (const [name, model, options] of programs)
+  test(`${name}: as a person would write it`, () => {
+    const { files } = compile(model, options);
     const lines = files['model.c']!.split('\n');
     const long = Object.values(files).flatMap(text => text.split('\n').filter(line => line.length > 120));
     assert.is(long.join('\n'), '', 'no line over 120 columns');
@@ -113,24 +117,32 @@ test('an activated gate that backward computes again has a name of its own', () 
   assert.ok(products.length > 0 && products.every(line => line.includes('ssm_scan')));
 });
 
-async function compileWith(name: string, model: Model, dtype: ProductType, flags: readonly string[]): Promise<void> {
+async function compileWith(
+  name: string,
+  model: Model,
+  options: CompileOptions,
+  flags: readonly string[],
+): Promise<void> {
   const home = join(folder, name);
   mkdirSync(home);
-  for (const [file, text] of Object.entries(compile(model, { dtype }).files)) writeFileSync(join(home, file), text);
+  for (const [file, text] of Object.entries(compile(model, options).files)) writeFileSync(join(home, file), text);
   const words = [...flags, '-std=gnu11', '-Wall', '-Wextra', '-Werror', `-I${home}`, join(home, 'model.c'), '-lm'];
   await promisify(execFile)(compiler.command, [...compiler.leadingArguments, ...words]);
 }
 
 test('no warnings', async () => {
   const strict = ['-Wshadow', '-Wstrict-prototypes', '-Wvla', '-Wundef'];
-  for (const [name, model, dtype] of programs.slice(0, 5 * productTypes.length))
-    await compileWith(`${name}-${dtype}`, model, dtype, ['-fsyntax-only', '-fopenmp', ...strict]);
+  for (const [name, model, options] of [
+    ...programs.slice(0, 5 * productTypes.length),
+    ...programs.slice(-optimizers.length),
+  ])
+    await compileWith(name, model, options, ['-fsyntax-only', '-fopenmp', ...strict]);
 });
 
 test('a compiler without OpenMP builds the whole program', async () => {
   const linked = ['-O0', '-fPIC', '-shared', '-Wno-unknown-pragmas', '-o', join(folder, 'plain.so')];
   const complete = process.platform === 'linux' ? ['-Wl,--no-undefined'] : [];
-  await compileWith('plain', models[0]![1], 'f32', [...linked, ...complete]);
+  await compileWith('plain', models[0]![1], {}, [...linked, ...complete]);
 });
 
 test.run();

@@ -16,11 +16,13 @@ import { writeRun } from '../bench/gpu/report.ts';
 import type { Compared } from '../bench/gpu/steps.ts';
 import { summaryOf } from '../bench/gpu/summary.ts';
 import { kindOfTorch } from '../bench/gpu/torch-profile.ts';
+import { tuning } from '../bench/gpu/tuning.ts';
 import { byTurns, startRunner } from '../bench/peers/turns.ts';
 import { flopsPerToken } from '../compiler/check/cost.ts';
 import { readModel } from '../compiler/check/read-model.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import type { Extent } from '../compiler/plan/extent.ts';
+import type { AttentionSchedule } from '../compiler/targets/cuda/hopper-attention.ts';
 import { architectureOf, findCudaDevice } from '../runtime/cuda-device.ts';
 import { emulatorAvailable } from './simt/build.ts';
 
@@ -197,6 +199,28 @@ test('every part has a name and a table of nothing', () => {
   for (const { name, table } of allParts) assert.type(table([]), 'string', name);
   // Two stages of compiler and correctness; in every other one a part has the device for itself.
   for (const stage of plans.first.slice(2)) assert.is(stage.length, 1);
+});
+
+test('each tuned launch is a finding of its own, with what failed of it', () => {
+  const way = (schedule: AttentionSchedule, seconds: number | null, failed: string | null) => ({
+    choice: { schedule, library: false },
+    seconds,
+    failed,
+  });
+  const ways = [
+    way({ queryGradient: 'in-turn' }, null, 'too large'),
+    way({ queryGradient: 'second-pass' }, 2e-6, null),
+  ];
+  const finding = { launch: 'block_backward: dq', size: [2, 8], ways, own: 1, choice: ways[1]!.choice } as const;
+  const items = [
+    { configuration: 'a:2:8', finding, failed: 'too large' },
+    { configuration: 'b:2:8', finding: null, failed: 'no memory' },
+  ];
+  const page = tuning.table(items);
+  assert.match(page, /^a:2:8:\n/);
+  assert.match(page, /block_backward: dq \| 2 x 8 \| five products at once, dQ added up in turn \| +\| failed \|/);
+  assert.match(page, /seven products, dQ by a pass of its own \| 2\.0 \| chosen \|/);
+  assert.match(page, /\n\nb:2:8:\n/);
 });
 
 test('predictions are of every product of a step, each once forward and twice backward', () => {

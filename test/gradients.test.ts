@@ -3,9 +3,9 @@
 import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { buildProgram, type Program } from '../compiler/build/program.ts';
+import { buildProgram } from '../compiler/build/program.ts';
 import { standardLibrary } from '../compiler/check/standard-library.ts';
-import { product } from '../compiler/graph/dimension.ts';
+import { drawParameters } from './draw-parameters.ts';
 import { oracle } from './oracle.ts';
 import { randomModel } from './random-models.ts';
 import { randomNumbers } from './random-numbers.ts';
@@ -13,37 +13,6 @@ import { randomNumbers } from './random-numbers.ts';
 const test = suite('gradients of random architectures');
 const models = fc.sample(randomModel, { seed: 7, numRuns: 200 });
 const [batch, time] = [2, 5];
-
-/** Random values for every parameter that gradients move, and zeros for the others. */
-function drawParameters({ model, embedding, blocks, head, modules }: Program, random: () => number) {
-  const isLocal = (parameter: { name: string }) => !/^(model|lm_head)\./.test(parameter.name);
-  const stages = [
-    { prefix: '', parameters: embedding.parameters },
-    ...model.layers.map((kind, layer) => ({
-      prefix: `model.layers.${layer}.`,
-      parameters: blocks[kind]!.parameters,
-    })),
-    { prefix: '', parameters: head.parameters },
-    ...Array.from({ length: model.mtp?.depth ?? 0 }, (_, n) => ({
-      prefix: `model.layers.${model.layers.length + n}.`,
-      parameters: [modules!.join, blocks[model.layers.at(-1)!]!, modules!.head].flatMap(stage =>
-        stage.parameters.filter(isLocal),
-      ),
-    })),
-  ];
-  const values = new Map<string, Float64Array>();
-  const trained = new Set<string>();
-  for (const { prefix, parameters } of stages)
-    for (const { name, shape, balance_rate } of parameters) {
-      const [middle, spread] = shape.length === 1 ? [0.8, 0.3] : [0, 1.5 / Math.sqrt(shape.at(-1)!)];
-      values.set(
-        prefix + name,
-        Float64Array.from({ length: product(shape) }, () => middle + spread * (2 * random() - 1)),
-      );
-      if (balance_rate === null) trained.add(prefix + name);
-    }
-  return { values, trained };
-}
 
 models.forEach((model, n) => {
   test(`model ${n}`, () => {

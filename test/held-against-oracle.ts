@@ -7,8 +7,7 @@ import * as assert from 'uvu/assert';
 import { buildProgram } from '../compiler/build/program.ts';
 import type { Model } from '../compiler/check/model.ts';
 import { standardLibrary } from '../compiler/check/standard-library.ts';
-import { compile } from '../compiler/index.ts';
-import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
+import { type CompileOptions, compile } from '../compiler/index.ts';
 import { buildLibrary, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import { NativeModel } from '../runtime/native.ts';
 import { holdMixedDecoding, holdTexts } from './held-decoding.ts';
@@ -49,24 +48,24 @@ async function build(files: Readonly<Record<string, string>>, flags: readonly st
  */
 export async function open(
   model: Model,
-  options: {
-    fuse: boolean;
-    dtype?: ProductType;
-    threads?: number;
-    flags?: readonly string[];
-    frozen?: readonly string[];
+  options: Pick<CompileOptions, 'optimizer' | 'momentum' | 'dtype' | 'recompute' | 'profile' | 'frozen'> & {
+    readonly fuse: boolean;
+    readonly threads?: number;
+    readonly flags?: readonly string[];
+    readonly averages?: boolean;
   },
   sizes: { batch: number; time: number; context?: number },
 ): Promise<NativeModel> {
-  const { fuse, dtype = 'f32', threads = 2, flags = [], frozen = [] } = options;
-  const library = await build(compile(model, { verify: true, fuse, dtype, frozen }).files, flags);
+  const { threads = 2, flags = [], averages, ...compiled } = options;
+  const library = await build(compile(model, { verify: true, ...compiled }).files, flags);
   return NativeModel.open(library, {
     maxBatch: sizes.batch,
     maxTime: sizes.time,
     maxContext: sizes.context ?? model.max_seq_len,
-    training: dtype !== 'int8',
+    training: options.dtype !== 'int8',
     threads,
     seed,
+    averages,
   });
 }
 

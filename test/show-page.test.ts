@@ -10,7 +10,7 @@ import * as assert from 'uvu/assert';
 import { readModel } from '../compiler/check/read-model.ts';
 import { UserError } from '../compiler/diagnostic.ts';
 import { pageOf } from '../runtime/show/page/page.ts';
-import { readProgress, readRun } from '../runtime/show/page/run-record.ts';
+import { readProgress, readRun, withDistinctNames } from '../runtime/show/page/run-record.ts';
 import { servePage } from '../runtime/show/page/serve.ts';
 import { RunFolder } from '../runtime/train/run-folder.ts';
 
@@ -24,12 +24,12 @@ const line = (step: number, more = {}) => {
 };
 
 /** A run of three steps of the model nano, in a folder of its own. */
-async function makeRun(name: string): Promise<string> {
+async function makeRun(name: string, options: Readonly<Record<string, unknown>> = {}): Promise<string> {
   const path = join(root, name);
   const { model, text } = readModel('nano');
   const run = await RunFolder.open(path, { resume: false });
   run.writeModel(`${text}# </script> is no end of anything\n`, model, null);
-  run.writeOptions({ 'batch-size': 2, 'seq-len': 32, steps: 3, target: 'cpu', dtype: 'f32' });
+  run.writeOptions({ 'batch-size': 2, 'seq-len': 32, steps: 3, target: 'cpu', dtype: 'f32', ...options });
   run.metrics.append([1, 2].map(step => line(step)).join(''));
   run.metrics.append(line(3, { validation_loss: 3.5, validation_bits_per_byte: 1.25 }));
   run.samples.append('## step 2\n\nfirst\n\n## step 3\n\nsecond <b>text</b>\n\n');
@@ -78,6 +78,25 @@ test('what is being written waits; what was taken back makes all anew', async ()
   assert.equal([beyond.columns.step, beyond.anew], [[1, 2, 3, 4, 5], true]);
 });
 
+test('samples are sent when there are new ones, or when what was known is void', async () => {
+  const path = await makeRun('sampled');
+  const { next, samples, sampleBytes } = readProgress(path, 0);
+  assert.is(samples!.length, 2);
+  assert.is(readProgress(path, next, sampleBytes).samples, null);
+  appendFileSync(join(path, 'samples.md'), '## step 4\n\nthird\n\n');
+  assert.is(readProgress(path, next, sampleBytes).samples!.length, 3);
+  truncateSync(join(path, 'metrics.jsonl'), line(1).length);
+  const taken = readProgress(path, next, readProgress(path, next).sampleBytes);
+  assert.equal([taken.anew, taken.samples!.length], [true, 3]);
+});
+
+test('runs whose folders are called alike are told apart by as much of their paths as it takes', async () => {
+  const paths: string[] = [];
+  for (const name of ['one/seed', 'two/seed', 'other']) paths.push(await makeRun(name));
+  const names = withDistinctNames(paths.map(readRun)).map(({ name }) => name);
+  assert.equal(names, ['one/seed', 'two/seed', 'other']);
+});
+
 test('a folder without a run is refused by name', () => {
   assert.throws(
     () => readRun(root),
@@ -87,7 +106,8 @@ test('a folder without a run is refused by name', () => {
 
 test('the server gives the page, what came since, and nothing else', async () => {
   const record = readRun(await makeRun('served'));
-  const { url, server } = await servePage([record], 0);
+  const source = { runs: () => [record], sweep: () => null };
+  const { url, server } = await servePage(source, 0);
   try {
     const page = await (await fetch(url)).text();
     assert.match(page, '<title>served · malc</title>');
@@ -102,7 +122,7 @@ test('the server gives the page, what came since, and nothing else', async () =>
       new Promise(resolve => get(url, { headers: { host } }, ({ statusCode }) => resolve(statusCode)));
     assert.is(await statusFor('localhost:1234'), 200, 'through a forwarded port');
     assert.is(await statusFor('elsewhere.example'), 403, 'a name of somebody else that leads here');
-    const taken = await servePage([record], Number(new URL(url).port)).catch((error: Error) => error);
+    const taken = await servePage(source, Number(new URL(url).port)).catch((error: Error) => error);
     assert.ok(taken instanceof UserError && /is taken; choose another --port/.test(taken.message));
   } finally {
     server.close();
@@ -117,8 +137,11 @@ test('a browser shows every run, its curves and its tables, from a file alone', 
     return;
   }
   const runs = [];
-  for (const name of ['left', 'right']) {
-    const path = await makeRun(name);
+  // One whose patience came to its end, and one whose has not.
+  const patient = await makeRun('patient', { steps: 9, patience: 1 });
+  appendFileSync(join(patient, 'metrics.jsonl'), line(4, { validation_loss: 3.75 }));
+  const stopped = await makeRun('stopped-one', { steps: 9, patience: 2 });
+  for (const path of [await makeRun('left'), await makeRun('right'), patient, stopped]) {
     runs.push({ record: readRun(path), progress: readProgress(path, 0) });
   }
   const file = join(root, 'page.html');
@@ -130,6 +153,8 @@ test('a browser shows every run, its curves and its tables, from a file alone', 
   const text = dom.replace(/<(script|style)\b[\s\S]*?<\/\1>/g, '');
   for (const name of ['left', 'right']) assert.ok(text.split(name).length > 3, `${name} stands in table and legends`);
   assert.match(text, '3 / 3');
+  const stateOf = (name: string) => new RegExp(`${name}</td>.*?<td class="note">([^<]*)</td>`).exec(text)?.[1];
+  assert.equal(['left', 'patient', 'stopped-one'].map(stateOf), ['done', 'ended early', 'stopped']);
   assert.match(text, 'second &lt;b&gt;text&lt;/b&gt;');
   assert.match(text, 'block_query_key_value');
   assert.match(text, '# &lt;/script&gt; is no end of anything');

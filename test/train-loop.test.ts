@@ -173,6 +173,28 @@ test('a second Ctrl-C leaves at once, in the midst of a step', async () => {
   assert.not(existsSync(join(folder, 'latest')));
 });
 
+test('averages are evaluated, saved and gone on with, and change nothing else', async () => {
+  const [whole, parted] = [newFolder(), newFolder()];
+  const settings = { ema: 0.9 };
+  const result = await runBigram(whole, { settings });
+  await runBigram(parted, { settings, stop: AbortSignal.abort() });
+  await runBigram(parted, { settings, resume: true });
+  const { metrics, ...rest } = traceOf(whole);
+  const { metrics: parts, ...others } = traceOf(parted);
+  assert.equal(others, rest);
+  assert.equal({ ...rest, metrics: '' }, { ...uninterrupted, metrics: '' });
+  const averages = (folder: string) => readFileSync(join(folder, 'step-24/ema.safetensors')).toString('hex');
+  assert.is(averages(parted), averages(whole));
+  assert.is.not(averages(whole).slice(-64), rest.weights.slice(-64));
+  const losses = [metrics, parts].map(lines =>
+    lines.map(line => (JSON.parse(line) as StepRecord).averaged_validation_loss).filter(loss => loss !== undefined),
+  );
+  assert.is(losses[0]!.length, 6);
+  assert.equal(losses[0], losses[1]);
+  assert.is(result.averagedLoss, losses[0]!.at(-1));
+  assert.not.equal(result.averagedLoss, result.validationLoss);
+});
+
 test('a run that is complete resumes to nothing', async () => {
   const folder = newFolder();
   await runBigram(folder);

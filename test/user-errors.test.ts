@@ -111,6 +111,7 @@ test('a dry run says what the run would take, and writes nothing', async () => {
   assert.is(status, 0);
   for (const name of ['FLOPs per token', 'speed', 'time', 'peak memory', 'disk'])
     assert.match(stdout, new RegExp(`\\n {2}${name} +\\d`));
+  assert.match(stdout, /\n {2}kept +[\d.]+KiB of it for backward passes\n/);
   assert.match(stdout, /a dry run: nothing was written\n$/);
   assert.not(existsSync(inFolder('dry')));
 });

@@ -36,18 +36,18 @@ export function buildEmbedding(common: Common): EmbeddingStage {
 function embed({ model, hidden, vocabulary }: Common, site: Site): Node {
   const { builder, parameters, deviation } = site;
   const { scale, learned_positions: learned, sinusoidal_positions: sinusoidal, norm, ...rest } = model.embeddings;
-  const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [hidden], deviation.inner);
+  const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [hidden], deviation.inner, false);
   let x = embeddedTokens(site, table, rest.untrained_token);
   if (scale !== null) x = mapWide(builder, multiply(operand(0), constant(scale)), [x]);
   if (rest.role_embeddings !== null) {
     // One vector for each role of a message's tokens (Wu et al. 2024, arXiv:2410.09102).
     const role = dimension('role', rest.role_embeddings);
-    const rows = parameters.matrix('model.embed_roles.weight', [role], [hidden], deviation.inner);
+    const rows = parameters.matrix('model.embed_roles.weight', [role], [hidden], deviation.inner, false);
     x = plus(builder, x, gatherRows(builder, rows, site.shared('roles')));
   }
   if (learned !== null) {
     const position = dimension('position', learned);
-    const rows = parameters.matrix('model.embed_positions.weight', [position], [hidden], deviation.inner);
+    const rows = parameters.matrix('model.embed_positions.weight', [position], [hidden], deviation.inner, false);
     x = plus(builder, x, gatherRows(builder, rows, site.shared('positions')));
   }
   if (sinusoidal) x = addSinusoids(builder, x, site.shared('positions'), hidden);

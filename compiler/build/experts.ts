@@ -60,7 +60,7 @@ function route(
   const { builder } = site;
   const called = <T>(label: string, build: () => T): T => builder.within(label, origin, build);
   const logits = called('router_logits', () =>
-    linear(site, 'mlp.gate', x, [hidden], [experts], { bias: false, exact: true }),
+    linear(site, 'mlp.gate', x, [hidden], [experts], { bias: false, exact: true, isMap: false }),
   );
   const scores = called('router_scores', () =>
     moe.router === 'softmax'

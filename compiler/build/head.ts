@@ -53,7 +53,7 @@ function buildLogits({ model, hidden, vocabulary }: Common, site: Site, x: Node)
   const { bias, scale, softcap } = model.output;
   // A tied head multiplies by the embedding itself, under the embedding's name.
   const name = model.embeddings.tie_weights ? 'model.embed_tokens' : 'lm_head';
-  let logits = linear(site, name, x, [hidden], [vocabulary], { bias: false });
+  let logits = linear(site, name, x, [hidden], [vocabulary], { bias: false, isMap: false });
   if (bias) logits = plus(builder, logits, parameters.vector('lm_head.bias', [vocabulary], zeros));
   if (scale !== null) logits = mapWide(builder, multiply(operand(0), constant(scale)), [logits]);
   if (softcap === null) return logits;

@@ -14,6 +14,8 @@ export interface LinearOptions {
   readonly residual?: boolean;
   /** True for float32 operands whatever the program's products multiply. */
   readonly exact?: boolean;
+  /** False where each row is somebody's own: a router's expert, a head's token. */
+  readonly isMap?: boolean;
 }
 
 /** x Wᵀ + b. The dimensions of x that are not in `outer` and lead it are kept. */
@@ -23,10 +25,10 @@ export function linear(
   x: Node,
   inner: readonly Dimension[],
   outer: readonly Dimension[],
-  { bias, residual = false, exact = false }: LinearOptions,
+  { bias, residual = false, exact = false, isMap = true }: LinearOptions,
 ): Node {
   const deviation = residual ? site.deviation.residual : site.deviation.inner;
-  const weight = site.parameters.matrix(`${name}.weight`, outer, inner, deviation);
+  const weight = site.parameters.matrix(`${name}.weight`, outer, inner, deviation, isMap);
   const kept = x.dimensions.filter(dim => !hasDimension(inner, dim.name));
   const product = multiplyMatrices(site.builder, x, weight, [...kept, ...outer], exact);
   if (!bias) return product;

@@ -36,7 +36,7 @@ function buildJoin(common: Common): JoinStage {
       return linear(site, `${letter}_proj`, normed, [incoming], [hidden], { bias: false });
     });
   const embedded = builder.within('embedded_ahead', '', () => {
-    const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [incoming], deviation.inner);
+    const table = parameters.matrix('model.embed_tokens.weight', [vocabulary], [incoming], deviation.inner, false);
     const { scale, untrained_token } = model.embeddings;
     const rows = embeddedTokens(site, table, untrained_token);
     return scale === null ? rows : mapWide(builder, multiply(operand(0), constant(scale)), [rows]);

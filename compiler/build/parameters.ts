@@ -23,6 +23,8 @@ export interface Parameter {
   readonly balance_rate: number | null;
   /** Whether training leaves it as it is. */
   readonly frozen: boolean;
+  /** Whether it maps features to features, itself or as a stack of such maps: no table of rows, filter or router does. */
+  readonly isMap: boolean;
 }
 
 /** Collects a stage's parameters while its graph is built; each becomes an input under its local name. */
@@ -41,9 +43,16 @@ export class Parameters {
   /**
    * A matrix: `outer` dimensions come out of it, `inner` go in. Stored [product of outer, product of inner].
    * @param initial a number stands for the standard deviation of normal numbers
+   * @param isMap false for what is a table of numbers, and has the shape of a matrix alone
    */
-  matrix(name: string, outer: readonly Dimension[], inner: readonly Dimension[], initial: Initial | number): Node {
-    return this.declare(name, [outer, inner], initial);
+  matrix(
+    name: string,
+    outer: readonly Dimension[],
+    inner: readonly Dimension[],
+    initial: Initial | number,
+    isMap = true,
+  ): Node {
+    return this.declare(name, [outer, inner], initial, { isMap });
   }
 
   /** A matrix for each of the experts. Stored [experts, product of outer, product of inner]. */
@@ -54,7 +63,7 @@ export class Parameters {
     inner: readonly Dimension[],
     deviation: number,
   ): Node {
-    return this.declare(name, [[experts], outer, inner], deviation);
+    return this.declare(name, [[experts], outer, inner], deviation, { isMap: true });
   }
 
   /** A vector. Stored as one dimension. */
@@ -64,20 +73,20 @@ export class Parameters {
 
   /** A vector that starts at zero, is never trained, and moves with what an update is told of it. */
   balanced(name: string, dims: readonly Dimension[], rate: number): Node {
-    return this.declare(name, [dims], zeros, rate);
+    return this.declare(name, [dims], zeros, { balance_rate: rate });
   }
 
   private declare(
     name: string,
     axes: readonly (readonly Dimension[])[],
     initial: Initial | number,
-    balance_rate: number | null = null,
+    { balance_rate = null, isMap = false }: Partial<Pick<Parameter, 'balance_rate' | 'isMap'>> = {},
   ): Node {
     const known = this.nodes.find(node => node.label === name);
     if (known) return known;
     const shape = axes.map(dims => product(dims.map(dim => dim.size!)));
     const start = typeof initial === 'number' ? ({ kind: 'normal', deviation: initial } as const) : initial;
-    this.declared.push({ name, shape, initial: start, balance_rate, frozen: this.isFrozen(name) });
+    this.declared.push({ name, shape, initial: start, balance_rate, frozen: this.isFrozen(name), isMap });
     const node = this.builder.input(name, axes.flat());
     this.nodes.push(node);
     return node;

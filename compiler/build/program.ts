@@ -135,6 +135,12 @@ function decodingGraph(common: Common, block: Block, index: number, name: string
   };
 }
 
+/** The kind of each block in the order of the forward pass: of the layers, then of the modules. */
+export const blockKinds = ({ model: { layers, mtp }, modules }: Program): number[] => [
+  ...layers,
+  ...Array.from({ length: mtp?.depth ?? 0 }, () => modules!.kind),
+];
+
 /** Every graph of a program, in the order in which a step runs them. */
 export function graphsOf({ embedding, blocks, head, modules }: Program): Graph[] {
   return [

@@ -31,7 +31,7 @@ export function buildStateSpace(site: Site, settings: StateSpace, { x, hidden, d
   const values = called('ssm_values', () => {
     // The variance of PyTorch's uniform numbers between -1 / sqrt(kernel) and 1 / sqrt(kernel).
     const deviation = 1 / Math.sqrt(3 * conv_kernel);
-    const filter = parameters.matrix('mixer.conv1d.weight', [inner], [kernel], deviation);
+    const filter = parameters.matrix('mixer.conv1d.weight', [inner], [kernel], deviation, false);
     const bias = parameters.vector('mixer.conv1d.bias', [inner], zeros);
     const memory = dimension('memory', conv_kernel - 1);
     const before =
@@ -55,7 +55,7 @@ export function buildStateSpace(site: Site, settings: StateSpace, { x, hidden, d
   });
   const decay = called('ssm_decay', () => {
     const values = Array.from({ length: state_dim }, (_, n) => Math.log(n + 1));
-    const logarithm = parameters.matrix('mixer.A_log', [inner], [state], { kind: 'cycle', values });
+    const logarithm = parameters.matrix('mixer.A_log', [inner], [state], { kind: 'cycle', values }, false);
     return mapWide(builder, negate(apply('exp', operand(0))), [logarithm]);
   });
   const mixed = called('ssm_scan', () => {

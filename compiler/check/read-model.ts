@@ -28,15 +28,22 @@ export function readModel(
   pathOrName: string,
   modelName?: string,
 ): { model: Model; warnings: string[]; text: string; path: string } {
-  const { path, text, syntax, imported, sources } = loadSource(pathOrName);
+  const { path, text } = findSource(pathOrName);
+  return { ...readModelText(path, text, modelName), text, path };
+}
+
+/** The same of a text, as if it stood in the file `path`: what it imports is found from there. */
+export function readModelText(path: string, text: string, modelName?: string): { model: Model; warnings: string[] } {
+  const { syntax, imported, sources } = loadText(path, text);
   const { model, diagnostics } = check(syntax, { model: modelName, imported });
   if (model === null) throw sourceError(diagnostics, sources);
-  return { model, warnings: warningTexts(diagnostics, sources), text, path };
+  return { model, warnings: warningTexts(diagnostics, sources) };
 }
 
 /** Reads and checks every model of a file; there may be none. Otherwise as readModel. */
 export function readModels(pathOrName: string): { models: Model[]; warnings: string[]; text: string; path: string } {
-  const { path, text, syntax, imported, sources } = loadSource(pathOrName);
+  const { path, text } = findSource(pathOrName);
+  const { syntax, imported, sources } = loadText(path, text);
   const { models, diagnostics } = checkFile(syntax, imported);
   if (diagnostics.some(diagnostic => diagnostic.severity === 'error')) throw sourceError(diagnostics, sources);
   return { models, warnings: warningTexts(diagnostics, sources), text, path };
@@ -61,11 +68,10 @@ export function wellKnownModels(): string[] {
     .sort();
 }
 
-function loadSource(pathOrName: string) {
-  const { path, text } = findSource(pathOrName);
+function loadText(path: string, text: string) {
   const loaded = load(path, text);
   if (loaded.diagnostics.length > 0) throw sourceError(loaded.diagnostics, loaded.sources);
-  return { path, text, ...loaded };
+  return loaded;
 }
 
 function findSource(pathOrName: string): FoundSource {

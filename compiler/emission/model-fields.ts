@@ -1,10 +1,11 @@
 // What the frames of a program say of its model: sizes, parameters, and what each stage keeps.
 import type { Cache } from '../build/decoding.ts';
 import type { Parameter } from '../build/parameters.ts';
-import type { Program } from '../build/program.ts';
+import { blockKinds, type Program } from '../build/program.ts';
 import type { BlockStage, JoinStage, Stage } from '../build/stage.ts';
 import type { Dimension } from '../graph/dimension.ts';
 import type { Node } from '../graph/graph.ts';
+import { againName } from '../plan/recompute.ts';
 import { type ElementStorage, storedExtent } from '../plan/storage.ts';
 import { countText } from './index-text.ts';
 import { extentText, type Lowered } from './memory-needs.ts';
@@ -17,14 +18,19 @@ export interface TargetFields {
   preparedFields(stage: Stage, parameter: Parameter): object & { readonly forms: readonly object[] };
   /** Whether a step's first micro-batch stores a parameter's gradient, so that it need not be cleared before. */
   isStored(stage: Stage, name: string): boolean;
+  /** How many moments the optimizer keeps of a parameter. */
+  moments(parameter: Parameter): number;
   /** The type of a value's elements. */
   elementType(node: Node, storage: ElementStorage): string;
   /** An array of one number where it is needed; null where the language has none, and such arrays have names. */
   readonly literalArray: ((number: string) => string) | null;
 }
 
-/** What the frames say of a model: its sizes, its parameters, and what each stage keeps. */
-export function modelFields(program: Program, lowered: Lowered, target: TargetFields) {
+/**
+ * What the frames say of a model: its sizes, its parameters, and what each stage keeps.
+ * @param recomputed how many blocks, from the lowest that is trained on, run their forward pass again
+ */
+export function modelFields(program: Program, lowered: Lowered, recomputed: number, target: TargetFields) {
   const { model, embedding, blocks, head, modules } = program;
   const first = fieldsOf(embedding, [], 'The embedding of tokens and positions.', '1', lowered, target);
   const outer = fieldsOf(
@@ -41,10 +47,12 @@ export function modelFields(program: Program, lowered: Lowered, target: TargetFi
     depth: model.mtp!.depth,
     weight: floatLiteral(model.mtp!.weight / model.mtp!.depth),
     block: blocks[modules.kind]!.name,
+    /** Whether the block of any runs again. */
+    again: program.lowest + recomputed > model.layers.length,
     join: fieldsOf(modules.join, shared, title('What makes the input'), 'MODULES', lowered, target),
     head: fieldsOf(modules.head, shared, title('The head'), 'MODULES', lowered, target),
   };
-  const kinds = [...model.layers, ...Array.from({ length: model.mtp?.depth ?? 0 }, () => modules!.kind)];
+  const kinds = blockKinds(program);
   const own = (kind: number) => blocks[kind]!.parameters.length;
   const perLayer = kinds.map(own).reduce((a, b) => a + b, 0);
   const perModule = moduleFields ? moduleFields.join.own_count + moduleFields.head.own_count : 0;
@@ -63,6 +71,9 @@ export function modelFields(program: Program, lowered: Lowered, target: TargetFi
     head: outer,
     modules: moduleFields,
     layer_kinds: inRowsOf(32, kinds).map(row => row.join(', ')),
+    recomputed: recomputed === 0 ? null : recomputedFields(program, lowered, recomputed),
+    keeps: blocks.some(block => block.backward !== null),
+    several_kinds: blocks.length > 1,
     stages: [
       first,
       ...blocks.map((block, n) => fieldsOf(block, [], blockTitle(model.blocks[n]!), 'BLOCKS', lowered, target)),
@@ -91,6 +102,15 @@ export function modelFields(program: Program, lowered: Lowered, target: TargetFi
   };
 }
 
+/** The kinds of blocks that run again. */
+const recomputedFields = ({ blocks, lowest }: Program, lowered: Lowered, count: number) => ({
+  end: lowest + count,
+  kinds: blocks.flatMap(({ name }, index) => {
+    const again = againName(name);
+    return lowered.has(again) ? [{ index, name, again }] : [];
+  }),
+});
+
 /** @param shared parameters of other stages, which this one may read too: a tied head multiplies by the embedding */
 function fieldsOf(
   stage: Stage,
@@ -108,6 +128,7 @@ function fieldsOf(
     ...parameterFields(stage, parameter, target),
     ...target.preparedFields(stage, parameter),
     cleared: !parameter.frozen && !target.isStored(stage, parameter.name),
+    moments: target.moments(parameter),
     frozen: parameter.frozen,
   });
   const from = ({ name }: Parameter) => (name.startsWith('model.embed') ? 'embedding' : 'head');

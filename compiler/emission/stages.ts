@@ -2,7 +2,9 @@
 import type { Program } from '../build/program.ts';
 import type { BlockStage, HeadStage, JoinStage, Stage } from '../build/stage.ts';
 import type { Graph } from '../graph/graph.ts';
+import { againName } from '../plan/recompute.ts';
 import { homes } from './homes.ts';
+import type { Lowered } from './memory-needs.ts';
 import type { Homes } from './places.ts';
 
 /** Emits a function with this parameter list. */
@@ -10,11 +12,13 @@ export type EmitFunction<Source> = (graph: Graph, stage: Stage, parameters: stri
 
 /**
  * Emits all functions: those that run always, and those that only training runs.
+ * @param lowered each of the program's graphs by name, and those of blocks that run again
  * @param numbers how malc_run holds single numbers
  * @param trains false for a program without the latter
  */
 export function emitStages<Source>(
   { embedding, blocks, head, modules }: Program,
+  lowered: Lowered,
   numbers: 'themselves' | 'pointers',
   emit: Readonly<Record<'always' | 'training', EmitFunction<Source>>>,
   trains: boolean,
@@ -29,9 +33,14 @@ export function emitStages<Source>(
     const given = `const ${stage.name}_saved *s, const float *x, const float *y_gradient, float *x_gradient`;
     return [emit.training(stage.backward, stage, `${writes(stage)}, ${given}`, homesOf(stage))];
   };
-  const forthOf = (stage: BlockStage | JoinStage, need: 'always' | 'training') => {
+  const forthOf = (stage: BlockStage | JoinStage, need: 'always' | 'training', graph = stage.forward) => {
     const given = `${stage.backward === null ? '' : `const ${stage.name}_saved *s, `}const float *x, float *y`;
-    return emit[need](stage.forward, stage, `${reads(stage)}, ${given}`, homesOf(stage));
+    return emit[need](graph, stage, `${reads(stage)}, ${given}`, homesOf(stage));
+  };
+  // Its kernels read weights as those of the forward function do.
+  const againOf = (stage: BlockStage) => {
+    const again = lowered.get(againName(stage.name));
+    return again ? [forthOf(stage, 'always', again.graph)] : [];
   };
   const decodeOf = (stage: BlockStage) => {
     const given = `const ${stage.name}_cache *c, const float *x, float *y`;
@@ -47,6 +56,7 @@ export function emitStages<Source>(
   const backward = [
     train(head),
     ...(modules ? [forthOf(modules.join, 'training'), train(modules.head), ...backOf(modules.join)] : []),
+    ...blocks.flatMap(againOf),
     ...blocks.flatMap(backOf),
     ...(embedding.backward
       ? [

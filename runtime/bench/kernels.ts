@@ -1,6 +1,7 @@
 // Every launch of a training step: its time, its work, and the time that this machine's ceilings would allow for it.
 import type { Model } from '../../compiler/check/model.ts';
 import { compile } from '../../compiler/index.ts';
+import type { Recompute } from '../../compiler/plan/recompute.ts';
 import { type Shape, shapeAt } from '../../compiler/plan/shapes.ts';
 import { amount } from '../../compiler/plan/work.ts';
 import type { ProgramLaunch } from '../../compiler/targets/cpu/index.ts';
@@ -40,9 +41,9 @@ export interface KernelsResult {
   readonly ceilings: Ceilings;
   /** The slowest first. */
   readonly rows: readonly KernelRow[];
-  /** How products are divided, by kernel, in words. */
+  /** How launches are computed that there are several ways for, by kernel, in words. */
   readonly schedules: ReadonlyMap<string, string>;
-  /** What was measured of products before: how long each takes in each way. */
+  /** What was measured before: how long each launch takes in each way. */
   readonly findings: readonly Finding[];
   /** Seconds of a step, and of that what no launch took: calls, and what of the step is not launched. */
   readonly step: Measurement;
@@ -57,11 +58,14 @@ export interface KernelsRequest extends StepSize {
   readonly model: Model;
   /** What products multiply. */
   readonly dtype: TrainingType;
+  /** Whose forward pass runs again; none where absent. */
+  readonly recompute?: Recompute;
   readonly threads: number;
   /** Absent: as many as take some seconds. */
   readonly steps?: number | undefined;
-  /** Whether products are tuned before. */
+  /** Whether it is tuned before, and whether sums may then be added up in any order. */
   readonly tunes?: boolean | undefined;
+  readonly anyOrder?: boolean | undefined;
 }
 
 /** Kernels that multiply numbers of the program's type. */
@@ -88,12 +92,16 @@ interface Sample {
  * process that takes the cores for a moment is no property of a kernel. Their mean is shown, so that rows add up.
  */
 export async function benchKernels(request: KernelsRequest, place: Place): Promise<KernelsResult> {
-  const { model, batch, time, dtype, threads } = request;
+  const { model, batch, time, dtype, recompute = 'none', threads, anyOrder } = request;
   const tuned = request.tunes
-    ? await tune({ model, dtype, batch, time, threads, onStart: tellTuning }, place.device)
+    ? await tune({ model, dtype, batch, time, threads, anyOrder, onStart: tellTuning }, place.device)
     : untuned;
   const target = compiledFor(place.target);
-  const { files, launches, kernels } = compile(model, { target, dtype, profile: true, ...tuned.options });
+  const { files, launches, kernels } = compile(model, {
+    ...{ target, dtype, recompute },
+    profile: true,
+    ...tuned.options,
+  });
   const { libraryPath } = await buildCachedBy(files, place.builder);
   const ceilings = await measureCeilings(place, threads);
   const multiplying = new Set(kernels.filter(({ kind }) => productKinds.has(kind)).map(({ name }) => name));

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { flopsPerToken } from '../../compiler/check/cost.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { type CompileOptions, compile } from '../../compiler/index.ts';
+import type { Recompute } from '../../compiler/plan/recompute.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { compiledFor } from '../../compiler/targets/names.ts';
 import { tellTuning } from '../autotune-option.ts';
@@ -16,6 +17,8 @@ import { type StepSize, stepper, warmUp } from './workload.ts';
 
 export interface StepConfiguration extends StepSize {
   readonly model: Model;
+  /** Whose forward pass runs again; none where absent. */
+  readonly recompute?: Recompute;
 }
 
 export interface StepResult {
@@ -38,8 +41,9 @@ export interface StepsRequest {
   readonly repeats: number;
   /** In each repeat; absent: as many as take some seconds. */
   readonly steps?: number | undefined;
-  /** Whether products are tuned before. */
+  /** Whether they are tuned before, and whether sums may then be added up in any order. */
   readonly tunes?: boolean | undefined;
+  readonly anyOrder?: boolean | undefined;
 }
 
 const SECONDS = 2;
@@ -53,21 +57,21 @@ interface Built {
 
 /** Each repeat runs every configuration, so that heat and neighbours hurt all alike. */
 export async function benchSteps(request: StepsRequest, place: Place): Promise<StepResult[]> {
-  const { configurations, dtype, threads } = request;
+  const { configurations, dtype, threads, anyOrder } = request;
   const folder = await mkdtemp(join(tmpdir(), 'malc-bench-'));
   const opened: { configuration: StepConfiguration; native: NativeModel; built: Built }[] = [];
   try {
     // Untuned, a model's program is the same for any batch and length.
-    const libraries = new Map<Model | StepConfiguration, Built>();
+    const libraries: (Built & Pick<StepConfiguration, 'model' | 'recompute'>)[] = [];
     for (const configuration of configurations) {
-      const { model, batch, time } = configuration;
-      const key = request.tunes ? configuration : model;
+      const { model, batch, time, recompute = 'none' } = configuration;
       const { options: tuned } = request.tunes
-        ? await tune({ model, dtype, batch, time, threads, onStart: tellTuning }, place.device)
+        ? await tune({ model, dtype, batch, time, threads, anyOrder, onStart: tellTuning }, place.device)
         : untuned;
-      const built =
-        libraries.get(key) ?? (await build(model, { dtype, ...tuned }, await mkdtemp(join(folder, 'build-')), place));
-      libraries.set(key, built);
+      const known = libraries.find(each => each.model === model && each.recompute === recompute && !request.tunes);
+      const own = () => mkdtemp(join(folder, 'build-'));
+      const built = known ?? (await build(model, { dtype, recompute, ...tuned }, await own(), place));
+      if (!known) libraries.push({ ...built, model, recompute });
       const { device } = place;
       const options = { maxBatch: batch, maxTime: time, maxContext: 0, training: true, threads, device };
       opened.push({ configuration, built, native: NativeModel.open(built.library, options) });

@@ -2,14 +2,16 @@
 
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import type { Recompute } from '../../compiler/plan/recompute.ts';
 import { type ProductType, productTypes, type TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { type RunTarget, targets } from '../../compiler/targets/names.ts';
-import { autotuneOption, requireTunable } from '../autotune-option.ts';
+import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable } from '../autotune-option.ts';
 import type { BenchName, BenchRecord, Change, Circumstances, Result } from '../bench/history.ts';
 import type { Measurement } from '../bench/measurement.ts';
 import type { Place } from '../bench/place.ts';
 import type { StepConfiguration } from '../bench/step.ts';
 import { type Command, UsageError } from './command.ts';
+import { readRecompute, recomputeOption } from './recompute-option.ts';
 import { chooseTarget } from './target-option.ts';
 
 const benches: readonly BenchName[] = ['kernels', 'step', 'decode'];
@@ -25,6 +27,8 @@ const ownOptions: Readonly<Record<string, readonly BenchName[]>> = {
   'seq-len': ['kernels'],
   steps: ['kernels', 'step'],
   autotune: ['kernels', 'step'],
+  recompute: ['kernels', 'step'],
+  'any-order': ['kernels', 'step'],
   config: ['step'],
   repeats: ['step', 'decode'],
   prompt: ['decode'],
@@ -88,6 +92,14 @@ export const bench: Command = {
       describe: 'What runs it; auto is the GPU where one answers and nvcc is there',
     },
     autotune: { type: 'boolean', describe: `kernels, step: ${autotuneOption.describe}` },
+    recompute: {
+      ...recomputeOption,
+      array: true,
+      advanced: true,
+      describe: `kernels, step: ${recomputeOption.describe}; step: several by turns`,
+      whenAbsent: 'none',
+    },
+    'any-order': { type: 'boolean', advanced: true, describe: `kernels, step: ${anyOrderOption.describe}` },
     compare: {
       type: 'boolean',
       describe: 'Shows what moved since this was measured last on this machine',
@@ -220,13 +232,29 @@ function requireRoom(model: Model, positions: number, options: string): void {
     );
 }
 
+/** What `--recompute` says; none where it says nothing. */
+const readRecomputes = (args: Arguments): [Recompute, ...Recompute[]] => {
+  const [first, ...others] = (args.recompute as string[] | undefined) ?? [];
+  return [readRecompute(first), ...others.map(readRecompute)];
+};
+
+/** Only where there is something to say: what was measured before goes on being compared. */
+const toldRecompute = (recompute: Recompute) => (recompute === 'none' ? {} : { recompute });
+
 /** The type of a program that trains; one for inference alone is refused. */
 async function trainingType(args: Arguments, what: BenchName, target: RunTarget): Promise<TrainingType> {
   const { trainingTypeOf } = await import('../machine.ts');
   const dtype = (args.dtype as ProductType | undefined) ?? trainingTypeOf(target);
+  checkAnyOrder(args, target);
   if (args.autotune) requireTunable(dtype, target);
   if (dtype === 'int8') throw new UsageError(`bench ${what} trains, and int8 is for inference alone; it is for decode`);
   return dtype;
+}
+
+/** What is tuned, and how the configuration of a result tells of it: only where there is something to say. */
+function tuningOf(args: Arguments) {
+  const [tunes, anyOrder] = [args.autotune === true, args['any-order'] === true];
+  return { tunes, anyOrder, told: { ...(tunes && { autotune: 'yes' }), ...(anyOrder && { any_order: 'yes' }) } };
 }
 
 async function prepareKernels(args: Arguments, target: RunTarget): Promise<Measure> {
@@ -234,14 +262,17 @@ async function prepareKernels(args: Arguments, target: RunTarget): Promise<Measu
   const batch = (args['batch-size'] as number | undefined) ?? 1;
   const time = (args['seq-len'] as number | undefined) ?? Math.min(usual.sequence, model.max_seq_len);
   const dtype = await trainingType(args, 'kernels', target);
+  const [recompute, ...others] = readRecomputes(args);
+  if (others.length > 0) throw new UsageError('bench kernels measures one program; give --recompute one value');
   requireRoom(model, time, '--seq-len');
   return async (place, common) => {
     const { benchKernels } = await import('../bench/kernels.ts');
     const { describeCeilings, kernelTable, tuningTable } = await import('../show/bench-tables.ts');
     const steps = args.steps as number | undefined;
-    const tunes = args.autotune === true;
-    const result = await benchKernels({ model, batch, time, dtype, threads: common.threads, steps, tunes }, place);
-    const configuration = { model: model.name, batch, time, dtype, ...(tunes && { autotune: 'yes' }) };
+    const { tunes, anyOrder, told } = tuningOf(args);
+    const request = { model, batch, time, dtype, recompute, threads: common.threads, steps, tunes, anyOrder };
+    const result = await benchKernels(request, place);
+    const configuration = { model: model.name, batch, time, dtype, ...told, ...toldRecompute(recompute) };
     const timed = [...result.rows.map(row => [row.name, row.range] as const), ['step', result.step] as const];
     const results = Object.fromEntries(timed.map(([name, range]) => [name, inUnit('ms', range, 1e3)]));
     const { ceilings, stepSeconds, outside, counted } = result;
@@ -276,13 +307,15 @@ async function prepareSteps(args: Arguments, target: RunTarget): Promise<Measure
   const models = new Map<string, Model>();
   const dtype = await trainingType(args, 'step', target);
   for (const text of (args.config as string[] | undefined) ?? usualConfigurations)
-    configurations.push(await readConfiguration(text, models));
+    for (const recompute of readRecomputes(args))
+      configurations.push({ ...(await readConfiguration(text, models)), recompute });
   return async (place, common) => {
     const { measureCeilings } = await import('../bench/ceilings.ts');
     const { peakOfProducts } = await import('../bench/place.ts');
     const { benchSteps } = await import('../bench/step.ts');
     const { describeCeilings, stepTable } = await import('../show/bench-tables.ts');
     const ceilings = await measureCeilings(place, common.threads);
+    const { tunes, anyOrder, told } = tuningOf(args);
     const results = await benchSteps(
       {
         configurations,
@@ -290,12 +323,13 @@ async function prepareSteps(args: Arguments, target: RunTarget): Promise<Measure
         threads: common.threads,
         repeats: (args.repeats as number | undefined) ?? usual.repeats,
         steps: args.steps as number | undefined,
-        tunes: args.autotune === true,
+        tunes,
+        anyOrder,
       },
       place,
     );
-    const named = results.map(({ configuration: { model, batch, time }, ...rest }) => ({
-      configuration: { model: model.name, batch, time, dtype, ...(args.autotune === true && { autotune: 'yes' }) },
+    const named = results.map(({ configuration: { model, batch, time, recompute = 'none' }, ...rest }) => ({
+      configuration: { model: model.name, batch, time, dtype, ...told, ...toldRecompute(recompute) },
       ...rest,
     }));
     return {

@@ -4,10 +4,12 @@ import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import { type Optimizer, optimizers } from '../../compiler/emission/optimizer.ts';
 import { type ProductType, productTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import { type Target, targets } from '../../compiler/targets/names.ts';
-import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
+import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { Command } from './command.ts';
+import { readRecompute, recomputeOption } from './recompute-option.ts';
 
 interface Stage {
   readonly name: string;
@@ -33,10 +35,13 @@ export const compile: Command = {
       whenAbsent: 'sm_80,sm_90a',
     },
     dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'What products multiply' },
+    optimizer: { type: 'string', default: 'adamw', choices: optimizers, describe: 'How training moves the weights' },
     autotune: {
       ...autotuneOption,
       describe: `${autotuneOption.describe}: for ${usualBatch} texts of up to ${usualTime} tokens`,
     },
+    recompute: { ...recomputeOption, default: 'none' },
+    'any-order': { ...anyOrderOption, advanced: true },
     standalone: {
       type: 'boolean',
       describe: 'Add a command line in C that trains it without Node, from files of tokens',
@@ -68,15 +73,21 @@ export const compile: Command = {
     const onCuda = target === 'cuda';
     if (args.standalone && args.dtype === 'int8')
       throw new UserError('--standalone trains, and weights of 8 bits (int8) are for inference alone; leave one out');
+    if (args.optimizer !== 'adamw' && args.dtype === 'int8')
+      throw new UserError('--optimizer is for training, and weights of 8 bits (int8) are not trained; leave one out');
     const architectures = args.arch as string | undefined;
     if (architectures !== undefined && !onCuda)
       throw new UserError('--arch names GPUs, and is for --target cuda; leave it out with --target cpu');
-    const tuned = args.autotune ? await tuneHere(model, args.dtype as ProductType, target as Target) : {};
+    checkAnyOrder(args, target as Target);
+    const anyOrder = args['any-order'] === true;
+    const tuned = args.autotune ? await tuneHere(model, args.dtype as ProductType, target as Target, anyOrder) : {};
     const stages: Stage[] = [];
     const { files, plan } = compiler.compile(model, {
       target: target as Target,
       fuse: args.fuse as boolean,
       dtype: args.dtype as ProductType,
+      recompute: readRecompute(args.recompute as string),
+      optimizer: args.optimizer as Optimizer,
       ...tuned,
       onStage: (name, milliseconds, print) => stages.push({ name, milliseconds, print }),
     });
@@ -91,7 +102,9 @@ export const compile: Command = {
     }
     // Everything exists before anything is written: a failed compilation leaves the folder as it was.
     const folder = (args.output as string | undefined) ?? join('build', model.name);
-    const trainer = args.standalone ? await standalone(model, target as Target, architectures) : null;
+    const trainer = args.standalone
+      ? await standalone(model, args.optimizer as Optimizer, target as Target, architectures)
+      : null;
     const written = {
       ...files,
       ...trainer?.files,
@@ -105,7 +118,7 @@ export const compile: Command = {
 };
 
 /** How this machine computes the model's products best; what the cost model says where it has no GPU to ask. */
-async function tuneHere(model: Model, dtype: ProductType, target: Target) {
+async function tuneHere(model: Model, dtype: ProductType, target: Target, anyOrder: boolean) {
   requireTunable(dtype, target);
   const { findCudaDevice, whyNoDevice } = await import('../cuda-device.ts');
   const device = target === 'cuda' ? findCudaDevice() : null;
@@ -115,16 +128,17 @@ async function tuneHere(model: Model, dtype: ProductType, target: Target) {
   }
   const { tune } = await import('../tuning.ts');
   const time = Math.min(usualTime, model.max_seq_len);
-  const request = { model, dtype, batch: usualBatch, time, threads: availableParallelism(), onStart: tellTuning };
+  const threads = availableParallelism();
+  const request = { model, dtype, batch: usualBatch, time, threads, anyOrder, onStart: tellTuning };
   return (await tune(request, device)).options;
 }
 
 /** The stand-alone trainer's file, and the lines of the command that builds it. */
-async function standalone(model: Model, target: Target, architectures: string | undefined) {
+async function standalone(model: Model, optimizer: Optimizer, target: Target, architectures: string | undefined) {
   const { standaloneFile, standaloneSource, shellLines } = await import('../../compiler/standalone.ts');
-  const { learningRateFor } = await import('../train/derive.ts');
+  const { usualUpdate } = await import('../train/optimizers.ts');
   const command = await commandOf(target, architectures);
-  const source = standaloneSource(model, { target, command, learningRate: learningRateFor(model.hidden_size) });
+  const source = standaloneSource(model, { target, command, update: usualUpdate(optimizer, model.hidden_size) });
   return { files: { [standaloneFile(target)]: source }, command: shellLines(command) };
 }
 

@@ -67,6 +67,7 @@ export const generate: Command = {
       describe: 'Choose among the likeliest tokens, of probability P in all',
     },
     seed: { type: 'number', number: 'countOrNone', default: 0, describe: 'The same seed gives the same text' },
+    ema: { type: 'boolean', default: false, describe: 'Write with the averages of the weights, of a run with --ema' },
     dtype: {
       type: 'string',
       default: 'f32',
@@ -112,12 +113,14 @@ export const generate: Command = {
     const { buildModel } = await import('../build.ts');
     const { readModelConfig } = await import('../hub/config.ts');
     const { NativeModel } = await import('../native.ts');
-    const { loadWeights } = await import('../train/checkpoint.ts');
+    const { loadWeights, weightsFile } = await import('../train/checkpoint.ts');
     const { findCheckpoint } = await import('../train/run-folder.ts');
 
     if (args.prompt !== undefined && args['prompts-file'] !== undefined)
       throw new UsageError('give --prompt or --prompts-file, not both');
     const { folder, run } = findCheckpoint(args.checkpoint as string);
+    const averaged = args.ema === true;
+    weightsFile(folder, averaged); // before anything is compiled
     const model = readModelConfig(join(run, 'config.json'));
     const tokenizer = await readRunTokenizer(folder, run);
     const prompts = await promptsOf(args);
@@ -135,7 +138,7 @@ export const generate: Command = {
       device,
     });
     try {
-      loadWeights(folder, native);
+      loadWeights(folder, native, averaged);
       await writeTexts(native, {
         prompts,
         beginnings,

@@ -14,6 +14,7 @@ import { importModel } from './import.ts';
 import { info } from './info.ts';
 import { quickstart } from './quickstart.ts';
 import { show } from './show.ts';
+import { sweep } from './sweep.ts';
 import { train } from './train.ts';
 import { trainTokenizer } from './train-tokenizer.ts';
 import { verify } from './verify.ts';
@@ -28,6 +29,7 @@ const work: readonly Command[] = [
   trainTokenizer,
   data,
   train,
+  sweep,
   show,
   generate,
   importModel,

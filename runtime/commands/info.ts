@@ -17,6 +17,8 @@ export const info: Command = {
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const { countParameters } = await import('../../compiler/check/count.ts');
     const { cacheSize, flopsPerToken, trainingState } = await import('../../compiler/check/cost.ts');
+    const { compile } = await import('../../compiler/index.ts');
+    const { bytesKept } = await import('../../compiler/plan/recompute.ts');
     const { describeCount, describeMemory } = await import('../show/quantities.ts');
 
     const { model, warnings } = readModel(args.model as string, args.name as string | undefined);
@@ -24,8 +26,11 @@ export const info: Command = {
     const flops = flopsPerToken(model, model.max_seq_len);
     const cache = cacheSize(model);
     const training = trainingState(model);
+    const { kept } = compile(model).plan;
+    const keptOf = (recomputed: number) => bytesKept(kept, { batch: 1, time: model.max_seq_len }, recomputed);
+    const keeps = { none: keptOf(0), block: keptOf(kept.blocks.length - 1) };
     if (args.json) {
-      console.log(JSON.stringify(asData(model, { parameters, flops, cache, training, warnings }), null, 2));
+      console.log(JSON.stringify(asData(model, { parameters, flops, cache, training, keeps, warnings }), null, 2));
       return;
     }
     for (const warning of warnings) console.error(`${warning}\n`);
@@ -44,6 +49,12 @@ export const info: Command = {
       ['  weights', training.weights, describeMemory(training.weights)],
       ['  gradients', training.gradients, describeMemory(training.gradients)],
       ['  two moments', training.moments, describeMemory(training.moments)],
+      [
+        'kept for backward',
+        keeps.none,
+        `${describeMemory(keeps.none)}: what training's blocks keep of ${length} tokens`,
+      ],
+      ['  recomputed', keeps.block, `${describeMemory(keeps.block)}, with --recompute block`],
     ];
     console.log(`${model.name}${model.description && `: ${model.description}`}`);
     console.log(
@@ -103,10 +114,12 @@ interface Numbers {
   readonly flops: number;
   readonly cache: CacheSize;
   readonly training: TrainingState;
+  /** Bytes that blocks keep of a text of full length between passes, without recompute and with it in every block. */
+  readonly keeps: { readonly none: number; readonly block: number };
   readonly warnings: readonly string[];
 }
 
-function asData(model: Model, { parameters, flops, cache, training, warnings }: Numbers) {
+function asData(model: Model, { parameters, flops, cache, training, keeps, warnings }: Numbers) {
   const { name, description, layers, hidden_size, vocab_size, max_seq_len } = model;
   const { perLayer, feedForward, stateSpace, ...parts } = parameters;
   const { total, ...trainingParts } = training;
@@ -122,6 +135,7 @@ function asData(model: Model, { parameters, flops, cache, training, warnings }: 
     cache_bytes: { per_token: cache.perToken, constant: cache.constant },
     training_state_bytes: total,
     training_state: trainingParts,
+    kept_bytes: keeps,
     warnings,
   };
 }

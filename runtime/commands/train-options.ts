@@ -1,4 +1,5 @@
 // The options of `malc train` that are numbers of the run: its mathematics, and its habits.
+import { optimizers } from '../../compiler/emission/optimizer.ts';
 import { trainingTypes } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { GivenSettings } from '../train/derive.ts';
 import type { Cadence } from '../train/loop.ts';
@@ -22,6 +23,7 @@ export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
   },
   'seq-len': setting('count', 'Tokens in a sequence', 'the model’s, at most 256', 'block-size'),
   lr: setting('aboveZero', 'Peak learning rate', 'by the model’s width'),
+  optimizer: { type: 'string', choices: optimizers, describe: 'How gradients move the weights', whenAbsent: 'adamw' },
   schedule: { type: 'string', choices: scheduleKinds, describe: 'How --lr goes down', whenAbsent: 'cosine' },
   'grad-accum': { ...advanced('count', 'Micro-batches in one update', '1'), instead: ['tokens-per-step'] },
   'tokens-per-step': {
@@ -31,10 +33,12 @@ export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
   warmup: advanced('countOrNone', 'Steps up to the peak of --lr', 'a tenth of the steps'),
   'min-lr-share': advanced('share', 'Where --lr ends, as a share of its peak', '0.1'),
   'decay-share': advanced('share', 'Share of the steps in which --schedule wsd goes down', '0.2'),
-  'weight-decay': advanced('zeroOrAbove', 'Decay of tensors of 2 and more dimensions', '0.1'),
+  'weight-decay': advanced('zeroOrAbove', 'Decay of tensors of 2 and more dimensions', '0.1; lion 0.5, sgd 0.0001'),
   'grad-clip': advanced('zeroOrAbove', 'Largest gradient norm, 0 for any', '1'),
-  beta1: advanced('shareBelowOne', 'Decay of AdamW’s first moment', '0.9'),
-  beta2: advanced('shareBelowOne', 'Decay of AdamW’s second moment', '0.95'),
+  beta1: advanced('shareBelowOne', 'Of AdamW’s first moment, and of Lion’s direction', '0.9'),
+  beta2: advanced('shareBelowOne', 'Of AdamW’s second moment, and of Lion’s only one', '0.95; lion 0.99'),
+  momentum: advanced('shareBelowOne', 'What sgd and muon keep of past gradients', 'sgd 0.9, muon 0.95'),
+  ema: advanced('shareBelowOne', 'Keep a moving average of weights, such as 0.999', '0, none'),
   seed: advanced('countOrNone', 'Seed of the first weights and of the text’s order', '1337'),
   'freeze-layers': advanced('countOrNone', 'Layers that stay as they are, from the bottom, and the embedding', 'none'),
   freeze: {
@@ -75,11 +79,11 @@ export const cadenceOptions = {
   'sample-every': 'sample',
 } as const satisfies Record<string, keyof Cadence>;
 
-const others = ['log-every', 'keep', 'patience', 'prompt', 'text-field', 'autotune'];
+const others = ['log-every', 'keep', 'patience', 'prompt', 'text-field', 'autotune', 'any-order', 'recompute'];
 
 /**
- * Options that a resumed run has from the folder where they are not given again: they change no weight, but for `autotune`,
- * which may change a GPU's order of sums, and so the last bits; and `text-field`, of which the data's hash tells.
+ * Options that a resumed run has from the folder where they are not given again: they change no weight, but for `autotune`
+ * and `any-order`, which may change a GPU's order of sums, and so the last bits; and `text-field`, of which the data's hash tells.
  */
 export const habits = [...Object.keys(cadenceOptions), ...others];
 

@@ -1,4 +1,5 @@
 // The tables that `malc train` prints: what a run is before it begins, and what a dry run found.
+import { bytesKept, type Kept } from '../../compiler/plan/recompute.ts';
 import type { NativeModel } from '../native.ts';
 import type { OpeningRow } from '../show/opening-table.ts';
 import type { SettingName } from '../train/derive.ts';
@@ -10,6 +11,7 @@ import { cadenceOptions } from './train-options.ts';
 export async function showForecast(
   { model, settings, training, from }: Prepared,
   native: NativeModel,
+  kept: Kept,
   keep: number,
 ): Promise<void> {
   const { openingTable } = await import('../show/opening-table.ts');
@@ -31,10 +33,24 @@ export async function showForecast(
     ),
     row('state', `${describeMemory(found.state)}: weights, gradients, two moments`),
     row('activations', `${describeMemory(found.activations)}, with caches and all else`),
+    row('kept', describeKept(kept, settings, describeMemory)),
     row('peak memory', describeMemory(found.peak)),
     row('disk', `${describeMemory((keep + 1) * checkpoint)}: ${keep + 1} checkpoints`),
   ];
   console.log(`${openingTable(rows)}\n\na dry run: nothing was written`);
+}
+
+/** What forward passes keep of that, and what recompute saves, or would save at most. */
+function describeKept(
+  kept: Kept,
+  { 'batch-size': batch, 'seq-len': time }: Prepared['settings'],
+  describeMemory: (bytes: number) => string,
+): string {
+  const [now, none, least] = [kept.recomputed, 0, kept.blocks.length - 1].map(recomputed =>
+    describeMemory(bytesKept(kept, { batch, time }, recomputed)),
+  );
+  const other = kept.recomputed === 0 ? `${least} with --recompute block` : `${none} with --recompute none`;
+  return `${now} of it for backward passes${kept.blocks.length > 1 ? `; ${other}` : ''}`;
 }
 
 /** Every setting and where it came from. */

@@ -4,8 +4,9 @@ import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
-import { autotuneOption, requireTunable, tellTuning } from '../autotune-option.ts';
+import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable, tellTuning } from '../autotune-option.ts';
 import type { NativeModel } from '../native.ts';
+import type { StepLine } from '../show/step-line.ts';
 import type { TrainState } from '../train/checkpoint.ts';
 import type { Observer, TrainOptions, TrainResult } from '../train/loop.ts';
 import type { Prepared, Unbatched } from '../train/prepare.ts';
@@ -15,6 +16,7 @@ import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
 import { documentOptions } from './data.ts';
+import { readRecompute, recomputeOption } from './recompute-option.ts';
 import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
 import {
   advanced,
@@ -27,7 +29,22 @@ import {
 } from './train-options.ts';
 import { showForecast, showOpening } from './train-tables.ts';
 
-export const train: Command = {
+/** Where a run tells of itself: the terminal, or the sweep that it is one of. */
+export interface Stage {
+  tell(text: string): void;
+  warn(text: string): void;
+  /** All that the run is, before anything is compiled; false ends it there. */
+  prepared(prepared: Prepared): boolean;
+  /** What it is, before the first step. */
+  readonly opening: typeof showOpening;
+  /** The whole of a dry run, after that. */
+  readonly forecast: typeof showForecast;
+  line(options: ConstructorParameters<typeof StepLine>[1]): Promise<Pick<StepLine, 'step' | 'sample' | 'note'>>;
+  /** How it ended. */
+  report(output: string, prepared: Prepared, result: TrainResult): void;
+}
+
+export const train = {
   name: 'train',
   describe: 'Train a model on text files',
   options: {
@@ -62,6 +79,8 @@ export const train: Command = {
       describe: autotuneOption.describe,
       whenAbsent: 'as the cost model says',
     },
+    recompute: { ...recomputeOption, advanced: true, whenAbsent: 'none' },
+    'any-order': { ...anyOrderOption, advanced: true },
     threads: advanced('threads', 'Threads of the native program', 'all'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
     ...configOptions,
@@ -74,13 +93,14 @@ export const train: Command = {
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
   ],
 
-  async run(given) {
+  async run(given, stage: Stage = terminal) {
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const { buildModel } = await import('../build.ts');
     const { NativeModel } = await import('../native.ts');
     const { prepare } = await import('../train/prepare.ts');
     const { RunFolder, readOptions } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
+    const { updatingOf } = await import('../train/settings.ts');
     const { Skipped } = await import('../data/documents/skipped.ts');
     const { CorpusLine } = await import('../show/corpus-progress.ts');
 
@@ -89,14 +109,16 @@ export const train: Command = {
     const weights = given.checkpoint === undefined ? undefined : openStartingWeights(given.checkpoint as string);
     const read =
       given.model === undefined ? undefined : readModel(given.model as string, given.name as string | undefined);
-    for (const warning of read?.warnings ?? []) console.error(warning);
+    for (const warning of read?.warnings ?? []) stage.warn(warning);
     const source = read ?? (weights && sourceOf(weights));
     const output = (given.output as string | undefined) ?? `runs/${source!.model.name}`;
     const before = given.resume ? Object.entries(readOptions(output)).filter(([name]) => habits.includes(name)) : [];
     const args = { ...Object.fromEntries(before), ...given };
+    const recompute = readRecompute(args.recompute as string | undefined);
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
-    const skipped = new Skipped(line => console.error(line));
+    checkAnyOrder(args, target);
+    const skipped = new Skipped(stage.warn);
     const progress = new CorpusLine(process.stderr);
     const prepared = await prepare({
       source,
@@ -116,10 +138,11 @@ export const train: Command = {
     progress.clear();
     skipped.report();
     const { model, settings, corpus, frozen } = prepared;
-    if (frozen.length > 0 && !weights && !prepared.from) console.error(frozenAtRandom);
+    if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
-    if ((model.embeddings.role_embeddings ?? 1) > 1) console.error(rolesUntrained);
+    if ((model.embeddings.role_embeddings ?? 1) > 1) stage.warn(rolesUntrained);
+    if (!stage.prepared(prepared)) return;
     const sampling = new Sampling(
       (args.prompt as string | undefined) ?? '',
       corpus.tokenizer,
@@ -127,16 +150,18 @@ export const train: Command = {
       settings.seed,
     );
 
-    console.log(`building the native program of ${model.name} ...`);
+    stage.tell(`building the native program of ${model.name} ...`);
     const tuneHere = async () => {
       const { tune } = await import('../tuning.ts');
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
-      return await tune({ model, dtype: settings.dtype, batch, time, threads, onStart: tellTuning }, device);
+      const anyOrder = args['any-order'] === true;
+      return await tune({ model, dtype: settings.dtype, batch, time, threads, anyOrder, onStart: tellTuning }, device);
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
-    const build = await buildModel(model, { target, dtype: settings.dtype, frozen, ...tuning });
+    const program = { target, dtype: settings.dtype, recompute, frozen, ...updatingOf(settings) };
+    const build = await buildModel(model, { ...program, ...tuning });
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
       maxTime: settings['seq-len'],
@@ -144,25 +169,27 @@ export const train: Command = {
       training: true,
       threads: args.threads as number | undefined,
       seed: settings.seed,
+      averages: settings.ema > 0,
       device,
     });
     try {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;
-      await showOpening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
+      await stage.opening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
       if (args['dry-run']) {
-        await showForecast(prepared, native, (args.keep as number | undefined) ?? usuallyKept);
+        await stage.forecast(prepared, native, build.plan.kept, (args.keep as number | undefined) ?? usuallyKept);
         return;
       }
-      report(output, prepared, await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder));
+      const result = await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder, stage);
+      stage.report(output, prepared, result);
     } finally {
       native.close();
     }
   },
-};
+} satisfies Command;
 
 /** The largest batch that there is memory for, as the program of the run says, which is built for it. */
 async function fitBatchOf(
-  { model, frozen, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
+  { model, frozen, updating, averages, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
   args: Readonly<Record<string, unknown>>,
   { target, device }: ChosenTarget,
 ): Promise<number> {
@@ -175,8 +202,9 @@ async function fitBatchOf(
 
   const { contextLength } = new Sampling((args.prompt as string | undefined) ?? '', tokenizer, model.max_seq_len, 0);
   console.log(`building the native program of ${model.name}, which knows what a batch takes ...`);
-  const { libraryPath } = await buildModel(model, { target, dtype, frozen });
-  const options = { maxTime: time, maxContext: contextLength, training: true, device };
+  const recompute = readRecompute(args.recompute as string | undefined);
+  const { libraryPath } = await buildModel(model, { target, dtype, recompute, frozen, ...updating });
+  const options = { maxTime: time, maxContext: contextLength, training: true, averages, device };
   const threads = args.threads as number | undefined;
   return fitBatch({
     bytesOf: maxBatch => NativeModel.bytesOf(libraryPath, { ...options, maxBatch, threads }),
@@ -229,25 +257,26 @@ async function trainIn(
   sampling: Sampling,
   target: RunTarget,
   sourceFolder: string,
+  stage: Stage,
 ): Promise<TrainResult> {
-  const { StepLine } = await import('../show/step-line.ts');
   const { listenForInterrupts } = await import('../train/interrupt.ts');
   const { EventFile } = await import('../train/event-file.ts');
   const loop = await import('../train/loop.ts');
 
   const { settings, from, corpus } = prepared;
   const run = await openRun(args, output, prepared, native, target, sourceFolder);
-  const line = new StepLine(process.stdout, {
+  const line = await stage.line({
     steps: settings.steps,
     start: from?.step ?? 0,
     logEvery: (args['log-every'] as number | undefined) ?? Math.max(1, Math.round(settings.steps / 50)),
     tokensPerStep: settings['batch-size'] * settings['grad-accum'] * settings['seq-len'],
+    averages: settings.ema > 0,
   });
   const origin = { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash };
   // From here on: what Ctrl-C leaves of a run that is being checked would be in the way of the next.
   const interrupts = listenForInterrupts(() => line.note('  stopping after this step; once more leaves at once'));
   try {
-    if (!from && args['self-check']) await checkBefore(output, prepared, native, run, origin);
+    if (!from && args['self-check']) await checkBefore(output, prepared, native, run, origin, stage);
     const events = new EventFile(output, (from?.step ?? 0) + 1);
     const observer: Observer = {
       step(record) {
@@ -291,6 +320,7 @@ async function trainIn(
 async function begin({ settings, weights }: Prepared, native: NativeModel): Promise<void> {
   await native.initialize(settings.seed);
   weights?.load(native);
+  if (weights) for (const { average, data } of native.writableParameters()) average?.set(data);
 }
 
 /** Tries what a run relies on, and shows what was found; a run that fails leaves the folder as it was. */
@@ -300,6 +330,7 @@ async function checkBefore(
   native: NativeModel,
   run: RunFolder,
   origin: TrainOptions['origin'],
+  stage: Stage,
 ): Promise<void> {
   const { selfCheck } = await import('../train/self-check.ts');
 
@@ -322,8 +353,8 @@ async function checkBefore(
       isFresh: prepared.weights === null && prepared.frozen.length === 0,
       origin,
     });
-    for (const { text, warns } of findings) console.log(`  ${warns ? 'note ' : 'check'}  ${text}`);
-    console.log(`  checked in ${((performance.now() - began) / 1000).toFixed(1)} s\n`);
+    for (const { text, warns } of findings) stage.tell(`  ${warns ? 'note ' : 'check'}  ${text}`);
+    stage.tell(`  checked in ${((performance.now() - began) / 1000).toFixed(1)} s\n`);
   } catch (error) {
     run.abandon();
     throw error;
@@ -380,7 +411,8 @@ function optionsOf(
   { settings, cadence, corpus, tokenizerPath, weights }: Prepared,
   target: RunTarget,
 ): Record<string, unknown> {
-  const told = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads', 'autotune'];
+  const habitual = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads'];
+  const told = [...habitual, 'autotune', 'any-order', 'recompute'];
   return {
     ...Object.fromEntries(told.filter(name => args[name] !== undefined).map(name => [name, args[name]])),
     ...(args.model !== undefined && { model: placeOf(args.model as string) }),
@@ -407,7 +439,22 @@ function report(output: string, { validation }: Prepared, result: TrainResult): 
     nats === null || validation?.bytesPerToken === undefined
       ? ''
       : ` (${(nats / Math.LN2 / validation.bytesPerToken).toFixed(3)} bits a byte)`;
-  const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}`;
+  const averaged = result.averagedLoss === null ? '' : `, of the averaged weights ${result.averagedLoss.toFixed(4)}`;
+  const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}${averaged}`;
   const early = result.ending === 'patience' ? ', as the validation loss no longer fell' : '';
   console.log(`\n${result.step} steps done${early}${loss}; write with it: malc generate -c ${output} -p "..."`);
 }
+
+/** What `malc train` shows. */
+const terminal: Stage = {
+  tell: text => console.log(text),
+  warn: text => console.error(text),
+  prepared: () => true,
+  opening: showOpening,
+  forecast: showForecast,
+  async line(options) {
+    const { StepLine } = await import('../show/step-line.ts');
+    return new StepLine(process.stdout, options);
+  },
+  report,
+};

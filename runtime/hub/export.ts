@@ -15,6 +15,7 @@ import { configText, type SpecialTokens, writeConfig } from './write-config.ts';
 /**
  * Writes `output` from a run's config.json and a checkpoint's weights.
  *
+ * @param weights the file of these, where it is another than the checkpoint's own
  * @returns what it was exported as
  * @throws UserError where no architecture fits: each field that stands in the way, and of which of them; where `output` holds a
  * model already; where the weights are not those of the run's model.
@@ -22,19 +23,20 @@ import { configText, type SpecialTokens, writeConfig } from './write-config.ts';
 export async function exportRun(
   source: { readonly run: string; readonly folder: string },
   output: string,
+  weights = join(source.folder, 'model.safetensors'),
 ): Promise<Architecture> {
   const { malc: model, imported_from: origin, ...rest } = readRunConfig(join(source.run, 'config.json'));
   const { bos_token_id = null, eos_token_id = null, pad_token_id = null } = rest;
   const preferred = typeof origin === 'string' ? origin : null;
   const { architecture, config } = fittingArchitecture(model, preferred, { bos_token_id, eos_token_id, pad_token_id });
   makeModelFolder(output);
-  const weights = SafetensorsFile.open(join(source.folder, 'model.safetensors'));
+  const file = SafetensorsFile.open(weights);
   try {
     const layout = layoutOf(architecture, model);
-    requireShapes(weights, layout);
-    await writeWeights(join(output, 'model.safetensors'), packed(layout, weights));
+    requireShapes(file, layout);
+    await writeWeights(join(output, 'model.safetensors'), packed(layout, file));
   } finally {
-    weights.close();
+    file.close();
   }
   // Last, so that a folder with a config.json is whole.
   writeFileAtomic(join(output, 'config.json'), configText(config));

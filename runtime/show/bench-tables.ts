@@ -1,6 +1,6 @@
 // The tables of `malc bench`.
 import { describeChoice } from '../../compiler/targets/cuda/tunable.ts';
-import type { Finding } from '../autotune-cuda.ts';
+import { type Finding, failuresOf } from '../autotune-cuda.ts';
 import type { Ceilings } from '../bench/ceilings.ts';
 import type { DecodeResult } from '../bench/decode.ts';
 import type { BenchRecord, Change, Circumstances } from '../bench/history.ts';
@@ -77,31 +77,35 @@ export function kernelTable({ rows, schedules, stepSeconds, outside }: KernelsRe
   ]);
 }
 
-/** What was measured of products before: the cost model's choice, ours, cuBLASLt, and by how much the chosen is faster. */
+/** What was measured before: the cost model's choice, ours, cuBLASLt, and by how much the chosen is faster; what failed. */
 export function tuningTable(findings: readonly Finding[]): string {
   const micro = (seconds: number | null | undefined) => (seconds == null ? '' : (seconds * 1e6).toFixed(1));
-  return columns([
-    ['product', 'size', 'predicted best, µs', 'best of ours', 'cuBLASLt', 'faster than the next', 'chosen'],
-    ...findings.map(({ product, size, ways, own, choice }) => {
+  const table = columns([
+    ['launch', 'size', 'predicted best, µs', 'best of ours', 'cuBLASLt', 'faster than the next', 'chosen'],
+    ...findings.map(({ launch, size, ways, own, choice }) => {
       const library = ways.find(way => way.choice.library)?.seconds ?? null;
       const ours = ways[own]!.seconds;
       const [taken, other] = choice.library ? [library, ours] : [ours, library ?? ways[0]!.seconds];
       const gain = taken === null || other === null || other <= taken ? '' : `${(other / taken).toFixed(2)} x`;
       const cells = [micro(ways[0]!.seconds), micro(ours), micro(library), gain, describeChoice(choice)];
-      return [product, size.join(' x '), ...cells];
+      return [launch, size.join(' x '), ...cells];
     }),
   ]);
+  return [table, ...findings.flatMap(failuresOf).map(failure => `  failed, and left out: ${failure}`)].join('\n');
 }
 
 /** @param peak operations a second that results are held against */
 export function stepTable(results: readonly StepResult[], peak: number): string {
+  const recomputes = results.some(({ configuration: { recompute = 'none' } }) => recompute !== 'none');
+  const own = (text: string) => (recomputes ? [text] : []);
   return columns([
-    ['configuration', 'tokens/s', 'range', 'GFLOP/s', 'of peak', 'memory', 'to source', 'built'],
+    ['configuration', ...own('recompute'), 'tokens/s', 'range', 'GFLOP/s', 'of peak', 'memory', 'to source', 'built'],
     ...results.map(result => {
       const rate = result.tokensPerSecond.median * result.flopsPerToken;
-      const { model, batch, time } = result.configuration;
+      const { model, batch, time, recompute = 'none' } = result.configuration;
       return [
         `${model.name} ${batch}x${time}`,
+        ...own(String(recompute)),
         describeCount(result.tokensPerSecond.median),
         range(result.tokensPerSecond),
         giga(rate),

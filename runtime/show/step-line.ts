@@ -14,30 +14,39 @@ export interface Screen {
 const SPIKE = 4;
 /** Steps whose times the rate and what is left are taken from. */
 const WINDOW = 50;
-const HEADER = ['step', 'loss', 'val', 'norm', 'lr', 'tok/s', 'mem', 'left'];
+/** What the columns show, and how wide the first may be; `ema`, of the averages of weights, is there where they are. */
+const WIDTHS = { step: 0, loss: 7, val: 6, ema: 6, norm: 6, lr: 8, 'tok/s': 7, mem: 7, left: 6 };
 
 export class StepLine {
   readonly #screen: Screen;
   readonly #steps: number;
   readonly #logEvery: number;
-  readonly #widths: readonly number[];
+  readonly #columnsOf: readonly (readonly [name: string, width: number])[];
   readonly #loss = new Recent();
   readonly #norm = new Recent();
   readonly #clock: StepClock;
   /** The last evaluation since the last logged line. */
   #validation = '';
+  #averaged = '';
   #linesLeft = 0;
   #live = false;
   #previousTokens = 0;
 
-  /** @param start the step that the run goes on from */
-  constructor(screen: Screen, options: { steps: number; start: number; logEvery: number; tokensPerStep: number }) {
+  /**
+   * @param start the step that the run goes on from
+   * @param averages whether averages of the weights are evaluated besides
+   */
+  constructor(
+    screen: Screen,
+    options: { steps: number; start: number; logEvery: number; tokensPerStep: number; averages?: boolean },
+  ) {
     this.#screen = screen;
     this.#steps = options.steps;
     this.#logEvery = options.logEvery;
     this.#previousTokens = options.start * options.tokensPerStep;
     this.#clock = new StepClock(options.steps - options.start);
-    this.#widths = [`${options.steps}`.length * 2 + 1, 7, 6, 6, 8, 7, 7, 6];
+    const widths = { ...WIDTHS, step: `${options.steps}`.length * 2 + 1 };
+    this.#columnsOf = Object.entries(widths).filter(([name]) => name !== 'ema' || options.averages);
   }
 
   /** Shows a step: as a line of its own where it is to be logged, else only in place on a terminal. */
@@ -47,22 +56,25 @@ export class StepLine {
     const lossMark = this.#loss.add(record.loss) > SPIKE ? '!' : '';
     const normMark = this.#norm.add(record.gradient_norm) > SPIKE ? '!' : '';
     if (record.validation_loss !== undefined) this.#validation = record.validation_loss.toFixed(3);
+    if (record.averaged_validation_loss !== undefined) this.#averaged = record.averaged_validation_loss.toFixed(3);
     const rate = this.#clock.tokensPerSecond();
     const left = this.#clock.secondsFor(this.#steps - record.step);
-    const text = this.#columns([
-      `${record.step}/${this.#steps}`,
-      record.loss.toFixed(3) + lossMark,
-      this.#validation,
-      record.gradient_norm.toFixed(2) + normMark,
-      record.learning_rate.toExponential(1).replace('e-0', 'e-'),
-      rate === null ? '' : describeCount(rate),
-      describeMemory(record.memory_bytes),
-      left === null ? '' : describeDuration(left),
-    ]);
+    const text = this.#columns({
+      step: `${record.step}/${this.#steps}`,
+      loss: record.loss.toFixed(3) + lossMark,
+      val: this.#validation,
+      ema: this.#averaged,
+      norm: record.gradient_norm.toFixed(2) + normMark,
+      lr: record.learning_rate.toExponential(1).replace('e-0', 'e-'),
+      'tok/s': rate === null ? '' : describeCount(rate),
+      mem: describeMemory(record.memory_bytes),
+      left: left === null ? '' : describeDuration(left),
+    });
     const spiked = lossMark !== '' || normMark !== '';
     if (record.step % this.#logEvery === 0 || record.step === 1 || record.step === this.#steps || spiked) {
       this.#line(text);
       this.#validation = '';
+      this.#averaged = '';
     } else if (this.#screen.isTTY) {
       this.#screen.write(`\r${text}\u001b[K`);
       this.#live = true;
@@ -85,7 +97,8 @@ export class StepLine {
   #line(text: string): void {
     this.#clear();
     if (this.#linesLeft <= 0) {
-      this.#screen.write(`${this.#columns(HEADER)}\n`);
+      const names = Object.fromEntries(this.#columnsOf.map(([name]) => [name, name]));
+      this.#screen.write(`${this.#columns(names)}\n`);
       // Elsewhere than on a terminal, a header now and then still helps whoever pages through a log.
       this.#linesLeft = Math.max(8, (this.#screen.rows ?? 52) - 2);
     }
@@ -93,8 +106,8 @@ export class StepLine {
     this.#linesLeft -= 1;
   }
 
-  #columns(values: readonly string[]): string {
-    return `  ${values.map((value, index) => value.padEnd(this.#widths[index]!)).join('  ')}`.trimEnd();
+  #columns(values: Readonly<Record<string, string>>): string {
+    return `  ${this.#columnsOf.map(([name, width]) => values[name]!.padEnd(width)).join('  ')}`.trimEnd();
   }
 
   #clear(): void {

@@ -1,6 +1,6 @@
-// A checkpoint: a folder step-N with the weights, the optimizer's moments and the state from which a run goes on, bit for
-// bit. It is written beside its place, synced and renamed, so that a folder of that name is always whole.
-import { closeSync, fsyncSync, openSync, readFileSync } from 'node:fs';
+// A checkpoint: a folder step-N with the weights, their averages where these are kept, the optimizer's moments and the state
+// from which a run goes on, bit for bit. It is written beside its place, synced and renamed, so that a folder of that name is always whole.
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
@@ -35,6 +35,8 @@ export interface TrainState {
 }
 
 const WEIGHTS = 'model.safetensors';
+/** Of averages of the weights, under the same names. */
+const AVERAGES = 'ema.safetensors';
 const OPTIMIZER = 'optimizer.safetensors';
 const STATE = 'state.json';
 const STATE_KEYS = ['step', 'cursor', 'settings', 'data', 'dataHash', 'tokenizerHash', 'journals'] as const;
@@ -50,6 +52,8 @@ export async function writeCheckpoint(folder: string, model: NativeModel, state:
     await mkdir(temporary);
     const metadata = { step: String(state.step) };
     await writeSafetensors(join(temporary, WEIGHTS), model.parameters, metadata);
+    if (model.options.averages)
+      await writeSafetensors(join(temporary, AVERAGES), model.parameters.map(averageOf), metadata);
     await writeSafetensors(join(temporary, OPTIMIZER), model.parameters.flatMap(momentsOf), metadata);
     writeFileAtomic(join(temporary, STATE), `${JSON.stringify(state, null, 2)}\n`);
     await rename(temporary, folder);
@@ -82,13 +86,28 @@ export function readState(folder: string): TrainState {
 }
 
 /**
- * Reads a checkpoint's weights into the model.
+ * The file of a checkpoint's weights, or of their averages.
  *
- * @throws UserError where the file is damaged or holds another architecture's tensors.
+ * @throws UserError where it has no averages.
  */
-export function loadWeights(folder: string, model: NativeModel): void {
+export function weightsFile(folder: string, averaged: boolean): string {
+  const path = join(folder, averaged ? AVERAGES : WEIGHTS);
+  if (averaged && !existsSync(path))
+    throw new UserError(
+      `${folder} has no averages of weights (${AVERAGES}), which malc train keeps with --ema; leave --ema out here`,
+    );
+  return path;
+}
+
+/**
+ * Reads a checkpoint's weights, or their averages, into the model.
+ *
+ * @throws UserError where the file is damaged or holds another architecture's tensors, or there are no averages.
+ */
+export function loadWeights(folder: string, model: NativeModel, averaged = false): void {
+  const path = weightsFile(folder, averaged);
   withRemedy('Give another step-N folder of the run, or copy this one again.', () => {
-    loadWeightsFile(join(folder, WEIGHTS), model);
+    loadWeightsFile(path, model);
   });
 }
 
@@ -102,13 +121,14 @@ export function loadWeightsFile(path: string, model: NativeModel): void {
 }
 
 /**
- * Reads a checkpoint's weights and moments into a model that is open for training.
+ * Reads a checkpoint's weights, moments and averages, where it keeps any, into a model that is open for training.
  *
  * @throws UserError as `loadWeights` does.
  */
 export function loadTraining(folder: string, model: NativeModel): void {
   withRemedy(advice(folder), () => {
     load(join(folder, WEIGHTS), model.writableParameters());
+    if (model.options.averages) load(join(folder, AVERAGES), model.writableParameters().map(averageOf));
     load(join(folder, OPTIMIZER), model.writableParameters().flatMap(momentsOf));
   });
 }
@@ -132,20 +152,23 @@ function advice(folder: string): string {
   return `Remove the folder ${folder}, and the run goes on from the checkpoint before it.`;
 }
 
-type Moments<Floats> = Pick<NativeParameter, 'name' | 'shape' | 'trained'> &
-  Record<'firstMoment' | 'secondMoment', Floats | null>;
+type Kept<Floats> = Pick<NativeParameter, 'name' | 'shape' | 'moments'> &
+  Record<'firstMoment' | 'secondMoment' | 'average', Floats | null> & { readonly data: Floats };
 
-/** A frozen parameter has none. */
-function momentsOf<Floats>({ name, shape, trained, firstMoment, secondMoment }: Moments<Floats>) {
-  if (!firstMoment || !secondMoment) {
-    if (trained) throw new Error(`${name} has no moments: the model is not open for training`);
-    return [];
-  }
-  return [
+/** As many as the optimizer has of the parameter. */
+function momentsOf<Floats>({ name, shape, moments, firstMoment, secondMoment }: Kept<Floats>) {
+  const all = [
     { name: `${name}.first_moment`, shape, data: firstMoment },
     { name: `${name}.second_moment`, shape, data: secondMoment },
   ];
+  return all.slice(0, moments).map(moment => {
+    if (moment.data === null) throw new Error(`${name} has no moments: the model is not open for training`);
+    return { ...moment, data: moment.data };
+  });
 }
+
+/** What never moves is its own average. */
+const averageOf = <Floats>({ name, shape, average, data }: Kept<Floats>) => ({ name, shape, data: average ?? data });
 
 /** A tensor to be read. */
 interface Target extends Tensor {

@@ -3,6 +3,7 @@ import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { trainingTypeOf } from '../machine.ts';
+import { requireUseful, usualUpdate } from './optimizers.ts';
 import { type Settings, scheduleOf } from './settings.ts';
 
 export type SettingName = keyof Settings;
@@ -70,20 +71,25 @@ export function deriveSettings(
   const isTold = given.epochs !== undefined || given.tokens !== undefined;
   const steps = isTold ? stepsFor() : choose('steps', stepsFor);
   const schedule = choose('schedule', () => 'cosine');
+  const optimizer = choose('optimizer', () => 'adamw');
+  const usual = usualUpdate(optimizer, model.hidden_size);
   const settings: Settings = {
     steps,
     'batch-size': batch,
     'grad-accum': accumulation,
     'seq-len': choose('seq-len', () => time),
-    lr: choose('lr', () => learningRateFor(model.hidden_size)),
+    optimizer,
+    lr: choose('lr', () => usual.lr),
     schedule,
     'min-lr-share': choose('min-lr-share', () => (schedule === 'constant' ? 1 : 0.1)),
     warmup: choose('warmup', () => Math.round(steps / 10)),
     'decay-share': choose('decay-share', () => (schedule === 'wsd' ? 0.2 : 0)),
-    'weight-decay': choose('weight-decay', () => 0.1),
+    'weight-decay': choose('weight-decay', () => usual['weight-decay']),
     'grad-clip': choose('grad-clip', () => 1),
-    beta1: choose('beta1', () => 0.9),
-    beta2: choose('beta2', () => 0.95),
+    beta1: choose('beta1', () => usual.beta1),
+    beta2: choose('beta2', () => usual.beta2),
+    momentum: choose('momentum', () => usual.momentum),
+    ema: choose('ema', () => 0),
     seed: choose('seed', () => 1337),
     'freeze-layers': choose('freeze-layers', () => 0),
     freeze: choose('freeze', () => []),
@@ -91,6 +97,7 @@ export function deriveSettings(
     dtype: choose('dtype', () => trainingTypeOf(target)),
   };
   checkSchedule(settings);
+  requireUseful(optimizer, given);
   return { settings, automatic };
 }
 
@@ -138,12 +145,4 @@ export function sequenceLength(given: GivenSettings, saved: Settings | null, mod
   const time = given['seq-len'] ?? saved?.['seq-len'] ?? Math.min(SEQUENCE_LENGTH, model.max_seq_len);
   if (time <= model.max_seq_len) return time;
   throw new UserError(`--seq-len is ${time}; the model's max_seq_len is ${model.max_seq_len}`);
-}
-
-/**
- * A peak learning rate by the model's width: 6e-4 at 768, as the inverse of the width, which is near Brown et al. 2020,
- * table 2.1; narrow models need no more than 2e-3.
- */
-export function learningRateFor(hiddenSize: number): number {
-  return Number(Math.min(2e-3, (6e-4 * 768) / hiddenSize).toPrecision(2));
 }

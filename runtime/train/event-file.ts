@@ -9,6 +9,7 @@ const SCALARS = {
   'loss/train': 'loss',
   'loss/validation': 'validation_loss',
   'loss/validation_bits_per_byte': 'validation_bits_per_byte',
+  'loss/averaged_validation': 'averaged_validation_loss',
   'loss/auxiliary': 'auxiliary_loss',
   'step/gradient_norm': 'gradient_norm',
   'step/learning_rate': 'learning_rate',

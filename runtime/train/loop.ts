@@ -75,6 +75,8 @@ export interface TrainResult {
   readonly step: number;
   /** Of the last evaluation; null where there was none. */
   readonly validationLoss: number | null;
+  /** Of the averages of the weights, then; null where none are kept or there was no evaluation. */
+  readonly averagedLoss: number | null;
   /** Why it ended: all steps are done, somebody asked for it, or the loss no longer fell. */
   readonly ending: 'done' | 'interrupted' | 'patience';
 }
@@ -102,13 +104,14 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
   const tokens = new Int32Array(samplesPerStep * settings['seq-len']);
   const labels = new Int32Array(tokens.length);
   let validationLoss = from?.validationLoss ?? null;
+  let averagedLoss: number | null = null;
   let lowest = from?.lowest ?? null;
   let cursor = from?.cursor ?? 0;
   let savedAt = performance.now();
   const hasLostPatience = () =>
     options.patience !== null && lowest !== null && lowest.evaluationsAgo >= options.patience;
   // A run that ended so is no longer when it is resumed with the same patience.
-  if (hasLostPatience()) return { step: saved.step, validationLoss, ending: 'patience' };
+  if (hasLostPatience()) return { step: saved.step, validationLoss, averagedLoss, ending: 'patience' };
 
   for (let step = saved.step; step < settings.steps; ) {
     training.fill(cursor, tokens, labels);
@@ -139,8 +142,10 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
     const evaluated = options.validation !== null && due(cadence.evaluate);
     let evaluation: Evaluation | null = null;
     if (evaluated) {
-      evaluation = await evaluate(model, options.validation!, settings);
+      const measure = () => evaluate(model, options.validation!, settings);
+      evaluation = await measure();
       validationLoss = evaluation.loss;
+      if (settings.ema > 0) averagedLoss = (await model.withAverages(measure)).loss;
       lowest = lowestOf(lowest, validationLoss);
     }
     const record: StepRecord = {
@@ -148,6 +153,7 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
       loss,
       ...(auxiliary !== 0 && { auxiliary_loss: auxiliary }),
       ...(evaluation && validationOf(evaluation, options.validation)),
+      ...(evaluation && averagedLoss !== null && { averaged_validation_loss: averagedLoss }),
       gradient_norm: gradientNorm,
       learning_rate: learningRate,
       tokens: step * tokens.length,
@@ -180,10 +186,10 @@ async function trainSteps(options: TrainOptions, saved: { step: number }): Promi
       observer.saved(step, run.checkpointPath(step));
     }
     if (step === settings.steps) break;
-    if (lostPatience) return { step, validationLoss, ending: 'patience' };
-    if (stop.aborted) return { step, validationLoss, ending: 'interrupted' };
+    if (lostPatience) return { step, validationLoss, averagedLoss, ending: 'patience' };
+    if (stop.aborted) return { step, validationLoss, averagedLoss, ending: 'interrupted' };
   }
-  return { step: settings.steps, validationLoss, ending: 'done' };
+  return { step: settings.steps, validationLoss, averagedLoss, ending: 'done' };
 }
 
 /** The lowest loss of all evaluations, after another one. */
@@ -248,12 +254,12 @@ async function meanLoss(
   return sum / scored;
 }
 
-function unwritable(error: WriteError, folder: string, savedStep: number): UserError {
+function unwritable(error: WriteError, folder: string, savedStep: number): WriteError {
   const stands =
     savedStep > 0
       ? `Everything up to step ${savedStep} is saved; go on from there with: malc train --resume -o ${folder}`
       : 'There is no checkpoint yet.';
-  return new UserError(`${error.message}\n${stands}`);
+  return new WriteError(`${error.message}\n${stands}`);
 }
 
 function diverged(

@@ -16,6 +16,8 @@ export interface StepRecord {
   /** Of each source of a mixture, by its name; `validation_loss` is their mean by their shares. */
   readonly validation_losses?: Readonly<Record<string, number>>;
   readonly validation_bits_per_byte?: number;
+  /** The same loss with the averages of the weights in their place, where these are kept. */
+  readonly averaged_validation_loss?: number;
   /** Before clipping. */
   readonly gradient_norm: number;
   readonly learning_rate: number;

@@ -23,8 +23,9 @@ import {
 } from './derive.ts';
 import { frozenParameters } from './frozen.ts';
 import type { Cadence, TrainingSamples, ValidationSamples } from './loop.ts';
+import { usualUpdate } from './optimizers.ts';
 import { RunFolder } from './run-folder.ts';
-import { formerly, requireSameRun } from './settings.ts';
+import { formerly, requireSameRun, updatingOf } from './settings.ts';
 import { requireSameArchitecture, type StartingWeights } from './starting-weights.ts';
 import { validationSamples } from './validation-samples.ts';
 
@@ -57,6 +58,9 @@ export interface Request {
 export interface Unbatched {
   readonly model: Model;
   readonly frozen: readonly string[];
+  readonly updating: ReturnType<typeof updatingOf>;
+  /** Whether averages of the weights are kept. */
+  readonly averages: boolean;
   readonly tokenizer: Tokenizer;
   readonly dtype: TrainingType;
   /** Tokens in a sequence. */
@@ -143,9 +147,15 @@ export async function prepare(request: Request): Promise<Prepared> {
   if (request.fitBatch && !from) {
     const time = sequenceLength(given, null, model);
     const accumulation = given['grad-accum'] ?? 1;
+    const optimizer = given.optimizer ?? formerly.optimizer;
     const most = Math.min(samplesPerEpoch(time), Math.floor(MOST_TOKENS_PER_STEP / time));
     given['batch-size'] = await request.fitBatch({
       ...{ model, frozen, time, tokenizer: corpus.tokenizer },
+      updating: updatingOf({
+        optimizer,
+        momentum: given.momentum ?? usualUpdate(optimizer, model.hidden_size).momentum,
+      }),
+      averages: (given.ema ?? 0) > 0,
       dtype: given.dtype ?? trainingTypeOf(request.target),
       tokensPerStep: given['tokens-per-step'],
       most: Math.max(1, Math.floor(most / accumulation)),

@@ -6,8 +6,8 @@ import type { NativeModel } from '../native.ts';
 import { describeMemory } from '../show/quantities.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { loadTraining, removeCheckpoint, type TrainState, writeCheckpoint } from './checkpoint.ts';
-import { learningRateFor } from './derive.ts';
-import { EPSILON, type Settings } from './settings.ts';
+import { usualUpdate } from './optimizers.ts';
+import { type Settings, updateOf } from './settings.ts';
 
 export interface SelfCheck {
   readonly model: NativeModel;
@@ -157,14 +157,15 @@ async function checkLearning(check: SelfCheck): Promise<Finding> {
   const share = isFresh ? OVERFITTED : 1;
   const began = performance.now();
   const isOver = () => performance.now() - began > OVERFITTING_SECONDS * 1000;
-  const update = { learningRate: learningRateFor(hiddenSize), beta1: 0.9, beta2: 0.95, epsilon: EPSILON };
+  const usual = usualUpdate(settings.optimizer, hiddenSize);
+  const tried = { ...settings, ...usual, 'weight-decay': 0, 'grad-clip': 1 };
   let first = Number.NaN;
   let loss = Number.NaN;
   let step = 0;
   do {
     step += 1;
-    const moves = { ...update, weightDecay: 0, clipNorm: 1, update: step };
-    ({ loss } = await model.step(tokens, labels, { microBatches: 1, ...sizeOf(settings), update: moves }));
+    const update = updateOf(tried, step, usual.lr);
+    ({ loss } = await model.step(tokens, labels, { microBatches: 1, ...sizeOf(settings), update }));
     if (step === 1) first = loss;
   } while (step < 2 || (loss >= share * first && step < OVERFITTING_STEPS && !isOver()));
   const text = `one batch is learned: ${first.toFixed(3)} to ${loss.toFixed(3)} in ${step} steps`;
@@ -179,8 +180,9 @@ async function checkLearning(check: SelfCheck): Promise<Finding> {
 
 /** What is saved must be what is read: bit for bit. */
 async function checkReload({ model, settings, tokens, folder, origin }: SelfCheck): Promise<Finding> {
-  const numbers = model.parameters.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
-  const bytes = 3 * 4 * numbers;
+  const kept = model.options.averages ? 2 : 1;
+  const numbers = model.parameters.map(({ shape, moments }) => shape.reduce((a, b) => a * b, kept + moments));
+  const bytes = 4 * numbers.reduce((sum, count) => sum + count, 0);
   if (bytes > MOST_BYTES) return { text: `saving was not tried: the state has ${describeMemory(bytes)}`, warns: true };
   const text = tokens.slice(0, Math.min(POSITIONS, settings['seq-len']));
   const before = await logitsOf(model, text);

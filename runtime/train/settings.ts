@@ -2,9 +2,11 @@
 // resumes only where all of it is the same.
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import type { Optimizer } from '../../compiler/emission/optimizer.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import { ContentHash } from '../data/content-hash.ts';
 import type { Update } from '../native.ts';
+import { averageKept } from './optimizers.ts';
 import type { Schedule, ScheduleKind } from './schedule.ts';
 
 /** Every setting that changes a weight. Keys are option names of `malc train`. */
@@ -15,6 +17,7 @@ export interface Settings {
   /** Micro-batches in one step. */
   readonly 'grad-accum': number;
   readonly 'seq-len': number;
+  readonly optimizer: Optimizer;
   /** The peak of the schedule. */
   readonly lr: number;
   readonly schedule: ScheduleKind;
@@ -25,8 +28,13 @@ export interface Settings {
   readonly 'weight-decay': number;
   /** Global gradient norm above which gradients are scaled down; 0 for none. */
   readonly 'grad-clip': number;
+  /** Of AdamW and Lion; 0 for others. */
   readonly beta1: number;
   readonly beta2: number;
+  /** Of SGD and Muon; 0 for others, and for SGD without any. */
+  readonly momentum: number;
+  /** What the averages of weights keep of themselves in an update; 0 for no averages. */
+  readonly ema: number;
   readonly seed: number;
   /** Layers that stay as they are, from the bottom, with the embedding below them; 0 for none. */
   readonly 'freeze-layers': number;
@@ -61,6 +69,12 @@ export function scheduleOf(settings: Settings): Schedule {
   };
 }
 
+/** How the program of a run updates its weights, as it is compiled. */
+export const updatingOf = ({ optimizer, momentum }: Pick<Settings, 'optimizer' | 'momentum'>) => ({
+  optimizer,
+  momentum: momentum > 0,
+});
+
 /** One update of a run, the `update`-th from 1. */
 export function updateOf(settings: Settings, update: number, learningRate: number): Update {
   return {
@@ -68,6 +82,8 @@ export function updateOf(settings: Settings, update: number, learningRate: numbe
     beta1: settings.beta1,
     beta2: settings.beta2,
     epsilon: EPSILON,
+    momentum: settings.momentum,
+    average: averageKept(settings.ema, update),
     weightDecay: settings['weight-decay'],
     clipNorm: settings['grad-clip'],
     update,
@@ -78,6 +94,9 @@ export function updateOf(settings: Settings, update: number, learningRate: numbe
 export const formerly = {
   schedule: 'cosine',
   'decay-share': 0,
+  optimizer: 'adamw',
+  momentum: 0,
+  ema: 0,
   'freeze-layers': 0,
   freeze: [],
 } as const satisfies Partial<Settings>;
@@ -97,11 +116,8 @@ export function requireSameRun(folder: string, saved: Identity, given: Identity)
     const [before, now] = [saved.settings[name], given.settings[name]].map(describeSetting);
     if (before !== now) differences.push(`--${name} is ${now}; the run has ${before}`);
   }
-  const difference = firstDifference(withoutOrigins(saved.model), withoutOrigins(given.model), '');
-  if (difference !== null) {
-    const { place, before, now } = difference;
-    differences.push(`--model: ${place} is ${JSON.stringify(now)}; the run has ${JSON.stringify(before)}`);
-  }
+  const path = modelDifference(saved.model, given.model);
+  if (path !== null) differences.push(`--model: ${path}`);
   if (saved.dataHash !== given.dataHash)
     differences.push('--data: the text is not the one that the run was trained on, or has other weights');
   if (saved.tokenizerHash !== given.tokenizerHash) differences.push('--tokenizer is not the one that the run has');
@@ -126,6 +142,14 @@ export function contentHash(texts: Iterable<string>): string {
 /** The Model without what does not change its mathematics: what it is called, and where it was written. */
 function withoutOrigins({ name: _name, description: _description, ...rest }: Model): unknown {
   return JSON.parse(JSON.stringify(rest), (key, value) => (key === 'origin' ? undefined : value));
+}
+
+/** `blocks.0.ffn.hidden_dim is 256; the run has 128`, or null where both models compute the same. */
+export function modelDifference(saved: Model, given: Model): string | null {
+  const difference = firstDifference(withoutOrigins(saved), withoutOrigins(given), '');
+  if (difference === null) return null;
+  const { place, before, now } = difference;
+  return `${place} is ${JSON.stringify(now)}; the run has ${JSON.stringify(before)}`;
 }
 
 /** Where two values differ first, such as at `blocks.0.ffn.hidden_dim`, and what stands there. */

@@ -30,13 +30,20 @@ typedef struct {
   int32_t training;    /* 0: no gradients, no optimizer state, no saved activations */
   int32_t threads;     /* of the CPU's kernels; 0: as OpenMP chooses */
   uint64_t seed;       /* of what training drops at random */
+  int32_t averages;    /* 1: training keeps a moving average of each weight */
 } malc_options;
 
+/* What an update of the weights goes by. The program's optimizer was chosen when it was compiled; what it has no use
+ * for is not read. */
 typedef struct {
-  float learning_rate, beta1, beta2, epsilon, weight_decay;
-  float clip_norm;     /* global gradient norm above which gradients are scaled down; 0 for none */
-  int64_t update;      /* the number of this update, from 1: the moments' bias correction */
-} malc_adamw;
+  float learning_rate;
+  float weight_decay;          /* of parameters that decay */
+  float clip_norm;             /* global gradient norm above which gradients are scaled down; 0 for none */
+  float beta1, beta2, epsilon; /* AdamW's, and the betas of Lion */
+  float momentum;              /* of SGD, and of the matrices that Muon moves */
+  float average;               /* what the averages of weights keep of themselves, below 1 */
+  int64_t update;              /* the number of this update, from 1: the correction of AdamW's moments */
+} malc_update;
 
 typedef struct {
   double loss;          /* mean negative log-likelihood in nats over all scored positions */
@@ -66,28 +73,34 @@ int32_t malc_parameter_decays(int32_t index);
 /* 0 for what no gradient moves: a bias that balances experts, whose gradient's place holds the experts' loads; and a
  * frozen parameter, which no step changes, and which has neither a gradient nor moments. */
 int32_t malc_parameter_trained(int32_t index);
+/* How many moments training keeps of it, 0 to 2, as the program's optimizer needs them. */
+int32_t malc_parameter_moments(int32_t index);
 
-enum { MALC_DATA = 0, MALC_GRADIENT = 1, MALC_FIRST_MOMENT = 2, MALC_SECOND_MOMENT = 3 };
-/* Address of a parameter's values, gradient or moments; null where there are none: where the model was not
- * created for training, and of a frozen parameter. After values were written there, malc_refresh must be called, before
- * any other call. Of a device with memory of its own it is a copy on the host, as the parameter is now: after a call
- * that changes parameters, ask again; null where it could not be read. */
+enum { MALC_DATA = 0, MALC_GRADIENT = 1, MALC_FIRST_MOMENT = 2, MALC_SECOND_MOMENT = 3, MALC_AVERAGE = 4 };
+/* Address of a parameter's values, gradient, moments or average; null for what the model does not keep of it: of a
+ * frozen parameter it keeps the values alone. After values were written there, malc_refresh must be called, before any
+ * other call. Of a device with memory of its own it is a copy on the host, as the parameter is now: after a call that
+ * changes parameters, ask again; null where it could not be read. */
 float *malc_parameter_address(malc_model *model, int32_t index, int32_t what);
 
 /* Some programs keep weights as products read them besides, rounded to bfloat16 or to 8 bits. This makes them anew, of
  * values that were written at their addresses; functions of this header that change weights do it themselves. */
 int malc_refresh(malc_model *model);
 
-/* Random initial weights, the same for the same seed on every machine; moments are cleared. */
+/* Random initial weights, the same for the same seed on every machine; moments are cleared, averages the weights. */
 int malc_initialize(malc_model *model, uint64_t seed);
+
+/* Exchanges all weights with their averages, so that other calls compute with these; once more puts both back. */
+int malc_swap_averages(malc_model *model);
 
 /* One optimizer step over micro_batches x batch sequences, given one after the other. The loss is the mean over all
  * scored positions of the whole step, so micro-batching does not change the mathematics; only a router's loss, which is
  * not a mean over positions, is averaged over micro-batches. What is dropped depends on the seed, on update->update and
  * on each sequence's place in the step. With update null the gradients are computed and left in place, and no weight
- * moves; nor does one where the gradient's norm is not finite. */
+ * moves; nor does one where the gradient's norm is not finite. Otherwise an optimizer may leave something else in the
+ * gradients' place. */
 int malc_step(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles,
-              int64_t micro_batches, int64_t batch, int64_t time, const malc_adamw *update, malc_result *result);
+              int64_t micro_batches, int64_t batch, int64_t time, const malc_update *update, malc_result *result);
 
 /* Loss without gradients. */
 int malc_evaluate(malc_model *model, const int32_t *tokens, const int32_t *labels, const int32_t *roles,

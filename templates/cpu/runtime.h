@@ -1,5 +1,5 @@
-/* runtime.h - what every generated program needs besides its kernels: how work is divided, random initial weights, the
- * gradient's norm and the optimizer. */
+/* runtime.h - what every generated program needs besides its kernels: how work is divided, denormal numbers, random
+ * initial weights, memory. */
 #ifndef MALC_RUNTIME_H
 #define MALC_RUNTIME_H
 #include <math.h>
@@ -152,47 +152,5 @@ MALC_STATIC void *malc_take(int64_t bytes) {
 #endif
   malc_clear(memory, bytes / (int64_t)sizeof(float));
   return memory;
-}
-
-/* ---- The optimizer ---- */
-
-enum { MALC_NORM_PART = 1 << 16 }; /* elements that are summed together: fixed, so that the order of addition is */
-
-/* The Euclidean norm of all gradients; `parts` holds one double for each MALC_NORM_PART elements. */
-MALC_STATIC double malc_norm(const float *gradient, int64_t count, double *parts) {
-  const int64_t pieces = (count + MALC_NORM_PART - 1) / MALC_NORM_PART;
-#pragma omp parallel for schedule(static)
-  for (int64_t piece = 0; piece < pieces; piece++) {
-    const int64_t end = malc_least(count, (piece + 1) * MALC_NORM_PART);
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = piece * MALC_NORM_PART; i < end; i++) sum += (double)gradient[i] * gradient[i];
-    parts[piece] = sum;
-  }
-  double total = 0;
-  for (int64_t piece = 0; piece < pieces; piece++) total += parts[piece];
-  return sqrt(total);
-}
-
-typedef struct {
-  float rate, beta1, beta2, epsilon;
-  float scale;        /* clips the gradient */
-  float keep;         /* 1 - rate * weight decay */
-  float correction1, correction2; /* 1 / (1 - beta^update) */
-} malc_adamw_terms;
-
-/* AdamW (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019), in PyTorch's order of operations. */
-MALC_STATIC void malc_adamw_update(float *restrict weight, const float *restrict gradient, float *restrict first,
-                                   float *restrict second, int64_t count, malc_adamw_terms terms) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; i++) {
-    const float slope = gradient[i] * terms.scale;
-    const float mean = terms.beta1 * first[i] + (1.0f - terms.beta1) * slope;
-    const float square = terms.beta2 * second[i] + (1.0f - terms.beta2) * slope * slope;
-    first[i] = mean;
-    second[i] = square;
-    const float denominator = sqrtf(square * terms.correction2) + terms.epsilon;
-    weight[i] = weight[i] * terms.keep - terms.rate * terms.correction1 * mean / denominator;
-  }
 }
 #endif

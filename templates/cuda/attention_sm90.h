@@ -125,6 +125,19 @@ struct attention_sm90 {
 };
 
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+/* How a kernel begins: its barriers, by `prepare`, and the tensor maps are fetched. Then it waits for earlier launches,
+ * which this one may overlap: until here no thread has touched what another kernel reads or writes. */
+template <class Prepare, class... Maps>
+DEVICE void attention_follow_sm90(const Prepare &prepare, const Maps *...maps) {
+  if (threadIdx.x == 0) {
+    prepare();
+    mbarrier_init_fence();
+    (tma_prefetch(maps), ...);
+  }
+  __syncthreads();
+  grid_dependency_wait();
+}
+
 /* Copies a head's vectors from `first`, Box at a time. The barrier expects the size of the tile. By one thread. */
 template <int Box, int Vectors, int Chunks>
 DEVICE void attention_load_sm90(attention_sm90_tile<Vectors, Chunks> &to, const CUtensorMap *from, uint32_t barrier,

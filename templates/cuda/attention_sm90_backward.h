@@ -15,16 +15,15 @@ DEVICE void attention_barriers_sm90(uint64_t &own_full, uint64_t (&full)[2], uin
     mbarrier_init(shared_address(&full[stage]), arrivals);
     mbarrier_init(shared_address(&empty[stage]), warps);
   }
-  mbarrier_init_fence();
 #endif
 }
 
 /* dK and dV of the block's keys, from all queries that see any of them: scores are transposed, their rows are keys. */
-template <class Shape, class Given>
+template <class Shape, class Give>
 DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
                                         const CUtensorMap *value_map, const CUtensorMap *output_map,
                                         const CUtensorMap *key_gradient_map, const CUtensorMap *value_gradient_map,
-                                        const Given &given) {
+                                        const Give &give) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   typedef attention_sm90<Shape> frame;
   typedef typename frame::key_gradient block;
@@ -32,6 +31,13 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
   constexpr int sharing = attention_rows<Shape>::group; // heads
   typedef attention_sm90_layout<columns> layout;
   auto &memory = *reinterpret_cast<typename frame::key_gradient_memory *>(dynamic_shared());
+  // A stage is full when its copies and the 32 lanes that bring its statistics have arrived.
+  const auto prepare = [&] {
+    attention_barriers_sm90(memory.own_full, memory.full, memory.empty, 1 + 32, 4 * groups);
+  };
+  attention_follow_sm90(prepare, query_map, key_map, value_map, output_map, key_gradient_map, value_gradient_map);
+  grid_dependency_launch(); // all blocks have one tile
+  const auto given = give();
 
   const int key_head = blockIdx.y, sequence = blockIdx.z, first_key = blockIdx.x * block::own;
   typedef attention_rows<attention_of_head<Shape>> rows_of_head;
@@ -42,9 +48,6 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
   const auto first_at = [&](int n) { return first + n % blocks * columns; };
 
   const uint32_t own_full = shared_address(&memory.own_full);
-  // A stage is full when its copies and the 32 lanes that bring its statistics have arrived.
-  if (threadIdx.x == 0) attention_barriers_sm90(memory.own_full, memory.full, memory.empty, 1 + 32, 4 * groups);
-  __syncthreads();
 
   const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0); // the same register in all lanes
   if (warpgroup == 0) {
@@ -112,21 +115,27 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
                                    sequence, 1 + group);
 #else
   (void)query_map, (void)key_map, (void)value_map, (void)output_map;
-  (void)key_gradient_map, (void)value_gradient_map, (void)given;
+  (void)key_gradient_map, (void)value_gradient_map, (void)give;
 #endif
 }
 
 /* dQ of the block's rows; in the workspace, where there are slopes, each row's part of its slope's gradient too. */
-template <class Shape, class Given>
+template <class Shape, class Give>
 DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
                                           const CUtensorMap *value_map, const CUtensorMap *output_map,
-                                          const CUtensorMap *query_gradient_map, const Given &given) {
+                                          const CUtensorMap *query_gradient_map, const Give &give) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   typedef attention_sm90<Shape> frame;
   typedef typename frame::query_gradient block;
   constexpr int groups = block::groups, columns = frame::query_gradient_columns;
   typedef attention_sm90_layout<columns> layout;
   auto &memory = *reinterpret_cast<typename frame::query_gradient_memory *>(dynamic_shared());
+  const auto prepare = [&] {
+    attention_barriers_sm90(memory.own_full, memory.full, memory.empty, 1, 4 * groups);
+  };
+  attention_follow_sm90(prepare, query_map, key_map, value_map, output_map, query_gradient_map);
+  grid_dependency_launch(); // all blocks have one tile
+  const auto given = give();
 
   const int head = blockIdx.y, sequence = blockIdx.z;
   const attention_rows<attention_of_head<Shape>> rows = {
@@ -136,8 +145,6 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
   const int blocks = attention_ceiling(last - first, columns);
 
   const uint32_t own_full = shared_address(&memory.own_full);
-  if (threadIdx.x == 0) attention_barriers_sm90(memory.own_full, memory.full, memory.empty, 1, 4 * groups);
-  __syncthreads();
 
   const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0); // the same register in all lanes
   if (warpgroup == 0) {
@@ -196,6 +203,6 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
                                    own_row, head, sequence, 1 + group);
   if constexpr (Shape::tilts) attention_leave_tilts<layout>(given, rows, own_row, tilts);
 #else
-  (void)query_map, (void)key_map, (void)value_map, (void)output_map, (void)query_gradient_map, (void)given;
+  (void)query_map, (void)key_map, (void)value_map, (void)output_map, (void)query_gradient_map, (void)give;
 #endif
 }

@@ -32,19 +32,17 @@ struct attention_tiles_sm90 {
   }
 };
 
-/* Leaves the output of the tiles' rows, and their log-sum-exp. */
-template <class Shape, class Given>
+/* Leaves the output of the tiles' rows, and their log-sum-exp. What is given, `give` reads and returns. */
+template <class Shape, class Give>
 DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
-                                   const CUtensorMap *value_map, const CUtensorMap *output_map, const Given &given) {
+                                   const CUtensorMap *value_map, const CUtensorMap *output_map, const Give &give) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   typedef attention_sm90<Shape> frame;
   typedef typename frame::forward block;
   constexpr int groups = block::groups, columns = frame::forward_columns;
   typedef attention_sm90_layout<columns> layout;
   auto &memory = *reinterpret_cast<typename frame::forward_memory *>(dynamic_shared());
-  attention_tiles_sm90<Shape> tiles(given);
-
-  if (threadIdx.x == 0) {
+  const auto prepare = [&] {
     for (int group = 0; group < groups; group++) {
       mbarrier_init(shared_address(&memory.own_full[group]), 1);
       mbarrier_init(shared_address(&memory.own_done[group]), 128);
@@ -55,9 +53,10 @@ DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorM
       mbarrier_init(shared_address(&memory.keys_empty[stage]), 4 * groups);
       mbarrier_init(shared_address(&memory.values_empty[stage]), 4 * groups);
     }
-    mbarrier_init_fence();
-  }
-  __syncthreads();
+  };
+  attention_follow_sm90(prepare, query_map, key_map, value_map, output_map);
+  const auto given = give();
+  attention_tiles_sm90<Shape> tiles(given);
 
   const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0); // the same register in all lanes
   if (warpgroup == 0) {
@@ -83,6 +82,7 @@ DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorM
                                           tiles.sequence());
         }
       }
+      grid_dependency_launch(); // what the block still does is the end of its last tile
     } else {
       const int group = warp - 1;
       auto &own = memory.queries[group];
@@ -176,6 +176,6 @@ DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorM
   }
   if (group == 0) barrier_sync(my_turn, 256); // the last turn that it was given
 #else
-  (void)query_map, (void)key_map, (void)value_map, (void)output_map, (void)given;
+  (void)query_map, (void)key_map, (void)value_map, (void)output_map, (void)give;
 #endif
 }

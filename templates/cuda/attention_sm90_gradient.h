@@ -45,20 +45,20 @@ DEVICE void attention_weigh_sm90(typename Layout::packed &weights, typename Layo
   }
 }
 
-/* From the gradients of weights to those of products q k, but for `scale`: packed. They are taken from the weights as
- * these are packed, which leaves their registers free while dV is multiplied. */
+/* From the gradients of weights to those of products q k, but for `scale`: packed, where the weights are, packed, which
+ * takes no more registers while dV is multiplied. */
 template <class Layout>
-DEVICE void attention_differentiate_sm90(typename Layout::packed &by_product, const typename Layout::packed &weights,
-                                         typename Layout::scores &by_weight, const float *deltas) {
+DEVICE void attention_differentiate_sm90(typename Layout::packed &weights, typename Layout::scores &by_weight,
+                                         const float *deltas) {
 #pragma unroll
   for (int c = 0; c < Layout::columns; c += 2) {
     const float2 delta = *reinterpret_cast<const float2 *>(deltas + Layout::column(c));
 #pragma unroll
     for (int i = 0; i < Layout::rows; i++) {
-      const uint32_t two = weights[c / 4][c / 2 % 2 * 2 + i];
+      uint32_t &two = weights[c / 4][c / 2 % 2 * 2 + i];
       const float first = __uint_as_float(two << 16) * (Layout::at(by_weight, i, c) - delta.x);
       const float second = __uint_as_float(two & 0xffff0000u) * (Layout::at(by_weight, i, c + 1) - delta.y);
-      by_product[c / 4][c / 2 % 2 * 2 + i] = pack_bf16(first, second);
+      two = pack_bf16(first, second);
     }
   }
 }
@@ -91,6 +91,7 @@ DEVICE void attention_bring_sm90(typename attention_all_gradients_sm90_frame<Sha
     int ticket = threadIdx.x == 0 ? atomicAdd(sums.ticket(), 1) : 0;
     ticket = __shfl_sync(0xffffffffu, ticket, 0);
     if (ticket >= tickets) {
+      grid_dependency_launch(); // what the block still does is its last keys
       if (threadIdx.x != 0) return;
       mbarrier_wait(own_empty, parity ^ 1);
       memory.ticket = -1;
@@ -190,11 +191,11 @@ DEVICE void attention_add_parts_sm90(typename attention_all_gradients_sm90_frame
 #endif
 
 /* dK and dV of the keys that the block's tickets say, and their part of dQ; dQ too, where the parts come in turn. */
-template <class Shape, bool InTurn, class Given>
+template <class Shape, bool InTurn, class Give>
 DEVICE void attention_all_gradients_sm90(const CUtensorMap *query_map, const CUtensorMap *key_map,
                                          const CUtensorMap *value_map, const CUtensorMap *output_map,
                                          const CUtensorMap *query_gradient_map, const CUtensorMap *key_gradient_map,
-                                         const CUtensorMap *value_gradient_map, const Given &given) {
+                                         const CUtensorMap *value_gradient_map, const Give &give) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   typedef attention_all_gradients_sm90_frame<Shape> frame;
   typedef typename frame::widths widths;
@@ -202,21 +203,21 @@ DEVICE void attention_all_gradients_sm90(const CUtensorMap *query_map, const CUt
   constexpr int groups = block::groups, columns = frame::columns, box = attention_sm90_own;
   typedef attention_sm90_layout<columns> layout;
   auto &memory = *reinterpret_cast<typename frame::memory *>(dynamic_shared());
-  const attention_query_sums<Shape> sums(given.workspace, given.texts, given.time);
-
   const uint32_t own_full = shared_address(&memory.own_full), own_empty = shared_address(&memory.own_empty);
   const uint32_t part_full = shared_address(&memory.part_full), part_empty = shared_address(&memory.part_empty);
   const uint32_t sum_full = shared_address(&memory.sum_full);
-  if (threadIdx.x == 0) {
+  const auto prepare = [&] {
     // A stage is full when its copies and the 32 lanes that bring its statistics have arrived.
     attention_barriers_sm90(memory.own_full, memory.full, memory.empty, 1 + 32, 4 * groups);
     mbarrier_init(own_empty, groups + 1);
     mbarrier_init(part_full, 128 * groups);
     mbarrier_init(part_empty, 1);
     mbarrier_init(sum_full, 1);
-    mbarrier_init_fence();
-  }
-  __syncthreads();
+  };
+  attention_follow_sm90(prepare, query_map, key_map, value_map, output_map, query_gradient_map, key_gradient_map,
+                        value_gradient_map);
+  const auto given = give();
+  const attention_query_sums<Shape> sums(given.workspace, given.texts, given.time);
 
   const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0); // the same register in all lanes
   if (warpgroup == 0) {
@@ -255,11 +256,12 @@ DEVICE void attention_all_gradients_sm90(const CUtensorMap *query_map, const CUt
       wgmma_commit();
       wgmma_wait<1>();
       attention_weigh_sm90<layout>(weights, products, rows, from, own_key, memory.log_sums[stage]);
+      wgmma_copy(by_product, weights);
       wgmma_fence();
       attention_accumulate_sm90(value_sum, weights, memory.outputs[stage]);
       wgmma_commit();
       wgmma_wait<1>(); // while values' gradients are added up
-      attention_differentiate_sm90<layout>(by_product, weights, by_weight, memory.deltas[stage]);
+      attention_differentiate_sm90<layout>(by_product, by_weight, memory.deltas[stage]);
       attention_spread_sm90<columns>(memory.scores[stage], by_product, group);
       fence_async();
       // All of dS is there; and all products of the block of queries before have read theirs.
@@ -319,6 +321,6 @@ DEVICE void attention_all_gradients_sm90(const CUtensorMap *query_map, const CUt
   if (threadIdx.x % 128 == 0) bulk_wait<0>();
 #else
   (void)query_map, (void)key_map, (void)value_map, (void)output_map;
-  (void)query_gradient_map, (void)key_gradient_map, (void)value_gradient_map, (void)given;
+  (void)query_gradient_map, (void)key_gradient_map, (void)value_gradient_map, (void)give;
 #endif
 }

@@ -186,9 +186,11 @@ DEVICE int malc_tiles_of_all(const int32_t *bounds, int rows, int across) {
 template <class Shape, int Band, int Experts, int Columns, int Step, class T, class Left, class Right>
 DEVICE void malc_grouped_on_hopper(T *result, const malc_slots<Experts> &slots, const Left &left, Right right,
                                    int inner) {
+  typedef malc_gatherer<Shape, Left, Right> Gatherer;
   constexpr int rows = Shape::cluster * Shape::rows, across = (Columns + Shape::columns - 1) / Shape::columns;
+  malc_begin_jobs<Shape, Gatherer>(right.map);
   const int tiles = malc_tiles_of_all<Experts>(slots.bounds, rows, across);
-  malc_run_jobs<Shape, malc_gatherer<Shape, Left, Right>>(tiles, [&](auto &tile, int number) {
+  malc_run_jobs<Shape, Gatherer>(tiles, [&](auto &tile, int number) {
     const malc_expert_tile own = malc_tile_of<Experts>(slots.bounds, number, rows, across);
     right.expert = own.expert;
     tile.begin(own.place(Columns, rows, Shape::columns, Band));
@@ -203,9 +205,11 @@ DEVICE void malc_grouped_on_hopper(T *result, const malc_slots<Experts> &slots, 
 template <class Shape, int Band, int Experts, int Rows, int Columns, int Step, class Left, class Right>
 DEVICE void malc_grouped_gradient_on_hopper(float *gradient, const malc_slots<Experts> &slots, Left left, Right right,
                                             bool adds) {
+  typedef malc_gatherer<Shape, Left, Right> Gatherer;
   const malc_tiles tiles(Rows, Columns, Shape::cluster * Shape::rows, Shape::columns, Band);
   const int count = tiles.count();
-  malc_run_jobs<Shape, malc_gatherer<Shape, Left, Right>>(Experts * count, [&](auto &tile, int number) {
+  malc_begin_jobs<Shape, Gatherer>();
+  malc_run_jobs<Shape, Gatherer>(Experts * count, [&](auto &tile, int number) {
     const int expert = number / count, first = slots.bounds[expert];
     left.end = right.end = slots.bounds[expert + 1];
     float *const own = gradient + static_cast<int64_t>(expert) * Rows * Columns;

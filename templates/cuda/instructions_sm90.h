@@ -62,6 +62,10 @@ DEVICE void turn_pass(int32_t *turn) {
 
 // ---- TMA: boxes of a tensor (encode_tensor_map in launch.h) to and from shared memory, by one thread ----
 
+/* Fetches a map, before the first copy that needs it. */
+DEVICE void tma_prefetch(const CUtensorMap *map) {
+  PTX((void)map, "prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
 /* Coordinates are in elements, innermost first. Elements outside the tensor arrive as zeros, and count as bytes. */
 DEVICE void tma_load_2d(uint32_t shared, const CUtensorMap *map, uint32_t barrier, int x, int y) {
   PTX(simt::tma_load(shared, map, barrier, 2, x, y, 0, 0, 0), "cp.async.bulk.tensor.2d.shared::cluster.global.tile."

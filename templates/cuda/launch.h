@@ -6,7 +6,7 @@
 struct malc_grid {
   dim3 blocks;
   unsigned cluster = 1; /* consecutive blocks (in x) that form a cluster */
-  bool overlaps = false; /* may start before the launch before it has ended: the kernel begins with malc_follow */
+  bool overlaps = false; /* may start before the launch before it has ended: the kernel waits, as by malc_follow */
 
   malc_grid(unsigned x) : blocks(x) {}
   malc_grid(dim3 blocks) : blocks(blocks) {}

@@ -342,13 +342,12 @@ private:
   }
 };
 
-/* Does all jobs, by all blocks: job(role, number) calls begin, multiply and finish of a role. */
-template <class Shape, class Producer = malc_producer<Shape>, class Job>
-DEVICE void malc_run_jobs(int jobs, const Job &job) {
+/* How a kernel of jobs begins: barriers, and the tensor maps are fetched. Then it waits for earlier launches, which this
+ * one may overlap: until here no thread has touched what another kernel reads or writes. */
+template <class Shape, class Producer = malc_producer<Shape>, class... Maps>
+DEVICE void malc_begin_jobs(const Maps *...maps) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  const uint32_t shared = shared_address(dynamic_shared()), rank = Shape::cluster == 1 ? 0 : cluster_rank();
-  // By a shuffle, so that the compiler knows that all of a warp have the same.
-  const int warpgroup = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0);
+  const uint32_t shared = shared_address(dynamic_shared());
   if (threadIdx.x == 0) {
     for (malc_stages<Shape> stages{shared}; stages.parity == 0; stages.advance()) {
       mbarrier_init(stages.full(), Producer::arrivals);
@@ -356,15 +355,30 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
     }
     for (int slot = 0; slot < 2 * Shape::most_slots; slot++) mbarrier_init(shared + Shape::brought_at + slot * 8, 1);
     mbarrier_init_fence();
+    (tma_prefetch(maps), ...);
   }
   if constexpr (Shape::cluster == 1) __syncthreads();
   else cluster_sync();
+  grid_dependency_wait();
+#endif
+}
+
+/* Does all jobs, by all blocks, after malc_begin_jobs: job(role, number) calls begin, multiply and finish of a role. */
+template <class Shape, class Producer = malc_producer<Shape>, class Job>
+DEVICE void malc_run_jobs(int jobs, const Job &job) {
+#if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  const uint32_t shared = shared_address(dynamic_shared()), rank = Shape::cluster == 1 ? 0 : cluster_rank();
+  // By a shuffle, so that the compiler knows that all of a warp have the same.
+  const int warpgroup = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0);
   const int first = blockIdx.x / Shape::cluster, clusters = gridDim.x / Shape::cluster;
   if (warpgroup == 0) {
     registers_decrease<Producer::registers>();
     if (threadIdx.x < Producer::threads) {
       Producer producer(shared, rank);
-      for (int number = first; number < jobs; number += clusters) job(producer, number);
+      for (int number = first; number < jobs; number += clusters) {
+        if (number + clusters >= jobs) grid_dependency_launch(); // this block's last
+        job(producer, number);
+      }
       producer.drain();
     }
   } else {
@@ -373,5 +387,7 @@ DEVICE void malc_run_jobs(int jobs, const Job &job) {
     for (int number = first; number < jobs; number += clusters) job(consumer, number);
     consumer.drain();
   }
+#else
+  (void)jobs, (void)job;
 #endif
 }

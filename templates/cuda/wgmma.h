@@ -4,7 +4,8 @@
 // K-major: rows of 64 elements, 128 bytes; stride = 1024 bytes, from 8 rows to the next 8; 16 further along k is 32
 // bytes. MN-major (`transposed`): chunks of 64 elements of m or n by all rows of k; stride = 1024 bytes, from 8 k to
 // the next 8, leading = the bytes of a chunk; 16 further along k is 2048 bytes. Tiles start at multiples of 1024 bytes.
-// The order: wgmma_fence, wgmmas, wgmma_commit, wgmma_wait; d, and a in registers, are not touched in between.
+// The order: wgmma_fence, wgmmas, wgmma_commit, wgmma_wait; d, and a in registers, are not touched in between. That goes
+// for reading a too: "accessing" either before the wait is undefined (PTX ISA, wgmma.wait_group).
 // Thread t's d[4j + {0, 1}] lie in row 16 (t / 32) + t % 32 / 4, columns 8j + 2 (t % 4) + {0, 1}; d[4j + {2, 3}] lie 8
 // rows below.
 #pragma once
@@ -22,6 +23,16 @@ DEVICE void wgmma_commit() { PTX(simt::wgmma_commit(), "wgmma.commit_group.sync.
 template <int Pending>
 DEVICE void wgmma_wait() {
   PTX(simt::wgmma_wait(Pending), "wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
+}
+
+/* Copies registers that are to be read while wgmma has them as a. */
+template <int Count>
+DEVICE void wgmma_copy(uint32_t (&to)[Count][4], const uint32_t (&from)[Count][4]) {
+#pragma unroll
+  for (int n = 0; n < Count; n++)
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      PTX(to[n][i] = from[n][i], "mov.b32 %0, %1;" : "=r"(to[n][i]) : "r"(from[n][i]));
 }
 
 /* One instruction for each width: `shared` takes both operands from shared memory, `registers` takes a from four

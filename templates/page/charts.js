@@ -57,7 +57,10 @@ export function drawCharts(runs, { axis, smoothing, logarithmic }) {
   }
 }
 
-/** The series of a run in a chart, each with its own places on the axis; none where it has no such numbers. */
+/**
+ * The series of a run in a chart, each with its own places on the axis; none where it has no such numbers. A run that is
+ * behind others, as a seed is behind the mean of all, is a thin line without a name.
+ */
 function seriesOf(chart, run, axis, smoothing) {
   const places = run[axis] ?? run.columns[axis];
   const write = chart.write ?? brief;
@@ -75,6 +78,11 @@ function seriesOf(chart, run, axis, smoothing) {
   const line = chart.line?.(run);
   const points = chart.points?.(run);
   const isSmoothed = line && !chart.exact && smoothing > 0;
+  if (run.isBehind) {
+    const look = { stroke: `${run.color}66`, width: 1, points: { show: false }, class: 'faint' };
+    const values = line ?? (chart.joined ? points : null);
+    return chart.exact || values === null ? [] : part('', isSmoothed ? smoothed(values, smoothing) : values, look);
+  }
   return [
     ...(isSmoothed
       ? part('', line, { stroke: `${run.color}38`, width: 1, points: { show: false }, class: 'faint' })

@@ -36,6 +36,12 @@ export const last = values => values.findLast(value => value !== null) ?? null;
 export const least = values =>
   values.reduce((most, value) => (value !== null && (most === null || value < most) ? value : most), null);
 
+/** How many values came after the lowest, the first of those that are equal. */
+export function sinceLowest(values) {
+  const there = values.filter(value => value !== null);
+  return there.length === 0 ? 0 : there.length - 1 - there.indexOf(least(there));
+}
+
 export function median(values) {
   const sorted = values.filter(value => value !== null).sort((a, b) => a - b);
   return sorted.length === 0 ? null : sorted[Math.floor(sorted.length / 2)];

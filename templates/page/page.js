@@ -1,15 +1,19 @@
 // The page: what came with it, what its server says later, and everything on it besides the charts.
 import { colorOf, drawCharts } from './charts.js';
-import { brief, bytes, duration, last, least, median } from './numbers.js';
+import { brief, bytes, duration, last, least, median, sinceLowest } from './numbers.js';
+import { drawSweep, variantsOf } from './sweep.js';
 
-const { live, runs: given } = JSON.parse(document.getElementById('data').textContent);
+const { live, runs: given, sweep } = JSON.parse(document.getElementById('data').textContent);
+const variantNames = [...new Set(given.map(({ record }) => record.variant))];
 const runs = given.map(({ record, progress }, index) => ({
   record,
-  color: colorOf(index),
+  // Runs that differ in their seeds alone have one colour.
+  color: colorOf(sweep ? variantNames.indexOf(record.variant) : index),
   shown: true,
   columns: Object.fromEntries(Object.keys(progress.columns).map(name => [name, []])),
   next: 0,
   samples: [],
+  sampleBytes: 0,
   training: false,
   rates: [],
   elapsed: [],
@@ -20,10 +24,10 @@ const element = id => document.getElementById(id);
 const controls = { axis: element('axis'), smoothing: element('smoothing'), logarithmic: element('logarithmic') };
 
 /** Adds what a run gained. */
-function take(run, { columns, next, anew, samples, training }) {
+function take(run, { columns, next, anew, samples, sampleBytes, training }) {
   for (const [name, values] of Object.entries(columns))
     run.columns[name] = anew ? values : run.columns[name].concat(values);
-  Object.assign(run, { next, samples, training });
+  Object.assign(run, { next, sampleBytes, training, samples: samples ?? run.samples });
   const { tokens, seconds } = run.columns;
   run.rates = tokens.map((count, n) => (n === 0 ? null : (count - tokens[n - 1]) / seconds[n]));
   let sum = 0;
@@ -66,7 +70,7 @@ function drawRuns() {
     const rate = median(run.rates.slice(-50));
     const step = last(columns.step) ?? 0;
     const steps = record.options.steps;
-    const state = run.training ? 'training' : steps === undefined || step >= steps ? 'done' : 'stopped';
+    const state = run.training ? 'training' : stateOf(run, step, steps);
     const made = row([
       name,
       record.model.name,
@@ -86,9 +90,16 @@ function drawRuns() {
   element('runs').replaceChildren(row(head, 'th'), ...rows);
 }
 
+/** How a run that nobody trains stands: at its end, at one that its patience came to, or before it. */
+function stateOf({ record, columns }, step, steps) {
+  if (steps === undefined || step >= steps) return 'done';
+  const { patience } = record.options;
+  return patience !== undefined && sinceLowest(columns.validation_loss) >= patience ? 'ended early' : 'stopped';
+}
+
 /** The samples at the step that the slider stands at, one beside the other. */
 function drawSamples() {
-  const shown = runs.filter(run => run.shown && run.samples.length > 0);
+  const shown = oneOfEach(runs.filter(run => run.shown && run.samples.length > 0));
   element('samples').hidden = shown.length === 0;
   if (shown.length === 0) return;
   const steps = [...new Set(shown.flatMap(run => run.samples.map(({ step }) => step)))].sort((a, b) => a - b);
@@ -102,21 +113,27 @@ function drawSamples() {
     ...shown.map(run => {
       const sample = run.samples.findLast(each => each.step <= step);
       const made = make('div', '');
-      made.append(make('span', '', { className: 'swatch', style: `background:${run.color}` }), run.record.name);
+      made.append(make('span', '', { className: 'swatch', style: `background:${run.color}` }), titleOf(run));
       made.append(make('p', sample ? sample.text : 'nothing yet'));
       return made;
     }),
   );
 }
 
+/** The runs themselves; of a sweep the first of each variant, for the others have its model. */
+const oneOfEach = all =>
+  sweep ? all.filter((run, n) => all.findIndex(other => other.record.variant === run.record.variant) === n) : all;
+
+const titleOf = ({ record }) => record.variant ?? record.name;
+
 /** Each run's model as it was written, its parameters, its options and its kernels. */
 function drawModels() {
   element('models').replaceChildren(
-    ...runs.map(run => {
+    ...oneOfEach(runs).map(run => {
       const { model, options, kernels } = run.record;
       const card = make('div', '', { className: 'card' });
       const heading = make('h2', '');
-      heading.append(make('span', '', { className: 'swatch', style: `background:${run.color}` }), run.record.name);
+      heading.append(make('span', '', { className: 'swatch', style: `background:${run.color}` }), titleOf(run));
       heading.append(
         make('span', ` ${model.blocks.map(({ name, layers }) => `${layers} × ${name}`).join(', ')}`, {
           className: 'note',
@@ -193,7 +210,8 @@ function kernelTable(kernels, color) {
 function draw() {
   drawRuns();
   drawSamples();
-  drawCharts(runs, {
+  if (sweep) drawSweep(sweep, runs, draw);
+  drawCharts(sweep ? variantsOf(runs) : runs, {
     axis: controls.axis.value,
     smoothing: Number(controls.smoothing.value),
     logarithmic: controls.logarithmic.checked,
@@ -205,23 +223,30 @@ function chooseTheme(name) {
   draw();
 }
 
-async function ask(index, from) {
-  const response = await fetch(`progress?run=${index}&from=${from}`);
+async function ask(what) {
+  const response = await fetch(what);
   if (!response.ok) throw new Error(await response.text());
   return await response.json();
 }
+
+const askRun = (index, from, samples) => ask(`progress?run=${index}&from=${from}&samples=${samples}`);
 
 /** Asks for what came since; a server that is gone leaves the page as it is. */
 async function follow() {
   try {
     let gained = false;
     for (const [index, run] of runs.entries()) {
-      let progress = await ask(index, run.next);
+      let progress = await askRun(index, run.next, run.sampleBytes);
       // A run that was resumed from an earlier step, and has passed the place since.
       if (!progress.anew && progress.columns.step[0] <= last(run.columns.step))
-        progress = { ...(await ask(index, 0)), anew: true };
+        progress = { ...(await askRun(index, 0, 0)), anew: true };
       gained ||= progress.next !== run.next || progress.training !== run.training;
       take(run, progress);
+    }
+    if (sweep && gained) {
+      Object.assign(sweep, await ask('sweep'));
+      const begun = sweep.variants.flatMap(({ runs: all }) => all.filter(({ steps }) => steps > 0));
+      if (begun.length > runs.length) location.reload();
     }
     element('status').textContent = runs.some(run => run.training) ? 'live' : 'nothing trains';
     if (gained) draw();
@@ -235,6 +260,11 @@ async function follow() {
 for (const control of Object.values(controls)) control.oninput = draw;
 element('sample-place').oninput = drawSamples;
 element('theme').onclick = () => chooseTheme(document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark');
+if (sweep) {
+  const fold = make('details', '');
+  fold.append(make('summary', `Runs (${runs.length})`), element('runs'));
+  element('all-runs').append(fold);
+}
 drawModels();
 chooseTheme(matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light');
 if (live) follow();

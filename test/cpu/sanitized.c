@@ -80,18 +80,19 @@ static record run(int32_t threads, int32_t training) {
   record kept = { NULL, 0, 0 };
   malc_model *model = NULL;
   malc_result result;
-  const malc_options options = { BATCH, TIME, CONTEXT, training, threads, 7 };
+  const malc_options options = { BATCH, TIME, CONTEXT, training, threads, 7, training };
   expect(logits && malc_create(&options, &model) == MALC_OK, "create", model);
   expect(malc_initialize(model, 5) == MALC_OK, "initialize", model);
 
   /* The second step has fewer rows than any block; the first adds two micro-batches up. */
-  malc_adamw update = { 0.01f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 1 };
+  malc_update update = { 0.01f, 0.1f, 1.0f, 0.9f, 0.95f, 1e-8f, 0.9f, 0.9f, 1 };
   if (training) {
     expect(malc_step(model, tokens, labels, NULL, 2, BATCH, TIME, &update, &result) == MALC_OK, "step", model);
     keep_result(&kept, result);
     update.update = 2;
     expect(malc_step(model, tokens + 1, labels + 1, NULL, 1, 1, 5, &update, &result) == MALC_OK, "small step", model);
     keep_result(&kept, result);
+    expect(malc_swap_averages(model) == MALC_OK, "averages", model);
   } else {
     const int code = malc_step(model, tokens, labels, NULL, 1, 1, 1, &update, &result);
     expect(code == MALC_BAD_ARGUMENT, "no training", model);

@@ -3,9 +3,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
-import { compile } from '../../compiler/index.ts';
+import { type CompileOptions, compile } from '../../compiler/index.ts';
 import type { CudaProductType } from '../../compiler/targets/cuda/kernel-source.ts';
-import type { ChoiceOf } from '../../compiler/targets/cuda/tunable.ts';
 import { NativeModel } from '../../runtime/native.ts';
 import type { VerifyTarget } from '../../runtime/verify/verify.ts';
 import { buildEmulated } from '../simt/build.ts';
@@ -15,15 +14,11 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 let programs = 0;
 
-export interface EmulatedOptions {
+/** What of the compiler's options tests ask for. */
+type Compiled = Omit<CompileOptions, 'target' | 'dtype' | 'scheduleOf' | 'verify' | 'onStage'>;
+
+export interface EmulatedOptions extends Compiled {
   readonly dtype: CudaProductType;
-  readonly fuse?: boolean;
-  /** Whether the program takes the time of its launches. */
-  readonly profile?: boolean;
-  /** How products are computed; as the cost model says where it is not given. */
-  readonly choiceOf?: ChoiceOf;
-  /** Parameters that training leaves as they are. */
-  readonly frozen?: readonly string[];
   /** Changes each file of kernels, and model.cu: plants a fault. */
   readonly change?: (source: string) => string;
   /** Whether every access to memory is checked: slower. */
@@ -41,17 +36,9 @@ const same = (source: string) => source;
 
 /** The library of a model's program. */
 export async function buildEmulatedModel(model: Model, options: EmulatedOptions) {
-  const { dtype, fuse = true, checked = false, profile = false, change = same, choiceOf, frozen = [] } = options;
+  const { checked = false, change = same, ...compiled } = options;
   const sources = programFolder();
-  const { files } = compile(model, {
-    target: 'cuda',
-    dtype,
-    fuse,
-    profile,
-    verify: true,
-    frozen,
-    ...(choiceOf && { choiceOf }),
-  });
+  const { files } = compile(model, { target: 'cuda', verify: true, ...compiled });
   for (const [name, text] of Object.entries(files))
     writeFileSync(join(sources, name), name.endsWith('.cu') ? change(text) : text);
   const output = join(sources, 'model.so');
@@ -70,7 +57,7 @@ export const emulatedTarget = (checked = false): VerifyTarget => ({
 /** The same, opened for training with a cache for all positions. */
 export async function openEmulated(
   model: Model,
-  options: EmulatedOptions,
+  options: EmulatedOptions & { readonly averages?: boolean },
   sizes: { readonly batch: number; readonly time: number },
 ): Promise<NativeModel> {
   return NativeModel.open(await buildEmulatedModel(model, options), {
@@ -79,5 +66,6 @@ export async function openEmulated(
     maxContext: model.max_seq_len,
     training: true,
     seed: 5,
+    averages: options.averages,
   });
 }

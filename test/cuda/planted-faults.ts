@@ -17,12 +17,30 @@ const wrongResult = /relative error|: output |: log-sum-exp |: query |: key |: v
 const noBarrier = /with no barrier in between/;
 const noFence = /its fence_async is missing/;
 const unwritten = /which nobody has written/;
+const tooEarly = /(before|without) grid_dependency_wait/;
 const tooManyArrivals = /arrivals of this phase have come to/;
+
+/** Every kernel that may overlap the launch before begins so. */
+const overlapping = (file: string, words: string, become: string): PlantedFault => ({
+  title: 'nobody waits for earlier launches',
+  file,
+  words,
+  become,
+  caught: tooEarly,
+});
 
 const product = 'product_sm90.h';
 const finish = 'product_sm90_finish.h';
 /** Products on Hopper GPUs. */
 export const inHopperProducts: readonly PlantedFault[] = [
+  overlapping(product, 'grid_dependency_wait();', ''),
+  {
+    title: 'only who copies waits for earlier launches',
+    file: product,
+    words: 'grid_dependency_wait();',
+    become: 'if (threadIdx.x < 128) grid_dependency_wait();',
+    caught: tooEarly,
+  },
   {
     title: 'a stage is released while the wgmmas of it are under way',
     file: product,
@@ -109,9 +127,51 @@ export const inHopperProducts: readonly PlantedFault[] = [
   },
 ];
 
+const statistics = 'statistics.h';
+/** What norms ask of the rows that products make on Hopper GPUs. */
+export const inHopperStatistics: readonly PlantedFault[] = [
+  {
+    title: 'all tiles of a row leave their parts at one place',
+    file: statistics,
+    words: ' + at.column / tile_columns)',
+    become: ')',
+    caught: wrongResult,
+  },
+  {
+    title: 'the last tile of a row counts as if it were as wide as the others',
+    file: statistics,
+    words: 'min(tile_columns, columns - column)',
+    become: 'tile_columns',
+    caught: wrongResult,
+  },
+  {
+    title: 'what lies beyond the columns is taken too',
+    file: statistics,
+    words: 'if (inside) of_row.take',
+    become: 'if (inside || !inside) of_row.take',
+    caught: wrongResult,
+  },
+  {
+    title: 'distances of other threads are taken from where their own are',
+    file: statistics,
+    words: 'const float shift = other.first - first;',
+    become: 'const float shift = 0.0f;',
+    caught: wrongResult,
+  },
+];
+
 const gathered = 'grouped_sm90.h';
 /** Products of experts on Hopper GPUs, whose rows are gathered. */
 export const inHopperExperts: readonly PlantedFault[] = [
+  {
+    title: 'tiles are counted before the launch that sorts slots has ended',
+    file: gathered,
+    words:
+      'malc_begin_jobs<Shape, Gatherer>(right.map);\n  const int tiles = malc_tiles_of_all<Experts>(slots.bounds, rows, across);',
+    become:
+      'const int tiles = malc_tiles_of_all<Experts>(slots.bounds, rows, across);\n  malc_begin_jobs<Shape, Gatherer>(right.map);',
+    caught: tooEarly,
+  },
   {
     title: 'wgmma reads what cp.async wrote without a fence for it',
     file: gathered,
@@ -138,6 +198,7 @@ export const inHopperExperts: readonly PlantedFault[] = [
 const attention = 'attention_sm90.h';
 /** Attention on Hopper GPUs, forward. */
 export const inHopperAttention: readonly PlantedFault[] = [
+  overlapping(attention, 'grid_dependency_wait();', ''),
   {
     title: 'TMA stores what was written without a fence for it',
     file: attention,
@@ -178,6 +239,29 @@ export const inHopperAttention: readonly PlantedFault[] = [
 const gradient = 'attention_sm90_gradient.h';
 /** And backward. */
 export const inHopperGradients: readonly PlantedFault[] = [
+  {
+    title: 'the sums of dQ are begun before earlier launches have ended',
+    file: 'launch.h',
+    words: 'grid_dependency_launch();\n  grid_dependency_wait();',
+    become: '',
+    caught: tooEarly,
+  },
+  {
+    title: 'weights are read while the wgmmas with them are under way',
+    file: gradient,
+    words: 'attention_differentiate_sm90<layout>(by_product, by_weight,',
+    become: 'attention_differentiate_sm90<layout>(weights, by_weight,',
+    caught: /writes a register of thread \d+ that a wgmma under way reads/,
+  },
+  {
+    title: 'weights are copied while the wgmmas with them are under way',
+    file: gradient,
+    words:
+      'wgmma_copy(by_product, weights);\n      wgmma_fence();\n      attention_accumulate_sm90(value_sum, weights, memory.outputs[stage]);',
+    become:
+      'wgmma_fence();\n      attention_accumulate_sm90(value_sum, weights, memory.outputs[stage]);\n      wgmma_copy(by_product, weights);',
+    caught: wrongResult,
+  },
   {
     title: 'scores are read before both warpgroups have written theirs',
     file: gradient,

@@ -1,5 +1,6 @@
 // machine.h - the emulated machine: what a thread, a block and a cluster are, and how threads stop and go on.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -59,12 +60,19 @@ struct Multiplication {
   bool a_transposed, b_transposed, accumulate;
   uint64_t a_shared, b_shared;
   std::vector<float> a; // [64][16] where it came from registers, else empty
+  const uint32_t *left; // the first lane's registers, or null
   float *accumulator;   // the first lane's registers
 };
 /* Registers that multiplications under way compute: NaNs for the threads, the values are here. */
 struct Accumulator {
   std::vector<float *> registers; // of 128 lanes
   std::vector<float> values;      // [64][n]
+  unsigned under_way = 0;
+};
+/* Registers that multiplications under way read: marked for the threads, which may not even read them. */
+struct Left {
+  std::vector<uint32_t *> registers; // of 128 lanes
+  std::vector<std::array<uint32_t, 4>> values;
   unsigned under_way = 0;
 };
 struct Warpgroup {
@@ -77,6 +85,7 @@ struct Warpgroup {
   unsigned committed = 0; // groups
   std::vector<Multiplication> pending;
   std::unordered_map<float *, Accumulator> accumulators; // by the first lane's registers
+  std::unordered_map<const uint32_t *, Left> lefts;      // likewise
   Actor reads = 0;                                       // the reader of operands, as an actor; 0 before the first
   Time time = 0;
   std::vector<Time> groups; // time of each committed group's last read

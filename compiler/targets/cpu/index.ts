@@ -1,11 +1,12 @@
 // The CPU target: a program as C source, one file for the model beside the headers that it includes.
-import { graphsOf, type Program } from '../../build/program.ts';
+import type { Program } from '../../build/program.ts';
 import type { Stage } from '../../build/stage.ts';
 import { parameterKey, unusedParameters } from '../../emission/homes.ts';
 import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
 import { functionsInParts, headTokens, type Lowered, memoryFields, needs } from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
+import { momentsOf, type Updating, updateFields } from '../../emission/optimizer.ts';
 import type { Homes } from '../../emission/places.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
 import { emitStages } from '../../emission/stages.ts';
@@ -25,6 +26,8 @@ export interface CpuSource {
   readonly kernels: readonly KernelReport[];
   /** In the order of the profile of a program that has one. */
   readonly launches: readonly ProgramLaunch[];
+  /** Bytes of which the place of every buffer is a multiple: cut_bytes of templates/cpu/memory.c.hbs. */
+  readonly alignment: number;
 }
 
 /** A launch of the program. The function `step` stands for what a step does besides calling functions. */
@@ -40,19 +43,19 @@ export interface CpuOptions {
   readonly profile: boolean;
   /** How products are divided into tasks. */
   readonly scheduleOf: ScheduleOf;
+  /** How many blocks, from the lowest that is trained on, run their forward pass again before their backward pass. */
+  readonly recomputed: number;
+  readonly updating: Updating;
 }
 
 /**
  * Emits the program.
- * @param lowered each of the program's graphs, by name
+ * @param lowered each of the program's graphs by name, and those of blocks that run again
  */
 export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions): CpuSource {
-  const { dtype, profile, scheduleOf } = options;
+  const { dtype, profile, scheduleOf, recomputed, updating } = options;
   const { modules } = program;
-  const kernels = new KernelLibrary(
-    graphsOf(program).map(graph => graph.name),
-    profile,
-  );
+  const kernels = new KernelLibrary([...lowered.keys()], profile);
   const prepared = new PreparedWeights(ways);
   const inParts = functionsInParts(program);
   const stored = new Set<string>();
@@ -69,20 +72,22 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
   const trains = dtype !== 'int8';
   const emitted = emitStages(
     program,
+    lowered,
     'themselves',
     { always: emitter('always'), training: emitter('training') },
     trains,
   );
   const { forward, backward } = emitted;
   const functions = [...forward, ...backward];
-  const step = stepLaunches(program, kernels);
+  const step = stepLaunches(program, kernels, updating);
   const grouped = kernels.reports.some(({ kind }) => groupedKinds.has(kind));
   const attends = kernels.reports.some(({ kind }) => kind === 'attention' || kind === 'attention-gradient');
   const fields = {
-    ...modelFields(program, lowered, {
+    ...modelFields(program, lowered, recomputed, {
       preparedFields: (stage, { name }) =>
         preparedFields(shortName(name), prepared.get(parameterKey(program, stage, name))),
       isStored: (stage, name) => !modules && stored.has(parameterKey(program, stage, name)),
+      moments: momentsOf(updating),
       elementType,
       literalArray: number => `(const float[]){ ${number} }`,
     }),
@@ -92,6 +97,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
     bf16: dtype === 'bf16',
     int8: dtype === 'int8',
     prepared: prepared.isEmpty ? null : preparedForms,
+    update: updateFields(updating),
     in_panels: !prepared.isEmpty,
     kernels: kernels.toString(),
     functions: functions.map(({ text }) => unusedParameters(text)).join('\n'),
@@ -112,9 +118,11 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
       'malc_math.h': header('math.h'),
       'matmul.h': header('matmul.h'),
       'matmul_few.h': header('matmul_few.h'),
+      'optimizer.h': header('optimizer.h'),
       'random.h': header('random.h'),
       'runtime.h': header('runtime.h'),
       'sequences.h': header('sequences.h'),
+      ...(updating.optimizer === 'muon' ? { 'muon.h': header('muon.h') } : {}),
       ...(grouped ? { 'grouped.h': header('grouped.h') } : {}),
       ...(attends ? { 'attention.h': header('attention.h') } : {}),
       ...Object.fromEntries(headersOf[dtype].map(name => [name, header(name)])),
@@ -126,6 +134,7 @@ export function emitCpu(program: Program, lowered: Lowered, options: CpuOptions)
       ...launch,
       part: inParts.has(launch.function) ? headTokens(program) : null,
     })),
+    alignment: 64,
   };
 }
 

@@ -53,12 +53,14 @@ export function forwardSource(
   const fields = frameFields(name, origin, sizes, shape, [], dtype);
   const vectors = vectorParameters(storage);
   const hopper = onHopper(sizes, shape, storage);
+  const parameters = ['int64_t batch', 'int64_t time', ...vectors, ...fields.extras];
   return {
     text: renderTemplate('cuda/attention_forward.cu.hbs', {
       ...fields,
       hopper,
       types: forwardTypes(storage),
-      parameters: list(['int64_t batch', 'int64_t time', ...vectors, ...fields.extras], 8),
+      parameters: list(parameters, 8),
+      overlapping_parameters: list(parameters.map(overlapping), 8),
       given: list(['batch', 'time', 'time', 'nullptr', 'nullptr', ...forwardGiven, fields.given_extras, 'nullptr'], 6),
     }),
     launches: [launch(name, `${name}_frame`, 'forward_grid(batch, time)', 'forward_shared')],
@@ -142,7 +144,13 @@ export function backwardSource(
     ...[...gradients, slopeGradient ? 'slope_gradient' : 'nullptr', needsWorkspace ? 'workspace' : 'nullptr'],
   ];
   const types = (['query', 'key', 'value', 'output_gradient', ...gradients] as const).map(each => storage[each]);
-  const common = { ...fields, types: list(types, 6), parameters: list(all, 8), given: list(given, 6) };
+  const common = {
+    ...fields,
+    types: list(types, 6),
+    parameters: list(all, 8),
+    overlapping_parameters: list(all.map(overlapping), 8),
+    given: list(given, 6),
+  };
   const hopper = isHopper ? backwardOnHopper(name, sizes, shape, schedule, common, sumOfSlopes) : null;
   const slopeParts = "[batch][time][heads], each query's part of its slope's gradient";
   return {
@@ -177,6 +185,10 @@ const vectorParameters = ({ query, key, value, output }: AttentionStorage): stri
   `${output} *__restrict__ output`,
   'float *__restrict__ log_sum_exp',
 ];
+
+/** Inputs of a kernel whose launches overlap the one before: see overlappingParameterList of kernel-source.ts. */
+const overlapping = (parameter: string): string =>
+  parameter.startsWith('const ') ? parameter.replace('__restrict__ ', '') : parameter;
 
 const forwardTypes = ({ query, key, value, output }: AttentionStorage) => [query, key, value, output].join(', ');
 const forwardGiven = ['query', 'key', 'value', 'output', 'log_sum_exp'];

@@ -10,10 +10,32 @@ import type { Node } from '../../graph/graph.ts';
 import type { AttentionKernel } from '../../kernels/kernel.ts';
 import { type AttentionShape, extraInputs } from '../../ops/attention.ts';
 import { backwardSource, decodingSource, forwardSource, partsOf } from './attention-source.ts';
+import { type AttentionSchedule, attentionSchedules, describeAttentionSchedule, onHopper } from './hopper-attention.ts';
 import { type Argument, elementType, type KernelSource, type Surroundings } from './kernel-source.ts';
 
-/** @throws Error where the kernel is no kernel of attention as `ops/attention.ts` makes them */
-export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Surroundings): KernelSource {
+/**
+ * The schedules that a backward pass can have on Hopper GPUs, best first; none where it runs there as on others.
+ * @param anyOrder whether sums may be added up in the order in which they come
+ */
+export function attentionGradientSchedules(
+  kernel: AttentionKernel,
+  surroundings: Surroundings,
+  anyOrder: boolean,
+): readonly AttentionSchedule[] {
+  const { sizes, shape, storage } = gradientOf(kernel, surroundings);
+  return onHopper(sizes, shape, storage) ? attentionSchedules(sizes, shape, anyOrder) : [];
+}
+
+/**
+ * @param schedule of a backward pass on Hopper GPUs; the first that `attentionGradientSchedules` returns where none is given
+ * @throws Error where the kernel is no kernel of attention as `ops/attention.ts` makes them
+ */
+export function emitAttention(
+  kernel: AttentionKernel,
+  surroundings: Surroundings,
+  schedule?: AttentionSchedule,
+): KernelSource {
+  const { dtype, storageOf } = surroundings;
   const [first] = kernel.members as [Node];
   const shape = first.attributes as AttentionShape;
   const [query, key, value] = first.inputs as [Node, Node, Node];
@@ -26,26 +48,17 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
   const further = inputs({ sinks: rest.sinks, slopes: rest.slopes, noise: rest.noise, training: rest.training });
   const operands = { query: type(query), key: type(key), value: type(value) };
   if (kernel.kind === 'attention-gradient') {
-    const [byQuery, byKey, byValue, bySlope] = attentionGradients(kernel) as [Node, Node, Node, Node?];
-    const storage = {
-      ...operands,
-      output_gradient: type(outputGradient!),
-      query_gradient: type(byQuery),
-      key_gradient: type(byKey),
-      value_gradient: type(byValue),
-    };
+    const { gradients, storage } = gradientOf(kernel, surroundings);
+    const [byQuery, byKey, byValue, bySlope] = gradients;
+    const chosen = schedule ?? attentionGradientSchedules(kernel, surroundings, false)[0];
+    const learned = bySlope !== undefined;
     const comment = attentionComment(first);
     const { workspace, ...source } = backwardSource(
-      ownName,
-      comment,
-      sizes,
-      shape,
-      bySlope !== undefined,
-      dtype,
-      storage,
+      ...([ownName, comment, sizes, shape, learned, dtype, storage, chosen] as const),
     );
     return {
       ...source,
+      ...(chosen ? { schedule: describeAttentionSchedule(chosen) } : {}),
       arguments: [
         ...runtimeSizes('batch', 'time'),
         ...[...common, ...further, output('query_gradient', byQuery), output('key_gradient', byKey)],
@@ -77,6 +90,24 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
       ...inputs({ starts, ends }),
       ...[...given, ...further, workspace],
     ],
+  };
+}
+
+/** What a backward pass makes, of what sizes, and the C++ types of all vectors. */
+function gradientOf(kernel: AttentionKernel, { storageOf }: Surroundings) {
+  const [first] = kernel.members as [Node];
+  const [query, key, value, , outputGradient] = first.inputs as [Node, Node, Node, Node, Node];
+  const gradients = attentionGradients(kernel) as [Node, Node, Node, Node?];
+  const [byQuery, byKey, byValue] = gradients;
+  const type = (node: Node) => elementType(node, storageOf(node));
+  return {
+    gradients,
+    sizes: attentionSizes(query, key, value),
+    shape: first.attributes as AttentionShape,
+    storage: {
+      ...{ query: type(query), key: type(key), value: type(value), output_gradient: type(outputGradient) },
+      ...{ query_gradient: type(byQuery), key_gradient: type(byKey), value_gradient: type(byValue) },
+    },
   };
 }
 

@@ -23,7 +23,7 @@ import { type QueuedKernel, queuedKernel } from './queued-kernel.ts';
 import { emitRow } from './row.ts';
 import { emitScan } from './scan.ts';
 import { emitSimple } from './simple.ts';
-import { type ChoiceOf, tunableProduct } from './tunable.ts';
+import { type ChoiceOf, tunableOf } from './tunable.ts';
 import { copyName, type WeightCopy } from './weight-copies.ts';
 
 export interface FunctionSource extends EmittedFunction<QueuedKernel> {
@@ -34,8 +34,8 @@ export interface FunctionSource extends EmittedFunction<QueuedKernel> {
 /**
  * Emits one function of a stage.
  * @param isParameter true for inputs of which programs of bfloat16 products keep copies
- * @param choices what is chosen for its products, and how many positions it has at most where it has a part of a step's; the
- * cost model chooses where it is not given
+ * @param choices what is chosen for launches that there are several ways for, and how many positions it has at most where it
+ * has a part of a step's; the cost model chooses where it is not given
  */
 export function emitFunction(
   lowered: LoweredFunction,
@@ -53,11 +53,9 @@ export function emitFunction(
     emitKernel(kernel, surroundings) {
       const hasCopy = (node: Node) => dtype === 'bf16' && node.primitive === null && isParameter(node.label);
       const own = { ...surroundings, dtype, hasCopy };
-      if (kernel.kind === 'matmul' && choices) {
-        const product = tunableProduct(kernel, own, lowered.graph.name, choices.part);
-        const choice = choices.choiceOf(product);
-        if (choice) return product.emit(choice);
-      }
+      const tunable = choices && tunableOf(kernel, own, lowered.graph.name, choices.part);
+      const choice = tunable && choices.choiceOf(tunable);
+      if (choice) return tunable.emit(choice);
       return queuedKernel(emitKernel(kernel, own), surroundings.storageOf);
     },
     callText(name, source, places, kernel) {

@@ -21,11 +21,12 @@ import {
   slotRows,
 } from './grouped-operands.ts';
 import { hopperBounds, launchedOnHopper, rankGradient, rankSlots, scheduleText, tileRows } from './hopper-grouped.ts';
-import { type HopperSchedule, usualCircumstances } from './hopper-schedule.ts';
+import { type Circumstances, describeSchedule, type HopperSchedule, usualCircumstances } from './hopper-schedule.ts';
 import {
   type Argument,
   type KernelSource,
   type Launch,
+  overlappingParameterList,
   parameterList,
   type Surroundings,
   type TensorMap,
@@ -66,14 +67,18 @@ export function emitGrouped(
   const named = new Map([...kernel.inputs, node].map(value => [value, names.unique(nameOf(value))]));
   const writer = new Writer();
   const emitted = emit({ writer, names, node, name: value => named.get(value)!, surroundings, schedule });
-  return { text: writer.toString(), ...emitted };
+  return { text: writer.toString(), ...emitted, ...(schedule ? { schedule: describeSchedule(schedule) } : {}) };
 }
 
 /** The schedules that a kernel can have on Hopper GPUs, best first; none where it runs there as on others. */
-export function groupedSchedules({ kind, members }: ProductKernel, surroundings: Surroundings) {
+export function groupedSchedules(
+  { kind, members }: ProductKernel,
+  surroundings: Surroundings,
+  circumstances: Circumstances = usualCircumstances,
+) {
   const [node] = members as [Node];
-  if (kind === 'grouped') return planSlots(node, surroundings).schedules;
-  return kind === 'grouped-gradient' ? planGradient(node, surroundings).schedules : [];
+  if (kind === 'grouped') return planSlots(node, surroundings, circumstances).schedules;
+  return kind === 'grouped-gradient' ? planGradient(node, surroundings, circumstances).schedules : [];
 }
 
 interface Site {
@@ -89,7 +94,7 @@ interface Site {
 type Emitted = Omit<KernelSource, 'text'>;
 
 /** A product whose rows are slots: how its operands lie, in which tiles it is computed, and by which schedules. */
-function planSlots(node: Node, surroundings: Surroundings) {
+function planSlots(node: Node, surroundings: Surroundings, circumstances: Circumstances = usualCircumstances) {
   const [left, weights, index] = node.inputs as [Node, Node, Node];
   const shape = groupedShape(left, weights, index);
   const [experts, inner, columns] = [shape.experts.size!, constantCount(shape.inner), constantCount(shape.outer)];
@@ -106,8 +111,8 @@ function planSlots(node: Node, surroundings: Surroundings) {
     inner,
     results: experts,
   });
-  const many = { rows: rowsOfExpert(shape, usualCircumstances.tokens), columns, inner, experts };
-  const schedules = rankSlots(surroundings, operands, many);
+  const many = { rows: rowsOfExpert(shape, circumstances.tokens), columns, inner, experts };
+  const schedules = rankSlots(surroundings, operands, many, circumstances);
   return { shape, experts, inner, columns, copy, rows, matrices, tile, schedules };
 }
 
@@ -152,7 +157,7 @@ function grouped({ writer, names, node, name, surroundings, schedule }: Site): E
 }
 
 /** The gradient of the matrices, whose inner positions are slots: likewise. */
-function planGradient(node: Node, surroundings: Surroundings) {
+function planGradient(node: Node, surroundings: Surroundings, circumstances: Circumstances = usualCircumstances) {
   const [left, gradient, index] = node.inputs as [Node, Node, Node];
   const shape = groupedShape(left, node, index);
   const experts = shape.experts.size!;
@@ -172,8 +177,9 @@ function planGradient(node: Node, surroundings: Surroundings) {
     inner: rowsOfExpert(shape, assumedTokens),
     results: experts,
   });
-  const many = { rows, columns, inner: rowsOfExpert(shape, usualCircumstances.tokens), experts };
-  return { experts, rows, columns, sides, tile, schedules: rankGradient(surroundings, runs, many) };
+  const many = { rows, columns, inner: rowsOfExpert(shape, circumstances.tokens), experts };
+  const schedules = rankGradient(surroundings, runs, many, circumstances);
+  return { experts, rows, columns, sides, tile, schedules };
 }
 
 function groupedGradient({ writer, node, name, surroundings, schedule }: Site): Emitted {
@@ -313,7 +319,7 @@ function hopperFunction(
   body: () => void,
 ): void {
   const own = maps.map(map => `const __grid_constant__ CUtensorMap ${map.name}`);
-  const parameters = [...own, parameterList(list, storageOf)].join(', ');
+  const parameters = [...own, overlappingParameterList(list, storageOf)].join(', ');
   writer.line();
   writer.block(`static __global__ void __launch_bounds__(${hopperBounds}) ${hopperName}(${parameters})`, body);
 }

@@ -46,6 +46,7 @@ export function forwardOnHopper(name: string, sizes: AttentionSizes, shape: Atte
         grid: `${frame}::forward_grid(batch, time)`,
         block: `${frame}::forward::threads`,
         shared: `${frame}::forward_shared`,
+        overlaps: true,
         maps: maps.map(({ name }) => name),
       },
     ],
@@ -62,13 +63,23 @@ export function forwardOnHopper(name: string, sizes: AttentionSizes, shape: Atte
  */
 export type QueryGradient = 'in-turn' | 'as-they-come' | 'second-pass';
 
+const inWords: Readonly<Record<QueryGradient, string>> = {
+  'in-turn': 'five products at once, dQ added up in turn',
+  'as-they-come': 'five products at once, dQ added up as it comes',
+  'second-pass': 'seven products, dQ by a pass of its own',
+};
+
 /** How a backward pass runs on Hopper GPUs. */
 export interface AttentionSchedule {
   readonly queryGradient: QueryGradient;
 }
 
+/** A schedule in words. */
+export const describeAttentionSchedule = ({ queryGradient }: AttentionSchedule): string => inWords[queryGradient];
+
 /**
- * The schedules that serve a backward pass and give the same bits whenever it runs, the one of the least cost first.
+ * The schedules that serve a backward pass, the one of the least cost first. They give the same bits whenever it runs, but
+ * for `as-they-come`, which is among them where any order will do.
  *
  * The cost is reckoned, not measured. For vectors of 64 elements, 128 queries by 128 keys take 512 cycles of tensor cores for
  * each product and 1024 of exponentials. The one kernel has 2560 and 1024 of them, and sends 32 KB to sums in the second-level
@@ -80,12 +91,14 @@ export interface AttentionSchedule {
 export function attentionSchedules(
   { headDim }: AttentionSizes,
   { value_dim: valueDim, score, mask, dropout }: AttentionShape,
+  anyOrder = false,
 ): readonly [AttentionSchedule, ...AttentionSchedule[]] {
   const chunks = chunksOf(headDim);
   // Sums of wider vectors, or formulas, do not fit in registers beside scores and their gradients.
   const fits = chunks <= 2 && chunks === chunksOf(valueDim) && score === null && mask === null && dropout === 0;
   const twice: AttentionSchedule = { queryGradient: 'second-pass' };
-  return fits ? [{ queryGradient: 'in-turn' }, twice] : [twice];
+  if (!fits) return [twice];
+  return [{ queryGradient: 'in-turn' }, twice, ...(anyOrder ? [{ queryGradient: 'as-they-come' } as const] : [])];
 }
 
 /** What a backward pass has on Hopper GPUs. */
@@ -134,7 +147,7 @@ export function backwardOnHopper(
   }
   const maps = [...given, map('query_gradient', queries), ...byKey];
   const inTurn = queryGradient === 'in-turn';
-  const pointwise = { block: '256', shared: '0', maps: [] };
+  const pointwise = { block: '256', shared: '0', overlaps: true, maps: [] };
   const begin = { kernel: `${name}_begin_sm90`, grid: `${frame}::begin_grid(batch, time)`, ...pointwise };
   const round = { kernel: `${name}_round_sm90`, grid: `${frame}::round_grid(batch, time)`, ...pointwise };
   return {
@@ -152,6 +165,7 @@ export function backwardOnHopper(
           grid: `${frame}::grid(batch, time)`,
           block: `${frame}::block::threads`,
           shared: `${frame}::shared`,
+          overlaps: true,
           maps: maps.map(({ name }) => name),
         },
         ...(inTurn ? [] : [round]),
@@ -213,5 +227,6 @@ const launch = (
   grid: `${frame}::${pass}::grid(batch, time, ${heads})`,
   block: `${frame}::${pass}::threads`,
   shared: `${frame}::${pass}_shared`,
+  overlaps: true,
   maps: maps.map(({ name }) => name),
 });

@@ -2,7 +2,7 @@
 // launched: as many blocks as the GPU runs at once, which find on the device how many tiles there are.
 import type { Runs } from './grouped-operands.ts';
 import { leastBoxes, shapeType } from './hopper-products.ts';
-import { type HopperSchedule, type RankedSchedule, rankSchedules } from './hopper-schedule.ts';
+import { type Circumstances, type HopperSchedule, type RankedSchedule, rankSchedules } from './hopper-schedule.ts';
 import type { HopperSource, Launch, Surroundings, TensorMap } from './kernel-source.ts';
 
 /** Sizes of a product for each of some experts. */
@@ -28,11 +28,12 @@ export function rankSlots(
   surroundings: Surroundings,
   operands: readonly Runs[],
   work: GroupedWork,
+  circumstances: Circumstances,
 ): readonly RankedSchedule[] {
   if (!areBrought(surroundings, operands)) return [];
   // Experts have more slots or fewer: on average, half of the last tile of each is empty.
   const ranked = ([1, 2] as const).flatMap(cluster =>
-    rankInClusters({ ...work, rows: work.rows + (cluster * blockRows) / 2 }, cluster),
+    rankInClusters({ ...work, rows: work.rows + (cluster * blockRows) / 2 }, cluster, circumstances),
   );
   return ranked.sort((a, b) => a.cycles - b.cycles);
 }
@@ -42,12 +43,17 @@ export const rankGradient = (
   surroundings: Surroundings,
   operands: readonly Runs[],
   work: GroupedWork,
-): readonly RankedSchedule[] => (areBrought(surroundings, operands) ? rankInClusters(work, 1) : []);
+  circumstances: Circumstances,
+): readonly RankedSchedule[] => (areBrought(surroundings, operands) ? rankInClusters(work, 1, circumstances) : []);
 
 /** The schedules in clusters of so many blocks. */
-function rankInClusters({ experts, ...work }: GroupedWork, cluster: HopperSchedule['cluster']): RankedSchedule[] {
+function rankInClusters(
+  { experts, ...work }: GroupedWork,
+  cluster: HopperSchedule['cluster'],
+  circumstances: Circumstances,
+): RankedSchedule[] {
   const alone = { ...work, kind: 'bf16', results: experts, beside: 1, step: 1, isDivisible: false } as const;
-  return rankSchedules([alone], { least: leastBoxes, best: leastBoxes }).filter(
+  return rankSchedules([alone], { least: leastBoxes, best: leastBoxes }, circumstances).filter(
     ({ schedule }) => schedule.cluster === cluster,
   );
 }
@@ -78,6 +84,7 @@ export const launchedOnHopper = (
       grid: `malc_hopper_grid<${shapeType(schedule)}>(${tiles})`,
       block: '384',
       shared: `${shapeType(schedule)}::shared_bytes`,
+      overlaps: true,
       maps: maps.map(({ name }) => name),
     },
   ],

@@ -166,6 +166,33 @@ function readTogether({ columns, cluster }: Shape, band: number, { multiprocesso
   return band * blockRows * cluster + Math.ceil(clusters / band) * columns;
 }
 
+/** Shapes of tiles that are measured besides the most promising one. */
+const shapesMeasured = 3;
+
+/**
+ * The first of ranked schedules, and what the cost model may be wrong about: the order of tiles, the parts of sums, and the
+ * shape of tiles. Nothing of nothing.
+ */
+export function worthMeasuring(ranked: readonly HopperSchedule[]): readonly HopperSchedule[] {
+  const [first] = ranked;
+  if (first === undefined) return [];
+  const shapeOf = ({ columns, cluster }: HopperSchedule) => `${columns} ${cluster}`;
+  const shapes = [...new Map(ranked.toReversed().map(schedule => [shapeOf(schedule), schedule])).values()].reverse();
+  const reordered = ranked.slice(1).filter(schedule => shapeOf(schedule) === shapeOf(first));
+  const most = Math.max(...first.parts);
+  const counts = most === 1 ? [2, 4] : [0.5 * most, 2 * most].map(count => Math.min(mostParts, Math.ceil(count)));
+  const divided = counts.map(count => ({
+    ...first,
+    parts: first.parts.map(own => (own === most ? count : own)),
+  }));
+  return [
+    first,
+    ...reordered.slice(0, 1),
+    ...divided,
+    ...shapes.filter(schedule => schedule !== first).slice(0, shapesMeasured),
+  ];
+}
+
 /** A schedule in words. */
 export function describeSchedule({ columns, cluster, stages, band, parts }: HopperSchedule): string {
   const divided = parts.some(count => count > 1) ? `, parts ${parts.join(' + ')}` : '';

@@ -1,6 +1,6 @@
 // The CUDA target: a program as CUDA C++ source: model.cu for the host, a file for each group of kernels, and the headers
 // that they include.
-import { graphsOf, type Program } from '../../build/program.ts';
+import type { Program } from '../../build/program.ts';
 import { parameterKey, unusedParameters } from '../../emission/homes.ts';
 import { KernelLibrary, type KernelReport, type LaunchReport } from '../../emission/kernel-library.ts';
 import {
@@ -12,6 +12,7 @@ import {
 } from '../../emission/memory-needs.ts';
 import { modelFields } from '../../emission/model-fields.ts';
 import { shortName } from '../../emission/naming.ts';
+import { momentsOf, type Updating, updateFields } from '../../emission/optimizer.ts';
 import { type Prepared, PreparedWeights } from '../../emission/prepared.ts';
 import { type EmitFunction, emitStages } from '../../emission/stages.ts';
 import { stepLaunches } from '../../emission/step-launches.ts';
@@ -34,6 +35,8 @@ export interface CudaSource {
     /** Positions that one run of the function takes at most; null where it takes all of the call. */
     readonly part: number | null;
   })[];
+  /** Bytes of which the place of every buffer is a multiple: cut_bytes of templates/cuda/memory.cu.hbs. */
+  readonly alignment: number;
 }
 
 export interface CudaOptions {
@@ -41,22 +44,22 @@ export interface CudaOptions {
   readonly dtype: CudaProductType;
   /** Whether the program takes the time of its launches, which are then queued one by one. */
   readonly profile: boolean;
-  /** What was measured to be fastest of its products; the cost model chooses where it is not given. */
+  /** What was measured to be fastest; the cost model chooses where it is not given. */
   readonly choiceOf?: ChoiceOf | undefined;
+  /** How many blocks, from the lowest that is trained on, run their forward pass again before their backward pass. */
+  readonly recomputed: number;
+  readonly updating: Updating;
 }
 
 /**
  * Emits the program.
- * @param lowered each of the program's graphs, by name
+ * @param lowered each of the program's graphs by name, and those of blocks that run again
  * @throws UserError where a kernel cannot hold what the model needs.
  */
 export function emitCuda(program: Program, lowered: Lowered, options: CudaOptions): CudaSource {
-  const { dtype, profile, choiceOf } = options;
+  const { dtype, profile, choiceOf, recomputed, updating } = options;
   refuseTooLarge(program, lowered);
-  const kernels = new KernelLibrary(
-    graphsOf(program).map(graph => graph.name),
-    profile,
-  );
+  const kernels = new KernelLibrary([...lowered.keys()], profile);
   // Logits are handed to the host in parts besides.
   const inParts = new Set([...functionsInParts(program), program.head.logits.name]);
   const stored = new Set<string>();
@@ -74,19 +77,21 @@ export function emitCuda(program: Program, lowered: Lowered, options: CudaOption
       return source;
     };
   const emit = { always: emitter('always'), training: emitter('training') };
-  const { forward, backward } = emitStages(program, 'pointers', emit, true);
+  const { forward, backward } = emitStages(program, lowered, 'pointers', emit, true);
   const functions = [...forward, ...backward];
-  const step = stepLaunches(program, kernels);
+  const step = stepLaunches(program, kernels, updating);
   const units = emitUnits(kernels.reports, headersFor(dtype));
   const fields = {
-    ...modelFields(program, lowered, {
+    ...modelFields(program, lowered, recomputed, {
       preparedFields: (stage, { name }) => copyFields(shortName(name), copies.get(parameterKey(program, stage, name))),
       isStored: (stage, name) => !program.modules && stored.has(parameterKey(program, stage, name)),
+      moments: momentsOf(updating),
       elementType,
       literalArray: null,
     }),
     trains: true,
     prepared: copies.isEmpty ? null : allCopies,
+    update: updateFields(updating),
     in_panels: false,
     profile: profile ? { ...step, names: kernels.launches.map(({ name }) => name) } : null,
     launch_count: kernels.launches.length,
@@ -113,6 +118,7 @@ export function emitCuda(program: Program, lowered: Lowered, options: CudaOption
       ...launch,
       part: inParts.has(launch.function) ? headTokensOnDevice(program) : null,
     })),
+    alignment: 256,
   };
 }
 
@@ -147,11 +153,11 @@ const headersOf: readonly {
   { kind: 'top-k', dtypes: ['f32', 'bf16'], included: ['top_k.h'] },
   { kind: 'scatter', dtypes: ['f32', 'bf16'], included: ['scatter.h'] },
   { kind: 'within-capacity', dtypes: ['f32', 'bf16'], included: ['slots.h'] },
-  ...['grouped', 'contract-each'].flatMap(kind => [
+  ...['grouped', 'grouped-gradient', 'contract-each'].flatMap(kind => [
     { kind, dtypes: ['f32', 'bf16'] as const, included: ['product_f32.h', 'grouped.h'] },
     { kind, dtypes: ['bf16'] as const, included: ['product_bf16.h'] },
   ]),
-  { kind: 'grouped', dtypes: ['bf16'], included: ['grouped_sm90.h'] },
+  ...['grouped', 'grouped-gradient'].map(kind => ({ kind, dtypes: ['bf16'] as const, included: ['grouped_sm90.h'] })),
   { kind: 'attention', dtypes: ['f32', 'bf16'], included: ['attention_f32_forward.h'] },
   { kind: 'attention', dtypes: ['bf16'], included: ['attention_bf16_forward.h', 'attention_sm90_forward.h'] },
   { kind: 'attention-gradient', dtypes: ['f32', 'bf16'], included: ['attention_f32_backward.h'] },

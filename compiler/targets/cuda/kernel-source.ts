@@ -32,7 +32,10 @@ export interface Launch {
   readonly block: string;
   /** Bytes of dynamic shared memory. */
   readonly shared: string;
-  /** Whether it may start before the launch before it has ended: its kernel begins with malc_follow of launch.h. */
+  /**
+   * Whether it may start before the launch before it has ended: its kernel begins with malc_follow of launch.h, or with
+   * what waits as that does once barriers are ready (malc_begin_jobs, attention_follow_sm90).
+   */
   readonly overlaps?: boolean;
 }
 

@@ -16,6 +16,7 @@ import {
   type KernelSource,
   type Launch,
   type LibrarySource,
+  overlappingParameterList,
   parameterList,
   type Surroundings,
 } from './kernel-source.ts';
@@ -202,6 +203,7 @@ class MatmulEmitter {
     const name = `${ownName}_on_hopper`;
     writer.line();
     const print = (body: Writer) => {
+      body.line(`malc_begin_jobs<${shape}>(${maps.map(map => `&${map}`).join(', ')});`);
       body.line(`malc_run_jobs<${shape}>(${countOf(jobs)}, [&](auto &tile, int block) {`);
       body.inner(() => printJobs(body, jobs));
       body.line('});');
@@ -210,7 +212,8 @@ class MatmulEmitter {
     const grid = `malc_hopper_grid<${shape}>(${countOf(jobs)})`;
     const shared = `${shape}::shared_bytes`;
     const others = this.completing(writer, plans, name, '').map(launch => ({ ...launch, maps: [] }));
-    return { maps: tiles.maps, launches: [{ kernel: name, grid, block: '384', shared, maps }, ...others] };
+    const launch = { kernel: name, grid, block: '384', shared, overlaps: true, maps };
+    return { maps: tiles.maps, launches: [launch, ...others] };
   }
 
   /** What cuBLASLt is told, and the launch that finishes what it leaves. */
@@ -230,7 +233,10 @@ class MatmulEmitter {
     );
   }
 
-  /** The launches that complete what tiles have left: sums that are finished later, totals, and statistics of rows. */
+  /**
+   * The launches that complete what tiles have left: sums that are finished later, totals, and statistics of rows. They may
+   * overlap the one before.
+   */
   private completing(writer: Writer, plans: readonly GroupPlan[], name: string, condition: string): Launch[] {
     const { named, surroundings, outputs } = this;
     const totals = plans.flatMap(plan =>
@@ -249,7 +255,8 @@ class MatmulEmitter {
     const later = plans.filter(({ way }) => way === 'later');
     if (later.length === 0) return [];
     writer.line();
-    this.kernelFunction(writer, name, secondBounds, condition, body => {
+    const print = (body: Writer) => {
+      body.line('malc_follow();');
       const isOne = later.length === 1;
       body.line(`${isOne ? 'const ' : ''}int64_t thread = (int64_t)blockIdx.x * ${secondThreads} + threadIdx.x;`);
       for (const plan of later) {
@@ -259,20 +266,23 @@ class MatmulEmitter {
         });
         if (plan !== later.at(-1)) body.line(`thread -= ${threadsOfSecond(plan)};`);
       }
-    });
+    };
+    this.kernelFunction(writer, name, secondBounds, condition, print, []);
     const grid = `malc_ceil_divide(${later.map(threadsOfSecond).join(' + ')}, ${secondThreads})`;
-    return [{ kernel: name, grid, block: String(secondThreads), shared: '0' }];
+    return [{ kernel: name, grid, block: String(secondThreads), shared: '0', overlaps: true }];
   }
 
   /** A launch of blocks that do these jobs, where there are such. */
   private launchOf(writer: Writer, jobs: readonly Job[], threads: string, name: string, condition: string): Launch[] {
     if (jobs.length === 0) return [];
     writer.line();
-    this.kernelFunction(writer, name, threads, condition, body => {
+    const print = (body: Writer) => {
+      body.line('malc_follow();');
       body.line(`${jobs.length > 1 ? '' : 'const '}int block = blockIdx.x;`);
       printJobs(body, jobs);
-    });
-    return [{ kernel: name, grid: countOf(jobs), block: threads, shared: '0' }];
+    };
+    this.kernelFunction(writer, name, threads, condition, print, []);
+    return [{ kernel: name, grid: countOf(jobs), block: threads, shared: '0', overlaps: true }];
   }
 
   /**
@@ -286,7 +296,8 @@ class MatmulEmitter {
   /**
    * A __global__ function. All launches have the same parameters, of which one may not need all.
    * @param condition what of the code's architecture decides whether it does anything; empty where it always does
-   * @param own declarations of parameters that come before them
+   * @param maps declarations of tensor maps, which come before them, of one whose launches may overlap the one before; null
+   * where they may not
    */
   private kernelFunction(
     writer: Writer,
@@ -294,9 +305,10 @@ class MatmulEmitter {
     bounds: string,
     condition: string,
     print: (body: Writer) => void,
-    own: readonly string[] = [],
+    maps: readonly string[] | null = null,
   ): void {
-    const list = [...own, parameterList(this.parameters, this.surroundings.storageOf)].join(', ');
+    const declare = maps ? overlappingParameterList : parameterList;
+    const list = [...(maps ?? []), declare(this.parameters, this.surroundings.storageOf)].join(', ');
     writer.block(`static __global__ void __launch_bounds__(${bounds}) ${name}(${list})`, () => {
       const body = writer.inside();
       if (condition === '') print(body);

@@ -9,7 +9,7 @@ import type { TopKAttributes } from '../../ops/top-k.ts';
 import type { CapacityAttributes } from '../../ops/within-capacity.ts';
 import { type Extent, extentOf } from '../../plan/extent.ts';
 import { type Storage, storedAsFloat } from '../../plan/storage.ts';
-import { type Argument, type KernelSource, type Launch, parameterList } from './kernel-source.ts';
+import { type Argument, type KernelSource, type Launch, overlappingParameterList } from './kernel-source.ts';
 
 /** malc_sorting_threads and malc_slots_of_block of slots.h, and the threads of malc_top_k's rows. */
 const sortingThreads = 256;
@@ -26,7 +26,15 @@ interface Site {
 type Emitted = Omit<KernelSource, 'text'>;
 
 const kernelHead = (name: string, bounds: string, list: readonly Argument[], storageOf: Storage = storedAsFloat) =>
-  `static __global__ void __launch_bounds__(${bounds}) ${name}(${parameterList(list, storageOf)})`;
+  `static __global__ void __launch_bounds__(${bounds}) ${name}(${overlappingParameterList(list, storageOf)})`;
+
+/** All kernels here may overlap the launch before. */
+function kernelFunction(writer: Writer, head: string, line: string): void {
+  writer.block(head, () => {
+    writer.line('malc_follow();');
+    writer.line(line);
+  });
+}
 
 /** Left alone, ptxas would save registers for more than these 4 blocks of a multiprocessor at the price of spills. */
 const sortingBounds = `${sortingThreads}, 4`;
@@ -44,9 +52,9 @@ export function topK({ writer, node, name }: Site): Emitted {
   const counted = group_score === 'top2' ? 2 : 1;
   const sizes = [scores.dimensions.at(-1)!.size, chosen.size, groups, top_groups, counted].join(', ');
   const threads = String(32 * topKRows);
-  writer.block(kernelHead(ownName, threads, list), () => writer.line(`malc_top_k<${sizes}>(${to}, ${from}, ${rows});`));
+  kernelFunction(writer, kernelHead(ownName, threads, list), `malc_top_k<${sizes}>(${to}, ${from}, ${rows});`);
   const grid = `(${rows} + ${topKRows - 1}) / ${topKRows}`;
-  return { arguments: list, launches: [{ kernel: ownName, grid, block: threads, shared: '0' }] };
+  return { arguments: list, launches: [{ kernel: ownName, grid, block: threads, shared: '0', overlaps: true }] };
 }
 
 export function withinCapacity({ writer, node, name }: Site): Emitted {
@@ -69,10 +77,9 @@ export function withinCapacity({ writer, node, name }: Site): Emitted {
     slots,
     experts,
   );
-  writer.block(kernelHead(ownName, sortingBounds, list), () => {
-    const counts = 'reinterpret_cast<const int32_t *>(workspace)';
-    writer.line(`malc_within_capacity<${experts}>(${to}, ${counts}, ${from}, ${slots}, ${limit}, ${tokens});`);
-  });
+  const counts = 'reinterpret_cast<const int32_t *>(workspace)';
+  const call = `malc_within_capacity<${experts}>(${to}, ${counts}, ${from}, ${slots}, ${limit}, ${tokens});`;
+  kernelFunction(writer, kernelHead(ownName, sortingBounds, list), call);
   return { arguments: list, launches: [counting, sortingLaunch(ownName, slots, experts)] };
 }
 
@@ -93,9 +100,7 @@ export function sortingLaunches(
   const declared = slotsText(dimensions, experts);
   const counting = countLaunch(writer, list, storageOf, `${declared}.counts`, name, slots, experts);
   const sort = `${ownName}_sort`;
-  writer.block(kernelHead(sort, sortingBounds, list, storageOf), () =>
-    writer.line(`malc_sort_slots(${declared}, ${name});`),
-  );
+  kernelFunction(writer, kernelHead(sort, sortingBounds, list, storageOf), `malc_sort_slots(${declared}, ${name});`);
   writer.line();
   return [counting, sortingLaunch(sort, slots, experts)];
 }
@@ -130,9 +135,8 @@ function countLaunch(
   experts: number,
 ): Launch {
   const count = `${ownName}_count`;
-  writer.block(kernelHead(count, sortingBounds, list, storageOf), () =>
-    writer.line(`malc_count_slots<${experts}>(${counts}, ${index}, ${slots});`),
-  );
+  const call = `malc_count_slots<${experts}>(${counts}, ${index}, ${slots});`;
+  kernelFunction(writer, kernelHead(count, sortingBounds, list, storageOf), call);
   writer.line();
   return sortingLaunch(count, slots, experts);
 }
@@ -142,4 +146,5 @@ const sortingLaunch = (kernel: string, slots: string, experts: number): Launch =
   grid: `malc_sorting_blocks(${slots})`,
   block: String(sortingThreads),
   shared: `malc_sorting_bytes(${experts})`,
+  overlaps: true,
 });

@@ -1,36 +1,33 @@
-// A program that measures products: a model's own kernels in several ways each, on buffers of the sizes that a step has, which
-// templates/cuda/tune.h runs by turns.
+// A program that measures what can be computed in several ways: a model's own kernels, on buffers of the sizes that a step has,
+// which templates/cuda/tune.h runs by turns.
 import { ownName, Writer, withName } from '../../emission/writer.ts';
 import { readPackageFile } from '../../package-files.ts';
 import type { Extent } from '../../plan/extent.ts';
 import { storedExtent } from '../../plan/storage.ts';
 import { renderTemplate } from '../../template.ts';
 import { allIncludedBy } from './included.ts';
+import { headersFor } from './index.ts';
 import type { Argument } from './kernel-source.ts';
 import { launcherName } from './launcher.ts';
 import type { QueuedKernel } from './queued-kernel.ts';
-import { describeChoice, type ProductChoice, type TunableProduct } from './tunable.ts';
+import { type Choice, describeChoice, type Tunable } from './tunable.ts';
+import { unitHeaders } from './units.ts';
 
-/** A product, and the ways that are measured. */
+/** A computation, and the ways that are measured. */
 export interface Trial {
-  readonly product: TunableProduct;
-  readonly choices: readonly ProductChoice[];
+  readonly tunable: Tunable;
+  readonly choices: readonly Choice[];
 }
 
 /** Kernels of a translation unit: few, so that all cores have something to compile. */
 const ofUnit = 3;
-/** Of products, as programs include them. */
-const headers = [
-  ...['launch.h', 'random.h', 'rows.h', 'sequences.h'],
-  ...['product_f32.h', 'product_bf16.h', 'product_sm90.h', 'cublas.h'],
-];
 
 /** Sizes that a step knows. */
 const known: ReadonlySet<string> = new Set(['batch', 'time']);
 
-/** Whether a product's sizes are those of a training step: what decoding does with its cache is not measured. */
-export function isOfStep(product: TunableProduct): boolean {
-  const { arguments: list } = product.emit({ schedule: null, library: false });
+/** Whether the sizes are those of a training step: what decoding does with its cache is not measured. */
+export function isOfStep(tunable: Tunable): boolean {
+  const { arguments: list } = tunable.emit({ schedule: null, library: false });
   const names = list.flatMap(argument => {
     if (argument.kind === 'size') return [argument.name];
     if (argument.kind === 'workspace') return argument.extents.flatMap(({ runtime }) => runtime);
@@ -41,39 +38,40 @@ export function isOfStep(product: TunableProduct): boolean {
 
 /** The files of the program: each `.cu` is a translation unit. */
 export function emitTuner(trials: readonly Trial[]): Record<string, string> {
-  const measured = trials.map(({ product, choices }, n) => ({
-    product,
-    ways: choices.map((choice, way) => ({ choice, name: `product_${n}_${way}`, kernel: product.emit(choice) })),
+  const measured = trials.map(({ tunable, choices }, n) => ({
+    tunable,
+    ways: choices.map((choice, way) => ({ choice, name: `kernel_${n}_${way}`, kernel: tunable.emit(choice) })),
   }));
-  const kernels = measured.flatMap(({ ways }) => ways);
+  const kernels = measured.flatMap(({ tunable: { kind }, ways }) => ways.map(way => ({ ...way, kind })));
+  const headersOf = headersFor('bf16');
   const units = Array.from({ length: Math.ceil(kernels.length / ofUnit) }, (_, n) => {
     const own = kernels.slice(n * ofUnit, (n + 1) * ofUnit);
     const texts = own.map(({ kernel, name }) => withName(kernel.text, name));
     return {
-      file: `products_${n + 1}.cu`,
-      title: 'products, in one of several ways each',
-      headers,
+      file: `kernels_${n + 1}.cu`,
+      title: 'kernels, each computing in one of several ways',
+      headers: [...new Set([...unitHeaders, ...own.flatMap(({ kind }) => headersOf(kind)), 'cublas.h'])],
       kernels: texts.join('\n').trimEnd(),
       declarations: own.map(({ kernel, name }) => withName(kernel.declaration, name)).join('\n'),
     };
   });
-  const products = measured.map(({ product, ways }) => ({
-    title: product.name,
+  const computations = measured.map(({ tunable, ways }) => ({
+    title: tunable.name,
     ways: switchText(ways),
-    buffers: buffersOf(product, ways[0]!.kernel),
+    buffers: buffersOf(tunable, ways[0]!.kernel),
     workspaces: ways.map(({ choice, kernel }) => ({ bytes: workspaceText(kernel), asks: String(choice.library) })),
   }));
   const files: Record<string, string> = {
     ...Object.fromEntries(units.map(unit => [unit.file, renderTemplate('cuda/unit.cu.hbs', unit)])),
     'kernels.h': renderTemplate('cuda/kernels.h.hbs', { units }),
-    'tune.cu': renderTemplate('cuda/tune.cu.hbs', { products }),
+    'tune.cu': renderTemplate('cuda/tune.cu.hbs', { computations }),
   };
   const read = (name: string) => files[name] ?? readPackageFile(`templates/cuda/${name}`);
   return { ...files, ...Object.fromEntries(allIncludedBy(Object.values(files).join('\n'), read)) };
 }
 
 interface Way {
-  readonly choice: ProductChoice;
+  readonly choice: Choice;
   readonly name: string;
   readonly kernel: QueuedKernel;
 }
@@ -104,7 +102,7 @@ function callText({ arguments: list }: QueuedKernel, name: string): string {
       case 'workspace':
         return 'trial.workspace';
       case 'text':
-        throw new Error('products have no arguments of their own');
+        throw new Error('what is tuned has no arguments of its own');
       default:
         return `trial.at(${buffer++})`;
     }
@@ -113,17 +111,18 @@ function callText({ arguments: list }: QueuedKernel, name: string): string {
 }
 
 /** The bytes of each buffer that a launcher takes, as C++ text over batch and time, and how it is filled. */
-function buffersOf({ storageOf }: TunableProduct, { arguments: list }: QueuedKernel) {
+function buffersOf({ storageOf, experts }: Tunable, { arguments: list }: QueuedKernel) {
   return list.flatMap(argument => {
     if (argument.kind === 'copy') {
       const { rows, stride } = argument.copy;
-      return [{ bytes: String(2 * rows * stride), filling: 'narrow' }];
+      return [{ bytes: String(2 * rows * stride), filling: 'narrow', count: 0 }];
     }
     if (argument.kind !== 'input' && argument.kind !== 'output') return [];
     const { node } = argument;
     const storage = storageOf(node);
     const bytes = bytesText([storedExtent(node, storage)]);
-    return [{ bytes, filling: node.dtype === 'i32' ? 'zeros' : storage === 'bf16' ? 'narrow' : 'floats' }];
+    if (node.dtype === 'i32') return [{ bytes, filling: 'integers', count: experts }];
+    return [{ bytes, filling: storage === 'bf16' ? 'narrow' : 'floats', count: 0 }];
   });
 }
 

@@ -39,7 +39,7 @@ const groupOf: Readonly<Record<Kernel['kind'], Group>> = {
 };
 
 /** Headers that every unit includes. */
-const unitHeaders = ['launch.h', 'random.h', 'rows.h', 'sequences.h'];
+export const unitHeaders = ['launch.h', 'random.h', 'rows.h', 'sequences.h'];
 
 /** Whether cuBLASLt may stand in for one of these kernels. */
 export const asksLibrary = (kernels: readonly KernelReport[]): boolean =>

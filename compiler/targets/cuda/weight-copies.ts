@@ -1,6 +1,6 @@
 // Copies of weights in bfloat16, which products of bfloat16 read instead of the float32 values: in the same order, in rows
 // that begin at multiples of 16 bytes, so that asynchronous copies bring whole pieces of them to shared memory. The pass of
-// AdamW that changes a weight writes its copy, as does whatever else changes weights (templates/cuda/program.h).
+// the update that changes a weight writes its copy, as does whatever else changes weights (templates/cuda/optimizer.h).
 import { constantCount, type Dimension } from '../../graph/dimension.ts';
 import type { Node } from '../../graph/graph.ts';
 

@@ -16,6 +16,9 @@ export interface KernelEntry {
   readonly bytes: number;
 }
 
+/** What was found for a model and its sizes: runs of a sweep differ in their seeds alone. */
+const found = new Map<string, KernelEntry[]>();
+
 /**
  * Every kernel that a training step launches; those with most operations first.
  * @param options those of `malc train`; what they leave out is taken as the command takes it
@@ -24,6 +27,18 @@ export function kernelsOf(model: Model, options: Readonly<Record<string, unknown
   const target = compiledFor((options.target as RunTarget | undefined) ?? 'cpu');
   const dtype = (options.dtype as ProductType | undefined) ?? 'f32';
   const sizes = { batch: Number(options['batch-size'] ?? 1), time: Number(options['seq-len'] ?? model.max_seq_len) };
+  const key = JSON.stringify([model, target, dtype, sizes]);
+  const known = found.get(key) ?? entriesOf(model, target, dtype, sizes);
+  found.set(key, known);
+  return known;
+}
+
+function entriesOf(
+  model: Model,
+  target: ReturnType<typeof compiledFor>,
+  dtype: ProductType,
+  sizes: { readonly batch: number; readonly time: number },
+): KernelEntry[] {
   const entries = new Map<string, KernelEntry>();
   for (const { kernel, function: owner, count, work } of compile(model, { target, dtype }).launches) {
     const runs = runsOf(owner, model);

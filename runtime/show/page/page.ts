@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { readPackageFile } from '../../../compiler/package-files.ts';
 import { renderTemplate } from '../../../compiler/template.ts';
+import type { SweepResult } from '../../sweep/results.ts';
 import type { Progress, RunRecord } from './run-record.ts';
 
 export interface PageRun {
@@ -13,14 +14,15 @@ export interface PageRun {
 /**
  * The page's HTML.
  * @param live whether the page asks its server for what comes later (serve.ts)
+ * @param sweep the results of the sweep whose runs they are; null for any runs
  */
-export function pageOf(runs: readonly PageRun[], live: boolean): string {
+export function pageOf(runs: readonly PageRun[], live: boolean, sweep: SweepResult | null = null): string {
   return renderTemplate('page/page.html.hbs', {
-    title: escapeText(runs.map(({ record }) => record.name).join(', ')),
+    title: escapeText(sweep?.name ?? runs.map(({ record }) => record.name).join(', ')),
     style: `${library('uPlot.min.css')}\n${readPackageFile('templates/page/page.css')}`,
-    code: ['numbers.js', 'charts.js', 'page.js'].map(script).join('\n'),
+    code: ['numbers.js', 'charts.js', 'sweep.js', 'page.js'].map(script).join('\n'),
     library: library('uPlot.iife.min.js'),
-    data: scriptJson({ live, runs }),
+    data: scriptJson({ live, runs, sweep }),
   });
 }
 

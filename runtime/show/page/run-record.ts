@@ -1,6 +1,6 @@
 // What a page shows of a run folder: its numbers column by column, its samples, its options, its model and its kernels.
-import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { basename, join, resolve, sep } from 'node:path';
 import { flopsPerToken } from '../../../compiler/check/cost.ts';
 import { countParameters, type ParameterCount } from '../../../compiler/check/count.ts';
 import type { Model } from '../../../compiler/check/model.ts';
@@ -21,7 +21,10 @@ export interface Progress {
   /** Whether the file went back behind the place: all records are here then, and those known before are void. */
   readonly anew: boolean;
   readonly columns: Columns;
-  readonly samples: readonly Sample[];
+  /** All of them; null where there are none that the reader does not have. */
+  readonly samples: readonly Sample[] | null;
+  /** The length of what they were read from, by which it is told whether there are new ones. */
+  readonly sampleBytes: number;
   /** Whether a process trains in the folder now. */
   readonly training: boolean;
 }
@@ -35,6 +38,8 @@ export interface Sample {
 export interface RunRecord {
   /** What it is called among the others. */
   readonly name: string;
+  /** The variant of a sweep that it is a run of. */
+  readonly variant?: string;
   readonly path: string;
   /** All options of `malc train`, given and derived; empty for runs that kept none. */
   readonly options: Readonly<Record<string, unknown>>;
@@ -93,6 +98,19 @@ export function readRun(path: string): RunRecord {
   };
 }
 
+/** The same runs by names that tell them apart: of folders that are called alike, as much of their paths as it takes. */
+export function withDistinctNames(records: readonly RunRecord[]): RunRecord[] {
+  const paths = records.map(({ path }) => resolve(path).split(sep));
+  const nameOf = (index: number, parts: number) => paths[index]!.slice(-parts).join('/');
+  return records.map((record, index) => {
+    const isTaken = (parts: number) =>
+      paths.some((_, other) => other !== index && nameOf(other, parts) === nameOf(index, parts));
+    let parts = 1;
+    while (parts < paths[index]!.length && isTaken(parts)) parts++;
+    return parts === 1 ? record : { ...record, name: nameOf(index, parts) };
+  });
+}
+
 const metricsPath = (path: string): string => join(path, 'metrics.jsonl');
 
 const blocksOf = ({ blocks, layers }: Model) =>
@@ -101,9 +119,10 @@ const blocksOf = ({ blocks, layers }: Model) =>
 /**
  * The records that came after the first `from` bytes. A line that is still being written waits for the next reading.
  *
+ * @param sampleBytes the length that the file of samples had when they were read
  * @throws UserError where a line is no record.
  */
-export function readProgress(path: string, from: number): Progress {
+export function readProgress(path: string, from: number, sampleBytes = 0): Progress {
   const file = metricsPath(path);
   const { text, start } = readFrom(file, from);
   const whole = text.slice(0, text.lastIndexOf('\n') + 1);
@@ -116,11 +135,15 @@ export function readProgress(path: string, from: number): Progress {
     }
   });
   const columns = Object.fromEntries(COLUMNS.map(name => [name, records.map(record => record[name] ?? null)]));
+  const samples = join(path, 'samples.md');
+  const length = statSync(samples, { throwIfNoEntry: false })?.size ?? 0;
+  const anew = start < from;
   return {
     next: start + Buffer.byteLength(whole),
-    anew: start < from,
+    anew,
     columns: columns as unknown as Columns,
-    samples: readSamples(join(path, 'samples.md')),
+    samples: length === sampleBytes && !anew ? null : readSamples(samples),
+    sampleBytes: length,
     training: isTraining(path),
   };
 }

@@ -1,0 +1,327 @@
+// What a sweep will do: each variant's model, options, size and work, found before the first run and kept in sweep.json.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { flopsPerToken } from '../../compiler/check/cost.ts';
+import { countParameters } from '../../compiler/check/count.ts';
+import type { Model } from '../../compiler/check/model.ts';
+import { MachineError, SourceError, UserError } from '../../compiler/diagnostic.ts';
+import { didYouMean, error, listed, quoted } from '../../compiler/message.ts';
+import { makeFolder, WriteError, writeFileAtomic } from '../atomic-file.ts';
+import { writeTokenizer } from '../tokenizer/json.ts';
+import type { Prepared } from '../train/prepare.ts';
+import { modelDifference } from '../train/settings.ts';
+import { ModelFile } from './model-text.ts';
+import type { Equality, Sweep } from './read-sweep.ts';
+import { nearestCount } from './solve.ts';
+import type { Trainer, TrainOptions } from './trainer.ts';
+import type { Variant } from './variants.ts';
+
+/** A variant with everything that follows from it. */
+export interface PlannedVariant {
+  readonly name: string;
+  /** Options of `malc train`, but for those that say where the run lies and its seed. */
+  readonly options: TrainOptions;
+  /** Its constants, the one among them that was found. */
+  readonly constants: Readonly<Record<string, string>>;
+  /** Its model, in MAL, as it stands in its folder; and with the tokenizer's vocabulary. */
+  readonly text: string;
+  readonly model: Model;
+  readonly parameters: number;
+  /** Those that a token passes. */
+  readonly active: number;
+  readonly flopsPerToken: number;
+  readonly steps: number;
+  /** Of a whole run. */
+  readonly tokens: number;
+  /** Null where its program could not be made. */
+  readonly memory: number | null;
+  /** Seconds that a run takes, evaluations included. */
+  readonly seconds: number | null;
+  /** Why it cannot be trained; null where it can. */
+  readonly failure: string | null;
+}
+
+export interface Plan {
+  readonly name: string;
+  readonly equal: Equality['kind'] | null;
+  readonly seeds: readonly number[];
+  readonly data: readonly string[];
+  readonly dataHash: string;
+  readonly tokenizer: string;
+  readonly tokenizerHash: string;
+  readonly variants: readonly PlannedVariant[];
+}
+
+export interface PlanOptions {
+  readonly sweep: Sweep;
+  /** Where the sweep is, or is going to be. */
+  readonly folder: string;
+  readonly data: readonly string[];
+  /** A tokenizer.json; null for one that is learned from the text and put into the folder. */
+  readonly tokenizer: string | null;
+  readonly trainer: Trainer;
+  /** What was found before, of which variants that are the same are not measured again. */
+  readonly before: Plan | null;
+  /** Told of what takes a while, and of warnings. */
+  readonly tell: (text: string) => void;
+}
+
+/** Where a variant's model stands, in the folder of a sweep. */
+export const modelPath = (folder: string, variant: string): string => join(folder, variant, 'model.mal');
+
+/**
+ * Finds everything out. Nothing is written into the sweep's folder.
+ *
+ * @returns the plan, and what puts the tokenizer there that was learned.
+ * @throws UserError or SourceError where the file, the data or a model is at fault; what every variant's program lacks.
+ */
+export async function makePlan(options: PlanOptions): Promise<{ plan: Plan; writeTokenizer: () => void }> {
+  const workplace = mkdtempSync(join(tmpdir(), 'malc-sweep-'));
+  try {
+    return await new Planner(options, workplace).plan();
+  } finally {
+    rmSync(workplace, { recursive: true, force: true });
+  }
+}
+
+/** A variant on its way to being planned. */
+interface Draft {
+  readonly variant: Variant;
+  readonly file: ModelFile;
+  readonly constants: Readonly<Record<string, string>>;
+  readonly model: Model;
+  readonly prepared: Prepared;
+}
+
+class Planner {
+  readonly #options: PlanOptions;
+  /** A temporary folder, which goes when the plan is made. */
+  readonly #workplace: string;
+  readonly #files = new Map<string, ModelFile>();
+  readonly #told = new Set<string>();
+  #tokenizer: string | null;
+
+  constructor(options: PlanOptions, workplace: string) {
+    this.#options = options;
+    this.#workplace = workplace;
+    this.#tokenizer = options.tokenizer;
+  }
+
+  async plan(): Promise<{ plan: Plan; writeTokenizer: () => void }> {
+    const { sweep, folder, data, tokenizer } = this.#options;
+    for (const variant of sweep.variants) this.#checkConstants(variant);
+    const [first] = sweep.variants as [Variant];
+    const reference = await this.#draft(first, first.constants);
+    const { corpus, tokenizerHash, statedVocabulary } = reference.prepared;
+    const isLearned = this.#tokenizer === null;
+    if (isLearned) {
+      this.#tokenizer = join(this.#workplace, 'tokenizer.json');
+      writeTokenizer(this.#tokenizer, corpus.tokenizer);
+    }
+    const drafts: Draft[] = [];
+    for (const variant of sweep.variants) {
+      const constants = this.#constantsOf(variant, reference);
+      const isReference = variant === first && constants === variant.constants;
+      const draft = isReference ? reference : await this.#draft(variant, constants);
+      drafts.push(draft);
+      const { statedVocabulary: stated } = draft.prepared;
+      if (isLearned && stated !== statedVocabulary)
+        throw new UserError(
+          `the variants ${first.name} and ${variant.name} have vocabularies of ${statedVocabulary} and ${stated} tokens, ` +
+            'and losses of different tokenizers cannot be compared; give both models the same vocab_size',
+        );
+    }
+    const variants: PlannedVariant[] = [];
+    const failures: Error[] = [];
+    for (const draft of drafts) variants.push(await this.#planned(draft, drafts[0]!, failures));
+    // What stands in the way of every one is no result.
+    if (failures.length === variants.length) throw failures[0]!;
+    const place = join(folder, 'tokenizer.json');
+    return {
+      plan: {
+        name: sweep.name,
+        equal: sweep.equal?.kind ?? null,
+        seeds: sweep.seeds,
+        data,
+        dataHash: corpus.hash,
+        tokenizer: isLearned ? place : tokenizer!,
+        tokenizerHash,
+        variants,
+      },
+      writeTokenizer: () => isLearned && writeTokenizer(place, corpus.tokenizer),
+    };
+  }
+
+  #fileOf({ name, options, own }: Variant): ModelFile {
+    const { sweep } = this.#options;
+    if (options.model === undefined)
+      throw new UserError(
+        `${sweep.path} names no model${own.length > 0 ? ` for the variant ${name}` : ''}; ` +
+          'add `model: "FILE.mal"`, or the name of a well-known model',
+      );
+    const key = JSON.stringify([options.model, options.name]);
+    const known = this.#files.get(key);
+    if (known) return known;
+    const file = new ModelFile(options.model as string, options.name as string | undefined);
+    this.#files.set(key, file);
+    return file;
+  }
+
+  /** @throws SourceError where a variant, or `equal`, names a constant that its model does not have. */
+  #checkConstants(variant: Variant): void {
+    const { sweep } = this.#options;
+    const file = this.#fileOf(variant);
+    const { constants } = file;
+    const { equal } = sweep;
+    const named = variant.own.filter(({ isOption }) => !isOption).map(({ name, nameSpan }) => ({ name, nameSpan }));
+    if (equal?.kind === 'parameters') {
+      const { by, bySetting } = equal;
+      const clash = variant.own.find(({ name }) => name === by);
+      named.push({ name: by, nameSpan: bySetting.values[0]!.span });
+      if (clash && variant !== sweep.variants[0])
+        this.#refuse(clash.nameSpan, `${quoted(by)} is what is found for each variant`, 'leave it out here');
+    }
+    for (const { name, nameSpan } of named) {
+      if (constants.includes(name)) continue;
+      const origin = file.originOf(name);
+      if (origin !== null)
+        this.#refuse(nameSpan, `${quoted(name)} is a constant of ${origin}`, `define it in ${file.path} itself`);
+      const help = `a constant of a model is a number by name: write \`let ${name} = ...\` in its file`;
+      const near = didYouMean(name, constants, constants.length > 0 ? `it has ${listed(constants)}` : help);
+      this.#refuse(nameSpan, `${file.path} has no constant ${quoted(name)}, and malc train no such option`, near);
+    }
+  }
+
+  #refuse(span: Variant['own'][number]['nameSpan'], message: string, help: string | null): never {
+    const { path, text } = this.#options.sweep;
+    throw new SourceError([error(span, message, help)], new Map([[path, text]]));
+  }
+
+  /** A variant's constants, with the one that makes it as large as the others. */
+  #constantsOf(variant: Variant, reference: Draft): Readonly<Record<string, string>> {
+    const { equal } = this.#options.sweep;
+    if (equal?.kind !== 'parameters') return variant.constants;
+    if (equal.to === null && variant === reference.variant) return variant.constants;
+    const target = equal.to ?? countParameters(reference.model).total;
+    const vocabulary = reference.model.vocab_size;
+    const file = this.#fileOf(variant);
+    let fault: unknown = null;
+    const countOf = (value: number): number | null => {
+      try {
+        const { model } = file.with({ ...variant.constants, [equal.by]: String(value) });
+        return countParameters({ ...model, vocab_size: vocabulary }).total;
+      } catch (error) {
+        if (!(error instanceof SourceError)) throw error;
+        fault ??= error;
+        return null;
+      }
+    };
+    const solution = nearestCount(countOf, target, equal.multiple);
+    if (solution === null) throw fault;
+    const other = countOf(solution.value + equal.multiple) ?? countOf(2 * solution.value);
+    if (solution.count === other)
+      this.#refuse(
+        equal.bySetting.values[0]!.span,
+        `${quoted(equal.by)} does not change how many parameters the variant ${quoted(variant.name)} has`,
+        null,
+      );
+    return { ...variant.constants, [equal.by]: String(solution.value) };
+  }
+
+  /** What a run of a variant would be. */
+  async #draft(variant: Variant, constants: Readonly<Record<string, string>>): Promise<Draft> {
+    const { trainer, tell } = this.#options;
+    const file = this.#fileOf(variant);
+    const { warnings } = file.with(constants);
+    for (const warning of warnings.filter(text => !this.#told.has(text))) {
+      this.#told.add(warning);
+      tell(warning);
+    }
+    const prepared = await trainer.prepare(this.#trial(variant, file, constants));
+    if (prepared.validation === null)
+      throw new UserError('a sweep compares validation losses, and `validation-share: 0` leaves none');
+    return { variant, file, constants, model: prepared.model, prepared };
+  }
+
+  /** A variant's options for a run that is not made: its model lies in the workplace. */
+  #trial({ name, options }: Variant, file: ModelFile, constants: Readonly<Record<string, string>>): TrainOptions {
+    const place = modelPath(this.#workplace, name);
+    const folder = join(this.#workplace, name);
+    makeFolder(folder);
+    writeFileAtomic(place, file.textFor(constants, folder));
+    return {
+      ...options,
+      model: place,
+      data: this.#options.data,
+      ...(this.#tokenizer !== null && { tokenizer: this.#tokenizer }),
+      output: join(folder, 'run'),
+    };
+  }
+
+  async #planned(draft: Draft, first: Draft, failures: Error[]): Promise<PlannedVariant> {
+    const { sweep, folder, trainer, before, tell } = this.#options;
+    const { variant, file, constants, model, prepared } = draft;
+    const { settings } = prepared;
+    const flops = flopsPerToken(model, settings['seq-len']);
+    const steps = stepsFor(sweep.equal, draft, first);
+    const { name } = variant;
+    const { model: _model, steps: _steps, epochs: _epochs, tokens: _tokens, ...options } = variant.options;
+    const parameters = countParameters(model);
+    const found = {
+      name,
+      options: { ...options, steps },
+      constants,
+      text: file.textFor(constants, join(folder, name)),
+      model,
+      parameters: parameters.total,
+      active: parameters.active,
+      flopsPerToken: flops,
+      steps,
+      tokens: steps * tokensPerStep(draft),
+    };
+    const known = before?.variants.find(each => each.name === name);
+    if (known?.failure === null && differences(known, found).length === 0) return { ...known, ...found };
+    const trial = { ...this.#trial(variant, file, constants), ...options, steps };
+    for (const length of ['epochs', 'tokens']) delete (trial as Record<string, unknown>)[length];
+    tell(`trying ${name} ...`);
+    try {
+      const { bytes, secondsPerStep } = await trainer.measure(trial);
+      const seconds = secondsPerStep * (steps + evaluationSteps(prepared, steps));
+      return { ...found, memory: bytes, seconds, failure: null };
+    } catch (fault) {
+      if (!(fault instanceof UserError || fault instanceof MachineError) || fault instanceof WriteError) throw fault;
+      failures.push(fault);
+      return { ...found, memory: null, seconds: null, failure: fault.message };
+    }
+  }
+}
+
+const tokensPerStep = ({ prepared: { settings } }: Draft): number =>
+  settings['batch-size'] * settings['grad-accum'] * settings['seq-len'];
+
+/** The steps of a variant: its own, or as many as make tokens or operations those of the first. */
+function stepsFor(equal: Equality | null, draft: Draft, first: Draft): number {
+  const { settings } = draft.prepared;
+  if (equal === null || equal.kind === 'parameters' || draft === first) return settings.steps;
+  const workOf = (each: Draft) =>
+    tokensPerStep(each) * (equal.kind === 'tokens' ? 1 : flopsPerToken(each.model, each.prepared.settings['seq-len']));
+  return Math.max(1, Math.round((first.prepared.settings.steps * workOf(first)) / workOf(draft)));
+}
+
+/** Evaluations in steps: a forward pass is about a third of a micro-batch. */
+function evaluationSteps({ validation, cadence, settings }: Prepared, steps: number): number {
+  const evaluations = Math.ceil(steps / cadence.evaluate);
+  return (evaluations * (validation?.count ?? 0)) / (3 * settings['grad-accum']);
+}
+
+/** In what two plans of a variant differ, as a user knows it; nothing where the same runs come of both. */
+export function differences(before: PlannedVariant, now: Pick<PlannedVariant, 'options' | 'model'>): string[] {
+  const names = new Set([...Object.keys(before.options), ...Object.keys(now.options)]);
+  const options = [...names].flatMap(name => {
+    const [then, here] = [before.options[name], now.options[name]].map(value => JSON.stringify(value));
+    return then === here ? [] : [`${name} is ${here ?? 'not said'}; the run has ${then ?? 'none'}`];
+  });
+  const model = modelDifference(before.model, now.model);
+  return [...options, ...(model === null ? [] : [`its model: ${model}`])];
+}
