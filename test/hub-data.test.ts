@@ -1,13 +1,14 @@
-// Data sets of the hub: found by config and split, fetched once as of a commit, taken up where they broke off, and every
+// Data sets and models of the hub: found by config and split, fetched once as of a commit, taken up where they broke off, and every
 // refusal said in words. A server of this process speaks for the hub.
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UserError } from '../compiler/diagnostic.ts';
 import { fetchHubData, readHubWord } from '../runtime/data/hub-data.ts';
 import { fetchAll, readSpecs } from '../runtime/data/specs.ts';
+import { fetchModel } from '../runtime/hub/fetch-model.ts';
 import { readCorpus } from '../runtime/train/corpus.ts';
 import { type HubServer, startHub } from './fixtures/hub-server.ts';
 
@@ -41,6 +42,31 @@ const repositories = {
   'us/one': {
     revisions: { main: commit('d') },
     commits: { [commit('d')]: { 'stories.txt': 'a story\n'.repeat(5) }, [commit('e')]: { 'stories.txt': 'older\n' } },
+  },
+  'us/model': {
+    revisions: { main: commit('1') },
+    commits: {
+      [commit('1')]: Object.fromEntries(
+        [
+          'README.md',
+          'config.json',
+          'tokenizer.json',
+          'model.safetensors',
+          'other.safetensors',
+          'onnx/model.safetensors',
+        ].map(name => [name, name]),
+      ),
+    },
+  },
+  'us/pieces': {
+    revisions: { main: commit('2') },
+    commits: {
+      [commit('2')]: Object.fromEntries(
+        ['config.json', 'model.safetensors.index.json', 'model-1-of-2.safetensors', 'model-2-of-2.safetensors'].map(
+          name => [name, name],
+        ),
+      ),
+    },
   },
   'us/private': {
     revisions: { main: commit('f') },
@@ -187,6 +213,16 @@ test('without hf: a missing file is no data set, and a number after the name no 
   await refuses(async () => readSpecs(['hf:us/one:2017', 'b:1']), /2017 can be a weight or a config/);
   assert.is(readSpecs(['hf:us/one:2.0', 'b:1'])[0]!.weight, 2);
   assert.equal(hub.asked, []);
+});
+
+test('a model comes with its config, its tokenizer and its weights, each once', async () => {
+  const model = await fetchModel('hf:us/model', () => {});
+  assert.is(basename(model), 'model');
+  assert.equal(readdirSync(model).sort(), ['config.json', 'model.safetensors', 'tokenizer.json']);
+  const pieces = ['model-1-of-2.safetensors', 'model-2-of-2.safetensors', 'model.safetensors.index.json'];
+  assert.equal(readdirSync(await fetchModel('hf:us/pieces@main', () => {})).sort(), ['config.json', ...pieces]);
+  await refuses(() => fetchModel('hf:us/one', () => {}), /hf:us\/one has no weights as safetensors/);
+  await refuses(() => fetchModel('hf:us/model:en', () => {}), /names no model/);
 });
 
 test('a corpus of the hub says its commit, in mixtures too', async () => {

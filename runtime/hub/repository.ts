@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { explainWriting, makeFolder, writeFileAtomic } from '../atomic-file.ts';
@@ -86,7 +86,7 @@ export async function fetchFiles(
 }
 
 async function fetchFile(commit: Commit, file: HubFile, onProgress: (bytes: number) => void): Promise<string> {
-  const path = join(folderOf(commit), commit.commit, file.path);
+  const path = join(commitFolder(commit), file.path);
   if (statSync(path, { throwIfNoEntry: false })?.size === file.bytes) return path;
   makeFolder(dirname(path));
   const part = `${path}.part`;
@@ -156,6 +156,11 @@ async function hashOf(path: string, { bytes, hash }: HubFile): Promise<string> {
   const sum = hash.length === 64 ? createHash('sha256') : createHash('sha1').update(`blob ${bytes}\0`);
   for await (const block of createReadStream(path, { highWaterMark: 2 ** 20 })) sum.update(block);
   return sum.digest('hex');
+}
+
+/** Where the files of a commit lie. Its last part is the repository's own name, which an imported model gets. */
+export function commitFolder(commit: Commit): string {
+  return join(folderOf(commit), commit.commit, basename(commit.name));
 }
 
 function folderOf({ kind, name }: RepositoryName): string {
