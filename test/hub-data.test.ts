@@ -209,7 +209,7 @@ test('refusals say what to do', async () => {
 });
 
 test('without hf: a missing file is no data set, and a number after the name no config', async () => {
-  await refuses(() => fetchAll(['us/one']), /there is no file us\/one .*write hf:us\/one/);
+  await refuses(() => fetchAll(['us/one'], () => {}), /there is no file us\/one .*write hf:us\/one/);
   await refuses(async () => readSpecs(['hf:us/one:2017', 'b:1']), /2017 can be a weight or a config/);
   assert.is(readSpecs(['hf:us/one:2.0', 'b:1'])[0]!.weight, 2);
   assert.equal(hub.asked, []);

@@ -63,6 +63,7 @@ async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
   const { Skipped } = await import('../data/documents/skipped.ts');
   const { Surveyor } = await import('../data/documents/survey.ts');
   const { fetchAll } = await import('../data/specs.ts');
+  const { DataLine } = await import('../show/data-line.ts');
   const { describeMemory } = await import('../show/quantities.ts');
   const { readTokenizer } = await import('../tokenizer/json.ts');
 
@@ -73,7 +74,9 @@ async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
   const surveyor = new Surveyor();
   const shown: Document[] = [];
   let tokens = 0;
-  const files = (await fetchAll(args.spec as readonly string[])).paths.flatMap(filesOf);
+  const progress = new DataLine(process.stderr);
+  const { paths } = await fetchAll(args.spec as readonly string[], progress.tell).finally(progress.clear);
+  const files = paths.flatMap(filesOf);
   requireFields(files, textField ?? null);
   for (const file of files) {
     const isLines = textField !== undefined;
@@ -121,7 +124,7 @@ async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
   const { readSpecs } = await import('../data/specs.ts');
   const { writeTokens } = await import('../data/tokens.ts');
   const { readTokenizer, tokenizerHash, writeTokenizer } = await import('../tokenizer/json.ts');
-  const { CorpusLine } = await import('../show/corpus-progress.ts');
+  const { DataLine } = await import('../show/data-line.ts');
   const { readCorpus } = await import('../train/corpus.ts');
 
   if (args.output === undefined) throw new UsageError('--output is needed: the folder to write the tokens to');
@@ -133,7 +136,7 @@ async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
   const folder = args.output as string;
   checkFolderWritable(folder);
   const skipped = new Skipped(line => console.error(line));
-  const progress = new CorpusLine(process.stderr);
+  const progress = new DataLine(process.stderr);
   const corpus = await readCorpus(specs, {
     validationShare: (args['validation-share'] as number | undefined) ?? 0.1,
     tokenizer: args.tokenizer === undefined ? null : readTokenizer(args.tokenizer as string),
@@ -141,8 +144,7 @@ async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
     textField: (args['text-field'] as string | undefined) ?? null,
     onSkipped: args.strict ? null : skipped.tell,
     onProgress: progress.tell,
-  });
-  progress.clear();
+  }).finally(progress.clear);
   skipped.report();
   makeFolder(folder);
   const { vocabularySize } = corpus.tokenizer;

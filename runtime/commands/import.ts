@@ -42,12 +42,8 @@ export const importModel: Command = {
 /** The folder of a model of the hub. */
 async function fetched(word: string): Promise<string> {
   const { fetchModel } = await import('../hub/fetch-model.ts');
-  const { CorpusLine } = await import('../show/corpus-progress.ts');
+  const { DataLine } = await import('../show/data-line.ts');
 
-  const progress = new CorpusLine(process.stderr);
-  try {
-    return await fetchModel(word, (done, total) => progress.tell({ phase: 'fetch', done, total }));
-  } finally {
-    progress.clear();
-  }
+  const progress = new DataLine(process.stderr);
+  return await fetchModel(word, progress.tell).finally(progress.clear);
 }

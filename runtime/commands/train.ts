@@ -102,7 +102,7 @@ export const train = {
     const { Sampling } = await import('../train/samples.ts');
     const { updatingOf } = await import('../train/settings.ts');
     const { Skipped } = await import('../data/documents/skipped.ts');
-    const { CorpusLine } = await import('../show/corpus-progress.ts');
+    const { DataLine } = await import('../show/data-line.ts');
 
     checkTogether(given);
     const { openStartingWeights } = await import('../train/starting-weights.ts');
@@ -119,7 +119,7 @@ export const train = {
     const { target, device } = chosen;
     checkAnyOrder(args, target);
     const skipped = new Skipped(stage.warn);
-    const progress = new CorpusLine(process.stderr);
+    const progress = new DataLine(process.stderr);
     const prepared = await prepare({
       source,
       target,
@@ -134,8 +134,7 @@ export const train = {
       weights,
       fitBatch: args['batch-size'] === 'auto' ? run => fitBatchOf(run, args, chosen) : undefined,
       cadence: givenCadence(args),
-    });
-    progress.clear();
+    }).finally(progress.clear);
     skipped.report();
     const { model, settings, corpus, frozen } = prepared;
     if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);

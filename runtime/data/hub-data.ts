@@ -3,6 +3,7 @@ import { nearest, UserError } from '../../compiler/diagnostic.ts';
 import { HubRefusal, pageOf } from '../hub/client.ts';
 import { type Commit, fetchFiles, type HubFile, readRevision } from '../hub/repository.ts';
 import { hasKnownFormat } from './documents/documents.ts';
+import type { OnProgress } from './progress.ts';
 
 export const HUB = 'hf:';
 
@@ -42,18 +43,14 @@ export function readHubWord(word: string): HubData {
  * The files of a data set in malc's cache, which are fetched unless they are there, and the word that stands for the same
  * commit, config and split for good.
  *
- * @param onProgress is told of bytes that there are, and of how many
  * @throws UserError where the hub refuses, or has no such config or split: it names those that there are
  */
-export async function fetchHubData(
-  word: string,
-  onProgress: (done: number, total: number) => void,
-): Promise<{ paths: string[]; pinned: string }> {
+export async function fetchHubData(word: string, onProgress: OnProgress): Promise<{ paths: string[]; pinned: string }> {
   const wanted = readHubWord(word);
   const commit = await readCommit(wanted);
   const { config, split, files } = choose(word, wanted, membersOf(commit));
   const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
-  const paths = await fetchFiles(commit, files, done => onProgress(done, total));
+  const paths = await fetchFiles(commit, files, done => onProgress({ phase: 'fetch', done, total }));
   return { paths, pinned: `${HUB}${wanted.name}@${commit.commit}:${config}:${split}` };
 }
 

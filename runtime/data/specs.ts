@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { fetchHubData, HUB } from './hub-data.ts';
+import type { OnProgress } from './progress.ts';
 
 /** Texts that are drawn from together. */
 export interface SourceSpec {
@@ -77,13 +78,9 @@ export interface Fetched {
 /**
  * Fetches what lies on the hub.
  *
- * @param onProgress is told of bytes that there are, and of how many
  * @throws UserError as fetchHubData; where a name of the hub is given without `hf:`
  */
-export async function fetchAll(
-  words: readonly string[],
-  onProgress: (done: number, total: number) => void = () => {},
-): Promise<Fetched> {
+export async function fetchAll(words: readonly string[], onProgress: OnProgress): Promise<Fetched> {
   const paths: string[] = [];
   const pinned: string[] = [];
   for (const word of words) {

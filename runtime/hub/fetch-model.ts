@@ -1,5 +1,6 @@
 // A model of the hub, `hf:OWNER/NAME[@REVISION]`, as a folder of malc's cache that holds what an import needs.
 import { UserError } from '../../compiler/diagnostic.ts';
+import type { OnProgress } from '../data/progress.ts';
 import { pageOf } from './client.ts';
 import { commitFolder, fetchFiles, readRevision } from './repository.ts';
 
@@ -9,10 +10,9 @@ const INDEX = 'model.safetensors.index.json';
 /**
  * The folder of a model's config.json, its tokenizer.json where it has one, and its weights.
  *
- * @param onProgress is told of bytes that there are, and of how many
  * @throws UserError where the hub refuses, or has no weights as safetensors
  */
-export async function fetchModel(word: string, onProgress: (done: number, total: number) => void): Promise<string> {
+export async function fetchModel(word: string, onProgress: OnProgress): Promise<string> {
   const [, name, revision = 'main'] = /^hf:([\w.-]+(?:\/[\w.-]+)?)(?:@([^:@]+))?$/.exec(word) ?? [];
   if (name === undefined) throw new UserError(`${word} names no model; write hf:OWNER/NAME or hf:OWNER/NAME@REVISION`);
   const repository = { kind: 'models', name } as const;
@@ -27,6 +27,6 @@ export async function fetchModel(word: string, onProgress: (done: number, total:
     (has(SINGLE) ? path === SINGLE : path === INDEX || isPiece(path));
   const files = commit.files.filter(({ path }) => isWanted(path));
   const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
-  await fetchFiles(commit, files, done => onProgress(done, total));
+  await fetchFiles(commit, files, done => onProgress({ phase: 'fetch', done, total }));
   return commitFolder(commit);
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { cachedFolder, cachedValue, cacheKey, cacheValue } from '../data/data-cache.ts';
 import { filesOf, type ReadOptions, requireFields } from '../data/documents/documents.ts';
 import { type Measured, measure, type Reading } from '../data/measure.ts';
+import type { OnProgress } from '../data/progress.ts';
 import { areSettled, putStandardInputAside, requireUnchanged, type Stamp, stampsOf } from '../data/sources.ts';
 import { absolute, fetchAll, readSpecs, type SourceSpec } from '../data/specs.ts';
 import {
@@ -52,14 +53,6 @@ export interface Corpus extends SourceTokens {
   readonly sources: readonly Source[];
 }
 
-/** How far a corpus is: bytes of text, or, while a tokenizer is learned (`merge`), its tokens. */
-export interface CorpusProgress {
-  readonly phase: 'fetch' | 'read' | 'count' | 'merge' | 'tokenize';
-  readonly done: number;
-  /** Null where nobody knows. */
-  readonly total: number | null;
-}
-
 export interface CorpusOptions {
   readonly validationShare: number;
   /** Null: one is learned from the training part, with at most `vocabularySize` tokens. */
@@ -68,7 +61,7 @@ export interface CorpusOptions {
   /** The field or column that is the text; null for the usual one, and for standard input that is a text. */
   readonly textField: string | null;
   readonly onSkipped: ReadOptions['onSkipped'];
-  readonly onProgress?: ((progress: CorpusProgress) => void) | undefined;
+  readonly onProgress?: OnProgress | undefined;
 }
 
 /** The field that a text has in nearly all data sets. */
@@ -87,8 +80,7 @@ export async function readCorpus(specs: readonly string[], options: CorpusOption
   const { validationShare, onProgress = () => {} } = options;
   const given: (SourceSpec & { readonly words: readonly string[] })[] = [];
   for (const spec of readSpecs(specs)) {
-    const told = (done: number, total: number) => onProgress({ phase: 'fetch', done, total });
-    const { paths, pinned } = await fetchAll(spec.paths, told);
+    const { paths, pinned } = await fetchAll(spec.paths, onProgress);
     given.push({ ...spec, paths, words: absolute({ ...spec, paths: pinned }) });
   }
   const texts = given.map(source => (source.paths.some(path => path.endsWith('.bin')) ? null : filesIn(source)));
@@ -144,11 +136,7 @@ function learn(texts: readonly ReadText[], { vocabularySize, onProgress }: Corpu
   });
 }
 
-async function tokenizeOnce(
-  text: ReadText,
-  tokenizer: Tokenizer,
-  onProgress: (progress: CorpusProgress) => void,
-): Promise<SourceTokens> {
+async function tokenizeOnce(text: ReadText, tokenizer: Tokenizer, onProgress: OnProgress): Promise<SourceTokens> {
   const { measured, validationShare, bytes, stamps } = text;
   const hash = tokenizerHash(tokenizer);
   const documents = measured.files.map(file => file.documents);
@@ -193,7 +181,7 @@ async function measureOnce(
   files: readonly string[],
   stamps: readonly Stamp[],
   reading: Reading,
-  onProgress: (progress: CorpusProgress) => void,
+  onProgress: OnProgress,
 ): Promise<Measured> {
   const key = cacheKey(['measured', stamps, reading.textField, reading.asLines]);
   const isKnown = areSettled(stamps) && !files.includes('-');
