@@ -280,7 +280,6 @@ async function trainIn(
     const observer: Observer = {
       step(record) {
         line.step(record);
-        if (record.validation_losses) line.note(`  validation  ${lossesOf(record.validation_losses)}`);
         events.step(record);
       },
       sample(step, text) {
@@ -359,11 +358,6 @@ async function checkBefore(
     throw error;
   }
 }
-
-const lossesOf = (losses: Readonly<Record<string, number>>) =>
-  Object.entries(losses)
-    .map(([name, loss]) => `${name} ${loss.toFixed(3)}`)
-    .join(', ');
 
 function resumed({ step, target: before }: TrainState, target: RunTarget): string {
   const change = `; it was trained on ${before} so far, and from here on ${target} rounds in its own way`;

@@ -2,7 +2,7 @@
 // whole; until then what has come of it lies in a .part beside its place, and the next request asks for the rest alone.
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UserError } from '../../compiler/diagnostic.ts';
@@ -129,24 +129,31 @@ async function fetchRest(
   const prefix = repository.kind === 'datasets' ? 'datasets/' : '';
   const url = `${endpoint()}/${prefix}${repository.name}/resolve/${commit}/${place}`;
   const range: Record<string, string> = start > 0 ? { range: `bytes=${start}-` } : {};
-  const response = await request(url, repository, `${file.path} of ${repository.name}`, range);
-  // A server that knows no ranges sends all of it.
-  const isRest = response.status === 206 && response.headers.get('content-range')?.startsWith(`bytes ${start}-`);
-  let size = isRest ? start : 0;
+  // Before anything comes: what waits while a file is opened is lost where the connection breaks meanwhile.
+  const output = await opened(part);
   try {
-    const output = await open(part, isRest ? 'a' : 'w');
-    try {
-      for await (const bytes of response.body ?? []) {
-        await output.write(bytes);
-        size += bytes.length;
-        onProgress(size);
-      }
-    } finally {
-      await output.close();
+    const response = await request(url, repository, `${file.path} of ${repository.name}`, range);
+    // A server that knows no ranges sends all of it.
+    const isRest = response.status === 206 && response.headers.get('content-range')?.startsWith(`bytes ${start}-`);
+    if (!isRest) await output.truncate(0);
+    let size = isRest ? start : 0;
+    for await (const bytes of response.body ?? []) {
+      await output.write(bytes);
+      size += bytes.length;
+      onProgress(size);
     }
   } catch (error) {
     throw explainWriting(error, part);
+  } finally {
+    await output.close();
   }
+}
+
+/** @throws WriteError */
+function opened(path: string): Promise<FileHandle> {
+  return open(path, 'a').catch(error => {
+    throw explainWriting(error, path);
+  });
 }
 
 const sizeOf = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
