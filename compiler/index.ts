@@ -30,6 +30,11 @@ export interface CompileOptions {
   readonly target?: Target;
   /** False for a kernel for each operation: slower, the same result within rounding. */
   readonly fuse?: boolean;
+  /**
+   * Keeps the documents of a sequence apart: no position sees one of another. malc_options.separator says where they end.
+   * Default false.
+   */
+  readonly masksDocuments?: boolean;
   /** What products multiply: float32 numbers, or these rounded to bfloat16, with float32 sums. Default f32. */
   readonly dtype?: ProductType;
   /** Which blocks compute their forward pass again in training, and keep less for it: see plan/recompute.ts. Default none. */
@@ -99,7 +104,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   );
   const program = stage(
     'graph',
-    () => buildProgram(model, library, options.frozen),
+    () => buildProgram(model, library, options),
     value => printGraphs(graphsOf(value)),
   );
   // The CPU's products round what they read while they pack it anyway.

@@ -25,7 +25,10 @@ export interface Build extends CachedBuild {
 }
 
 /** What of the compiler's options a run has. */
-type CompiledOptions = Pick<CompileOptions, 'dtype' | 'recompute' | 'profile' | 'frozen' | 'optimizer' | 'momentum'>;
+type CompiledOptions = Pick<
+  CompileOptions,
+  'dtype' | 'recompute' | 'profile' | 'frozen' | 'optimizer' | 'momentum' | 'masksDocuments'
+>;
 
 export interface BuildOptions extends CompiledOptions {
   /** Default cpu. */

@@ -24,6 +24,7 @@ declareStruct('malc_options', {
   threads: 'int32_t',
   seed: 'uint64_t',
   averages: 'int32_t',
+  separator: 'int32_t',
 });
 declareStruct('malc_update', {
   learning_rate: 'float',

@@ -37,6 +37,8 @@ export interface NativeOptions {
   readonly seed?: number | undefined;
   /** In training, whether a moving average of each weight is kept. Default false. */
   readonly averages?: boolean | undefined;
+  /** The token that ends a document, of a program that masks documents; none where absent. */
+  readonly separator?: number | undefined;
   /** The GPU whose memory the model takes; the CPU's where absent. */
   readonly device?: CudaDevice | null;
 }
@@ -365,14 +367,15 @@ function loadFunctions(libraryPath: string): Functions {
 }
 
 /** malc_options. */
-const nativeOptionsOf = ({ maxBatch, maxTime, maxContext, training, threads, seed, averages }: NativeOptions) => ({
-  max_batch: maxBatch,
-  max_time: maxTime,
-  max_context: maxContext,
-  training: training ? 1 : 0,
-  threads: threads ?? 0,
-  seed: seed ?? 0,
-  averages: averages ? 1 : 0,
+const nativeOptionsOf = (options: NativeOptions) => ({
+  max_batch: options.maxBatch,
+  max_time: options.maxTime,
+  max_context: options.maxContext,
+  training: options.training ? 1 : 0,
+  threads: options.threads ?? 0,
+  seed: options.seed ?? 0,
+  averages: options.averages ? 1 : 0,
+  separator: options.separator ?? -1,
 });
 
 function describeParameter(native: Functions, open: () => Pointer, index: number): WritableParameter {

@@ -64,6 +64,7 @@ test('a cache filled in parts gives what the whole text gives', () => {
   shapes.forEach((shape, index) => {
     // Nothing that later parts hold may be seen; what the first masked shapes see of the future is in the first part.
     if (!shape.causal && index !== 6 && index !== 7) return;
+    if (shape.documents) return; // never in decoding
     const [batch, total, stride] = [2, 150, 160];
     const whole = randomCase(shape, { batch, time: total, context: total, start: 0, stride }, random);
     const expected = forward(native, 'f32', index, whole, 2).output;
@@ -87,7 +88,8 @@ test('a cache filled in parts gives what the whole text gives', () => {
 
 test('keys may be the values too', () => {
   const random = randomNumbers(17);
-  const shared = shapes.flatMap((shape, index) => (shape.valueWidth === shape.dim ? [index] : []));
+  const isDecoded = ({ valueWidth, dim, documents }: AttentionShape) => valueWidth === dim && !documents;
+  const shared = shapes.flatMap((shape, index) => (isDecoded(shape) ? [index] : []));
   for (const index of shared)
     for (const time of [2, 30]) {
       const positions = { batch: 2, time, context: 100 + time, start: 100, stride: 140 };

@@ -19,6 +19,8 @@ const compiled: readonly Compiled[] = [
   { name: 'latent', shape: shapes[8]!, program: 'narrow' },
   { name: 'slopes', shape: shapes[10]!, program: 'narrow' },
   { name: 'dropout', shape: shapes[11]!, program: 'wide' },
+  { name: 'documents', shape: shapes[16]!, program: 'narrow' },
+  { name: 'documents_ahead', shape: shapes[18]!, program: 'narrow' },
 ];
 
 /**
@@ -51,11 +53,11 @@ if (await emulatorAvailable()) {
         holdForward(library, each, given, bounds);
         holdBackward(library, each, given, cutToBf16(randomFloats(random, outputsOf(shape, given))), bounds);
       }
-      holdDecoding(library, each, random, narrowed, bounds);
+      if (!shape.documents) holdDecoding(library, each, random, narrowed, bounds);
     });
 
   test('the same bits in any order of threads', () => {
-    for (const each of compiled.filter(({ shape }) => shape.dim < 100)) {
+    for (const each of compiled.filter(({ shape }) => shape.dim < 100 && !shape.documents)) {
       const random = randomNumbers(56);
       const given = narrowed(randomCase(each.shape, training(1, 100), random));
       const seed = cutToBf16(randomFloats(random, outputsOf(each.shape, given)));

@@ -20,7 +20,7 @@ import { compiledShape, isNarrow, type Program } from './cpu/attention-shapes.ts
 import { buildEmulated } from './simt/build.ts';
 
 const vectors = 'const void *query, const void *key, const void *value';
-const further = 'const void *sinks, const void *slopes, const void *noise, const void *training';
+const further = 'const void *sinks, const void *slopes, const void *noise, const void *training, const void *documents';
 const forwardParameters = `int64_t batch, int64_t time, ${vectors}, void *output, void *log_sum_exp, ${further}`;
 const decodingParameters =
   `int64_t time, int64_t sequences, int64_t context, const void *starts, const void *ends, ${vectors}, ` +
@@ -80,13 +80,15 @@ function sourceOf({ name, shape, program, schedule }: Compiled): string {
   const title = `${name} of the test.`;
   const learned = compiled.extras.includes('slopes');
   const forward = forwardSource(`${name}_attention`, title, sizes, compiled, dtype, { ...operands, output: own });
-  const decoding = decodingSource(`${name}_decoding`, title, sizes, compiled, dtype, { ...operands, output: own });
+  const decoded = { ...compiled, extras: compiled.extras.filter(extra => extra !== 'documents') };
+  const decoding = decodingSource(`${name}_decoding`, title, sizes, decoded, dtype, { ...operands, output: own });
   const all = { ...operands, ...gradients };
   const backward = backwardSource(`${name}_gradient`, title, sizes, withoutSinks, learned, dtype, all, schedule);
-  const extras = (all: boolean) => [
-    ...(shape.sinks && all ? ['sinks_'] : []),
+  const extras = (all: 'forward' | 'decoding' | 'backward') => [
+    ...(shape.sinks && all !== 'backward' ? ['sinks_'] : []),
     ...(learned ? ['slopes_'] : []),
     ...(shape.dropout > 0 ? ['noise_', 'training_'] : []),
+    ...(shape.documents && all !== 'decoding' ? ['documents_'] : []),
   ];
   const copies = (tokens: string, keys: string) => `
   const int64_t tokens = ${tokens}, keys = ${keys};
@@ -102,13 +104,15 @@ extern "C" const char *forward_${name}(${forwardParameters}) {
   {${copies('batch * time', 'batch * time')}
   const Device<${own}> output_(tokens * ${heads * valueDim});
   const Device<float> log_sum_exp_(tokens * ${heads});
-  ${launches(forward, ['batch', 'time', 'query_', 'key_', 'value_', 'output_', 'log_sum_exp_', ...extras(true)])}
+  const Device<int32_t> documents_(documents, 2 * tokens);
+  ${launches(forward, ['batch', 'time', 'query_', 'key_', 'value_', 'output_', 'log_sum_exp_', ...extras('forward')])}
   output_.read(output);
   log_sum_exp_.read(log_sum_exp);
   }
   return finish(report);
 }
 extern "C" const char *decoding_${name}(${decodingParameters}) {
+  (void)documents;
   static std::string report;
   const int64_t batch = 1;
   {${copies('time', 'sequences * context')}
@@ -117,7 +121,7 @@ extern "C" const char *decoding_${name}(${decodingParameters}) {
   const Device<float> workspace_(sequences * ${partsOf(sizes, compiled)});
   ${launches(decoding, [
     ...['batch', 'time', 'sequences', 'context', 'starts_', 'ends_', 'query_', 'key_', 'value_', 'output_'],
-    ...['static_cast<float *>(nullptr)', ...extras(true), 'workspace_'],
+    ...['static_cast<float *>(nullptr)', ...extras('decoding'), 'workspace_'],
   ])}
   output_.read(output);
   }
@@ -131,9 +135,20 @@ extern "C" const char *backward_${name}(${backwardParameters}) {
   const Device<float> log_sum_exp_(log_sum_exp, tokens * ${heads}), delta_(delta, tokens * ${heads});
   const Device<${own}> query_gradient_(tokens * ${heads * dim});
   const Device<${shared}> key_gradient_(keys * ${kvHeads * dim}), value_gradient_(keys * ${kvHeads * valueWidth});
+  const Device<int32_t> documents_(documents, 2 * tokens);
   const Device<float> slope_gradient_(batch * ${heads}), workspace_(${floatsText(backward.workspace)});
   ${launches(backward, [
-    ...['batch', 'time', 'query_', 'key_', 'value_', 'log_sum_exp_', 'output_gradient_', 'delta_', ...extras(false)],
+    ...[
+      'batch',
+      'time',
+      'query_',
+      'key_',
+      'value_',
+      'log_sum_exp_',
+      'output_gradient_',
+      'delta_',
+      ...extras('backward'),
+    ],
     ...['query_gradient_', 'key_gradient_', 'value_gradient_', ...(learned ? ['slope_gradient_'] : [])],
     ...(backward.workspace.length > 0 ? ['workspace_'] : []),
   ])}

@@ -43,6 +43,11 @@ const compiled: readonly (readonly [Compiled, ...times: number[]])[] = [
   // The ways to sum the gradient of queries that are not the usual ones.
   [scheduled('second-pass', 'twice', 0, { heads: 2, kvHeads: 1, dim: 64 }), 200],
   [scheduled('as-they-come', 'unordered', 0, { heads: 1, kvHeads: 1, dim: 64 }), 290],
+  [shaped('documents', 0, { heads: 4, kvHeads: 2, dim: 64, documents: true }), 9, 290],
+  [shaped('wide_documents', 0, { heads: 1, kvHeads: 1, dim: 128, window: 100, documents: true }), 290],
+  [shaped('documents_ahead', 18, { heads: 2, kvHeads: 1, dim: 64 }), 150],
+  [shaped('both_ways', 2, { heads: 1, kvHeads: 1, dim: 64, documents: true }), 290],
+  [scheduled('second-pass', 'documents_twice', 0, { heads: 2, kvHeads: 1, dim: 64, documents: true }), 200],
   [shaped('slopes', 10, { heads: 2, kvHeads: 1, dim: 64, window: 50, dropout: 0.25 }), 70],
 ];
 

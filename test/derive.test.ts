@@ -37,6 +37,7 @@ test('with nothing given, everything is derived, and marked so', () => {
     'freeze-layers': 0,
     freeze: [],
     'validation-share': 0.1,
+    'mask-documents': false,
     dtype: usualTrainingType(),
   });
   assert.equal([...automatic].sort(), Object.keys(settings).sort());

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { buildProgram } from '../compiler/build/program.ts';
 import type { Model } from '../compiler/check/model.ts';
-import { standardLibrary } from '../compiler/check/standard-library.ts';
+import { formulaLibrary } from '../compiler/check/standard-library.ts';
 import { type CompileOptions, compile } from '../compiler/index.ts';
 import { buildLibrary, findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import { NativeModel } from '../runtime/native.ts';
@@ -44,7 +44,7 @@ async function build(files: Readonly<Record<string, string>>, flags: readonly st
 /**
  * Compiles a model and opens it, for training unless its weights are of 8 bits, with a cache for all its positions where
  * no number of them is given.
- * @param options `flags` are what the C compiler is told besides
+ * @param options `flags` are what the C compiler is told besides; with a separator documents are masked
  */
 export async function open(
   model: Model,
@@ -53,11 +53,13 @@ export async function open(
     readonly threads?: number;
     readonly flags?: readonly string[];
     readonly averages?: boolean;
+    readonly separator?: number;
   },
   sizes: { batch: number; time: number; context?: number },
 ): Promise<NativeModel> {
-  const { threads = 2, flags = [], averages, ...compiled } = options;
-  const library = await build(compile(model, { verify: true, ...compiled }).files, flags);
+  const { threads = 2, flags = [], averages, separator, ...compiled } = options;
+  const masksDocuments = separator !== undefined;
+  const library = await build(compile(model, { verify: true, masksDocuments, ...compiled }).files, flags);
   return NativeModel.open(library, {
     maxBatch: sizes.batch,
     maxTime: sizes.time,
@@ -66,6 +68,7 @@ export async function open(
     threads,
     seed,
     averages,
+    separator,
   });
 }
 
@@ -98,6 +101,7 @@ const tolerances = { f32: { logits: 1e-5, gradients: 1e-4 }, bf16: { logits: 2e-
 
 /**
  * A batch of one size through evaluation and a training step of a model that was opened.
+ * @param looksAhead whether a mask of the model's sees what comes later
  * @returns what went in, and the logits
  */
 export async function holdStep(
@@ -107,14 +111,16 @@ export async function holdStep(
   time: number,
   seedOfWeights: number,
   dtype: keyof typeof tolerances = 'f32',
+  looksAhead = false,
 ) {
   const tolerance = tolerances[dtype];
   const parameters = scramble(native, seedOfWeights);
   const { tokens, labels, roles } = batchOf(model, batch, time, seedOfWeights + 99);
   const size = { batch, time, roles };
-  const program = buildProgram(model, standardLibrary());
-  const still = oracle(program, parameters, tokens, labels, batch, time, null, roles);
-  const expected = oracle(program, parameters, tokens, labels, batch, time, seed, roles);
+  const { separator } = native.options;
+  const program = buildProgram(model, formulaLibrary(model), { masksDocuments: separator !== undefined });
+  const still = oracle(program, parameters, tokens, labels, batch, time, null, roles, separator);
+  const expected = oracle(program, parameters, tokens, labels, batch, time, seed, roles, separator);
 
   const logits = await native.forward(tokens, size);
   const error = relativeError(logits, still.logits);
@@ -138,6 +144,7 @@ export async function holdStep(
   const evaluated = await native.evaluate(tokens, labels, size);
   assert.ok(Math.abs(evaluated.loss - still.loss) < tolerance.logits * still.loss);
 
+  if (looksAhead) return { tokens, roles, logits };
   // Causality: another token at t leaves every logit before t as it was, bit for bit.
   const changed = tokens.slice();
   const at = Math.floor(time / 2);

@@ -21,6 +21,7 @@ export interface OracleResult {
  * Evaluates a training step's forward and backward pass on tokens and labels [batch][time].
  * @param seed of what training drops, in the step of number 0; with null nothing is dropped
  * @param roles role of each token's message
+ * @param separator the token that ends a document, where the program masks documents
  */
 export function oracle(
   program: Program,
@@ -31,8 +32,10 @@ export function oracle(
   time: number,
   seed: number | null = null,
   roles: ArrayLike<number> = new Float64Array(batch * time),
+  separator: number | null = null,
 ): OracleResult {
   const sizes = { batch, time };
+  const bounds = documentsOf(tokens, batch, time, separator);
   const scored = Array.from(labels).filter(label => label >= 0).length;
   const shared = new Map<string, Tensor>([
     ['tokens', matrix(tokens, batch, time)],
@@ -40,6 +43,7 @@ export function oracle(
     ['positions', { names: ['time'], shape: [time], data: Float64Array.from({ length: time }, (_, t) => t) }],
     ['loss_scale', scalar(1 / scored)],
     ['roles', matrix(roles, batch, time)],
+    ['documents', { names: ['batch', 'time', 'bounds'], shape: [batch, time, 2], data: bounds }],
     ['training', scalar(seed === null ? 0 : 1)],
     ['auxiliary_scale', scalar(1)],
     ['token_share', scalar(1 / (batch * time))],
@@ -111,7 +115,7 @@ export function oracle(
     const layers = model.layers.length;
     const shifted = (values: ArrayLike<number>, by: number, beyond: number) =>
       matrix(
-        Array.from(values, (_, n) => ((n % time) + by < time ? values[n + by]! : beyond)),
+        Array.from(values, (_, n) => ((n % time) + by < bounds[2 * n + 1]! ? values[n + by]! : beyond)),
         batch,
         time,
       );
@@ -153,6 +157,19 @@ export function oracle(
   }
 
   return { logits, loss: head.get('loss')!.data[0]! / scored, auxiliary, gradients };
+}
+
+/** Where each position's document begins and ends: [batch][time][2]. It ends after the separator, or with its sequence. */
+function documentsOf(tokens: ArrayLike<number>, batch: number, time: number, separator: number | null): Float64Array {
+  const bounds = new Float64Array(2 * batch * time);
+  for (let n = 0; n < batch * time; n++) {
+    const row = n - (n % time);
+    let [first, last] = [n, n];
+    while (first > row && tokens[first - 1] !== separator) first--;
+    while (last < row + time - 1 && tokens[last] !== separator) last++;
+    bounds.set([first - row, last + 1 - row], 2 * n);
+  }
+  return bounds;
 }
 
 const sum = (a: Tensor, b: Tensor): Tensor => ({ ...a, data: a.data.map((value, i) => value + b.data[i]!) });

@@ -89,6 +89,11 @@ test.before(async () => {
   mkdirSync(inFolder('empty'));
   trained = await run(split(`train ${training} -o run --steps 4 --save-every 2`));
   await run(split('train-tokenizer -i text.txt -o other.json -v 270'));
+  write('endless.json', readFileSync(inFolder('other.json'), 'utf8').replaceAll('<|endoftext|>', '<|mark|>'));
+  write(
+    'states.mal',
+    'model states { hidden_size: 8  num_layers: 1  max_seq_len: 16  block { ssm { state_dim: 2 } } }\n',
+  );
 });
 
 test('what a run does without being told is said', async () => {
@@ -148,6 +153,18 @@ const atOnce: readonly (readonly [command: string, args: Arguments, kind: Kind, 
     { ...train, 'grad-accum': 1e9 },
     UserError,
     /^--batch-size 2, --grad-accum 1000000000 and --seq-len 8 make/,
+  ],
+  [
+    'train',
+    { ...train, data: ['none.txt'], model: 'states.mal', 'mask-documents': true },
+    UserError,
+    /^--mask-documents is for attention: the state of block \(states\.mal:1\) goes on/,
+  ],
+  [
+    'train',
+    { ...train, data: ['none.txt'], tokenizer: 'endless.json', 'mask-documents': true },
+    UserError,
+    /^--mask-documents: the tokenizer has no token that ends a text/,
   ],
   ['train', { ...train, data: ['none.txt'] }, UserError, /^there is no file none\.txt/],
   ['train', { ...train, data: ['empty.txt'] }, UserError, /^empty\.txt is empty; give/],

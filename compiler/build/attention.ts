@@ -74,6 +74,8 @@ export function mix(
   }
   const dropout = decoding ? 0 : settings.dropout;
   if (dropout > 0) further.push(['noise', [site.shared('noise'), site.shared('training')]]);
+  // A text that is decoded is one document.
+  if (site.masksDocuments && !decoding) further.push(['documents', [site.shared('documents')]]);
   const shape = {
     scale: settings.scale ?? 1 / Math.sqrt(settings.head_dim),
     causal: settings.causal && mask === null,

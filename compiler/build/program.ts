@@ -8,8 +8,9 @@ import { mapOver } from '../ops/map.ts';
 import { add, operand, type Scalar } from '../scalar/expression.ts';
 import { buildBlock, streamDimensions } from './block.ts';
 import { Decoding } from './decoding.ts';
+import { requireMaskable } from './documents.ts';
 import { buildEmbedding } from './embedding.ts';
-import { type FreezingOfStages, freeze, freezesNothing } from './freezing.ts';
+import { freeze, freezesNothing } from './freezing.ts';
 import { buildHead } from './head.ts';
 import { buildModules } from './multi-token.ts';
 import type { Parameter } from './parameters.ts';
@@ -38,15 +39,27 @@ export interface Program {
   readonly modules: ModuleStages | null;
   /** The lowest layer that has a backward pass; the number of layers where none has. */
   readonly lowest: number;
+  /** Whether no position of a whole sequence sees one of another document. */
+  readonly masksDocuments: boolean;
+}
+
+/** What a program is beside its model. */
+export interface ProgramOptions {
+  /** Names of the parameters that training leaves as they are, as checkpoints have them: they get no gradient. */
+  readonly frozen?: readonly string[] | undefined;
+  /** Default false. */
+  readonly masksDocuments?: boolean | undefined;
 }
 
 /**
  * Builds every stage of a model.
- * @param frozen names of the parameters that training leaves as they are, as checkpoints have them: they get no gradient
- * @throws UserError where modules that predict further ahead are not frozen alike.
+ * @throws UserError where modules that predict further ahead are not frozen alike, or where documents are to be masked and
+ * a layer carries what it saw from position to position.
  */
-export function buildProgram(model: Model, library: Library, frozen: readonly string[] = []): Program {
-  const whole = buildStages(model, library, freezesNothing(model));
+export function buildProgram(model: Model, library: Library, options: ProgramOptions = {}): Program {
+  const { frozen = [], masksDocuments = false } = options;
+  if (masksDocuments) requireMaskable(model);
+  const whole = buildStages(commonOf(model, library, freezesNothing(model), masksDocuments));
   if (frozen.length === 0) return whole;
   const names = new Set(frozen);
   const known = new Set(parametersOf(whole).map(({ name }) => name));
@@ -54,11 +67,11 @@ export function buildProgram(model: Model, library: Library, frozen: readonly st
   if (unknown !== undefined) throw new Error(`${model.name} has no parameter ${unknown} that could be frozen`);
   if (names.size === known.size) throw new Error(`every parameter of ${model.name} is frozen`);
   const split = freeze(whole, names);
-  return buildStages(split.model, library, split.freezing);
+  return buildStages(commonOf(split.model, library, split.freezing, masksDocuments));
 }
 
-function buildStages(model: Model, library: Library, freezing: FreezingOfStages): Program {
-  const common = commonOf(model, library, freezing);
+function buildStages(common: Common): Program {
+  const { model, freezing, masksDocuments } = common;
   const names = blockStageNames(model.blocks);
   return {
     model,
@@ -67,6 +80,7 @@ function buildStages(model: Model, library: Library, freezing: FreezingOfStages)
     head: buildHead(common, { name: 'head', norm: 'model.norm', freezing: freezing.head }),
     modules: buildModules(common),
     lowest: freezing.lowest,
+    masksDocuments,
   };
 }
 
@@ -94,9 +108,9 @@ const rotaryInputs = ({ builder }: Site, { rotary, rotaryKinds }: Common, index:
   });
 
 function trainingGraphs(common: Common, block: Block, index: number, name: string) {
-  const { model, library, hidden } = common;
+  const { model, library, hidden, masksDocuments } = common;
   const freezing = common.freezing.blocks[index]!;
-  const site = new Site(library, model, { freezing });
+  const site = new Site(library, model, { freezing, masksDocuments });
   const { builder, parameters } = site;
   const x = builder.input('x', streamDimensions(hidden));
   const rotary = rotaryInputs(site, common, index);

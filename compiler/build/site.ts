@@ -3,6 +3,7 @@ import type { Model } from '../check/model.ts';
 import { Builder } from '../graph/builder.ts';
 import { batch, type Dimension, sequences, time } from '../graph/dimension.ts';
 import type { DataType, Node } from '../graph/graph.ts';
+import { documentBounds } from '../ops/attention.ts';
 import { noiseWords } from '../ops/random.ts';
 import type { FormulaDefinition } from '../syntax/syntax.ts';
 import { type Freezing, trainsAll } from './freezing.ts';
@@ -18,6 +19,8 @@ export const sharedInputs = {
   roles: { dimensions: [batch, time], dtype: 'i32' },
   /** Position of each token in its text. */
   positions: { dimensions: [time], dtype: 'i32' },
+  /** Of each position, where its document begins and ends: of a program that masks documents. */
+  documents: { dimensions: [batch, time, documentBounds], dtype: 'i32' },
   /** Of each text that decoding goes on with, the position of its first new token, and where its new tokens end among all. */
   starts: { dimensions: [sequences], dtype: 'i32' },
   ends: { dimensions: [sequences], dtype: 'i32' },
@@ -42,6 +45,13 @@ export interface Deviation {
   readonly residual: number;
 }
 
+/** What a stage is built for: training, with all of it trained, where nothing is said. */
+interface SiteUse {
+  readonly freezing?: Freezing;
+  readonly decoding?: boolean;
+  readonly masksDocuments?: boolean;
+}
+
 export class Site {
   readonly builder = new Builder();
   readonly parameters: Parameters;
@@ -53,14 +63,16 @@ export class Site {
   readonly loads = new Map<string, Node>();
   /** True for the graph that decodes with caches. */
   readonly decoding: boolean;
+  /** Whether attention to whole sequences stays within documents. */
+  readonly masksDocuments: boolean;
   private readonly given = new Map<SharedInput, Node>();
   private sites = 0;
 
-  /** @param use what the stage is built for: training, with all of it trained, where nothing is said */
-  constructor(library: Library, { init, layers }: Model, use: { freezing?: Freezing; decoding?: boolean } = {}) {
-    const { freezing = trainsAll, decoding = false } = use;
+  constructor(library: Library, { init, layers }: Model, use: SiteUse = {}) {
+    const { freezing = trainsAll, decoding = false, masksDocuments = false } = use;
     this.library = library;
     this.decoding = decoding;
+    this.masksDocuments = masksDocuments;
     this.parameters = new Parameters(this.builder, freezing.isFrozen);
     // There are two projections into the residual stream in each layer, so their weights start smaller (GPT-2).
     const residual = init.residual_scale ? init.std / Math.sqrt(2 * layers.length) : init.std;

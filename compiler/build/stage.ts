@@ -79,10 +79,12 @@ export interface Common {
   /** For each block kind, which rotary tables it reads: for queries and keys, or for each. */
   readonly rotary: readonly (readonly number[])[];
   readonly rotaryKinds: readonly RotaryKind[];
+  /** Whether attention to whole sequences stays within documents. */
+  readonly masksDocuments: boolean;
 }
 
 /** Works out what the stages of a model share. */
-export function commonOf(model: Model, library: Library, freezing: FreezingOfStages): Common {
+export function commonOf(model: Model, library: Library, freezing: FreezingOfStages, masksDocuments: boolean): Common {
   const rotaryKinds: RotaryKind[] = [];
   const rotary = model.blocks.map(block =>
     rotaryOf(block).map(wanted => {
@@ -92,7 +94,7 @@ export function commonOf(model: Model, library: Library, freezing: FreezingOfSta
   );
   const hidden = dimension('hidden', model.hidden_size);
   const vocabulary = dimension('vocabulary', model.vocab_size);
-  return { model, library, hidden, vocabulary, freezing, rotary, rotaryKinds };
+  return { model, library, hidden, vocabulary, freezing, rotary, rotaryKinds, masksDocuments };
 }
 
 function rotaryOf({ attention }: Block): RotaryKind[] {

@@ -31,8 +31,9 @@ export function attentionSizes(query: Node, key: Node, value: Node): AttentionSi
 
 /** Names no values but the kernel's own, so that decoding shares the kernel with training. */
 export function attentionComment({ origin, attributes }: Node): string {
-  const { scale, causal, window, score, mask } = attributes as AttentionAttributes;
-  const seen = `${causal ? ', causal' : ''}${window > 0 ? `, window ${window}` : ''}${mask ? ', masked' : ''}`;
+  const { scale, causal, window, score, mask, extras } = attributes as AttentionAttributes;
+  const within = extras.includes('documents') ? ', within documents' : '';
+  const seen = `${causal ? ', causal' : ''}${window > 0 ? `, window ${window}` : ''}${mask ? ', masked' : ''}${within}`;
   const scores = `${scale.toPrecision(4)} query keyᵀ`;
   const weights = `softmax(${score ? `score(${scores})` : scores}${seen})`;
   return `${origin === '' ? '' : `${origin}: `}output = ${weights} value`;

@@ -80,6 +80,7 @@ export function modelFields(program: Program, lowered: Lowered, recomputed: numb
       ...(moduleFields ? [moduleFields.join, moduleFields.head] : []),
       outer,
     ],
+    masks_documents: program.masksDocuments,
     has_states: blocks.some(block => block.caches.some(cache => cache.isState)),
     has_roles: model.embeddings.role_embeddings !== null,
     roles: model.embeddings.role_embeddings ?? 1,

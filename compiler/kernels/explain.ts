@@ -75,8 +75,9 @@ function explainNode(node: Node, nameOf: (node: Node) => string): string[] {
       const attributes = node.attributes as AttentionAttributes;
       const { scale, causal, window, score, mask, value_dim: valueDim, dropout, result: what } = attributes;
       if (what !== 'output') return [`${result} = the logarithm of the softmax's sum`];
-      const { sinks, slopes } = extraInputs(inputs.slice(3), attributes.extras);
-      const seen = `${causal ? ', causal' : ''}${window > 0 ? `, window ${window}` : ''}${mask ? ', where seen' : ''}`;
+      const { sinks, slopes, documents } = extraInputs(inputs.slice(3), attributes.extras);
+      const within = documents ? `, within ${documents}` : '';
+      const seen = `${causal ? ', causal' : ''}${window > 0 ? `, window ${window}` : ''}${mask ? ', where seen' : ''}${within}`;
       const product = `${scale.toPrecision(4)} ${inputs[0]} ${inputs[1]}ᵀ`;
       const weights = `softmax(${score ? 'score' : product}${seen}${sinks ? `, beside ${sinks}` : ''})`;
       const isPart = node.inputs[2]!.dimensions[3]!.size !== valueDim;

@@ -37,7 +37,7 @@ export function forEachRow(
   visit: (row: AttentionRow) => void,
 ): void {
   const { scale, causal, window, dropout } = shape;
-  const { starts, ends, sinks, slopes, noise, training } = extras;
+  const { starts, ends, sinks, slopes, noise, training, documents } = extras;
   const scoreOf = evaluator(shape.score ?? operand(0));
   const byProductOf = evaluator(scoreDerivative(shape, 'product'));
   const bySlopeOf = evaluator(scoreDerivative(shape, 'slope'));
@@ -55,7 +55,9 @@ export function forEachRow(
         const place = (first + t) * headCount + head;
         const position = start + t;
         const pairs: AttentionPair[] = [];
-        for (let s = 0; s < filled; s++) {
+        const bounds = 2 * (first + t);
+        const [from, to] = documents ? [documents.data[bounds]!, documents.data[bounds + 1]!] : [0, filled];
+        for (let s = from; s < to; s++) {
           const at = { query: position, key: s, head };
           if ((causal && s > position) || (window > 0 && position - s >= window) || sees([], at) === 0) continue;
           const source = (sequence * contextSize + s) * kvHeadCount + Math.floor(head / group);

@@ -45,8 +45,10 @@ import { sum } from './reduce.ts';
  * - sinks, f32 [heads]: a logit of each head that takes part in the softmax and has no value.
  * - slopes, f32 [heads]: operand 1 of the score.
  * - noise, i32 [noise], and after it `training`, f32 []: what dropout draws by, and whether it does: where not 0.
+ * - documents, i32 [batch, time, bounds 2]: of each position, the first of its document and the first after it. A query sees
+ *   no key of another document than its own.
  */
-export type AttentionExtra = 'texts' | 'sinks' | 'slopes' | 'noise';
+export type AttentionExtra = 'texts' | 'sinks' | 'slopes' | 'noise' | 'documents';
 
 export interface AttentionShape {
   readonly scale: number;
@@ -75,6 +77,9 @@ export const pairCoordinates = ['query', 'key', 'head'] as const;
 /** Head h's random numbers are those of site dropoutSite + h; the sites of a block's other dropouts are below. */
 export const dropoutSite = 256;
 
+/** Where a document begins, and where it ends. */
+export const documentBounds: Dimension = dimension('bounds', 2);
+
 /** d score / d scaled score, or d score / d slope. */
 export const scoreDerivative = ({ score }: Pick<AttentionShape, 'score'>, by: 'product' | 'slope'): Scalar =>
   differentiate(score ?? operand(0), by === 'product' ? 0 : 1);
@@ -85,6 +90,7 @@ const inputsOf = {
   sinks: ['sinks'],
   slopes: ['slopes'],
   noise: ['noise', 'training'],
+  documents: ['documents'],
 } as const satisfies Record<AttentionExtra, readonly string[]>;
 
 export type ExtraInputs<T> = Partial<Record<(typeof inputsOf)[AttentionExtra][number], T>>;
@@ -112,7 +118,7 @@ export const attention: Primitive<AttentionAttributes> = {
     const [, , keyHeads, keyDim] = key.dimensions;
     const valueDim = value.dimensions[3];
     const { result, causal, score, mask, value_dim: width, dropout, extras } = attributes;
-    const { starts, ends, sinks, slopes, noise, training } = extraInputs(further, extras);
+    const { starts, ends, sinks, slopes, noise, training, documents } = extraInputs(further, extras);
     const perHead = (input?: Type) => !input || sameDimensions(input.dimensions, [queryHeads!]);
     const fits =
       queryDim?.size === keyDim?.size &&
@@ -124,7 +130,9 @@ export const attention: Primitive<AttentionAttributes> = {
       (!starts || (hasDimension(key.dimensions, 'sequences') && isPerSequence(starts) && isPerSequence(ends!))) &&
       perHead(sinks) &&
       perHead(slopes) &&
-      (!noise || (sameDimensions(noise.dimensions, [noiseWords]) && training!.dimensions.length === 0));
+      (!noise || (sameDimensions(noise.dimensions, [noiseWords]) && training!.dimensions.length === 0)) &&
+      (!documents ||
+        (!starts && sameDimensions(documents.dimensions, [...query.dimensions.slice(0, 2), documentBounds])));
     if (!fits)
       throw new Error(
         `attention: ${inputs.map(input => showDimensions(input.dimensions)).join(', ')} (${extras.join(', ')})`,
@@ -143,7 +151,8 @@ export const attention: Primitive<AttentionAttributes> = {
   },
   gradient({ builder, node, inputs, attributes: { result, ...shape }, gradient }) {
     const [query, key, value, ...further] = inputs as [Node, Node, Node, ...Node[]];
-    const { starts, sinks, slopes, noise, training } = extraInputs(further, shape.extras);
+    const given = extraInputs(further, shape.extras);
+    const { starts, sinks, slopes } = given;
     if (starts || result !== 'output')
       throw new Error('attention: only the output of attention without a cache is differentiated');
     const called = <T>(label: string, build: () => T): T => builder.within(label, node.origin, build);
@@ -158,7 +167,7 @@ export const attention: Primitive<AttentionAttributes> = {
     });
     // The sinks are in the log-sum-exp already.
     const extras = shape.extras.filter(extra => extra !== 'sinks');
-    const rest = extras.flatMap(extra => (extra === 'noise' ? [noise!, training!] : [slopes!]));
+    const rest = extras.flatMap(extra => inputsOf[extra].map(name => given[name]!));
     const gradientOf = (of: 'query' | 'key' | 'value' | 'slope') =>
       called(`attention_${of}_gradient`, () =>
         builder.apply(attentionGradient, [query, key, value, logSumExp, gradient, delta, ...rest], {
@@ -174,10 +183,11 @@ export const attention: Primitive<AttentionAttributes> = {
         return sumMap(builder, logSumExp.dimensions, expression, [sinks!, logSumExp, delta], sinks!.dimensions);
       });
     const slopeGradient = () => called('slope_gradient', () => sumTo(builder, gradientOf('slope'), slopes!.dimensions));
+    const gradients = { sinks: sinkGradient, slopes: slopeGradient };
     return [
       ...(['query', 'key', 'value'] as const).map(gradientOf),
       ...shape.extras.flatMap(extra =>
-        extra === 'noise' ? [null, null] : [extra === 'sinks' ? sinkGradient() : slopeGradient()],
+        extra === 'sinks' || extra === 'slopes' ? [gradients[extra]()] : inputsOf[extra].map(() => null),
       ),
     ];
   },
@@ -220,6 +230,11 @@ function attentionCases(): PrimitiveCase<AttentionAttributes>[] {
   const perHead: Type = { dimensions: [heads], dtype: 'f32' };
   const noise = { dimensions: [noiseWords], dtype: 'i32', range: [0, 9] } satisfies PrimitiveCase<unknown>['inputs'][0];
   const training = { dimensions: [], dtype: 'f32', range: [1, 1] } satisfies PrimitiveCase<unknown>['inputs'][0];
+  /** Of two sequences of six positions: documents of one, two, three and six. */
+  const documents = {
+    ...{ dimensions: [batch, time, documentBounds], dtype: 'i32' },
+    values: [0, 2, 0, 2, 2, 3, 3, 6, 3, 6, 3, 6, ...Array.from({ length: 6 }, () => [0, 6]).flat()],
+  } satisfies PrimitiveCase<unknown>['inputs'][0];
   const perText = (...values: number[]) => ({ dimensions: [sequences], dtype: 'i32', values }) as const;
   const usual: AttentionAttributes = {
     scale: 0.8,
@@ -292,6 +307,21 @@ function attentionCases(): PrimitiveCase<AttentionAttributes>[] {
         value_dim: 2,
         dropout: 0.25,
         extras: ['sinks', 'slopes', 'noise'],
+      },
+      sizes: { batch: 2, time: 6 },
+    },
+    { inputs: [...plain, documents], attributes: { ...usual, extras: ['documents'] }, sizes: { batch: 2, time: 6 } },
+    // A mask that looks ahead stays within the document too.
+    {
+      inputs: [...plain, perHead, perHead, noise, training, documents],
+      attributes: {
+        ...usual,
+        causal: false,
+        window: 3,
+        score: learned,
+        mask,
+        dropout: 0.25,
+        extras: ['sinks', 'slopes', 'noise', 'documents'],
       },
       sizes: { batch: 2, time: 6 },
     },

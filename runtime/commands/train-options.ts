@@ -49,6 +49,11 @@ export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
     whenAbsent: 'none',
   },
   'validation-share': advanced('shareBelowOne', 'Share of the text held out, 0 for none', '0.1'),
+  'mask-documents': {
+    type: 'boolean',
+    describe: 'Let no token see documents before its own; each ends at the tokenizer’s end of text',
+    whenAbsent: 'a sequence is read as one',
+  },
   dtype: { type: 'string', choices: trainingTypes, describe: 'What products multiply', whenAbsent: 'the faster' },
 };
 

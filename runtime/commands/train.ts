@@ -136,7 +136,7 @@ export const train = {
       cadence: givenCadence(args),
     }).finally(progress.clear);
     skipped.report();
-    const { model, settings, corpus, frozen } = prepared;
+    const { model, settings, corpus, frozen, separator } = prepared;
     if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
@@ -159,7 +159,8 @@ export const train = {
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
-    const program = { target, dtype: settings.dtype, recompute, frozen, ...updatingOf(settings) };
+    const masksDocuments = settings['mask-documents'];
+    const program = { target, dtype: settings.dtype, recompute, frozen, masksDocuments, ...updatingOf(settings) };
     const build = await buildModel(model, { ...program, ...tuning });
     const native = NativeModel.open(build.libraryPath, {
       maxBatch: settings['batch-size'],
@@ -169,6 +170,7 @@ export const train = {
       threads: args.threads as number | undefined,
       seed: settings.seed,
       averages: settings.ema > 0,
+      separator: separator ?? undefined,
       device,
     });
     try {

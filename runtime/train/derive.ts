@@ -94,6 +94,7 @@ export function deriveSettings(
     'freeze-layers': choose('freeze-layers', () => 0),
     freeze: choose('freeze', () => []),
     'validation-share': choose('validation-share', () => VALIDATION_SHARE),
+    'mask-documents': choose('mask-documents', () => false),
     dtype: choose('dtype', () => trainingTypeOf(target)),
   };
   checkSchedule(settings);

@@ -1,6 +1,7 @@
 // Everything that a run is, found before anything is written or compiled: model, text, tokenizer, settings, cadence.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { requireMaskable } from '../../compiler/build/documents.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
@@ -78,6 +79,8 @@ export interface Prepared extends Derived {
   /** The MAL file. */
   readonly text: string;
   readonly corpus: Corpus;
+  /** The token that ends a document, where these are masked; else null. */
+  readonly separator: number | null;
   readonly tokenizerHash: string;
   /** Null where the tokenizer was learned just now. */
   readonly tokenizerPath: string | null;
@@ -127,14 +130,18 @@ export async function prepare(request: Request): Promise<Prepared> {
         'leave it out, or begin a new run with another --output',
     );
   if (weights) requireSameArchitecture(weights, source.model);
+  const masksDocuments = request.settings['mask-documents'] ?? from?.settings['mask-documents'] ?? false;
+  if (masksDocuments) requireMaskable(source.model);
 
   const ownTokenizer = join(output, 'tokenizer.json');
   const tokenizerPath = request.tokenizer ?? (existsSync(ownTokenizer) ? ownTokenizer : (weights?.tokenizer ?? null));
   if (weights && tokenizerPath === null)
     throw new UserError(`--tokenizer is needed: the one that the weights of ${weights.path} were trained with`);
+  const tokenizer = tokenizerPath === null ? null : readTokenizer(tokenizerPath);
+  if (masksDocuments && tokenizer) separatorOf(tokenizer);
   const corpus = await readCorpus(files, {
     validationShare: request.settings['validation-share'] ?? from?.settings['validation-share'] ?? VALIDATION_SHARE,
-    tokenizer: tokenizerPath === null ? null : readTokenizer(tokenizerPath),
+    tokenizer,
     vocabularySize: source.model.vocab_size,
     textField: request.textField ?? null,
     onSkipped: request.onSkipped ?? null,
@@ -177,6 +184,7 @@ export async function prepare(request: Request): Promise<Prepared> {
     statedVocabulary: source.model.vocab_size,
     text: source.text,
     corpus,
+    separator: masksDocuments ? separatorOf(corpus.tokenizer) : null,
     tokenizerHash: hash,
     tokenizerPath,
     frozen,
@@ -200,6 +208,15 @@ function vocabularySizeFor({ tokenizer }: Corpus, weights: StartingWeights | nul
   throw new UserError(
     `the tokenizer has ${size} tokens, and the weights of ${weights.path} rows for ${weights.vocabularySize}; give the ` +
       'tokenizer that they were trained with as --tokenizer',
+  );
+}
+
+/** The token that ends a document. @throws UserError where the tokenizer has none */
+function separatorOf({ endOfText }: Tokenizer): number {
+  if (endOfText !== null) return endOfText;
+  throw new UserError(
+    '--mask-documents: the tokenizer has no token that ends a text, as <|endoftext|> does, so that nothing says where ' +
+      'documents end; leave the option out, or give another --tokenizer',
   );
 }
 

@@ -41,6 +41,8 @@ export interface Settings {
   /** Regular expressions of the names of parameters that stay as they are. */
   readonly freeze: readonly string[];
   readonly 'validation-share': number;
+  /** Whether no position sees another document than its own. */
+  readonly 'mask-documents': boolean;
   /** What products multiply. */
   readonly dtype: TrainingType;
 }
@@ -99,6 +101,7 @@ export const formerly = {
   ema: 0,
   'freeze-layers': 0,
   freeze: [],
+  'mask-documents': false,
 } as const satisfies Partial<Settings>;
 
 /** A setting as a person reads it. */

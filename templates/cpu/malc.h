@@ -31,6 +31,8 @@ typedef struct {
   int32_t threads;     /* of the CPU's kernels; 0: as OpenMP chooses */
   uint64_t seed;       /* of what training drops at random */
   int32_t averages;    /* 1: training keeps a moving average of each weight */
+  int32_t separator;   /* the token that ends a document, where the program masks documents: no position of a call on
+                        * whole sequences sees one of another document. -1 for none, and in other programs */
 } malc_options;
 
 /* What an update of the weights goes by. The program's optimizer was chosen when it was compiled; what it has no use

@@ -40,6 +40,7 @@ struct attention_shape {
   static constexpr bool slopes = false; /* the score reads its head's slope */
   static constexpr bool tilts = false;  /* the slopes' gradient is wanted, in the backward pass */
   static constexpr bool scored = false, masked = false, drops = false;
+  static constexpr bool documents = false; /* a query sees no key of another document than its own */
   /* What the softmax takes for a scaled product, where `scored`, and its derivatives by that and by the slope. */
   DEVICE static float score(float product, const attention_pair &) { return product; }
   DEVICE static float by_product(float, const attention_pair &) { return 1.0f; }
@@ -50,10 +51,12 @@ struct attention_shape {
   DEVICE static float kept(const attention_pair &) { return 1.0f; }
 };
 
-/* What attention may be given besides: [heads], [heads], and dropout's words; null for what it has not. */
+/* What attention may be given besides: [heads], [heads], dropout's words, and [tokens], where the document of each
+ * begins and ends in its text; null for what it has not. */
 struct attention_extras {
   const float *sinks, *slopes;
   const int32_t *noise;
+  const int32_t *documents = nullptr;
 };
 
 /* A text: its first query's place among those of all, how many they are, and the position of the first. */
@@ -86,29 +89,45 @@ struct attention_rows {
   /* Where a row's number lies among [tokens][heads]. */
   DEVICE int64_t place(int row) const { return (text.token + row / group) * Shape::heads + head(row); }
 
+  /* Where the document at a position begins and ends: of the last position, for those beyond. */
+  DEVICE int2 document(int position) const {
+    return reinterpret_cast<const int2 *>(extras.documents)[text.token + min(position, text.queries - 1)];
+  }
+
   /* The keys that rows from `first`, before `last`, may see lie in [first_key(first), last_key(last)). */
   DEVICE int first_key(int first) const {
-    return Shape::window > 0 ? max(0, position(first) - Shape::window + 1) : 0;
+    const int key = Shape::window > 0 ? max(0, position(first) - Shape::window + 1) : 0;
+    if constexpr (Shape::documents) return max(key, document(position(first)).x);
+    return key;
   }
-  DEVICE int last_key(int last) const { return Shape::causal ? position(min(last, count()) - 1) + 1 : keys(); }
+  DEVICE int last_key(int last) const {
+    if constexpr (Shape::documents && !Shape::causal) return document(position(last - 1)).y;
+    return Shape::causal ? position(min(last, count()) - 1) + 1 : keys();
+  }
   /* The rows that may see keys from `first`, before `last`, lie in [first_row(first), last_row(last)). */
-  DEVICE int first_row(int first) const { return Shape::causal ? max(0, first - text.start) * group : 0; }
+  DEVICE int first_row(int first) const {
+    if constexpr (Shape::documents && !Shape::causal) return document(first).x * group;
+    return Shape::causal ? max(0, first - text.start) * group : 0;
+  }
   DEVICE int last_row(int last) const {
-    return Shape::window > 0 ? min(text.queries, last + Shape::window - 1 - text.start) * group : count();
+    const int row = Shape::window > 0 ? min(text.queries, last + Shape::window - 1 - text.start) * group : count();
+    if constexpr (Shape::documents) return min(row, document(last - 1).y * group);
+    return row;
   }
 
   DEVICE attention_pair pair(int row, int key) const {
     const float slope = Shape::slopes ? extras.slopes[head(row)] : 0.0f;
     return {position(row), key, head(row), slope, extras.noise, text.sequence};
   }
-  DEVICE bool sees(int row, int key) const {
+  /* Whether a row sees a key, if both are of one document. */
+  DEVICE bool reaches(int row, int key) const {
     const int distance = position(row) - key;
     const bool reached = row < count() && key < keys() && (!Shape::causal || distance >= 0) &&
                          (Shape::window == 0 || distance < Shape::window);
     return reached && (!Shape::masked || Shape::sees(pair(row, key)));
   }
-  /* Whether each row of some sees each key of some. */
-  DEVICE bool sees_all(int first_row, int last_row, int first_key, int last_key) const {
+  /* The same of each row of some and each key of some. */
+  DEVICE bool reaches_all(int first_row, int last_row, int first_key, int last_key) const {
     return !Shape::masked && last_row <= count() && last_key <= keys() &&
            (!Shape::causal || last_key <= position(first_row) + 1) &&
            (Shape::window == 0 || position(last_row - 1) - first_key < Shape::window);
@@ -165,6 +184,27 @@ DEVICE float attention_most(float value) {
   return value;
 }
 
+/* Of the vectors that the rows of a thread's layout are, the documents, where these are kept apart: what passes is of
+ * the same one if its position lies in there. */
+template <class Layout, class Shape>
+struct attention_documents {
+  int2 bounds[Layout::rows];
+  template <class Position>
+  DEVICE attention_documents(const attention_rows<Shape> &rows, Position position) {
+    if constexpr (Shape::documents) {
+#pragma unroll
+      for (int i = 0; i < Layout::rows; i++) bounds[i] = rows.document(position(i));
+    }
+  }
+  DEVICE bool has(int i, int position) const {
+    return !Shape::documents || (position >= bounds[i].x && position < bounds[i].y);
+  }
+  /* Whether all of the thread's have what lies at positions from `first`, before `last`: they begin in their order. */
+  DEVICE bool have(int first, int last) const {
+    return !Shape::documents || (first >= bounds[Layout::rows - 1].x && last <= bounds[0].y);
+  }
+};
+
 /* What a thread knows of its rows while keys pass: the greatest score so far, as a power of two, and the part of the
  * sum of powers below it that is of its own columns. */
 template <class Layout>
@@ -190,12 +230,13 @@ struct attention_running {
    * `change` is what earlier sums are to be multiplied by. */
   template <class Shape>
   DEVICE void weigh(typename Layout::scores &scores, float (&change)[Layout::rows], const attention_rows<Shape> &rows,
-                    int first_row, int first_key) {
+                    const attention_documents<Layout, Shape> &documents, int first_row, int first_key) {
     // The greatest product is the greatest score only where nothing turns their order.
     constexpr bool plain = !Shape::scored && Shape::scale > 0;
     constexpr float factor = plain ? Shape::scale * attention_log2_e : attention_log2_e;
     const int last_row = first_row + Layout::all_rows, last_key = first_key + Layout::all_columns;
-    const bool whole = rows.sees_all(first_row, last_row, first_key, last_key);
+    const bool whole =
+        rows.reaches_all(first_row, last_row, first_key, last_key) && documents.have(first_key, last_key);
 #pragma unroll
     for (int i = 0; i < Layout::rows; i++) {
       const int row = first_row + Layout::row(i);
@@ -208,8 +249,10 @@ struct attention_running {
       }
       if (!whole) {
 #pragma unroll
-        for (int c = 0; c < Layout::columns; c++)
-          if (!rows.sees(row, first_key + Layout::column(c))) Layout::at(scores, i, c) = -INFINITY;
+        for (int c = 0; c < Layout::columns; c++) {
+          const int key = first_key + Layout::column(c);
+          if (!rows.reaches(row, key) || !documents.has(i, key)) Layout::at(scores, i, c) = -INFINITY;
+        }
       }
       float most = -INFINITY;
 #pragma unroll
@@ -238,18 +281,18 @@ struct attention_running {
 
 /* Of a block of pairs, from products q k to weights that values are added with, and from products of output gradients
  * and values to the gradients of the products q k, but for `scale`. For element (i, c) of the layout: `row` and `key`
- * say which pair it is, `log_sum` (as a power of two) and `delta` what is its row's; `tilt` takes the gradient by the
- * slope. `whole` where all pairs see one another. */
-template <class Shape, class Layout, class Row, class Key, class LogSum, class Delta, class Tilt>
+ * say which pair it is, `shares` whether it is of one document, `log_sum` (as a power of two) and `delta` what is its
+ * row's; `tilt` takes the gradient by the slope. `whole` where all pairs see one another. */
+template <class Shape, class Layout, class Row, class Key, class Shares, class LogSum, class Delta, class Tilt>
 DEVICE void attention_differentiate(typename Layout::scores &weights, typename Layout::scores &gradients,
-                                    const attention_rows<Shape> &rows, bool whole, Row row, Key key, LogSum log_sum,
-                                    Delta delta, Tilt tilt) {
+                                    const attention_rows<Shape> &rows, bool whole, Row row, Key key, Shares shares,
+                                    LogSum log_sum, Delta delta, Tilt tilt) {
 #pragma unroll
   for (int i = 0; i < Layout::rows; i++) {
 #pragma unroll
     for (int c = 0; c < Layout::columns; c++) {
       float &weight = Layout::at(weights, i, c), &gradient = Layout::at(gradients, i, c);
-      const bool seen = whole || rows.sees(row(i, c), key(i, c));
+      const bool seen = whole || (rows.reaches(row(i, c), key(i, c)) && shares(i, c));
       float power = fmaf(Shape::scale * attention_log2_e, weight, -log_sum(i, c));
       float rise = 1.0f;
       if constexpr (Shape::scored) {

@@ -39,6 +39,8 @@ DEVICE void attention_query_gradient_bf16(const Given &given) {
   float2 statistics[2];
 #pragma unroll
   for (int i = 0; i < 2; i++) statistics[i] = attention_statistics(given, rows, first_row + layout::row(i));
+  const attention_documents<layout, Shape> documents(
+      rows, [&](int i) { return rows.position(first_row + layout::row(i)); });
   float tilts[2] = {};
   float sum[frame::dim / 8][4] = {};
 #pragma unroll 1
@@ -52,8 +54,11 @@ DEVICE void attention_query_gradient_bf16(const Given &given) {
     attention_multiply_bf16<layout>(weights, left_queries, key_block);
     attention_multiply_bf16<layout>(gradients, left_outputs, value_tiles + n % 2 * value_tile);
     attention_differentiate<Shape, layout>(
-        weights, gradients, rows, rows.sees_all(first_row, first_row + most, from, from + columns),
+        weights, gradients, rows,
+        rows.reaches_all(first_row, first_row + most, from, from + columns) &&
+            documents.have(from, from + columns),
         [&](int i, int) { return first_row + layout::row(i); }, [&](int, int c) { return from + layout::column(c); },
+        [&](int i, int c) { return documents.has(i, from + layout::column(c)); },
         [&](int i, int) { return statistics[i].x; }, [&](int i, int) { return statistics[i].y; },
         [&](int i, float tilt) { tilts[i] += tilt; });
     attention_accumulate_bf16<layout, frame::dim, frame::key_pitch>(sum, gradients, key_block);
@@ -106,6 +111,7 @@ DEVICE void attention_key_gradient_bf16(const Given &given) {
 
   const attention_left<frame::dim, false> left_keys(own_keys);
   const attention_left<frame::value_dim, false> left_values(own_values);
+  const attention_documents<layout, Shape> documents(rows, [&](int i) { return first_key + layout::row(i); });
   float key_sum[key_part / 8][4] = {}, value_sum[value_part / 8][4] = {};
 #pragma unroll 1
   for (int n = 0; n < blocks; n++) {
@@ -120,8 +126,11 @@ DEVICE void attention_key_gradient_bf16(const Given &given) {
     attention_multiply_bf16<layout>(weights, left_keys, query_block);
     attention_multiply_bf16<layout>(gradients, left_values, output_block);
     attention_differentiate<Shape, layout>(
-        weights, gradients, rows, rows.sees_all(from, from + columns, first_key, first_key + most),
+        weights, gradients, rows,
+        rows.reaches_all(from, from + columns, first_key, first_key + most) &&
+            documents.have(rows.position(from), rows.position(from + columns - 1) + 1),
         [&](int, int c) { return from + layout::column(c); }, [&](int i, int) { return first_key + layout::row(i); },
+        [&](int i, int c) { return documents.has(i, rows.position(from + layout::column(c))); },
         [&](int, int c) { return attention_log2_e * of_block[layout::column(c)]; },
         [&](int, int c) { return of_block[columns + layout::column(c)]; }, [](int, float) {});
     attention_accumulate_bf16<layout, value_part, frame::value_pitch>(value_sum, weights,

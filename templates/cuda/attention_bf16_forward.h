@@ -31,6 +31,8 @@ DEVICE void attention_forward_bf16(const Given &given, const attention_text &tex
   attention_left<frame::dim, frame::dim <= 128> left(own);
   attention_running<layout> running;
   running.begin(rows, first_row, true);
+  const attention_documents<layout, Shape> documents(
+      rows, [&](int i) { return rows.position(first_row + layout::row(i)); });
   float sum[frame::value_dim / 8][4] = {};
 #pragma unroll 1
   for (int n = 0; n < blocks; n++) {
@@ -41,7 +43,7 @@ DEVICE void attention_forward_bf16(const Given &given, const attention_text &tex
     typename layout::scores scores;
     attention_multiply_bf16<layout>(scores, left, key_tiles + n % 2 * key_tile);
     float change[2];
-    running.weigh(scores, change, rows, first_row, first + n * columns);
+    running.weigh(scores, change, rows, documents, first_row, first + n * columns);
 #pragma unroll
     for (int d = 0; d < frame::value_dim / 8; d++)
 #pragma unroll

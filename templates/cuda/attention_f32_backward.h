@@ -48,6 +48,8 @@ DEVICE void attention_query_gradient_f32(const Given &given) {
   float tilts[layout::rows] = {};
 #pragma unroll
   for (int i = 0; i < layout::rows; i++) statistics[i] = attention_statistics(given, rows, first_row + layout::row(i));
+  const attention_documents<layout, Shape> documents(
+      rows, [&](int i) { return rows.position(first_row + layout::row(i)); });
   float sum[frame::key_slices][layout::rows][frame::elements] = {};
   for (int from = first; from < last; from += attention_f32_columns) {
     typename layout::scores weights, gradients;
@@ -60,8 +62,11 @@ DEVICE void attention_query_gradient_f32(const Given &given) {
     for (int s = 0; s < frame::value_slices; s++)
       attention_multiply<layout, slice>(gradients, own_outputs + s * slice, frame::value_pitch, slices.next());
     attention_differentiate<Shape, layout>(
-        weights, gradients, rows, rows.sees_all(first_row, first_row + most, from, from + attention_f32_columns),
+        weights, gradients, rows,
+        rows.reaches_all(first_row, first_row + most, from, from + attention_f32_columns) &&
+            documents.have(from, from + attention_f32_columns),
         [&](int i, int) { return first_row + layout::row(i); }, [&](int, int c) { return from + layout::column(c); },
+        [&](int i, int c) { return documents.has(i, from + layout::column(c)); },
         [&](int i, int) { return statistics[i].x; }, [&](int i, int) { return statistics[i].y; },
         [&](int i, float tilt) { tilts[i] += tilt; });
     attention_share<layout>(shared_weights, gradients);
@@ -99,6 +104,7 @@ DEVICE void attention_key_gradient_f32(const Given &given) {
   attention_slices<decltype(queries), decltype(outputs), slice, 0, 1, 1, 0> slices(queries, outputs, tiles, first,
                                                                                   last);
 
+  const attention_documents<layout, Shape> documents(rows, [&](int i) { return first_key + layout::row(i); });
   float key_sum[frame::key_slices][layout::rows][frame::elements] = {};
   float value_sum[frame::value_slices][layout::rows][frame::elements] = {};
   for (int from = first; from < last; from += attention_f32_columns) {
@@ -115,8 +121,11 @@ DEVICE void attention_key_gradient_f32(const Given &given) {
     for (int s = 0; s < frame::value_slices; s++)
       attention_multiply<layout, slice>(gradients, own_values + s * slice, frame::value_pitch, slices.next());
     attention_differentiate<Shape, layout>(
-        weights, gradients, rows, rows.sees_all(from, from + attention_f32_columns, first_key, first_key + most),
+        weights, gradients, rows,
+        rows.reaches_all(from, from + attention_f32_columns, first_key, first_key + most) &&
+            documents.have(rows.position(from), rows.position(from + attention_f32_columns - 1) + 1),
         [&](int, int c) { return from + layout::column(c); }, [&](int i, int) { return first_key + layout::row(i); },
+        [&](int i, int c) { return documents.has(i, rows.position(from + layout::column(c))); },
         [&](int, int c) { return statistics[layout::column(c)].x; },
         [&](int, int c) { return statistics[layout::column(c)].y; }, [](int, float) {});
     attention_share<layout>(shared_weights, weights);

@@ -22,6 +22,8 @@ DEVICE void attention_pass(const Given &given, const attention_rows<Shape> &rows
 
   attention_running<layout> running;
   running.begin(rows, first_row, counts_sink);
+  const attention_documents<layout, Shape> documents(
+      rows, [&](int i) { return rows.position(first_row + layout::row(i)); });
   float sum[frame::value_slices][layout::rows][frame::elements] = {};
   for (int from = first; from < last; from += attention_f32_columns) {
     typename layout::scores scores;
@@ -30,7 +32,7 @@ DEVICE void attention_pass(const Given &given, const attention_rows<Shape> &rows
     for (int s = 0; s < frame::key_slices; s++)
       attention_multiply<layout, slice>(scores, own + s * slice, frame::key_pitch, slices.next());
     float change[layout::rows];
-    running.weigh(scores, change, rows, first_row, from);
+    running.weigh(scores, change, rows, documents, first_row, from);
     attention_share<layout>(weights, scores);
 #pragma unroll
     for (int s = 0; s < frame::value_slices; s++) {

@@ -82,7 +82,7 @@ struct attention_sm90 {
   static constexpr bool slim = widest <= 64 && !formulas; /* there is room for a third warpgroup */
   typedef attention_sm90_block<slim ? 3 : 2, slim ? 32 : 40> forward;
   typedef attention_sm90_block<slim ? 3 : 2> query_gradient;
-  typedef attention_sm90_block<slim && Shape::window == 0 ? 3 : 2> key_gradient;
+  typedef attention_sm90_block<slim && Shape::window == 0 && !Shape::documents ? 3 : 2> key_gradient;
   /* Vectors that pass at a time. */
   static constexpr int forward_columns = formulas ? 64 : 128;
   static constexpr int query_gradient_columns = 64;

@@ -80,6 +80,8 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
 
   registers_increase<block::multiplying_registers>();
   const int group = warpgroup - 1, own_key = first_key + group * attention_sm90_own;
+  const attention_documents<layout, attention_of_head<Shape>> documents(
+      some, [&](int i) { return own_key + layout::row(i); });
   float key_sum[frame::key_sums / 2] = {}, value_sum[frame::value_sums / 2] = {};
   mbarrier_wait(own_full, 0);
 #pragma unroll 1
@@ -95,8 +97,11 @@ DEVICE void attention_key_gradient_sm90(const CUtensorMap *query_map, const CUte
     wgmma_wait<0>();
     const float2 *const of_block = memory.statistics[stage];
     attention_differentiate<attention_of_head<Shape>, layout>(
-        weights, gradients, rows, rows.sees_all(from, from + columns, own_key, own_key + attention_sm90_own),
+        weights, gradients, rows,
+        rows.reaches_all(from, from + columns, own_key, own_key + attention_sm90_own) &&
+            documents.have(from, from + columns),
         [&](int, int c) { return from + layout::column(c); }, [&](int i, int) { return own_key + layout::row(i); },
+        [&](int i, int c) { return documents.has(i, from + layout::column(c)); },
         [&](int, int c) { return of_block[layout::column(c)].x; },
         [&](int, int c) { return of_block[layout::column(c)].y; }, [](int, float) {});
     typename layout::packed by_value, by_key;
@@ -173,6 +178,8 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
   float2 statistics[2];
 #pragma unroll
   for (int i = 0; i < 2; i++) statistics[i] = attention_statistics(given, rows, own_row + layout::row(i));
+  const attention_documents<layout, attention_of_head<Shape>> documents(
+      rows, [&](int i) { return rows.position(own_row + layout::row(i)); });
   float tilts[2] = {};
   float sum[frame::key_sums / 2] = {};
   mbarrier_wait(own_full, 0);
@@ -187,8 +194,11 @@ DEVICE void attention_query_gradient_sm90(const CUtensorMap *query_map, const CU
     wgmma_commit();
     wgmma_wait<0>();
     attention_differentiate<attention_of_head<Shape>, layout>(
-        weights, gradients, rows, rows.sees_all(own_row, own_row + attention_sm90_own, from, from + columns),
+        weights, gradients, rows,
+        rows.reaches_all(own_row, own_row + attention_sm90_own, from, from + columns) &&
+            documents.have(from, from + columns),
         [&](int i, int) { return own_row + layout::row(i); }, [&](int, int c) { return from + layout::column(c); },
+        [&](int i, int c) { return documents.has(i, from + layout::column(c)); },
         [&](int i, int) { return statistics[i].x; }, [&](int i, int) { return statistics[i].y; },
         [&](int i, float tilt) { tilts[i] += tilt; });
     typename layout::packed by_key;

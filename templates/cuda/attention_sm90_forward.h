@@ -117,6 +117,8 @@ DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorM
     int from = first + (attention_ceiling(last - first, columns) - 1) * columns;
     attention_running<layout> running;
     running.begin(rows, own_row, true);
+    const attention_documents<layout, attention_of_head<Shape>> documents(
+        rows, [&](int i) { return rows.position(own_row + layout::row(i)); });
     typename layout::scores scores;
     typename layout::packed weights;
     float sum[frame::value_sums / 2] = {};
@@ -129,7 +131,7 @@ DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorM
     wgmma_commit();
     wgmma_wait<0>();
     attention_release_sm90(memory.keys_empty[step % 2]);
-    running.weigh(scores, change, rows, own_row, from);
+    running.weigh(scores, change, rows, documents, own_row, from);
     layout::pack(weights, scores);
 #pragma unroll 1
     for (from -= columns; from >= first; from -= columns) {
@@ -148,7 +150,7 @@ DEVICE void attention_forward_sm90(const CUtensorMap *query_map, const CUtensorM
       barrier_arrive(next_turn, 256);
       wgmma_wait<1>();
       attention_release_sm90(memory.keys_empty[stage]);
-      running.weigh(scores, change, rows, own_row, from); // while values are added
+      running.weigh(scores, change, rows, documents, own_row, from); // while values are added
       wgmma_wait<0>();
       attention_release_sm90(memory.values_empty[before]);
       layout::pack(weights, scores);

@@ -23,13 +23,16 @@
 template <class Layout, class Shape>
 DEVICE void attention_weigh_sm90(typename Layout::packed &weights, typename Layout::scores &products,
                                  const attention_rows<Shape> &rows, int first_row, int first_key,
-                                 const float *log_sums) {
-  if (!rows.sees_all(first_row, first_row + Layout::all_columns, first_key, first_key + Layout::all_rows)) {
+                                 const attention_documents<Layout, Shape> &documents, const float *log_sums) {
+  const int last_row = first_row + Layout::all_columns;
+  if (!rows.reaches_all(first_row, last_row, first_key, first_key + Layout::all_rows) ||
+      !documents.have(first_row, last_row)) {
 #pragma unroll
     for (int c = 0; c < Layout::columns; c++)
 #pragma unroll
       for (int i = 0; i < Layout::rows; i++)
-        if (!rows.sees(first_row + Layout::column(c), first_key + Layout::row(i)))
+        if (!rows.reaches(first_row + Layout::column(c), first_key + Layout::row(i)) ||
+            !documents.has(i, first_row + Layout::column(c)))
           Layout::at(products, i, c) = Shape::scale > 0 ? -INFINITY : INFINITY;
   }
 #pragma unroll
@@ -157,7 +160,7 @@ DEVICE void attention_add_parts_sm90(typename attention_all_gradients_sm90_frame
       if (!InTurn) {
         mbarrier_wait(part_full, part_parity);
         bulk_add(sums.of(index), part, bytes);
-      } else if (!passing.finishes()) {
+      } else if (!passing.finishes(given)) {
         mbarrier_wait(part_full, part_parity);
         if (turn == 0) {
           bulk_store(sums.of(index), part, bytes);
@@ -181,7 +184,7 @@ DEVICE void attention_add_parts_sm90(typename attention_all_gradients_sm90_frame
       bulk_commit();
       bulk_wait_read<0>();
       mbarrier_arrive(part_empty);
-      if (!InTurn || passing.finishes()) continue;
+      if (!InTurn || passing.finishes(given)) continue;
       bulk_wait<0>();
       turn_pass(sums.turn(index));
     }
@@ -242,6 +245,8 @@ DEVICE void attention_all_gradients_sm90(const CUtensorMap *query_map, const CUt
     attention_passing_sm90<Shape> passing(given, ticket);
     const int own_key = passing.first_key() + group * attention_sm90_own;
     float key_sum[widths::key_sums / 2] = {}, value_sum[widths::value_sums / 2] = {};
+    const attention_documents<layout, attention_of_head<Shape>> documents(
+        passing.rows(given), [&](int i) { return own_key + layout::row(i); });
 #pragma unroll 1
     for (; passing.more(); passing.next(), step++) {
       const int stage = step % 2, from = passing.first_query();
@@ -255,7 +260,7 @@ DEVICE void attention_all_gradients_sm90(const CUtensorMap *query_map, const CUt
       attention_multiply_sm90<widths::value_depth>(by_weight, memory.values[group], memory.outputs[stage]);
       wgmma_commit();
       wgmma_wait<1>();
-      attention_weigh_sm90<layout>(weights, products, rows, from, own_key, memory.log_sums[stage]);
+      attention_weigh_sm90<layout>(weights, products, rows, from, own_key, documents, memory.log_sums[stage]);
       wgmma_copy(by_product, weights);
       wgmma_fence();
       attention_accumulate_sm90(value_sum, weights, memory.outputs[stage]);
@@ -282,7 +287,7 @@ DEVICE void attention_all_gradients_sm90(const CUtensorMap *query_map, const CUt
       mbarrier_wait(part_empty, step % 2 ^ 1);
       float *const to = memory.query_gradient + group * (frame::part / groups);
       float4 *const four = reinterpret_cast<float4 *>(to) + threadIdx.x % 128;
-      if (!InTurn || !passing.finishes()) {
+      if (!InTurn || !passing.finishes(given)) {
 #pragma unroll
         for (int i = 0; i < frame::width / 8; i++)
           four[i * 128] = make_float4(part[4 * i], part[4 * i + 1], part[4 * i + 2], part[4 * i + 3]);

@@ -144,8 +144,9 @@ struct attention_passing_sm90 {
     return (Shape::causal ? min(key_blocks - 1, first_query() / frame::own) : key_blocks - 1) - key_block;
   }
   /* Whether none comes after it: they see no key before it. */
-  DEVICE bool finishes() const {
-    return key_block == (Shape::window > 0 ? max(0, first_query() - Shape::window + 1) / frame::own : 0);
+  template <class Given>
+  DEVICE bool finishes(const Given &given) const {
+    return key_block == rows(given).first_key(first_query()) / frame::own;
   }
   template <class Given>
   DEVICE rows_of_head rows(const Given &given) const {

@@ -31,7 +31,21 @@ export function randomCase(shape: AttentionShape, positions: Positions, random: 
     slopes: randomFloats(random, heads).map(x => 0.1 * x),
     noise: Int32Array.from({ length: 4 }, () => Math.floor(1000 * random())),
     training: 1,
+    documents: shape.documents
+      ? randomDocuments(positions, random)
+      : new Int32Array(2 * positions.batch * positions.time),
   };
+}
+
+/** Documents of 1 to 80 positions, one after another, some of them cut off by the sequence's end. */
+function randomDocuments({ batch, time }: Positions, random: () => number): Int32Array {
+  const bounds = new Int32Array(2 * batch * time);
+  for (let sequence = 0; sequence < batch; sequence++)
+    for (let start = 0, end = 0; start < time; start = end) {
+      end = Math.min(time, start + 1 + Math.floor(80 * random() ** 2));
+      for (let t = start; t < end; t++) bounds.set([start, end], 2 * (sequence * time + t));
+    }
+  return bounds;
 }
 
 /** Whole texts. */
@@ -46,11 +60,12 @@ export const training = (batch: number, time: number): Positions => ({
 /** Elements of the output. */
 export const outputsOf = (shape: AttentionShape, { query }: Case) => (query.length / shape.dim) * shape.valueDim;
 
-export const furtherOf = ({ sinks, slopes, noise, training }: Case) => [
+export const furtherOf = ({ sinks, slopes, noise, training, documents }: Case) => [
   sinks,
   slopes,
   noise,
   Float32Array.of(training),
+  documents,
 ];
 
 type Stored = Float32Array | Uint16Array;

@@ -18,6 +18,8 @@ export interface AttentionShape {
   readonly sinks: boolean;
   /** Share of the weights that training drops. */
   readonly dropout: number;
+  /** Whether a query sees no key of another document than its own. */
+  readonly documents: boolean;
 }
 
 export interface PairRule {
@@ -54,6 +56,8 @@ export interface Given<N extends Numbers = Numbers> {
   /** What dropout draws by, and whether it does: where not 0. */
   readonly noise: Int32Array;
   readonly training: number;
+  /** [batch][time][2], where each position's document begins and ends. */
+  readonly documents: Int32Array;
 }
 
 function sees({ causal, window, pair }: AttentionShape, position: number, key: number, head: number): boolean {
@@ -103,7 +107,9 @@ function weigh(shape: AttentionShape, scale: number, given: Given, { row, sequen
   const slope = given.slopes[head]!;
   // First with the score, which becomes the weight when all are known.
   const weights: Weight[] = [];
-  for (let j = 0; j < given.positions.context; j++) {
+  const bounds = 2 * Math.floor(row / shape.heads);
+  const [from, until] = shape.documents ? given.documents.slice(bounds, bounds + 2) : [0, given.positions.context];
+  for (let j = from!; j < until!; j++) {
     if (!sees(shape, position, j, head)) continue;
     const source = firstKey + j * shape.kvHeads;
     let score = 0;

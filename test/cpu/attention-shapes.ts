@@ -77,11 +77,11 @@ const learnedCappedRule: Rule = {
 
 const rules = [cappedRule, learnedRule, learnedCappedRule];
 
-type Usual = 'pair' | 'sinks' | 'dropout' | 'valueDim' | 'valueWidth' | 'window' | 'causal';
+type Usual = 'pair' | 'sinks' | 'dropout' | 'documents' | 'valueDim' | 'valueWidth' | 'window' | 'causal';
 
 function shape(given: Omit<AttentionShape, Usual> & Partial<AttentionShape>): AttentionShape {
   const valueDim = given.valueDim ?? given.dim;
-  const usual = { causal: true, window: 0, pair: null, sinks: false, dropout: 0 };
+  const usual = { causal: true, window: 0, pair: null, sinks: false, dropout: 0, documents: false };
   return { ...usual, valueDim, valueWidth: valueDim, ...given };
 }
 
@@ -125,6 +125,18 @@ export const shapes: readonly AttentionShape[] = [
   shape({ heads: 4, kvHeads: 1, dim: 24, pair: learnedRule.rule, sinks: true }),
   shape({ heads: 2, kvHeads: 1, dim: 16, dropout: 0.25, sinks: true }),
   ...Array.from({ length: 4 }, () => randomShape(random)),
+  shape({ heads: 4, kvHeads: 2, dim: 16, documents: true }),
+  shape({
+    heads: 3,
+    kvHeads: 1,
+    dim: 12,
+    window: 50,
+    pair: learnedRule.rule,
+    sinks: true,
+    dropout: 0.25,
+    documents: true,
+  }),
+  shape({ heads: 2, kvHeads: 1, dim: 9, causal: false, window: 30, pair: cappedRule.rule, documents: true }),
 ];
 
 /** The scale of a shape's scores, as float32 has it. */
@@ -154,6 +166,7 @@ export function compiledShape(shape: AttentionShape): CompiledShape {
   if (shape.sinks) extras.push('sinks');
   if (shape.pair?.learned) extras.push('slopes');
   if (shape.dropout > 0) extras.push('noise');
+  if (shape.documents) extras.push('documents');
   return {
     scale: scaleOf(shape),
     causal: shape.causal,
@@ -168,7 +181,8 @@ export function compiledShape(shape: AttentionShape): CompiledShape {
 
 const sizes = 'int64_t batch, int64_t time';
 const vectors = 'const void *query, const void *key, const void *value';
-const further = 'const float *sinks, const float *slopes, const int32_t *noise, const float *training';
+const further =
+  'const float *sinks, const float *slopes, const int32_t *noise, const float *training, const int32_t *documents';
 const forwardParameters =
   `int threads, ${sizes}, int64_t start, int64_t stride, ${vectors}, ` +
   `void *output, float *log_sum_exp, ${further}, float *scratch`;
@@ -208,7 +222,7 @@ function sourceOf(shape: AttentionShape, n: number, program: Program): string {
   const dimensions = { heads, kvHeads, headDim: dim, valueWidth };
   const compiled = compiledShape(shape);
   const has = (extra: AttentionExtra, text: string) => (compiled.extras.includes(extra) ? [text] : []);
-  const extras = [...has('slopes', 'slopes'), ...has('noise', 'noise, training')];
+  const extras = [...has('slopes', 'slopes'), ...has('noise', 'noise, training'), ...has('documents', 'documents')];
   const forward = [
     'batch, time, stride, decodes ? starts : NULL, decodes ? ends : NULL',
     'query, key, value, output, log_sum_exp',
@@ -238,7 +252,7 @@ function sourceOf(shape: AttentionShape, n: number, program: Program): string {
   return `${forwardSource(name, title, dimensions, compiled, dtype, { ...operands, output: own })}
 ${backwardSource(`${name}_gradient`, title, dimensions, withoutSinks, learned, dtype, { ...operands, ...gradients })}
 void forward_${name}(${forwardParameters}) {
-  (void)sinks, (void)slopes, (void)noise, (void)training;
+  (void)sinks, (void)slopes, (void)noise, (void)training, (void)documents;
   omp_set_num_threads(threads);
   int32_t starts[8], ends[8];
   for (int64_t b = 0; b < batch; b++) {
@@ -249,7 +263,7 @@ void forward_${name}(${forwardParameters}) {
   ${name}(${forward.join(', ')});
 }
 void backward_${name}(${backwardParameters}) {
-  (void)sinks, (void)slopes, (void)noise, (void)training, (void)slope_gradient, (void)workspace;
+  (void)sinks, (void)slopes, (void)noise, (void)training, (void)documents, (void)slope_gradient, (void)workspace;
   omp_set_num_threads(threads);
   ${name}_gradient(${backward.join(', ')});
 }

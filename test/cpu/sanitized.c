@@ -80,7 +80,7 @@ static record run(int32_t threads, int32_t training) {
   record kept = { NULL, 0, 0 };
   malc_model *model = NULL;
   malc_result result;
-  const malc_options options = { BATCH, TIME, CONTEXT, training, threads, 7, training };
+  const malc_options options = { BATCH, TIME, CONTEXT, training, threads, 7, training, -1 };
   expect(logits && malc_create(&options, &model) == MALC_OK, "create", model);
   expect(malc_initialize(model, 5) == MALC_OK, "initialize", model);
 

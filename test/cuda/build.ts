@@ -19,6 +19,8 @@ type Compiled = Omit<CompileOptions, 'target' | 'dtype' | 'scheduleOf' | 'verify
 
 export interface EmulatedOptions extends Compiled {
   readonly dtype: CudaProductType;
+  /** The token that ends a document, where documents are masked. */
+  readonly separator?: number;
   /** Changes each file of kernels, and model.cu: plants a fault. */
   readonly change?: (source: string) => string;
   /** Whether every access to memory is checked: slower. */
@@ -36,9 +38,10 @@ const same = (source: string) => source;
 
 /** The library of a model's program. */
 export async function buildEmulatedModel(model: Model, options: EmulatedOptions) {
-  const { checked = false, change = same, ...compiled } = options;
+  const { checked = false, change = same, separator, ...compiled } = options;
+  const masksDocuments = separator !== undefined;
   const sources = programFolder();
-  const { files } = compile(model, { target: 'cuda', verify: true, ...compiled });
+  const { files } = compile(model, { target: 'cuda', verify: true, masksDocuments, ...compiled });
   for (const [name, text] of Object.entries(files))
     writeFileSync(join(sources, name), name.endsWith('.cu') ? change(text) : text);
   const output = join(sources, 'model.so');
@@ -67,5 +70,6 @@ export async function openEmulated(
     training: true,
     seed: 5,
     averages: options.averages,
+    separator: options.separator,
   });
 }

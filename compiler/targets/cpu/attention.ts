@@ -39,9 +39,9 @@ export function emitAttention(kernel: AttentionKernel, { dtype, storageOf }: Sur
   const type = (node: Node) => elementType(node, storageOf(node));
   const common = first.inputs.slice(0, kernel.kind === 'attention' ? 3 : 6);
   const extras = extraInputs(first.inputs.slice(common.length), shape.extras);
-  const { starts, ends, sinks, slopes, noise, training } = extras;
+  const { starts, ends, sinks, slopes, noise, training, documents } = extras;
   // In the frames' order.
-  const further = [sinks, slopes, noise, training].filter(node => node !== undefined).map(input);
+  const further = [sinks, slopes, noise, training, documents].filter(node => node !== undefined).map(input);
   const operands = { query: type(query), key: type(key), value: type(value) };
   if (kernel.kind === 'attention-gradient') {
     const gradients = attentionGradients(kernel);
@@ -161,7 +161,7 @@ export function backwardSource(
     rise: byProduct?.call(inBackward) ?? '',
     tilt: bySlope?.call(inBackward) ?? '',
     reads_query: isRead('query'),
-    reads_key: isRead('key'),
+    reads_key: isRead('key') || shape.extras.includes('documents'),
     product_gradient: byProduct ? `scale f' dS` : 'scale dS',
     // Gradients of keys and values have many terms, which are added up in float32.
     summed: sumsKeys || sumsValues,
@@ -215,12 +215,15 @@ function frameFields(
   const all = (Object.values(functions) as (PairFunction | null)[]).filter(each => each !== null);
   const reads = (parameter: keyof PairPlace) => all.some(({ reads }) => reads.includes(parameter));
   const hasNoise = extras.includes('noise');
+  const masksDocuments = extras.includes('documents');
   const perHead = (['sinks', 'slopes'] as const).filter(extra => extras.includes(extra));
   const pointers = perHead.map(extra => `const float *${extra}`);
   const needsHead = perHead.length > 0 || reads('head');
   const passHead = reads('head') || reads('slope');
   const ofHead = needsHead ? ['int32_t head'] : [];
   const ofNoise = hasNoise ? ['const int32_t *noise, int64_t sequence'] : [];
+  const ofDocuments = masksDocuments ? ['const int32_t *documents'] : [];
+  const ownDocuments = masksDocuments ? ['documents + 2 * b * time'] : [];
   const notes = [
     ...(perHead.length > 0 ? [`${perHead.join(', ')}: [${heads}].`] : []),
     ...(hasNoise ? ['noise: what dropout draws by; it does where training is not 0.'] : []),
@@ -246,25 +249,39 @@ function frameFields(
     functions: all.map(({ text }) => text).join('\n'),
     sinks: extras.includes('sinks'),
     slopes: reads('slope'),
+    documents: masksDocuments,
     // What the kernel is given besides, what a task is given of it, and what a pass of keys is, which has no sinks.
-    extras: [...pointers, ...(hasNoise ? ['const int32_t *noise, const float *training'] : [])].join(', '),
-    extras_comment: notes.join(' '),
-    task_parameters: [...ofHead, ...pointers, ...ofNoise].join(', '),
+    extras: [...pointers, ...(hasNoise ? ['const int32_t *noise, const float *training'] : []), ...ofDocuments].join(
+      ', ',
+    ),
+    extras_comment: [
+      ...(notes.length > 0 ? [notes.join(' ')] : []),
+      ...(masksDocuments ? ['documents: [batch][time][2], where the document of each position begins and ends.'] : []),
+    ].join('\n * '),
+    task_parameters: [...ofHead, ...pointers, ...ofNoise, ...ofDocuments].join(', '),
     task_arguments: [
       ...(needsHead ? ['(int32_t)(shared * group)'] : []),
       ...perHead,
       ...(hasNoise ? ['noise, b'] : []),
+      ...ownDocuments,
     ].join(', '),
-    few_arguments: [...(needsHead ? ['(int32_t)h'] : []), ...perHead, ...(hasNoise ? ['noise, b'] : [])].join(', '),
+    few_arguments: [
+      ...(needsHead ? ['(int32_t)h'] : []),
+      ...perHead,
+      ...(hasNoise ? ['noise, b'] : []),
+      ...ownDocuments,
+    ].join(', '),
     parameters: [
       ...(passHead ? ['int32_t head'] : []),
       ...(reads('slope') ? ['const float *slopes'] : []),
       ...ofNoise,
+      ...ofDocuments,
     ].join(', '),
     arguments: [
       ...(passHead ? ['head + (int32_t)block->head'] : []),
       ...(reads('slope') ? ['slopes'] : []),
       ...(hasNoise ? ['noise, sequence'] : []),
+      ...(masksDocuments ? ['documents'] : []),
     ].join(', '),
   };
 }

@@ -228,7 +228,7 @@ function frameFields(
 ) {
   const { heads, kvHeads, headDim, valueWidth } = sizes;
   const { value_dim: valueDim, extras } = shape;
-  const has = (extra: 'sinks' | 'slopes' | 'noise') => extras.includes(extra);
+  const has = (extra: 'sinks' | 'slopes' | 'noise' | 'documents') => extras.includes(extra);
   const functions = pairFunctions(name, shape, derivatives);
   const all = (Object.values(functions) as (PairFunction | null)[]).filter(each => each !== null);
   const perHead = (['sinks', 'slopes'] as const).filter(has);
@@ -238,8 +238,12 @@ function frameFields(
     ...(perHead.length > 0 ? [`${perHead.join(', ')}: [${heads}].`] : []),
     ...(has('noise') ? ['noise: what dropout draws by; it does where training is not 0.'] : []),
   ];
+  const ofDocuments = 'documents: [batch][time][2], where the document of each position begins and ends.';
   const noise = has('noise') ? '*training == 0.0f ? nullptr : noise' : 'nullptr';
-  const given = [has('sinks') ? 'sinks' : 'nullptr', has('slopes') ? 'slopes' : 'nullptr', noise];
+  const given = [
+    ...[has('sinks') ? 'sinks' : 'nullptr', has('slopes') ? 'slopes' : 'nullptr', noise],
+    ...(has('documents') ? ['documents'] : []),
+  ];
   return {
     name,
     comment: origin,
@@ -259,10 +263,11 @@ function frameFields(
     },
     functions: all.length > 0 ? `\n${all.map(({ text }) => text).join('\n')}` : '',
     shape: structMembers(sizes, shape, functions).join('\n'),
-    notes: notes.join(' '),
+    notes: [...(notes.length > 0 ? [notes.join(' ')] : []), ...(has('documents') ? [ofDocuments] : [])].join('\n * '),
     extras: [
       ...perHead.map(extra => `const float *__restrict__ ${extra}`),
       ...(has('noise') ? ['const int32_t *__restrict__ noise', 'const float *__restrict__ training'] : []),
+      ...(has('documents') ? ['const int32_t *__restrict__ documents'] : []),
     ],
     given_extras: `{${given.join(', ')}}`,
   };
@@ -283,6 +288,7 @@ function structMembers(
     masked: sees !== null,
     drops: kept !== null,
     tilts: bySlope !== null,
+    documents: extras.includes('documents'),
   };
   const constants = (of: object) =>
     Object.entries(of)

@@ -45,7 +45,8 @@ export function emitAttention(
   const common = inputs({ query, key, value, log_sum_exp: logSumExp, output_gradient: outputGradient, delta });
   const { starts, ends, ...rest } = extraInputs(first.inputs.slice(common.length), shape.extras);
   // In the frames' order.
-  const further = inputs({ sinks: rest.sinks, slopes: rest.slopes, noise: rest.noise, training: rest.training });
+  const { sinks, slopes, noise, training, documents } = rest;
+  const further = inputs({ sinks, slopes, noise, training, documents });
   const operands = { query: type(query), key: type(key), value: type(value) };
   if (kernel.kind === 'attention-gradient') {
     const { gradients, storage } = gradientOf(kernel, surroundings);

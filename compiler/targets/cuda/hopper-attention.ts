@@ -90,12 +90,15 @@ export const describeAttentionSchedule = ({ queryGradient }: AttentionSchedule):
  */
 export function attentionSchedules(
   { headDim }: AttentionSizes,
-  { value_dim: valueDim, score, mask, dropout }: AttentionShape,
+  { value_dim: valueDim, causal, score, mask, dropout, extras }: AttentionShape,
   anyOrder = false,
 ): readonly [AttentionSchedule, ...AttentionSchedule[]] {
   const chunks = chunksOf(headDim);
   // Sums of wider vectors, or formulas, do not fit in registers beside scores and their gradients.
-  const fits = chunks <= 2 && chunks === chunksOf(valueDim) && score === null && mask === null && dropout === 0;
+  const plain = score === null && mask === null && dropout === 0;
+  // Turns are counted from the last key that queries see, which must be told by their position.
+  const isCounted = causal || !extras.includes('documents');
+  const fits = chunks <= 2 && chunks === chunksOf(valueDim) && plain && isCounted;
   const twice: AttentionSchedule = { queryGradient: 'second-pass' };
   if (!fits) return [twice];
   return [{ queryGradient: 'in-turn' }, twice, ...(anyOrder ? [{ queryGradient: 'as-they-come' } as const] : [])];
