@@ -7,6 +7,15 @@ const actions = ['preview', 'prepare'] as const;
 /** Characters of a document that the preview shows. */
 const SHOWN = 400;
 
+/** What a run learns from. */
+export const dataOption = {
+  type: 'string',
+  alias: 'd',
+  array: true,
+  describe:
+    'Text, .jsonl, .parquet, .gz, .zst, .bin, folders, hf:OWNER/NAME, -; in a mixture each with a weight, FILE:0.7',
+} as const satisfies Option;
+
 /** The options of commands that read documents. */
 export const documentOptions = {
   'text-field': {

@@ -15,7 +15,7 @@ import type { Sampling } from '../train/samples.ts';
 import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
-import { documentOptions } from './data.ts';
+import { dataOption, documentOptions } from './data.ts';
 import { readRecompute, recomputeOption } from './recompute-option.ts';
 import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
 import {
@@ -49,13 +49,7 @@ export const train = {
   describe: 'Train a model on text files',
   options: {
     model: { type: 'string', alias: 'm', describe: 'A .mal file, or the name of a well-known model' },
-    data: {
-      type: 'string',
-      alias: 'd',
-      array: true,
-      describe:
-        'Text, .jsonl, .parquet, .gz, .zst, folders, tokens (.bin), or -; of a mixture each with a weight, FILE:0.7',
-    },
+    data: dataOption,
     ...documentOptions,
     output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
     resume: { type: 'boolean', default: false, describe: 'Go on from the last checkpoint in --output' },
