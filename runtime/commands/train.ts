@@ -190,7 +190,7 @@ export const train = {
 
 /** The largest batch that there is memory for, as the program of the run says, which is built for it. */
 async function fitBatchOf(
-  { model, frozen, updating, averages, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
+  { model, frozen, updating, averages, masksDocuments, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
   args: Readonly<Record<string, unknown>>,
   { target, device }: ChosenTarget,
 ): Promise<number> {
@@ -204,7 +204,8 @@ async function fitBatchOf(
   const { contextLength } = new Sampling((args.prompt as string | undefined) ?? '', tokenizer, model.max_seq_len, 0);
   console.log(`building the native program of ${model.name}, which knows what a batch takes ...`);
   const recompute = readRecompute(args.recompute as string | undefined);
-  const { libraryPath } = await buildModel(model, { target, dtype, recompute, frozen, ...updating });
+  const program = { target, dtype, recompute, frozen, masksDocuments, ...updating };
+  const { libraryPath } = await buildModel(model, program);
   const options = { maxTime: time, maxContext: contextLength, training: true, averages, device };
   const threads = args.threads as number | undefined;
   return fitBatch({

@@ -62,6 +62,7 @@ export interface Unbatched {
   readonly updating: ReturnType<typeof updatingOf>;
   /** Whether averages of the weights are kept. */
   readonly averages: boolean;
+  readonly masksDocuments: boolean;
   readonly tokenizer: Tokenizer;
   readonly dtype: TrainingType;
   /** Tokens in a sequence. */
@@ -157,7 +158,7 @@ export async function prepare(request: Request): Promise<Prepared> {
     const optimizer = given.optimizer ?? formerly.optimizer;
     const most = Math.min(samplesPerEpoch(time), Math.floor(MOST_TOKENS_PER_STEP / time));
     given['batch-size'] = await request.fitBatch({
-      ...{ model, frozen, time, tokenizer: corpus.tokenizer },
+      ...{ model, frozen, masksDocuments, time, tokenizer: corpus.tokenizer },
       updating: updatingOf({
         optimizer,
         momentum: given.momentum ?? usualUpdate(optimizer, model.hidden_size).momentum,
