@@ -39,6 +39,8 @@ export interface CudaTuningRequest {
   readonly time: number;
   /** Whether sums may be added up in the order in which they come: `--any-order`. */
   readonly anyOrder?: boolean | undefined;
+  /** Whether attention stays within documents; each sequence is measured as one. */
+  readonly masksDocuments?: boolean | undefined;
   /** Told before anything is measured: of how many launches. Not called where all are known. */
   readonly onStart?: ((launches: number) => void) | undefined;
   /** Told of each launch as it is measured, or at once where it is known. */
@@ -112,6 +114,7 @@ export async function autotuneCuda(request: CudaTuningRequest, place: TuningPlac
   compile(request.model, {
     target: 'cuda',
     dtype: request.dtype,
+    masksDocuments: request.masksDocuments ?? false,
     choiceOf(tunable) {
       tunables.set(tunable.key, tunable);
       return null;

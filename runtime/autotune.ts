@@ -34,6 +34,8 @@ export interface TuningRequest {
   readonly threads: number;
   /** On a GPU, whether sums may be added up in the order in which they come: `--any-order`. */
   readonly anyOrder?: boolean | undefined;
+  /** On a GPU, whether attention stays within documents; the CPU's products are the same. */
+  readonly masksDocuments?: boolean | undefined;
   /** Told before anything is measured: of how many launches. Not called where all are known. */
   readonly onStart?: (launches: number) => void;
 }

@@ -150,16 +150,17 @@ export const train = {
     );
 
     stage.tell(`building the native program of ${model.name} ...`);
+    const masksDocuments = settings['mask-documents'];
     const tuneHere = async () => {
       const { tune } = await import('../tuning.ts');
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
       const anyOrder = args['any-order'] === true;
-      return await tune({ model, dtype: settings.dtype, batch, time, threads, anyOrder, onStart: tellTuning }, device);
+      const request = { model, dtype: settings.dtype, batch, time, threads, anyOrder, masksDocuments };
+      return await tune({ ...request, onStart: tellTuning }, device);
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
-    const masksDocuments = settings['mask-documents'];
     const program = { target, dtype: settings.dtype, recompute, frozen, masksDocuments, ...updatingOf(settings) };
     const build = await buildModel(model, { ...program, ...tuning });
     const native = NativeModel.open(build.libraryPath, {

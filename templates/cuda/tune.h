@@ -12,8 +12,9 @@
 #include "random.h"
 
 /* What a buffer begins with: numbers from -1 to 1 as float32 or as bfloat16, for it takes more power to multiply them
- * than zeros; or integers, below `count` and about as many of each. */
-enum class malc_filling { floats, narrow, integers };
+ * than zeros; or integers, below `count` and about as many of each; or where documents begin and end that are sequences
+ * of `count` positions. */
+enum class malc_filling { floats, narrow, integers, documents };
 
 struct malc_buffer {
   int64_t bytes;
@@ -58,6 +59,7 @@ static __global__ void malc_fill(void *to, int64_t elements, malc_filling fillin
   malc_philox(bits, 1, 0);
   const float value = (float)bits[0] / 2147483648.0f - 1.0f;
   if (filling == malc_filling::integers) static_cast<int32_t *>(to)[i] = (int32_t)(bits[0] % count);
+  else if (filling == malc_filling::documents) static_cast<int32_t *>(to)[i] = i % 2 == 0 ? 0 : (int32_t)count;
   else if (filling == malc_filling::narrow) static_cast<__nv_bfloat16 *>(to)[i] = __float2bfloat16_rn(value);
   else static_cast<float *>(to)[i] = value;
 }

@@ -1,6 +1,8 @@
 // A program that measures what can be computed in several ways: a model's own kernels, on buffers of the sizes that a step has,
 // which templates/cuda/tune.h runs by turns.
 import { ownName, Writer, withName } from '../../emission/writer.ts';
+import { hasDimension } from '../../graph/dimension.ts';
+import { documentBounds } from '../../ops/attention.ts';
 import { readPackageFile } from '../../package-files.ts';
 import type { Extent } from '../../plan/extent.ts';
 import { storedExtent } from '../../plan/storage.ts';
@@ -110,19 +112,28 @@ function callText({ arguments: list }: QueuedKernel, name: string): string {
   return `${launcherName(ownName).replace(ownName, name)}(${['trial.queue', ...given].join(', ')})`;
 }
 
-/** The bytes of each buffer that a launcher takes, as C++ text over batch and time, and how it is filled. */
-function buffersOf({ storageOf, experts }: Tunable, { arguments: list }: QueuedKernel) {
-  return list.flatMap(argument => {
+/** A buffer: its bytes and what it is filled with, as C++ text over batch and time. */
+interface Buffer {
+  readonly bytes: string;
+  readonly filling: 'floats' | 'narrow' | 'integers' | 'documents';
+  readonly count: string;
+}
+
+/** The buffers that a launcher takes. */
+function buffersOf({ storageOf, experts }: Tunable, { arguments: list }: QueuedKernel): Buffer[] {
+  return list.flatMap((argument): Buffer[] => {
     if (argument.kind === 'copy') {
       const { rows, stride } = argument.copy;
-      return [{ bytes: String(2 * rows * stride), filling: 'narrow', count: 0 }];
+      return [{ bytes: String(2 * rows * stride), filling: 'narrow', count: '0' }];
     }
     if (argument.kind !== 'input' && argument.kind !== 'output') return [];
     const { node } = argument;
     const storage = storageOf(node);
     const bytes = bytesText([storedExtent(node, storage)]);
-    if (node.dtype === 'i32') return [{ bytes, filling: 'integers', count: experts }];
-    return [{ bytes, filling: storage === 'bf16' ? 'narrow' : 'floats', count: 0 }];
+    if (hasDimension(node.dimensions, documentBounds.name))
+      return [{ bytes, filling: 'documents', count: '(unsigned)time' }];
+    if (node.dtype === 'i32') return [{ bytes, filling: 'integers', count: String(experts) }];
+    return [{ bytes, filling: storage === 'bf16' ? 'narrow' : 'floats', count: '0' }];
   });
 }
 
