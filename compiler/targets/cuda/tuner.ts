@@ -113,15 +113,15 @@ function callText({ arguments: list }: QueuedKernel, name: string): string {
 }
 
 /** A buffer: its bytes and what it is filled with, as C++ text over batch and time. */
-interface Buffer {
+interface TrialBuffer {
   readonly bytes: string;
   readonly filling: 'floats' | 'narrow' | 'integers' | 'documents';
   readonly count: string;
 }
 
 /** The buffers that a launcher takes. */
-function buffersOf({ storageOf, experts }: Tunable, { arguments: list }: QueuedKernel): Buffer[] {
-  return list.flatMap((argument): Buffer[] => {
+function buffersOf({ storageOf, experts }: Tunable, { arguments: list }: QueuedKernel): TrialBuffer[] {
+  return list.flatMap((argument): TrialBuffer[] => {
     if (argument.kind === 'copy') {
       const { rows, stride } = argument.copy;
       return [{ bytes: String(2 * rows * stride), filling: 'narrow', count: '0' }];
