@@ -154,7 +154,7 @@ test('what is measured of it on a GPU reads documents that are there', () => {
   const attention = [...tunables.values()].filter(({ kind }) => kind === 'attention-gradient');
   const choices = [{ schedule: null, library: false }];
   const files = emitTuner(attention.map(tunable => ({ tunable, choices })));
-  assert.is(files['tune.cu']!.split('malc_filling::documents, (unsigned)time').length - 1, attention.length);
+  assert.is(files['tune.cu']!.split('malc_filling::bounds, (unsigned)time').length - 1, attention.length);
   assert.ok(attention.length > 0);
 });
 
