@@ -1,7 +1,6 @@
 // A program that measures what can be computed in several ways: a model's own kernels, on buffers of the sizes that a step has,
 // which templates/cuda/tune.h runs by turns.
 import { ownName, Writer, withName } from '../../emission/writer.ts';
-import { hasDimension } from '../../graph/dimension.ts';
 import { documentBounds } from '../../ops/attention.ts';
 import { readPackageFile } from '../../package-files.ts';
 import type { Extent } from '../../plan/extent.ts';
@@ -112,16 +111,9 @@ function callText({ arguments: list }: QueuedKernel, name: string): string {
   return `${launcherName(ownName).replace(ownName, name)}(${['trial.queue', ...given].join(', ')})`;
 }
 
-/** A buffer: its bytes and what it is filled with, as C++ text over batch and time. */
-interface TrialBuffer {
-  readonly bytes: string;
-  readonly filling: 'floats' | 'narrow' | 'integers' | 'documents';
-  readonly count: string;
-}
-
-/** The buffers that a launcher takes. */
-function buffersOf({ storageOf, experts }: Tunable, { arguments: list }: QueuedKernel): TrialBuffer[] {
-  return list.flatMap((argument): TrialBuffer[] => {
+/** The bytes of each buffer that a launcher takes, as C++ text over batch and time, and how it is filled. */
+function buffersOf({ storageOf, experts }: Tunable, { arguments: list }: QueuedKernel) {
+  return list.flatMap(argument => {
     if (argument.kind === 'copy') {
       const { rows, stride } = argument.copy;
       return [{ bytes: String(2 * rows * stride), filling: 'narrow', count: '0' }];
@@ -130,8 +122,8 @@ function buffersOf({ storageOf, experts }: Tunable, { arguments: list }: QueuedK
     const { node } = argument;
     const storage = storageOf(node);
     const bytes = bytesText([storedExtent(node, storage)]);
-    if (hasDimension(node.dimensions, documentBounds.name))
-      return [{ bytes, filling: 'documents', count: '(unsigned)time' }];
+    if (node.dimensions.at(-1)?.name === documentBounds.name)
+      return [{ bytes, filling: 'bounds', count: '(unsigned)time' }];
     if (node.dtype === 'i32') return [{ bytes, filling: 'integers', count: String(experts) }];
     return [{ bytes, filling: storage === 'bf16' ? 'narrow' : 'floats', count: '0' }];
   });
