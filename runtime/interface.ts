@@ -1,6 +1,7 @@
 // malc.h as the runtime knows it: its version, its numbers, its structs, its functions' prototypes.
 import { declareOpaque, declareStruct, type NativeFunction } from './ffi.ts';
 import type { SamplerOptions } from './generate/sampler.ts';
+import type { NativeOptions } from './native.ts';
 
 /** The version of templates/cpu/malc.h that the runtime speaks. */
 export const ABI = 5;
@@ -14,6 +15,8 @@ export const GRADIENT = 1;
 export const FIRST_MOMENT = 2;
 export const SECOND_MOMENT = 3;
 export const AVERAGE = 4;
+/** The parts of a model's memory, in the order of their numbers. */
+export const PARTS = ['weights', 'gradients', 'moments', 'averages', 'forms', 'caches', 'activations'] as const;
 
 declareOpaque('malc_model');
 declareStruct('malc_options', {
@@ -51,6 +54,7 @@ export const PROTOTYPES = {
   malc_abi: 'int32_t malc_abi(void)',
   malc_architecture: 'const char *malc_architecture(void)',
   malc_bytes: 'int64_t malc_bytes(const malc_options *options)',
+  malc_part_bytes: 'int64_t malc_part_bytes(const malc_options *options, int32_t part)',
   malc_create: 'int malc_create(const malc_options *options, _Out_ malc_model **model)',
   malc_destroy: 'void malc_destroy(malc_model *model)',
   malc_message: 'const char *malc_message(const malc_model *model)',
@@ -105,4 +109,16 @@ export const nativeSampler = ({ temperature, topK, topP, minP, repetitionPenalty
   repetition_penalty: repetitionPenalty ?? 1,
   top_k: topK ?? 0,
   seed,
+});
+
+/** Options as malc.h has them. */
+export const nativeOptions = (options: NativeOptions) => ({
+  max_batch: options.maxBatch,
+  max_time: options.maxTime,
+  max_context: options.maxContext,
+  training: options.training ? 1 : 0,
+  threads: options.threads ?? 0,
+  seed: options.seed ?? 0,
+  averages: options.averages ? 1 : 0,
+  separator: options.separator ?? -1,
 });

@@ -15,8 +15,10 @@ import {
   GRADIENT,
   type NativeResult,
   NO_MEMORY,
+  nativeOptions,
   nativeSampler,
   OK,
+  PARTS,
   PROTOTYPES,
   SECOND_MOMENT,
 } from './interface.ts';
@@ -80,6 +82,9 @@ export interface WritableParameter extends NativeParameter {
   readonly secondMoment: Float32Array | null;
   readonly average: Float32Array | null;
 }
+
+/** Bytes of each part of a model's memory. Forms are weights as products read them besides. */
+export type MemoryParts = Readonly<Record<(typeof PARTS)[number], number>>;
 
 /** What one update of the weights goes by; the program's optimizer does not read what it has no use for. */
 export interface Update {
@@ -158,7 +163,7 @@ export class NativeModel {
 
   /** Bytes of a model of this library with these options; null where it refuses them. Nothing is allocated. */
   static bytesOf(libraryPath: string, options: NativeOptions): number | null {
-    const bytes = Number(loadFunctions(libraryPath).malc_bytes(nativeOptionsOf(options)));
+    const bytes = Number(loadFunctions(libraryPath).malc_bytes(nativeOptions(options)));
     return bytes < 0 ? null : bytes;
   }
 
@@ -169,10 +174,10 @@ export class NativeModel {
    */
   static open(libraryPath: string, options: NativeOptions): NativeModel {
     const native = loadFunctions(libraryPath);
-    const nativeOptions = nativeOptionsOf(options);
-    const bytes = Number(native.malc_bytes(nativeOptions));
+    const given = nativeOptions(options);
+    const bytes = Number(native.malc_bytes(given));
     const created: [Pointer | null] = [null];
-    const code = native.malc_create(nativeOptions, created);
+    const code = native.malc_create(given, created);
     if (code === NO_MEMORY) {
       const { device } = options;
       const owner = device ? `${device.name}, of ${describeMemory(device.memory)},` : 'this machine';
@@ -184,6 +189,13 @@ export class NativeModel {
     if (code === DEVICE) throw new MachineError(native.malc_message(null));
     if (code !== OK || created[0] === null) throw new Error(`malc_create: ${native.malc_message(null)}`);
     return new NativeModel(native, created[0], options, bytes);
+  }
+
+  /** What `bytes` are. */
+  get parts(): MemoryParts {
+    const options = nativeOptions(this.options);
+    const sizes = PARTS.map((part, number) => [part, Number(this.#native.malc_part_bytes(options, number))]);
+    return Object.fromEntries(sizes) as MemoryParts;
   }
 
   /** All parameters in the library's order, for reading. The arrays must not be touched after `close`. */
@@ -365,18 +377,6 @@ function loadFunctions(libraryPath: string): Functions {
   if (abi !== ABI) throw new Error(`${libraryPath} speaks version ${abi} of malc.h, this program version ${ABI}`);
   return native;
 }
-
-/** malc_options. */
-const nativeOptionsOf = (options: NativeOptions) => ({
-  max_batch: options.maxBatch,
-  max_time: options.maxTime,
-  max_context: options.maxContext,
-  training: options.training ? 1 : 0,
-  threads: options.threads ?? 0,
-  seed: options.seed ?? 0,
-  averages: options.averages ? 1 : 0,
-  separator: options.separator ?? -1,
-});
 
 function describeParameter(native: Functions, open: () => Pointer, index: number): WritableParameter {
   const shape = Array.from({ length: native.malc_parameter_rank(index) }, (_, axis) =>

@@ -74,7 +74,13 @@ export async function holdFreezing(
     const same = Buffer.from(Float32Array.from(data).buffer).equals(Buffer.from(start.get(name)!.buffer));
     assert.is(same, isFrozen.has(name), `${name} ${same ? 'stays' : 'moves'}`);
   }
-  assert.ok(native.bytes < whole.bytes, `${native.bytes} of ${whole.bytes} bytes`);
+  const [all, fewer] = [whole.parts, native.parts];
+  assert.ok(fewer.gradients < all.gradients && fewer.moments < all.moments && fewer.activations <= all.activations);
+  for (const { parts, bytes } of [whole, native])
+    assert.is(
+      Object.values(parts).reduce((a, b) => a + b, 0),
+      bytes,
+    );
 }
 
 /** Names of the parameters that a pattern finds. */

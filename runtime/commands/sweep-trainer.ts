@@ -43,9 +43,9 @@ export const trainer: Trainer = {
     const found = { bytes: 0, secondsPerStep: 0 };
     await train.run(argumentsOf({ ...given, 'dry-run': true }), {
       ...quiet,
-      async forecast({ model, settings, training }, native) {
+      async forecast(prepared, native, sampling) {
         found.bytes = native.bytes;
-        found.secondsPerStep = (await forecast(native, model, settings, training)).secondsPerStep;
+        found.secondsPerStep = (await forecast(native, prepared, () => sampling.write(native))).secondsPerStep;
       },
     });
     return found;

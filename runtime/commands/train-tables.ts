@@ -1,16 +1,18 @@
 // The tables that `malc train` prints: what a run is before it begins, and what a dry run found.
 import { bytesKept, type Kept } from '../../compiler/plan/recompute.ts';
-import type { NativeModel } from '../native.ts';
+import type { MemoryParts, NativeModel } from '../native.ts';
 import type { OpeningRow } from '../show/opening-table.ts';
 import type { SettingName } from '../train/derive.ts';
 import type { Prepared } from '../train/prepare.ts';
+import type { Sampling } from '../train/samples.ts';
 import type { ChosenTarget } from './target-option.ts';
 import { cadenceOptions } from './train-options.ts';
 
 /** What the run will take, from its first steps. */
 export async function showForecast(
-  { model, settings, training, from }: Prepared,
+  prepared: Prepared,
   native: NativeModel,
+  sampling: Sampling,
   kept: Kept,
   keep: number,
 ): Promise<void> {
@@ -18,28 +20,42 @@ export async function showForecast(
   const { describeCount, describeDuration, describeMemory } = await import('../show/quantities.ts');
   const { forecast } = await import('../train/dry-run.ts');
 
-  const found = await forecast(native, model, settings, training);
-  const { flopsPerToken, tokensPerStep, secondsPerStep, checkpoint } = found;
+  const { settings, from, frozen } = prepared;
+  const found = await forecast(native, prepared, () => sampling.write(native));
+  const { flopsPerToken, tokensPerStep, secondsPerStep, checkpoint, parts } = found;
   const tokens = settings.steps * tokensPerStep;
   const rate = tokensPerStep / secondsPerStep;
   const operations = `${describeCount(flopsPerToken)}, and ${describeCount(flopsPerToken * rate)} a second`;
+  const left = describeDuration((settings.steps - (from?.step ?? 0)) * secondsPerStep);
   const rows = [
-    row('FLOPs per token', operations),
+    row('FLOPs per token', `${operations}${frozen.length > 0 ? ', were nothing frozen' : ''}`),
     row('tokens', `${number(tokens)}, ${number(tokensPerStep)} a step`),
-    row('speed', `${describeCount(rate)} tokens/s, the median of ${found.measuredSteps} steps`),
-    row(
-      'time',
-      `${describeDuration((settings.steps - (from?.step ?? 0)) * secondsPerStep)}, besides evaluations, samples and checkpoints`,
-    ),
-    row('state', `${describeMemory(found.state)}: weights, gradients, two moments`),
-    row('activations', `${describeMemory(found.activations)}, with caches and all else`),
+    row('speed', `${describeCount(rate)} tokens/s, by the medians of ${found.measuredSteps} steps`),
+    row('time', `${left}, besides evaluations, samples and checkpoints`),
+    ...Object.entries(parts)
+      .filter(([, bytes]) => bytes > 0)
+      .map(([name, bytes]) => row(name, `${describeMemory(bytes)}${partNotes[name as keyof typeof parts]}`)),
     row('kept', describeKept(kept, settings, describeMemory)),
-    row('peak memory', describeMemory(found.peak)),
+    // What differs by a fiftieth is to be seen.
+    row(
+      'peak memory',
+      `${number(Math.round(found.peak / 2 ** 20))}MiB${native.options.device ? '' : ', Node included'}`,
+    ),
     row('disk', `${describeMemory((keep + 1) * checkpoint)}: ${keep + 1} checkpoints`),
   ];
   console.log(`${openingTable(rows)}\n\na dry run: nothing was written`);
 }
 
+/** What a part of the memory is, where its name does not say it. */
+const partNotes: Readonly<Record<keyof MemoryParts, string>> = {
+  weights: '',
+  gradients: '',
+  moments: '',
+  averages: ', of weights',
+  forms: ', of weights, as products read them',
+  caches: ', of the samples',
+  activations: ', with all that kernels need besides',
+};
 /** What forward passes keep of that, and what recompute saves, or would save at most. */
 function describeKept(
   kept: Kept,
@@ -50,7 +66,7 @@ function describeKept(
     describeMemory(bytesKept(kept, { batch, time }, recomputed)),
   );
   const other = kept.recomputed === 0 ? `${least} with --recompute block` : `${none} with --recompute none`;
-  return `${now} of it for backward passes${kept.blocks.length > 1 ? `; ${other}` : ''}`;
+  return `${now} of them for backward passes${kept.blocks.length > 1 ? `; ${other}` : ''}`;
 }
 
 /** Every setting and where it came from. */

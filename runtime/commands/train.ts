@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable, tellTuning } from '../autotune-option.ts';
+import { collectGarbage } from '../garbage.ts';
 import type { NativeModel } from '../native.ts';
 import type { StepLine } from '../show/step-line.ts';
 import type { TrainState } from '../train/checkpoint.ts';
@@ -15,9 +16,15 @@ import type { Sampling } from '../train/samples.ts';
 import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
+<<<<<<< HEAD
 import { documentOptions } from './data.ts';
+import { recomputeOption } from './recompute-option.ts';
+import { chooseTarget, targetOption } from './target-option.ts';
+=======
+import { dataOption, documentOptions } from './data.ts';
 import { readRecompute, recomputeOption } from './recompute-option.ts';
 import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
+>>>>>>> corpus
 import {
   advanced,
   cadenceOptions,
@@ -27,6 +34,7 @@ import {
   settingOptions,
   usuallyKept,
 } from './train-options.ts';
+import { buildOptions, fitBatchOf, openOptions } from './train-program.ts';
 import { showForecast, showOpening } from './train-tables.ts';
 
 /** Where a run tells of itself: the terminal, or the sweep that it is one of. */
@@ -49,13 +57,7 @@ export const train = {
   describe: 'Train a model on text files',
   options: {
     model: { type: 'string', alias: 'm', describe: 'A .mal file, or the name of a well-known model' },
-    data: {
-      type: 'string',
-      alias: 'd',
-      array: true,
-      describe:
-        'Text, .jsonl, .parquet, .gz, .zst, folders, tokens (.bin), or -; of a mixture each with a weight, FILE:0.7',
-    },
+    data: dataOption,
     ...documentOptions,
     output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
     resume: { type: 'boolean', default: false, describe: 'Go on from the last checkpoint in --output' },
@@ -87,6 +89,7 @@ export const train = {
   },
   examples: [
     ['malc train -m nano -d input.txt', 'derive everything else, and show it'],
+    ['malc train -m nano -d hf:roneneldan/TinyStories', 'a data set of Hugging Face, kept in the cache'],
     ['malc train -m nano -d wiki.jsonl:0.7 code.txt:0.3', 'a mixture: seven samples of ten are from wiki.jsonl'],
     ['malc train --resume -o runs/nano', 'go on where that run stopped, bit for bit'],
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
@@ -99,9 +102,8 @@ export const train = {
     const { prepare } = await import('../train/prepare.ts');
     const { RunFolder, readOptions } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
-    const { updatingOf } = await import('../train/settings.ts');
     const { Skipped } = await import('../data/documents/skipped.ts');
-    const { CorpusLine } = await import('../show/corpus-progress.ts');
+    const { DataLine } = await import('../show/data-line.ts');
 
     checkTogether(given);
     const { openStartingWeights } = await import('../train/starting-weights.ts');
@@ -113,12 +115,15 @@ export const train = {
     const output = (given.output as string | undefined) ?? `runs/${source!.model.name}`;
     const before = given.resume ? Object.entries(readOptions(output)).filter(([name]) => habits.includes(name)) : [];
     const args = { ...Object.fromEntries(before), ...given };
-    const recompute = readRecompute(args.recompute as string | undefined);
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
     checkAnyOrder(args, target);
+    const fit = (run: Unbatched) => {
+      stage.tell(`building the native program of ${run.model.name}, which knows what a batch takes ...`);
+      return fitBatchOf(run, args, chosen);
+    };
     const skipped = new Skipped(stage.warn);
-    const progress = new CorpusLine(process.stderr);
+    const progress = new DataLine(process.stderr);
     const prepared = await prepare({
       source,
       target,
@@ -131,12 +136,11 @@ export const train = {
       resume: args.resume as boolean,
       settings: givenSettings(args),
       weights,
-      fitBatch: args['batch-size'] === 'auto' ? run => fitBatchOf(run, args, chosen) : undefined,
+      fitBatch: args['batch-size'] === 'auto' ? fit : undefined,
       cadence: givenCadence(args),
-    });
-    progress.clear();
+    }).finally(progress.clear);
     skipped.report();
-    const { model, settings, corpus, frozen, separator } = prepared;
+    const { model, settings, corpus, frozen } = prepared;
     if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
@@ -155,29 +159,22 @@ export const train = {
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
       const anyOrder = args['any-order'] === true;
-      return await tune({ model, dtype: settings.dtype, batch, time, threads, anyOrder, onStart: tellTuning }, device);
+      const request = { model, dtype: settings.dtype, batch, time, threads, frozen, masksDocuments, anyOrder };
+      return await tune({ ...request, onStart: tellTuning }, device);
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
-    const masksDocuments = settings['mask-documents'];
-    const program = { target, dtype: settings.dtype, recompute, frozen, masksDocuments, ...updatingOf(settings) };
-    const build = await buildModel(model, { ...program, ...tuning });
-    const native = NativeModel.open(build.libraryPath, {
-      maxBatch: settings['batch-size'],
-      maxTime: settings['seq-len'],
-      maxContext: sampling.contextLength,
-      training: true,
-      threads: args.threads as number | undefined,
-      seed: settings.seed,
-      averages: settings.ema > 0,
-      separator: separator ?? undefined,
-      device,
-    });
+    const build = await buildModel(model, { ...(await buildOptions(prepared, args, chosen)), ...tuning });
+    const native = NativeModel.open(build.libraryPath, openOptions(prepared, args, chosen, sampling.contextLength));
     try {
       const built = build.cached ? 'built before' : `built in ${build.seconds.toFixed(1)} s`;
+      await loadRunModules();
+      // What it took to come this far would be in the run's memory for long, more of it or less.
+      collectGarbage();
       await stage.opening(args, output, prepared, native, chosen, `${build.sourceFolder}, ${built}`);
       if (args['dry-run']) {
-        await stage.forecast(prepared, native, build.plan.kept, (args.keep as number | undefined) ?? usuallyKept);
+        const keep = (args.keep as number | undefined) ?? usuallyKept;
+        await stage.forecast(prepared, native, sampling, build.plan.kept, keep);
         return;
       }
       const result = await trainIn(args, output, prepared, native, sampling, target, build.sourceFolder, stage);
@@ -187,33 +184,6 @@ export const train = {
     }
   },
 } satisfies Command;
-
-/** The largest batch that there is memory for, as the program of the run says, which is built for it. */
-async function fitBatchOf(
-  { model, frozen, updating, averages, tokenizer, dtype, time, tokensPerStep, most }: Unbatched,
-  args: Readonly<Record<string, unknown>>,
-  { target, device }: ChosenTarget,
-): Promise<number> {
-  const { buildModel } = await import('../build.ts');
-  const { freeDeviceMemory } = await import('../cuda-device.ts');
-  const { availableMemory } = await import('../machine.ts');
-  const { NativeModel } = await import('../native.ts');
-  const { fitBatch } = await import('../train/fit-batch.ts');
-  const { Sampling } = await import('../train/samples.ts');
-
-  const { contextLength } = new Sampling((args.prompt as string | undefined) ?? '', tokenizer, model.max_seq_len, 0);
-  console.log(`building the native program of ${model.name}, which knows what a batch takes ...`);
-  const recompute = readRecompute(args.recompute as string | undefined);
-  const { libraryPath } = await buildModel(model, { target, dtype, recompute, frozen, ...updating });
-  const options = { maxTime: time, maxContext: contextLength, training: true, averages, device };
-  const threads = args.threads as number | undefined;
-  return fitBatch({
-    bytesOf: maxBatch => NativeModel.bytesOf(libraryPath, { ...options, maxBatch, threads }),
-    free: device ? freeDeviceMemory() : availableMemory(),
-    owner: device ? device.name : 'this machine',
-    ...{ time, tokensPerStep, most },
-  });
-}
 
 const rolesUntrained =
   'warning: the text says no roles, so that every token has role 0: of `role_embeddings`, only row 0 trains';
@@ -249,6 +219,22 @@ function checkTogether(args: Readonly<Record<string, unknown>>): void {
   }
 }
 
+/** What a run needs of malc, of which the memory is the run's too. */
+async function loadRunModules() {
+  const { StepLine } = await import('../show/step-line.ts');
+  const { writeTokenizer } = await import('../tokenizer/json.ts');
+  const { loadTraining } = await import('../train/checkpoint.ts');
+  const { EventFile } = await import('../train/event-file.ts');
+  const { listenForInterrupts } = await import('../train/interrupt.ts');
+  const loop = await import('../train/loop.ts');
+  const { readOptions, RunFolder } = await import('../train/run-folder.ts');
+  const { selfCheck } = await import('../train/self-check.ts');
+  return {
+    ...{ StepLine, EventFile, listenForInterrupts, loop, selfCheck },
+    ...{ writeTokenizer, loadTraining, readOptions, RunFolder },
+  };
+}
+
 /** Opens the run folder, brings the model to where the run stands, and trains. */
 async function trainIn(
   args: Readonly<Record<string, unknown>>,
@@ -260,10 +246,7 @@ async function trainIn(
   sourceFolder: string,
   stage: Stage,
 ): Promise<TrainResult> {
-  const { listenForInterrupts } = await import('../train/interrupt.ts');
-  const { EventFile } = await import('../train/event-file.ts');
-  const loop = await import('../train/loop.ts');
-
+  const { EventFile, listenForInterrupts, loop } = await loadRunModules();
   const { settings, from, corpus } = prepared;
   const run = await openRun(args, output, prepared, native, target, sourceFolder);
   const line = await stage.line({
@@ -282,7 +265,6 @@ async function trainIn(
     const observer: Observer = {
       step(record) {
         line.step(record);
-        if (record.validation_losses) line.note(`  validation  ${lossesOf(record.validation_losses)}`);
         events.step(record);
       },
       sample(step, text) {
@@ -333,8 +315,7 @@ async function checkBefore(
   origin: TrainOptions['origin'],
   stage: Stage,
 ): Promise<void> {
-  const { selfCheck } = await import('../train/self-check.ts');
-
+  const { selfCheck } = await loadRunModules();
   const { model, settings, corpus, training } = prepared;
   const size = settings['batch-size'] * settings['seq-len'];
   const [tokens, labels] = [0, 1].map(() => new Int32Array(size * settings['grad-accum'])) as [Int32Array, Int32Array];
@@ -362,11 +343,6 @@ async function checkBefore(
   }
 }
 
-const lossesOf = (losses: Readonly<Record<string, number>>) =>
-  Object.entries(losses)
-    .map(([name, loss]) => `${name} ${loss.toFixed(3)}`)
-    .join(', ');
-
 function resumed({ step, target: before }: TrainState, target: RunTarget): string {
   const change = `; it was trained on ${before} so far, and from here on ${target} rounds in its own way`;
   return `resumed after step ${step}${before === target ? '' : change}`;
@@ -381,10 +357,7 @@ async function openRun(
   target: RunTarget,
   sourceFolder: string,
 ): Promise<RunFolder> {
-  const { writeTokenizer } = await import('../tokenizer/json.ts');
-  const { loadTraining } = await import('../train/checkpoint.ts');
-  const { readOptions, RunFolder } = await import('../train/run-folder.ts');
-
+  const { writeTokenizer, loadTraining, readOptions, RunFolder } = await loadRunModules();
   const { from, weights, text, model, corpus } = prepared;
   // Read before anything is written: a damaged checkpoint leaves the folder as it was.
   if (from) loadTraining(join(output, `step-${from.step}`), native);

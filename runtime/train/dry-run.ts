@@ -1,22 +1,21 @@
 // What a run will take, before it begins: counted where it can be, measured in a few steps where it cannot.
-import { flopsPerToken, trainingState } from '../../compiler/check/cost.ts';
-import type { Model } from '../../compiler/check/model.ts';
-import type { NativeModel } from '../native.ts';
-import type { TrainingSamples } from './loop.ts';
+import { flopsPerToken } from '../../compiler/check/cost.ts';
+import type { MemoryParts, NativeModel } from '../native.ts';
+import { evaluate } from './loop.ts';
+import type { Prepared } from './prepare.ts';
 import { learningRateAt } from './schedule.ts';
-import type { Settings } from './settings.ts';
 import { scheduleOf, updateOf } from './settings.ts';
 
 export interface Forecast {
   readonly flopsPerToken: number;
   readonly tokensPerStep: number;
-  /** Bytes of weights, gradients and moments; of all else that the program holds; and of the whole at its highest. */
-  readonly state: number;
-  readonly activations: number;
+  /** Bytes of the program, and what they are. */
+  readonly parts: MemoryParts;
+  /** Bytes of the whole process at its highest; of a device, those of the program. */
   readonly peak: number;
   /** Bytes of one checkpoint. */
   readonly checkpoint: number;
-  /** Of the median of the measured steps. */
+  /** Of the medians of the measured steps. */
   readonly secondsPerStep: number;
   readonly measuredSteps: number;
 }
@@ -26,39 +25,60 @@ const WARM_UP = 2;
 const SECONDS = 3;
 const FEWEST_STEPS = 3;
 
-/** Runs the first steps of a run, and reckons. The model is left with other weights; nothing is written anywhere. */
+/**
+ * Runs the first steps of a run, an evaluation and a sample, and reckons. Steps of many micro-batches are not run whole: what
+ * one more of them takes is seen in steps of one and of two. The model is left with other weights; nothing is written
+ * anywhere.
+ *
+ * @param sample writes a sample, as the run will
+ */
 export async function forecast(
   native: NativeModel,
-  model: Model,
-  settings: Settings,
-  training: TrainingSamples,
+  { model, settings, training, validation }: Prepared,
+  sample: () => Promise<string>,
 ): Promise<Forecast> {
   const { 'batch-size': batch, 'grad-accum': microBatches, 'seq-len': time } = settings;
-  const tokensPerStep = batch * microBatches * time;
-  const [tokens, labels] = [new Int32Array(tokensPerStep), new Int32Array(tokensPerStep)];
+  const counts = microBatches > 2 ? [1, 2] : [microBatches];
+  // As large as the run's own, which are the largest that Node holds.
+  const [tokens, labels] = [0, 1].map(() => new Int32Array(batch * microBatches * time)) as [Int32Array, Int32Array];
+  let peak = 0;
+  const look = () => {
+    peak = Math.max(peak, process.memoryUsage.rss());
+  };
   await native.initialize(settings.seed);
-  const seconds: number[] = [];
+  const seconds = counts.map((): number[] => []);
   const began = performance.now();
-  for (let step = 0; step < WARM_UP + FEWEST_STEPS || performance.now() - began < SECONDS * 1000; step++) {
+  const isMeasured = () => seconds.every(({ length }) => length >= FEWEST_STEPS);
+  for (let step = 0; !isMeasured() || performance.now() - began < SECONDS * 1000; step++) {
     training.fill(step * batch * microBatches, tokens, labels);
+    const which = step % counts.length;
+    const count = counts[which]!;
+    const size = count * batch * time;
+    const rate = learningRateAt(scheduleOf(settings), Math.min(step, settings.steps - 1));
     const started = performance.now();
-    const update = updateOf(
-      settings,
-      step + 1,
-      learningRateAt(scheduleOf(settings), Math.min(step, settings.steps - 1)),
-    );
-    await native.step(tokens, labels, { microBatches, batch, time, update });
-    if (step >= WARM_UP) seconds.push((performance.now() - started) / 1000);
+    await native.step(tokens.subarray(0, size), labels.subarray(0, size), {
+      ...{ microBatches: count, batch, time },
+      update: updateOf(settings, step + 1, rate),
+    });
+    if (step >= WARM_UP) seconds[which]!.push((performance.now() - started) / 1000);
+    look();
   }
-  const { total: state, weights, moments } = trainingState(model);
+  if (validation) await evaluate(native, validation, settings);
+  look();
+  await sample();
+  look();
+  const [first, second] = seconds.map(medianOf) as [number, number?];
+  const { parts } = native;
   return {
     flopsPerToken: flopsPerToken(model, time),
-    tokensPerStep,
-    state,
-    activations: native.bytes - state,
-    peak: native.options.device ? native.bytes : process.memoryUsage.rss(),
-    checkpoint: weights + moments,
-    secondsPerStep: seconds.toSorted((a, b) => a - b)[Math.floor(seconds.length / 2)]!,
-    measuredSteps: seconds.length,
+    tokensPerStep: batch * microBatches * time,
+    parts,
+    peak: native.options.device ? native.bytes : peak,
+    checkpoint: parts.weights + parts.moments,
+    secondsPerStep: first + (second === undefined ? 0 : (microBatches - 1) * Math.max(0, second - first)),
+    measuredSteps: seconds.flat().length,
   };
 }
+
+const medianOf = (numbers: readonly number[]): number =>
+  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!;

@@ -217,7 +217,7 @@ interface Evaluation {
 }
 
 /** The loss of the validation samples. */
-async function evaluate(
+export async function evaluate(
   model: NativeModel,
   samples: ValidationSamples,
   size: Pick<Settings, 'batch-size' | 'seq-len'>,

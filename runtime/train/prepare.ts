@@ -4,12 +4,10 @@ import { join } from 'node:path';
 import { requireMaskable } from '../../compiler/build/documents.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
-import type { TrainingType } from '../../compiler/targets/cpu/kernel-source.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
 import { Mixture } from '../data/mixture.ts';
 import { readSpecs } from '../data/specs.ts';
 import { readModelConfig } from '../hub/config.ts';
-import { trainingTypeOf } from '../machine.ts';
 import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { TrainState } from './checkpoint.ts';
@@ -24,9 +22,8 @@ import {
 } from './derive.ts';
 import { frozenParameters } from './frozen.ts';
 import type { Cadence, TrainingSamples, ValidationSamples } from './loop.ts';
-import { usualUpdate } from './optimizers.ts';
 import { RunFolder } from './run-folder.ts';
-import { formerly, requireSameRun, updatingOf } from './settings.ts';
+import { formerly, requireSameRun, type Settings } from './settings.ts';
 import { requireSameArchitecture, type StartingWeights } from './starting-weights.ts';
 import { validationSamples } from './validation-samples.ts';
 
@@ -56,16 +53,11 @@ export interface Request {
 }
 
 /** What is known of a run before its batch size. */
-export interface Unbatched {
-  readonly model: Model;
-  readonly frozen: readonly string[];
-  readonly updating: ReturnType<typeof updatingOf>;
-  /** Whether averages of the weights are kept. */
-  readonly averages: boolean;
+export interface Unbatched extends Pick<Prepared, 'model' | 'frozen' | 'separator'> {
   readonly tokenizer: Tokenizer;
-  readonly dtype: TrainingType;
-  /** Tokens in a sequence. */
-  readonly time: number;
+  /** With one sequence in a micro-batch. */
+  readonly settings: Settings;
+  /** Tokens in an update, where they are asked for. */
   readonly tokensPerStep: number | undefined;
   /** More sequences in a micro-batch would be more than the text has, or than a step may have. */
   readonly most: number;
@@ -151,21 +143,15 @@ export async function prepare(request: Request): Promise<Prepared> {
   const batches = (time: number, batch: number, seed: number) => new Mixture(corpus.sources, { batch, time, seed });
   const samplesPerEpoch = (time: number) => batches(time, 1, 0).samplesPerEpoch;
   const given = { ...request.settings };
+  const separator = masksDocuments ? separatorOf(corpus.tokenizer) : null;
   if (request.fitBatch && !from) {
-    const time = sequenceLength(given, null, model);
-    const accumulation = given['grad-accum'] ?? 1;
-    const optimizer = given.optimizer ?? formerly.optimizer;
+    const { settings } = deriveSettings({ ...given, 'batch-size': 1 }, null, model, samplesPerEpoch, request.target);
+    const time = settings['seq-len'];
     const most = Math.min(samplesPerEpoch(time), Math.floor(MOST_TOKENS_PER_STEP / time));
     given['batch-size'] = await request.fitBatch({
-      ...{ model, frozen, time, tokenizer: corpus.tokenizer },
-      updating: updatingOf({
-        optimizer,
-        momentum: given.momentum ?? usualUpdate(optimizer, model.hidden_size).momentum,
-      }),
-      averages: (given.ema ?? 0) > 0,
-      dtype: given.dtype ?? trainingTypeOf(request.target),
+      ...{ model, frozen, separator, settings, tokenizer: corpus.tokenizer },
       tokensPerStep: given['tokens-per-step'],
-      most: Math.max(1, Math.floor(most / accumulation)),
+      most: Math.max(1, Math.floor(most / (given['grad-accum'] ?? 1))),
     });
   }
   const derived = deriveSettings(given, from?.settings ?? null, model, samplesPerEpoch, request.target);
@@ -184,7 +170,7 @@ export async function prepare(request: Request): Promise<Prepared> {
     statedVocabulary: source.model.vocab_size,
     text: source.text,
     corpus,
-    separator: masksDocuments ? separatorOf(corpus.tokenizer) : null,
+    separator,
     tokenizerHash: hash,
     tokenizerPath,
     frozen,

@@ -59,6 +59,19 @@ const char *malc_architecture(void); /* the model's name */
 
 /* Bytes of the arena, which malc_create allocates in whole pages of 2 MiB; -1 for options that it refuses. */
 int64_t malc_bytes(const malc_options *options);
+/* Of these, what each part of it takes, and -1 likewise. Forms are weights as products read them besides; caches are those
+ * of decoding; activations are all else that calls compute. */
+enum {
+  MALC_WEIGHTS,
+  MALC_GRADIENTS,
+  MALC_MOMENTS,
+  MALC_AVERAGES,
+  MALC_FORMS,
+  MALC_CACHES,
+  MALC_ACTIVATIONS,
+  MALC_PARTS
+};
+int64_t malc_part_bytes(const malc_options *options, int32_t part);
 int malc_create(const malc_options *options, malc_model **model);
 void malc_destroy(malc_model *model);
 /* The last error of this model, or of a failed malc_create where model is null. Never null. */
