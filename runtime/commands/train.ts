@@ -16,15 +16,9 @@ import type { Sampling } from '../train/samples.ts';
 import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
-<<<<<<< HEAD
-import { documentOptions } from './data.ts';
+import { dataOption, documentOptions } from './data.ts';
 import { recomputeOption } from './recompute-option.ts';
 import { chooseTarget, targetOption } from './target-option.ts';
-=======
-import { dataOption, documentOptions } from './data.ts';
-import { readRecompute, recomputeOption } from './recompute-option.ts';
-import { type ChosenTarget, chooseTarget, targetOption } from './target-option.ts';
->>>>>>> corpus
 import {
   advanced,
   cadenceOptions,
@@ -159,6 +153,7 @@ export const train = {
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
       const anyOrder = args['any-order'] === true;
+      const masksDocuments = settings['mask-documents'];
       const request = { model, dtype: settings.dtype, batch, time, threads, frozen, masksDocuments, anyOrder };
       return await tune({ ...request, onStart: tellTuning }, device);
     };
