@@ -37,6 +37,9 @@ export interface CudaTuningRequest {
   readonly dtype: CudaProductType;
   readonly batch: number;
   readonly time: number;
+  /** As the program is compiled: what training leaves as it is, and whether documents are masked. */
+  readonly frozen?: readonly string[] | undefined;
+  readonly masksDocuments?: boolean | undefined;
   /** Whether sums may be added up in the order in which they come: `--any-order`. */
   readonly anyOrder?: boolean | undefined;
   /** Told before anything is measured: of how many launches. Not called where all are known. */
@@ -106,12 +109,14 @@ interface Task {
  * way, which is left out the next time, or has no memory for it, or the cache cannot be written.
  */
 export async function autotuneCuda(request: CudaTuningRequest, place: TuningPlace): Promise<Tuned> {
-  const { batch, time, anyOrder = false } = request;
+  const { batch, time, frozen = [], masksDocuments = false, anyOrder = false } = request;
   const library = findCublas();
   const tunables = new Map<string, Tunable>();
   compile(request.model, {
     target: 'cuda',
     dtype: request.dtype,
+    frozen,
+    masksDocuments,
     choiceOf(tunable) {
       tunables.set(tunable.key, tunable);
       return null;

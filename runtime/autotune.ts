@@ -32,6 +32,9 @@ export interface TuningRequest {
   readonly batch: number;
   readonly time: number;
   readonly threads: number;
+  /** As the program is compiled: what training leaves as it is, and whether documents are masked. */
+  readonly frozen?: readonly string[] | undefined;
+  readonly masksDocuments?: boolean | undefined;
   /** On a GPU, whether sums may be added up in the order in which they come: `--any-order`. */
   readonly anyOrder?: boolean | undefined;
   /** Told before anything is measured: of how many launches. Not called where all are known. */
@@ -70,7 +73,8 @@ export async function autotune(request: TuningRequest, compiler: Compiler): Prom
     compiler,
   );
   const sizes = { batch, time };
-  const products = compile(request.model, { dtype: request.dtype }).products.filter(({ rows, inner }) =>
+  const { model, dtype, frozen = [] } = request;
+  const products = compile(model, { dtype, frozen }).products.filter(({ rows, inner }) =>
     [...rows.runtime, ...inner.runtime].every(name => name in sizes),
   );
   const fixed = products.map(shape => ({ shape, sized: sizedShape(shape, sizes) }));

@@ -17,7 +17,7 @@ import type { Attention, Block, Model } from '../compiler/check/model.ts';
 import { UserError } from '../compiler/diagnostic.ts';
 import { configOf, readModelConfig } from '../runtime/hub/config.ts';
 import { SafetensorsFile } from '../runtime/hub/safetensors.ts';
-import { loadTraining, loadWeights, type TrainState } from '../runtime/train/checkpoint.ts';
+import { loadTraining, loadWeights, type TrainState, weightsFile } from '../runtime/train/checkpoint.ts';
 import { findCheckpoint, RunFolder } from '../runtime/train/run-folder.ts';
 import { requireSameRun } from '../runtime/train/settings.ts';
 import { openBigram } from './fixtures/bigram.ts';
@@ -132,6 +132,25 @@ test('weights of another shape are refused by the tensor’s name', async () => 
   const message = userError(() => loadWeights(join(path, 'step-1'), model));
   assert.match(message, /tensor 'table\.weight' is \[32, 32\]; the model has \[16, 16\]/);
   model.close();
+});
+
+test('averages that a run did not keep are refused', async () => {
+  const path = await folderWith([[1, null]]);
+  const model = await openBigram();
+  const folder = join(path, 'step-1');
+  assert.match(
+    userError(() => loadWeights(folder, model, true)),
+    /step-1 has no averages of weights \(ema\.safetensors\), which malc train keeps with --ema/,
+  );
+  assert.is(weightsFile(folder, false), join(folder, 'model.safetensors'));
+  model.close();
+});
+
+test('a run is not gone on with by another optimizer', () => {
+  const identity = { settings, model: bigramModel, dataHash: 'd', tokenizerHash: 't' };
+  const other = { ...identity, settings: { ...settings, optimizer: 'lion', ema: 0.9 } as const };
+  const message = userError(() => requireSameRun('run', identity, other));
+  assert.match(message, /--optimizer is lion; the run has adamw\n {2}--ema is 0\.9; the run has 0\n/);
 });
 
 test('a checkpoint is found by its run, by itself and by its role', async () => {

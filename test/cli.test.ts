@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { bench } from '../runtime/commands/bench.ts';
 import { withConfigured } from '../runtime/commands/config-words.ts';
 import { train } from '../runtime/commands/train.ts';
 
@@ -128,6 +129,11 @@ cli('of options that say the same, those of a file give way', () => {
   const said = (...words: string[]) => withConfigured(train, ['train', '--config', config, ...words]);
   assert.equal(said('-e', '2'), ['train', '--grad-accum=2', '--lr=1', '--config', config, '-e', '2']);
   assert.equal(said('--set', 'tokens-per-step=64').slice(1, 4), ['--steps=100', '--lr=1', '--tokens-per-step=64']);
+});
+
+cli('an option of the same name that is no file of options is left to its command', () => {
+  const words = ['bench', 'step', '--config', 'tiny:8:256'];
+  assert.equal(withConfigured(bench, words), words);
 });
 
 cli('what is no option in a file is refused with the nearest that is one', () => {

@@ -13,10 +13,11 @@ import { divide } from '../runtime/data/divide.ts';
 import type { DocumentPart } from '../runtime/data/documents/documents.ts';
 import { utf16Length } from '../runtime/data/measure.ts';
 import { Packer } from '../runtime/data/packing.ts';
+import type { DataProgress } from '../runtime/data/progress.ts';
 import { readTokenizer, writeTokenizer } from '../runtime/tokenizer/json.ts';
 import type { TextPiece } from '../runtime/tokenizer/text-piece.ts';
 import { trainTokenizer } from '../runtime/tokenizer/train.ts';
-import { type CorpusProgress, readCorpus } from '../runtime/train/corpus.ts';
+import { readCorpus } from '../runtime/train/corpus.ts';
 
 fc.configureGlobal({ includeErrorInReport: true, seed: 8, numRuns: 200 });
 
@@ -158,7 +159,7 @@ const making = suite('making');
 const tokenizer = trainTokenizer(['the cat sat on the mat\n'.repeat(9)], { vocabSize: 280 });
 async function corpusOf(paths: readonly string[], more: object = {}) {
   const phases = new Set<string>();
-  const onProgress = ({ phase }: CorpusProgress) => void phases.add(phase);
+  const onProgress = ({ phase }: DataProgress) => void phases.add(phase);
   const usual = { validationShare: 0.25, tokenizer, vocabularySize: 280, textField: null, onSkipped: null, onProgress };
   const corpus = await readCorpus(paths, { ...usual, ...more });
   const { training, validation } = corpus;

@@ -53,11 +53,12 @@ function modelOf(source: string): Model {
 }
 
 /** What of a model there are several ways for, with what is chosen. */
-function tunablesOf(of: Model, choiceOf: ChoiceOf = () => null): Tunable[] {
+function tunablesOf(of: Model, choiceOf: ChoiceOf = () => null, masksDocuments = false): Tunable[] {
   const tunables = new Map<string, Tunable>();
   compile(of, {
     target: 'cuda',
     dtype: 'bf16',
+    masksDocuments,
     choiceOf(tunable) {
       tunables.set(tunable.key, tunable);
       return choiceOf(tunable);
@@ -89,6 +90,21 @@ test("attention's gradient is measured in each order that it may have, experts' 
       own.length > 1 && own.every(each => each.experts === 3 && each.candidates(circumstances, false).length > 2),
     );
   }
+});
+
+test('what is measured gets what it can make sense of: slots that choose experts, the bounds of documents', () => {
+  const buffersOf = (of: Model, wanted: string, masksDocuments = false) => {
+    const tunables = tunablesOf(of, undefined, masksDocuments).filter(({ name }) => name.includes(wanted));
+    const choices = [{ schedule: null, library: false }];
+    return emitTuner(tunables.map(tunable => ({ tunable, choices })))['tune.cu']!;
+  };
+  assert.match(buffersOf(experts, 'experts_down_proj'), /\{batch \* time \* 8, malc_filling::integers, 3\}/);
+  const masked = buffersOf(model, 'query_gradient', true);
+  assert.match(masked, /\{batch \* time \* 8, malc_filling::bounds, \(unsigned\)time\}/);
+  // Sums over rows are finished by a header of their own.
+  const biased = modelOf(text.replace('{ hidden_dim: 48', '{ bias: true hidden_dim: 48'));
+  const [totals] = tunablesOf(biased).filter(({ name }) => name.includes('up_proj_bias_gradient'));
+  assert.ok('totals.h' in emitTuner([{ tunable: totals!, choices: [{ schedule: null, library: false }] }]));
 });
 
 test('sums in any order are only where they are asked for, and on a GPU', () => {

@@ -8,11 +8,18 @@ import { buildProgram, type Program } from '../compiler/build/program.ts';
 import type { Block, Model } from '../compiler/check/model.ts';
 import { readModel } from '../compiler/check/read-model.ts';
 import { standardLibrary } from '../compiler/check/standard-library.ts';
+import { Builder } from '../compiler/graph/builder.ts';
+import { dimension, time as rows } from '../compiler/graph/dimension.ts';
+import { makeGraph, type Node } from '../compiler/graph/graph.ts';
 import { verify } from '../compiler/graph/verify.ts';
 import { compile } from '../compiler/index.ts';
 import { fuse } from '../compiler/kernels/fuse.ts';
+import { multiplyMatrices } from '../compiler/ops/contract.ts';
+import { mapOver } from '../compiler/ops/map.ts';
+import { sum } from '../compiler/ops/reduce.ts';
 import { compose } from '../compiler/passes/compose.ts';
 import { defer } from '../compiler/passes/defer.ts';
+import { apply, multiply, operand } from '../compiler/scalar/expression.ts';
 import { NativeModel } from '../runtime/native.ts';
 import { buildEmulatedModel } from './cuda/build.ts';
 import { drawParameters } from './draw-parameters.ts';
@@ -55,6 +62,25 @@ test('before layernorm the residual is added in the product, and no row is summe
     norm.members.map(({ primitive }) => primitive!.name),
     ['map'],
   );
+});
+
+test('squares that something else reads are no term of a statistic', () => {
+  const builder = new Builder();
+  const [inner, columns] = [dimension('inner', 16), dimension('columns', 32)];
+  const [x, weight] = [builder.input('x', [rows, inner]), builder.input('weight', [columns, inner])];
+  const product = multiplyMatrices(builder, x, weight, [rows, columns]);
+  const made = mapOver(builder, [rows, columns], apply('tanh', operand(0)), [product]);
+  const squared = mapOver(builder, [rows, columns], multiply(operand(0), operand(0)), [made]);
+  const all = [made, squared, sum(builder, squared, ['columns'])];
+  const measuredOf = (nodes: readonly Node[]) => {
+    const outputs = nodes.map((node, n) => ({ name: `output_${n}`, node, accumulate: false }));
+    const { kernels } = fuse(makeGraph('squares', outputs), { fuse: true, statistics: true });
+    return kernels
+      .flatMap(kernel => (kernel.kind === 'matmul' ? kernel.groups : []))
+      .map(({ statistics }) => statistics?.of);
+  };
+  assert.equal(measuredOf([all[0]!, all[2]!]), [made]);
+  assert.equal(measuredOf(all), [undefined]);
 });
 
 /** A block with a norm before all that it does. */

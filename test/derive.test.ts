@@ -75,7 +75,7 @@ test('each optimizer has what its paper says, and no more', () => {
   };
   assert.equal(usual('adamw'), [6e-4, 0.1, 0.9, 0.95, 0]);
   assert.equal(usual('muon'), [6e-4, 0.1, 0.9, 0.95, 0.95]);
-  assert.equal(usual('lion'), [1.2e-4, 0.5, 0.9, 0.99, 0]);
+  assert.equal(usual('lion'), [2e-4, 0.3, 0.9, 0.99, 0]);
   assert.equal(usual('sgd'), [0.1, 1e-4, 0, 0, 0.9]);
   assert.equal(usual('sgd', { momentum: 0 }).at(-1), 0);
   assert.is(derive({ ema: 0.999 }).settings.ema, 0.999);

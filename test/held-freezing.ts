@@ -9,14 +9,8 @@ import { relativeError } from './oracle.ts';
 /** A large epsilon: first updates then follow the gradient's size, and not the sign of what is nearly zero. */
 const adamw = { learningRate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 0.1, weightDecay: 0.1, clipNorm: 0 };
 
-/**
- * Relative L2 between what kernels that are fused in other ways compute: losses, gradients, first updates. In bfloat16 they
- * round in other places, and gradients are held as `malc verify` holds them (DESIGN, section 7).
- */
-const tolerances = {
-  f32: { loss: 1e-5, gradients: 1e-5, updates: 1e-4 },
-  bf16: { loss: 2e-2, gradients: 8e-2, updates: 8e-2 },
-} as const;
+/** Relative L2 between what kernels that are fused in other ways compute in float32. */
+const tolerance = { loss: 1e-5, gradients: 1e-5, updates: 1e-4 };
 
 /**
  * @param whole the program that trains everything
@@ -28,10 +22,8 @@ export async function holdFreezing(
   model: Model,
   frozen: readonly string[],
   { batch, time }: { batch: number; time: number },
-  dtype: keyof typeof tolerances = 'f32',
 ): Promise<void> {
   const isFrozen = new Set(frozen);
-  const tolerance = tolerances[dtype];
   const before = scramble(whole, 7);
   const start = new Map([...before].map(([name, data]) => [name, Float32Array.from(data)]));
   for (const { name, data } of native.writableParameters()) data.set(start.get(name)!);

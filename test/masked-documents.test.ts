@@ -10,6 +10,8 @@ import { UserError } from '../compiler/diagnostic.ts';
 import { compile } from '../compiler/index.ts';
 import { packagePath } from '../compiler/package-files.ts';
 import { parse } from '../compiler/syntax/parse.ts';
+import type { Tunable } from '../compiler/targets/cuda/tunable.ts';
+import { emitTuner } from '../compiler/targets/cuda/tuner.ts';
 import { openEmulated } from './cuda/build.ts';
 import { edgeModel } from './edge-models.ts';
 import { holdStep, open, scramble } from './held-against-oracle.ts';
@@ -135,10 +137,25 @@ test('it is as a person would write it', () => {
       for (const [file, text] of Object.entries(
         compile(packedModel(name), { ...options, masksDocuments: true }).files,
       )) {
+        if (!/\.(c|cu)$/.test(file)) continue; // headers are the same whatever is compiled
         const long = text.split('\n').filter(line => line.length > 120 || /\s$/.test(line));
         assert.is(long.join('\n'), '', `${file}: no line over 120 columns, nor with a space at its end`);
         assert.not.match(text, /\n\n\n/, `${file}: no two empty lines`);
       }
+});
+
+test('what is measured of it on a GPU reads documents that are there', () => {
+  const tunables = new Map<string, Tunable>();
+  const choiceOf = (tunable: Tunable) => {
+    tunables.set(tunable.key, tunable);
+    return null;
+  };
+  compile(model, { target: 'cuda', dtype: 'bf16', masksDocuments: true, choiceOf });
+  const attention = [...tunables.values()].filter(({ kind }) => kind === 'attention-gradient');
+  const choices = [{ schedule: null, library: false }];
+  const files = emitTuner(attention.map(tunable => ({ tunable, choices })));
+  assert.is(files['tune.cu']!.split('malc_filling::documents, (unsigned)time').length - 1, attention.length);
+  assert.ok(attention.length > 0);
 });
 
 test('states carry on from one document to the next, which is refused by name', () => {

@@ -266,6 +266,13 @@ test('the step line shows logged steps under a header and marks a spike', () => 
   assert.match(lines[4]!, /^ {2}30\/100 +3\.000 +3\.250 +1\.00 +5\.2e-4 +10\.0k +1\.0GiB +7s$/);
   assert.match(lines[7]!, / 9\.000! /);
   assert.is(lines[9], '  > Once upon a time');
+
+  let averaged = '';
+  const both = new StepLine({ write: (text: string) => (averaged += text) }, { ...options, averages: true });
+  const evaluated = { validation_loss: 3.25, averaged_validation_loss: 3.125 };
+  const numbers = { gradient_norm: 1, learning_rate: 1e-3, tokens: 1000, seconds: 1, memory_bytes: 2 ** 30 };
+  both.step({ step: 1, loss: 4, ...evaluated, ...numbers });
+  assert.match(averaged, /^ {2}step +loss +val +ema +norm .*\n {2}1\/100 +4\.000 +3\.250 +3\.125 +1\.00 /);
 });
 
 test.run();

@@ -49,7 +49,7 @@ function mergeEpilogues(graph: Graph, partition: Partition, options: FuseOptions
     const feedsReduction = (other: Node) => readers.get(other)!.some(reader => reader.primitive?.name === 'reduce');
     const isSummedHere =
       (options.totals && isSummedOnly(graph, node, readers.get(node)!)) ||
-      (options.statistics && isMeasuredOnly(graph, node, readers.get(node)!));
+      (options.statistics && isMeasuredOnly(graph, node, readers));
     const staysForReduction = feedsReduction(node) && !isSummedHere;
     const readsProductInRow = node.inputs.some(
       input =>
@@ -88,12 +88,18 @@ function mergeTotals(graph: Graph, partition: Partition): void {
   }
 }
 
-/** Whether all reductions of a value, which is stored anyway, are sums over its columns that a norm asks for. */
-function isMeasuredOnly(graph: Graph, node: Node, readers: readonly Node[]): boolean {
+/**
+ * Whether all reductions of a value, which is stored anyway, are sums over its columns that a norm asks for, and nothing else
+ * reads what these add up.
+ */
+function isMeasuredOnly(graph: Graph, node: Node, readers: ReadonlyMap<Node, readonly Node[]>): boolean {
   const measuring = statisticsOf(node, graph.nodes)?.members ?? [];
-  const reductions = readers.filter(reader => reader.primitive?.name === 'reduce');
-  const isStored = graph.outputs.some(output => output.node === node);
-  return isStored && measuring.length > 0 && reductions.every(reader => measuring.includes(reader));
+  const isOutput = (other: Node) => graph.outputs.some(output => output.node === other);
+  const areMeasuring = (others: readonly Node[]) => others.every(other => measuring.includes(other));
+  const terms = measuring.filter(({ dimensions }) => dimensions.length === node.dimensions.length);
+  const reductions = readers.get(node)!.filter(reader => reader.primitive?.name === 'reduce');
+  const areOwn = terms.every(term => !isOutput(term) && areMeasuring(readers.get(term)!));
+  return isOutput(node) && measuring.length > 0 && areMeasuring(reductions) && areOwn;
 }
 
 /**
@@ -105,7 +111,7 @@ function mergeStatistics(graph: Graph, partition: Partition): void {
   for (const node of graph.nodes) {
     if (node.primitive?.name !== 'map' || !partition.holds(node, 'matmul')) continue;
     const own = readers.get(node)!;
-    if (!isMeasuredOnly(graph, node, own)) continue;
+    if (!isMeasuredOnly(graph, node, readers)) continue;
     const { members } = statisticsOf(node, graph.nodes)!;
     const isSummed = own.some(reader => reader.primitive?.name === 'reduce');
     const areOthersElsewhere = own.every(reader => members.includes(reader) || !partition.holds(reader, 'row'));

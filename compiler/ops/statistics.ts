@@ -28,15 +28,11 @@ export function rowSum(node: Node): RowSum | null {
   const areColumns = columns.length === over.length && columns.every(dim => over.includes(dim.name));
   if (operation !== 'sum' || !areColumns || columns.some(dim => dim.size === null)) return null;
   const root = rootOf(term);
-  if (root?.kind === 'operand') {
-    const of = term.inputs[root.index]!;
-    if (sameDimensions(of.dimensions, term.dimensions)) return { of, kind: 'squares' };
-  }
-  if (root?.kind === 'apply' && root.name === 'subtract') {
-    const [of, mean] = root.args.map(arg => (arg.kind === 'operand' ? term.inputs[arg.index] : undefined));
-    if (of && mean && isMean(mean, of, columns)) return { of, kind: 'deviations' };
-  }
-  return { of: term, kind: 'sum' };
+  const parts = root?.kind === 'apply' && root.name === 'subtract' ? root.args : root ? [root] : [];
+  const [of, mean] = parts.map(part => (part.kind === 'operand' ? term.inputs[part.index]! : null));
+  if (!of || !sameDimensions(of.dimensions, term.dimensions)) return { of: term, kind: 'sum' };
+  if (parts.length === 1) return { of, kind: 'squares' };
+  return mean && isMean(mean, of, columns) ? { of, kind: 'deviations' } : { of: term, kind: 'sum' };
 }
 
 /** What a map is the square of; null where it is none. */

@@ -1,6 +1,6 @@
 // defer: what is one number for a row, as a norm's scale, is multiplied to the results of the products that read the row,
 // and not to the row: (s x) W = s (x W). A product that makes x can then leave what the next one reads, before anyone knows
-// s, which is made of all columns. Zhang and Sennrich 2019, arXiv:1910.07467, have the same invariance of RMSNorm.
+// s, which is made of all columns.
 import { Builder } from '../graph/builder.ts';
 import { sameDimensions } from '../graph/dimension.ts';
 import { consumers, type Graph, makeGraph, type Node } from '../graph/graph.ts';

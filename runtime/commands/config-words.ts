@@ -17,7 +17,8 @@ export const configOptions = {
  * @throws UsageError where --set says no NAME=VALUE, or names no option.
  */
 export function withConfigured(command: Command, words: readonly string[]): readonly string[] {
-  if (!('config' in command.options)) return words;
+  // `malc bench` has another option of the name.
+  if (command.options.config !== configOptions.config) return words;
   const configured = new Map<string, unknown>();
   const path = valuesOf('config', words)[0];
   if (path !== undefined)

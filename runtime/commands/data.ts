@@ -7,6 +7,15 @@ const actions = ['preview', 'prepare'] as const;
 /** Characters of a document that the preview shows. */
 const SHOWN = 400;
 
+/** What a run learns from. */
+export const dataOption = {
+  type: 'string',
+  alias: 'd',
+  array: true,
+  describe:
+    'Text, .jsonl, .parquet, .gz, .zst, .bin, folders, hf:OWNER/NAME, -; in a mixture each with a weight, FILE:0.7',
+} as const satisfies Option;
+
 /** The options of commands that read documents. */
 export const documentOptions = {
   'text-field': {
@@ -23,7 +32,7 @@ export const data: Command = {
   describe: 'Look at a data set, or turn it into tokens',
   positionals: [
     { name: 'action', describe: 'preview or prepare', required: true },
-    { name: 'spec', describe: 'Files, folders, or - for standard input', required: true, array: true },
+    { name: 'spec', describe: 'Files, folders, hf:OWNER/NAME, or - for standard input', required: true, array: true },
   ],
   options: {
     tokenizer: {
@@ -62,6 +71,8 @@ async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
   const { filesOf, formatOf, readDocuments, requireFields } = await import('../data/documents/documents.ts');
   const { Skipped } = await import('../data/documents/skipped.ts');
   const { Surveyor } = await import('../data/documents/survey.ts');
+  const { fetchAll } = await import('../data/specs.ts');
+  const { DataLine } = await import('../show/data-line.ts');
   const { describeMemory } = await import('../show/quantities.ts');
   const { readTokenizer } = await import('../tokenizer/json.ts');
 
@@ -72,7 +83,9 @@ async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
   const surveyor = new Surveyor();
   const shown: Document[] = [];
   let tokens = 0;
-  const files = (args.spec as readonly string[]).flatMap(filesOf);
+  const progress = new DataLine(process.stderr);
+  const { paths } = await fetchAll(args.spec as readonly string[], progress.tell).finally(progress.clear);
+  const files = paths.flatMap(filesOf);
   requireFields(files, textField ?? null);
   for (const file of files) {
     const isLines = textField !== undefined;
@@ -120,7 +133,7 @@ async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
   const { readSpecs } = await import('../data/specs.ts');
   const { writeTokens } = await import('../data/tokens.ts');
   const { readTokenizer, tokenizerHash, writeTokenizer } = await import('../tokenizer/json.ts');
-  const { CorpusLine } = await import('../show/corpus-progress.ts');
+  const { DataLine } = await import('../show/data-line.ts');
   const { readCorpus } = await import('../train/corpus.ts');
 
   if (args.output === undefined) throw new UsageError('--output is needed: the folder to write the tokens to');
@@ -132,7 +145,7 @@ async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
   const folder = args.output as string;
   checkFolderWritable(folder);
   const skipped = new Skipped(line => console.error(line));
-  const progress = new CorpusLine(process.stderr);
+  const progress = new DataLine(process.stderr);
   const corpus = await readCorpus(specs, {
     validationShare: (args['validation-share'] as number | undefined) ?? 0.1,
     tokenizer: args.tokenizer === undefined ? null : readTokenizer(args.tokenizer as string),
@@ -140,8 +153,7 @@ async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
     textField: (args['text-field'] as string | undefined) ?? null,
     onSkipped: args.strict ? null : skipped.tell,
     onProgress: progress.tell,
-  });
-  progress.clear();
+  }).finally(progress.clear);
   skipped.report();
   makeFolder(folder);
   const { vocabularySize } = corpus.tokenizer;

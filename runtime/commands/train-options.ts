@@ -33,7 +33,7 @@ export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
   warmup: advanced('countOrNone', 'Steps up to the peak of --lr', 'a tenth of the steps'),
   'min-lr-share': advanced('share', 'Where --lr ends, as a share of its peak', '0.1'),
   'decay-share': advanced('share', 'Share of the steps in which --schedule wsd goes down', '0.2'),
-  'weight-decay': advanced('zeroOrAbove', 'Decay of tensors of 2 and more dimensions', '0.1; lion 0.5, sgd 0.0001'),
+  'weight-decay': advanced('zeroOrAbove', 'Decay of tensors of 2 and more dimensions', '0.1; lion 0.3, sgd 0.0001'),
   'grad-clip': advanced('zeroOrAbove', 'Largest gradient norm, 0 for any', '1'),
   beta1: advanced('shareBelowOne', 'Of AdamW’s first moment, and of Lion’s direction', '0.9'),
   beta2: advanced('shareBelowOne', 'Of AdamW’s second moment, and of Lion’s only one', '0.95; lion 0.99'),

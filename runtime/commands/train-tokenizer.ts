@@ -1,14 +1,13 @@
 // malc train-tokenizer: a byte-level BPE tokenizer from texts, which are read piece by piece.
 import { describeMemory } from '../show/quantities.ts';
 import type { SplitName } from '../tokenizer/split.ts';
-import type { TokenizerProgress } from '../tokenizer/train.ts';
 import type { Command } from './command.ts';
 import { documentOptions } from './data.ts';
 
 /** Compression is measured on so many bytes of each input at the most: enough to tell, and soon done. */
 const SAMPLE = 2 ** 20;
 
-const INPUTS = 'Text, .jsonl, .parquet, .gz, .zst, folders, or - for standard input';
+const INPUTS = 'Text, .jsonl, .parquet, .gz, .zst, folders, hf:OWNER/NAME, or - for standard input';
 
 export const trainTokenizer: Command = {
   name: 'train-tokenizer',
@@ -50,6 +49,8 @@ export const trainTokenizer: Command = {
     const { checkWritable } = await import('../atomic-file.ts');
     const { documentPieces, filesOf, requireFields } = await import('../data/documents/documents.ts');
     const { Skipped } = await import('../data/documents/skipped.ts');
+    const { fetchAll } = await import('../data/specs.ts');
+    const { DataLine } = await import('../show/data-line.ts');
     const { writeTokenizer } = await import('../tokenizer/json.ts');
     const { lineCut } = await import('../tokenizer/split.ts');
     const { trainTokenizerInThreads } = await import('../tokenizer/train.ts');
@@ -61,7 +62,12 @@ export const trainTokenizer: Command = {
     const reading = { textField: textField ?? 'text', onSkipped: args.strict ? null : skipped.tell };
     const specialTokens = args['special-tokens'] as readonly string[] | undefined;
     checkWritable(output);
-    const inputs = (args.input as readonly string[]).map(filesOf);
+    const progress = new DataLine(process.stderr);
+    const inputs: string[][] = [];
+    for (const input of args.input as readonly string[]) {
+      const { paths } = await fetchAll([input], progress.tell).finally(progress.clear);
+      inputs.push(paths.flatMap(filesOf));
+    }
     requireFields(inputs.flat(), textField ?? null);
 
     const start = performance.now();
@@ -86,8 +92,8 @@ export const trainTokenizer: Command = {
       minFrequency: args['min-frequency'] as number,
       split: args.split as SplitName,
       ...(specialTokens !== undefined && { specialTokens }),
-      ...(process.stderr.isTTY && { onProgress: showProgress }),
-    });
+      onProgress: progress.tell,
+    }).finally(progress.clear);
     skipped.report();
     writeTokenizer(output, tokenizer);
 
@@ -107,15 +113,6 @@ export const trainTokenizer: Command = {
       );
   },
 };
-
-/** One line on standard error, rewritten in place and cleared at the end. */
-function showProgress({ phase, done, total }: TokenizerProgress): void {
-  const text =
-    phase === 'count'
-      ? `counting words: ${describeMemory(done)}`
-      : `merging: ${count(done)} of ${count(total ?? done)} tokens`;
-  process.stderr.write(`\r${phase === 'merge' && done === total ? '' : text}\u001b[K`);
-}
 
 function count(value: number): string {
   return value.toLocaleString('en-US');

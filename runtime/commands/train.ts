@@ -16,7 +16,7 @@ import type { Sampling } from '../train/samples.ts';
 import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
-import { documentOptions } from './data.ts';
+import { dataOption, documentOptions } from './data.ts';
 import { recomputeOption } from './recompute-option.ts';
 import { chooseTarget, targetOption } from './target-option.ts';
 import {
@@ -51,13 +51,7 @@ export const train = {
   describe: 'Train a model on text files',
   options: {
     model: { type: 'string', alias: 'm', describe: 'A .mal file, or the name of a well-known model' },
-    data: {
-      type: 'string',
-      alias: 'd',
-      array: true,
-      describe:
-        'Text, .jsonl, .parquet, .gz, .zst, folders, tokens (.bin), or -; of a mixture each with a weight, FILE:0.7',
-    },
+    data: dataOption,
     ...documentOptions,
     output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
     resume: { type: 'boolean', default: false, describe: 'Go on from the last checkpoint in --output' },
@@ -89,6 +83,7 @@ export const train = {
   },
   examples: [
     ['malc train -m nano -d input.txt', 'derive everything else, and show it'],
+    ['malc train -m nano -d hf:roneneldan/TinyStories', 'a data set of Hugging Face, kept in the cache'],
     ['malc train -m nano -d wiki.jsonl:0.7 code.txt:0.3', 'a mixture: seven samples of ten are from wiki.jsonl'],
     ['malc train --resume -o runs/nano', 'go on where that run stopped, bit for bit'],
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
@@ -102,7 +97,7 @@ export const train = {
     const { RunFolder, readOptions } = await import('../train/run-folder.ts');
     const { Sampling } = await import('../train/samples.ts');
     const { Skipped } = await import('../data/documents/skipped.ts');
-    const { CorpusLine } = await import('../show/corpus-progress.ts');
+    const { DataLine } = await import('../show/data-line.ts');
 
     checkTogether(given);
     const { openStartingWeights } = await import('../train/starting-weights.ts');
@@ -122,7 +117,7 @@ export const train = {
       return fitBatchOf(run, args, chosen);
     };
     const skipped = new Skipped(stage.warn);
-    const progress = new CorpusLine(process.stderr);
+    const progress = new DataLine(process.stderr);
     const prepared = await prepare({
       source,
       target,
@@ -137,8 +132,7 @@ export const train = {
       weights,
       fitBatch: args['batch-size'] === 'auto' ? fit : undefined,
       cadence: givenCadence(args),
-    });
-    progress.clear();
+    }).finally(progress.clear);
     skipped.report();
     const { model, settings, corpus, frozen } = prepared;
     if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);
@@ -159,7 +153,9 @@ export const train = {
       const threads = (args.threads as number | undefined) ?? availableParallelism();
       const [batch, time] = [settings['batch-size'], settings['seq-len']];
       const anyOrder = args['any-order'] === true;
-      return await tune({ model, dtype: settings.dtype, batch, time, threads, anyOrder, onStart: tellTuning }, device);
+      const masksDocuments = settings['mask-documents'];
+      const request = { model, dtype: settings.dtype, batch, time, threads, frozen, masksDocuments, anyOrder };
+      return await tune({ ...request, onStart: tellTuning }, device);
     };
     if (args.autotune) requireTunable(settings.dtype, target);
     const tuning = args.autotune ? { tune: tuneHere } : {};
@@ -264,7 +260,6 @@ async function trainIn(
     const observer: Observer = {
       step(record) {
         line.step(record);
-        if (record.validation_losses) line.note(`  validation  ${lossesOf(record.validation_losses)}`);
         events.step(record);
       },
       sample(step, text) {
@@ -342,11 +337,6 @@ async function checkBefore(
     throw error;
   }
 }
-
-const lossesOf = (losses: Readonly<Record<string, number>>) =>
-  Object.entries(losses)
-    .map(([name, loss]) => `${name} ${loss.toFixed(3)}`)
-    .join(', ');
 
 function resumed({ step, target: before }: TrainState, target: RunTarget): string {
   const change = `; it was trained on ${before} so far, and from here on ${target} rounds in its own way`;

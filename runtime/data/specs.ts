@@ -1,7 +1,9 @@
-// What --data says: files and folders, each with a weight or none with any.
+// What --data says: files, folders and data sets of the hub, each with a weight or none with any.
 import { existsSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
+import { fetchHubData, HUB } from './hub-data.ts';
+import type { OnProgress } from './progress.ts';
 
 /** Texts that are drawn from together. */
 export interface SourceSpec {
@@ -42,13 +44,18 @@ export function readSpecs(words: readonly string[]): SourceSpec[] {
 
 /** The words that say the same from any folder. */
 export function absolute({ paths, weight, isWeighted }: SourceSpec): string[] {
-  const words = paths.map(path => (path === '-' ? path : resolve(path)));
+  const words = paths.map(path => (path === '-' || path.startsWith(HUB) ? path : resolve(path)));
   return isWeighted ? words.map(word => `${word}:${weight}`) : words;
 }
 
 function readSpec(word: string): { path: string; weight: number | null } {
   const [, path, number] = /^(.+):(-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)$/i.exec(word) ?? [];
   if (path === undefined) return { path: word, weight: null };
+  if (/^hf:[^:]+$/.test(path) && /^\d+$/.test(number!))
+    throw new UserError(
+      `--data ${word}: ${number} can be a weight or a config of the data set; write ${word}.0 for the weight, or say the ` +
+        `split too: ${word}:train`,
+    );
   if (existsSync(word)) {
     if (!existsSync(path)) return { path: word, weight: null };
     throw new UserError(
@@ -60,4 +67,35 @@ function readSpec(word: string): { path: string; weight: number | null } {
   if (!(weight > 0 && Number.isFinite(weight)))
     throw new UserError(`--data ${word}: the weight is ${number}; give a number above 0, or leave ${path} out`);
   return { path, weight };
+}
+
+/** Local paths for words, data sets of the hub fetched; and the words that stand for the same for good. */
+export interface Fetched {
+  readonly paths: readonly string[];
+  readonly pinned: readonly string[];
+}
+
+/**
+ * Fetches what lies on the hub.
+ *
+ * @throws UserError as fetchHubData; where a name of the hub is given without `hf:`
+ */
+export async function fetchAll(words: readonly string[], onProgress: OnProgress): Promise<Fetched> {
+  const paths: string[] = [];
+  const pinned: string[] = [];
+  for (const word of words) {
+    if (!word.startsWith(HUB)) {
+      if (/^[\w-]+\/[\w-]+$/.test(word) && !existsSync(word))
+        throw new UserError(
+          `there is no file ${word} (in ${process.cwd()}); if it is a data set of Hugging Face, write ${HUB}${word}`,
+        );
+      paths.push(word);
+      pinned.push(word);
+      continue;
+    }
+    const found = await fetchHubData(word, onProgress);
+    for (const path of found.paths) paths.push(path);
+    pinned.push(found.pinned);
+  }
+  return { paths, pinned };
 }

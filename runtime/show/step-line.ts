@@ -79,6 +79,7 @@ export class StepLine {
       this.#screen.write(`\r${text}\u001b[K`);
       this.#live = true;
     }
+    if (record.validation_losses) this.note(`  validation  ${lossesOf(record.validation_losses)}`);
   }
 
   /** Shows a text that the model wrote, its first line shortened. */
@@ -114,6 +115,13 @@ export class StepLine {
     if (this.#live) this.#screen.write('\r\u001b[K');
     this.#live = false;
   }
+}
+
+/** The losses of a mixture's sources, by their names. */
+function lossesOf(losses: NonNullable<StepRecord['validation_losses']>): string {
+  return Object.entries(losses)
+    .map(([name, loss]) => `${name} ${loss.toFixed(3)}`)
+    .join(', ');
 }
 
 /** A running mean and variance with exponential weights: West 1979, "Updating mean and variance estimates". */

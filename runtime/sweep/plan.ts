@@ -1,6 +1,4 @@
 // What a sweep will do: each variant's model, options, size and work, found before the first run and kept in sweep.json.
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { flopsPerToken } from '../../compiler/check/cost.ts';
 import { countParameters } from '../../compiler/check/count.ts';
@@ -14,6 +12,7 @@ import { modelDifference } from '../train/settings.ts';
 import { ModelFile } from './model-text.ts';
 import type { Equality, Sweep } from './read-sweep.ts';
 import { nearestCount } from './solve.ts';
+import { inTemporaryFolder } from './temporary-folder.ts';
 import type { Trainer, TrainOptions } from './trainer.ts';
 import type { Variant } from './variants.ts';
 
@@ -45,6 +44,8 @@ export interface PlannedVariant {
 export interface Plan {
   readonly name: string;
   readonly equal: Equality['kind'] | null;
+  /** How many parameters each variant should have; null where that is not held equal. */
+  readonly target: number | null;
   readonly seeds: readonly number[];
   readonly data: readonly string[];
   readonly dataHash: string;
@@ -77,12 +78,7 @@ export const modelPath = (folder: string, variant: string): string => join(folde
  * @throws UserError or SourceError where the file, the data or a model is at fault; what every variant's program lacks.
  */
 export async function makePlan(options: PlanOptions): Promise<{ plan: Plan; writeTokenizer: () => void }> {
-  const workplace = mkdtempSync(join(tmpdir(), 'malc-sweep-'));
-  try {
-    return await new Planner(options, workplace).plan();
-  } finally {
-    rmSync(workplace, { recursive: true, force: true });
-  }
+  return inTemporaryFolder(workplace => new Planner(options, workplace).plan());
 }
 
 /** A variant on its way to being planned. */
@@ -91,7 +87,9 @@ interface Draft {
   readonly file: ModelFile;
   readonly constants: Readonly<Record<string, string>>;
   readonly model: Model;
-  readonly prepared: Prepared;
+  readonly settings: Prepared['settings'];
+  /** What evaluations take, in steps of training. */
+  readonly evaluationSteps: number;
 }
 
 class Planner {
@@ -112,20 +110,27 @@ class Planner {
     const { sweep, folder, data, tokenizer } = this.#options;
     for (const variant of sweep.variants) this.#checkConstants(variant);
     const [first] = sweep.variants as [Variant];
-    const reference = await this.#draft(first, first.constants);
-    const { corpus, tokenizerHash, statedVocabulary } = reference.prepared;
+    const original = await this.#prepare(first, first.constants);
+    const reference = this.#draftOf(first, first.constants, original);
+    const { corpus, tokenizerHash, statedVocabulary } = original;
     const isLearned = this.#tokenizer === null;
     if (isLearned) {
       this.#tokenizer = join(this.#workplace, 'tokenizer.json');
       writeTokenizer(this.#tokenizer, corpus.tokenizer);
     }
+    const { equal } = sweep;
+    const target = equal?.kind === 'parameters' ? (equal.to ?? countParameters(reference.model).total) : null;
     const drafts: Draft[] = [];
     for (const variant of sweep.variants) {
-      const constants = this.#constantsOf(variant, reference);
-      const isReference = variant === first && constants === variant.constants;
-      const draft = isReference ? reference : await this.#draft(variant, constants);
-      drafts.push(draft);
-      const { statedVocabulary: stated } = draft.prepared;
+      if (variant === first && (equal?.kind !== 'parameters' || equal.to === null)) {
+        drafts.push(reference);
+        continue;
+      }
+      const constants =
+        target === null ? variant.constants : this.#constantsFor(variant, target, reference.model.vocab_size);
+      const prepared = await this.#prepare(variant, constants);
+      drafts.push(this.#draftOf(variant, constants, prepared));
+      const { statedVocabulary: stated } = prepared;
       if (isLearned && stated !== statedVocabulary)
         throw new UserError(
           `the variants ${first.name} and ${variant.name} have vocabularies of ${statedVocabulary} and ${stated} tokens, ` +
@@ -141,7 +146,8 @@ class Planner {
     return {
       plan: {
         name: sweep.name,
-        equal: sweep.equal?.kind ?? null,
+        equal: equal?.kind ?? null,
+        target,
         seeds: sweep.seeds,
         data,
         dataHash: corpus.hash,
@@ -198,13 +204,9 @@ class Planner {
     throw new SourceError([error(span, message, help)], new Map([[path, text]]));
   }
 
-  /** A variant's constants, with the one that makes it as large as the others. */
-  #constantsOf(variant: Variant, reference: Draft): Readonly<Record<string, string>> {
-    const { equal } = this.#options.sweep;
-    if (equal?.kind !== 'parameters') return variant.constants;
-    if (equal.to === null && variant === reference.variant) return variant.constants;
-    const target = equal.to ?? countParameters(reference.model).total;
-    const vocabulary = reference.model.vocab_size;
+  /** A variant's constants, with the one that gives it as many parameters as are asked for. */
+  #constantsFor(variant: Variant, target: number, vocabulary: number): Readonly<Record<string, string>> {
+    const equal = this.#options.sweep.equal as Extract<Equality, { kind: 'parameters' }>;
     const file = this.#fileOf(variant);
     let fault: unknown = null;
     const countOf = (value: number): number | null => {
@@ -229,8 +231,8 @@ class Planner {
     return { ...variant.constants, [equal.by]: String(solution.value) };
   }
 
-  /** What a run of a variant would be. */
-  async #draft(variant: Variant, constants: Readonly<Record<string, string>>): Promise<Draft> {
+  /** All that a run of a variant would be, its text included. */
+  async #prepare(variant: Variant, constants: Readonly<Record<string, string>>): Promise<Prepared> {
     const { trainer, tell } = this.#options;
     const file = this.#fileOf(variant);
     const { warnings } = file.with(constants);
@@ -238,14 +240,28 @@ class Planner {
       this.#told.add(warning);
       tell(warning);
     }
-    const prepared = await trainer.prepare(this.#trial(variant, file, constants));
+    const prepared = await trainer.prepare(this.#trial(variant.name, variant.options, file, constants));
     if (prepared.validation === null)
       throw new UserError('a sweep compares validation losses, and `validation-share: 0` leaves none');
-    return { variant, file, constants, model: prepared.model, prepared };
+    return prepared;
   }
 
-  /** A variant's options for a run that is not made: its model lies in the workplace. */
-  #trial({ name, options }: Variant, file: ModelFile, constants: Readonly<Record<string, string>>): TrainOptions {
+  /** What is kept of it: the text need not be there once for each variant. */
+  #draftOf(variant: Variant, constants: Readonly<Record<string, string>>, prepared: Prepared): Draft {
+    const { model, settings, cadence, validation } = prepared;
+    const evaluations = Math.ceil(settings.steps / cadence.evaluate);
+    // A forward pass is about a third of a micro-batch.
+    const evaluationSteps = (evaluations * validation!.count) / (3 * settings['grad-accum']);
+    return { variant, file: this.#fileOf(variant), constants, model, settings, evaluationSteps };
+  }
+
+  /** Options for a run that is not made: its model lies in the workplace. */
+  #trial(
+    name: string,
+    options: TrainOptions,
+    file: ModelFile,
+    constants: Readonly<Record<string, string>>,
+  ): TrainOptions {
     const place = modelPath(this.#workplace, name);
     const folder = join(this.#workplace, name);
     makeFolder(folder);
@@ -261,16 +277,16 @@ class Planner {
 
   async #planned(draft: Draft, first: Draft, failures: Error[]): Promise<PlannedVariant> {
     const { sweep, folder, trainer, before, tell } = this.#options;
-    const { variant, file, constants, model, prepared } = draft;
-    const { settings } = prepared;
+    const { variant, file, constants, model, settings } = draft;
     const flops = flopsPerToken(model, settings['seq-len']);
     const steps = stepsFor(sweep.equal, draft, first);
     const { name } = variant;
-    const { model: _model, steps: _steps, epochs: _epochs, tokens: _tokens, ...options } = variant.options;
+    const { model: _model, epochs: _epochs, tokens: _tokens, ...given } = variant.options;
+    const options = { ...given, steps };
     const parameters = countParameters(model);
     const found = {
       name,
-      options: { ...options, steps },
+      options,
       constants,
       text: file.textFor(constants, join(folder, name)),
       model,
@@ -282,12 +298,10 @@ class Planner {
     };
     const known = before?.variants.find(each => each.name === name);
     if (known?.failure === null && differences(known, found).length === 0) return { ...known, ...found };
-    const trial = { ...this.#trial(variant, file, constants), ...options, steps };
-    for (const length of ['epochs', 'tokens']) delete (trial as Record<string, unknown>)[length];
     tell(`trying ${name} ...`);
     try {
-      const { bytes, secondsPerStep } = await trainer.measure(trial);
-      const seconds = secondsPerStep * (steps + evaluationSteps(prepared, steps));
+      const { bytes, secondsPerStep } = await trainer.measure(this.#trial(name, options, file, constants));
+      const seconds = secondsPerStep * (steps + draft.evaluationSteps);
       return { ...found, memory: bytes, seconds, failure: null };
     } catch (fault) {
       if (!(fault instanceof UserError || fault instanceof MachineError) || fault instanceof WriteError) throw fault;
@@ -297,22 +311,15 @@ class Planner {
   }
 }
 
-const tokensPerStep = ({ prepared: { settings } }: Draft): number =>
+const tokensPerStep = ({ settings }: Draft): number =>
   settings['batch-size'] * settings['grad-accum'] * settings['seq-len'];
 
 /** The steps of a variant: its own, or as many as make tokens or operations those of the first. */
 function stepsFor(equal: Equality | null, draft: Draft, first: Draft): number {
-  const { settings } = draft.prepared;
-  if (equal === null || equal.kind === 'parameters' || draft === first) return settings.steps;
+  if (equal === null || equal.kind === 'parameters' || draft === first) return draft.settings.steps;
   const workOf = (each: Draft) =>
-    tokensPerStep(each) * (equal.kind === 'tokens' ? 1 : flopsPerToken(each.model, each.prepared.settings['seq-len']));
-  return Math.max(1, Math.round((first.prepared.settings.steps * workOf(first)) / workOf(draft)));
-}
-
-/** Evaluations in steps: a forward pass is about a third of a micro-batch. */
-function evaluationSteps({ validation, cadence, settings }: Prepared, steps: number): number {
-  const evaluations = Math.ceil(steps / cadence.evaluate);
-  return (evaluations * (validation?.count ?? 0)) / (3 * settings['grad-accum']);
+    tokensPerStep(each) * (equal.kind === 'tokens' ? 1 : flopsPerToken(each.model, each.settings['seq-len']));
+  return Math.max(1, Math.round((first.settings.steps * workOf(first)) / workOf(draft)));
 }
 
 /** In what two plans of a variant differ, as a user knows it; nothing where the same runs come of both. */

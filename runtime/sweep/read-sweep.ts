@@ -78,6 +78,10 @@ export function readSweep(pathOrName: string, rules: OptionRules): Sweep {
   );
 }
 
+/** A word of --data as it is from any folder: names of the hub are the same everywhere. */
+export const dataFrom = (folder: string, word: string): string =>
+  word.startsWith('hf:') ? word : resolve(folder, word);
+
 function findSweep(pathOrName: string): string {
   if (existsSync(pathOrName)) return pathOrName;
   const shipped = readdirSync(packagePath('sweeps')).filter(name => extname(name) === ENDING);
@@ -157,7 +161,7 @@ class Reader {
           `${quoted(text)} is no text in quotes`,
           didYouMean(text, ['stories'], 'a path stands in quotes'),
         );
-    return setting.values.map(({ text }) => this.#place(text));
+    return setting.values.map(({ text }) => dataFrom(dirname(this.#syntax.file), text));
   }
 
   #tokenizer(): string | null {

@@ -93,7 +93,8 @@ export function readSweepRuns(folder: string, { variants, seeds }: Plan): RunRec
   return seeds.flatMap(seed =>
     variants.flatMap(({ name }) => {
       const path = runPath(folder, name, seed);
-      return existsSync(join(path, 'metrics.jsonl'))
+      // The last file of those that stand there before the first step.
+      return existsSync(join(path, 'config.json'))
         ? [{ ...readRun(path), name: `${name}, seed ${seed}`, variant: name }]
         : [];
     }),

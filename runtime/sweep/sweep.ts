@@ -1,7 +1,6 @@
 // Runs a sweep: plans it, holds the plan against what an earlier one left, and trains what is not yet at its end.
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { checkFolderWritable, makeFolder, writeFileAtomic } from '../atomic-file.ts';
 import { writeStories } from '../data/stories.ts';
@@ -10,7 +9,7 @@ import { readProgress } from '../show/page/run-record.ts';
 import { markTraining, requireIdle } from '../train/run-mark.ts';
 import { differences, makePlan, modelPath, type Plan, type PlannedVariant } from './plan.ts';
 import { type Place, Progress } from './progress.ts';
-import type { Sweep } from './read-sweep.ts';
+import { dataFrom, type Sweep } from './read-sweep.ts';
 import {
   holdsSweep,
   readPlan,
@@ -23,6 +22,7 @@ import {
   writePlan,
 } from './results.ts';
 import { planTable, resultTable, writeResults } from './table.ts';
+import { inTemporaryFolder } from './temporary-folder.ts';
 import type { Trainer } from './trainer.ts';
 
 export interface SweepOptions {
@@ -47,45 +47,50 @@ const PAGE = 'page.html';
  * @throws UserError where the file, its data or a model is at fault, or where runs of before no longer fit; WriteError.
  */
 export async function runSweep(options: SweepOptions): Promise<'done' | 'interrupted' | 'planned'> {
-  const { sweep, folder, dryRun, trainer, screen } = options;
+  const { folder, dryRun, trainer, screen } = options;
+  const progress = new Progress(screen);
+  if (dryRun) {
+    await inTemporaryFolder(stories => planned(options, stories, progress));
+    progress.note('\na dry run: nothing was written');
+    return 'planned';
+  }
+  const { plan, writeTokenizer } = await planned(options, folder, progress);
+  makeFolder(folder);
+  writeTokenizer();
+  writePlan(folder, plan);
+  for (const { name, text } of plan.variants) {
+    makeFolder(join(folder, name));
+    writeFileAtomic(modelPath(folder, name), text);
+  }
+  const unmark = markTraining(folder);
+  try {
+    const ending = await trainAll(folder, plan, trainer, progress);
+    progress.note(`\n${resultTable(writeAll(folder, plan))}`);
+    return ending;
+  } finally {
+    unmark();
+  }
+}
+
+/**
+ * Makes the plan, holds it against what is there, and shows it.
+ *
+ * @param storyFolder where stories are written if there are none
+ */
+async function planned(options: SweepOptions, storyFolder: string, progress: Progress): ReturnType<typeof makePlan> {
+  const { sweep, folder, trainer } = options;
   const before = planOf(folder);
   const made = before === null ? [] : variantsWithRuns(folder, before);
-  const progress = new Progress(screen);
-  const scratch = dryRun ? mkdtempSync(join(tmpdir(), 'malc-stories-')) : folder;
-  try {
-    const data = dataOf(options, scratch);
-    const own = join(folder, 'tokenizer.json');
-    const { plan, writeTokenizer } = await makePlan({
-      ...{ sweep, folder, data, trainer },
-      // Runs that are there have one, and what is measured is kept with them.
-      tokenizer: sweep.tokenizer ?? (made.length > 0 && existsSync(own) ? own : null),
-      before,
-      tell: text => progress.note(text),
-    });
-    if (before !== null) requireFitting(folder, before, plan, made);
-    progress.note(planTable(plan));
-    if (dryRun) {
-      progress.note('\na dry run: nothing was written');
-      return 'planned';
-    }
-    makeFolder(folder);
-    writeTokenizer();
-    writePlan(folder, plan);
-    for (const { name, text } of plan.variants) {
-      makeFolder(join(folder, name));
-      writeFileAtomic(modelPath(folder, name), text);
-    }
-    const unmark = markTraining(folder);
-    try {
-      const ending = await trainAll(folder, plan, trainer, progress);
-      progress.note(`\n${resultTable(writeAll(folder, plan))}`);
-      return ending;
-    } finally {
-      unmark();
-    }
-  } finally {
-    if (dryRun) rmSync(scratch, { recursive: true, force: true });
-  }
+  const own = join(folder, 'tokenizer.json');
+  const found = await makePlan({
+    ...{ sweep, folder, trainer, before, data: dataOf(options, storyFolder) },
+    // Runs that are there have one, and are held against what was learned then.
+    tokenizer: sweep.tokenizer ?? (made.length > 0 && existsSync(own) ? own : null),
+    tell: text => progress.note(text),
+  });
+  if (before !== null) requireFitting(folder, before, found.plan, made);
+  progress.note(planTable(found.plan));
+  return found;
 }
 
 /** The results of a sweep as far as it is, also written as files with the page. @throws UserError where there is none. */
@@ -118,9 +123,9 @@ function dataOf({ sweep, data }: SweepOptions, folder: string): readonly string[
         'or `data: stories` for stories that malc writes',
     );
   if (named !== 'stories') {
-    if (named.includes('-'))
+    if (named.some(word => /^-(:|$)/.test(word)))
       throw new UserError('--data: standard input is read once, and a sweep reads its text for each run; give a file');
-    return named.map(path => (existsSync(path) ? resolve(path) : path));
+    return named.map(word => dataFrom('.', word));
   }
   const path = join(folder, STORIES.name);
   if (!existsSync(path)) {

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { writeFileAtomic } from '../atomic-file.ts';
 import { paint } from '../show/color.ts';
-import { describeCount, describeMemory } from '../show/quantities.ts';
+import { describeCount, describeDuration, describeMemory } from '../show/quantities.ts';
 import type { Plan } from './plan.ts';
 import type { RunResult, Spread, SweepResult, VariantResult } from './results.ts';
 
@@ -30,23 +30,23 @@ export function resultTable({ variants }: SweepResult): string {
 const PLAN_HEAD = ['variant', 'parameters', 'FLOPs', 'tokens', 'steps', 'memory', 'a run'];
 
 /** What will be done, a line for each variant, with what was found for it. */
-export function planTable({ variants, equal, seeds }: Plan): string {
+export function planTable({ variants, equal, target, seeds }: Plan): string {
   const [first] = variants;
   const rows = variants.map(({ name, parameters, flopsPerToken, tokens, steps, memory, seconds, failure }) => [
     name,
-    `${parameters.toLocaleString('en-US')}${equal === 'parameters' ? differenceText(parameters, first!.parameters) : ''}`,
+    `${parameters.toLocaleString('en-US')}${target === null ? '' : differenceText(parameters, target)}`,
     `${describeOperations(flopsPerToken * tokens)}${
       equal === 'flops' ? differenceText(flopsPerToken * tokens, first!.flopsPerToken * first!.tokens) : ''
     }`,
     `${describeCount(tokens)}${equal === 'tokens' ? differenceText(tokens, first!.tokens) : ''}`,
     String(steps),
     memory === null ? '' : describeMemory(memory),
-    seconds === null ? `cannot be trained: ${failure!.split('\n')[0]}` : describeMinutes(seconds),
+    seconds === null ? `cannot be trained: ${failure!.split('\n')[0]}` : describeDuration(seconds),
   ]);
   const all = seeds.length * variants.reduce((sum, { seconds }) => sum + (seconds ?? 0), 0);
   const runs = variants.length * seeds.length;
   const of = seeds.length === 1 ? `seed ${seeds[0]}` : `seeds ${seeds.join(', ')}`;
-  return `${columns([PLAN_HEAD, ...rows])}\n  ${runs} runs, of ${of}: ${describeMinutes(all)} in all, as measured in a few steps`;
+  return `${columns([PLAN_HEAD, ...rows])}\n  ${runs} runs, of ${of}: ${describeDuration(all)} in all, as measured in a few steps`;
 }
 
 /** By how much a number misses the one that it should be; nothing where it does not. */
@@ -54,9 +54,6 @@ function differenceText(value: number, target: number): string {
   const share = value / target - 1;
   return Math.abs(share) < 5e-5 ? '' : ` (${share > 0 ? '+' : '−'}${(100 * Math.abs(share)).toFixed(2)} %)`;
 }
-
-/** Seconds as `0.4 min`. */
-export const describeMinutes = (seconds: number): string => `${(seconds / 60).toFixed(1)} min`;
 
 /** 1.23e12 as `1.23T`. */
 function describeOperations(count: number): string {

@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { cachedFolder, cachedValue, cacheKey, cacheValue } from '../data/data-cache.ts';
 import { filesOf, type ReadOptions, requireFields } from '../data/documents/documents.ts';
 import { type Measured, measure, type Reading } from '../data/measure.ts';
+import type { OnProgress } from '../data/progress.ts';
 import { areSettled, putStandardInputAside, requireUnchanged, type Stamp, stampsOf } from '../data/sources.ts';
-import { absolute, readSpecs, type SourceSpec } from '../data/specs.ts';
+import { absolute, fetchAll, readSpecs, type SourceSpec } from '../data/specs.ts';
 import {
   DESCRIPTION,
   type DividedText,
@@ -45,19 +46,11 @@ export interface Source extends SourceTokens {
 
 /** All sources, each by itself and, where that is asked for, after one another. */
 export interface Corpus extends SourceTokens {
-  /** The files, folders and data sets, with absolute paths, as `readCorpus` takes them. */
+  /** What was given, as `readCorpus` takes it: paths from the root, and data sets of the hub with their commit. */
   readonly paths: readonly string[];
   readonly tokenizer: Tokenizer;
   /** Those with weights, or one: all that was given. */
   readonly sources: readonly Source[];
-}
-
-/** How far a corpus is: bytes of text, or, while a tokenizer is learned (`merge`), its tokens. */
-export interface CorpusProgress {
-  readonly phase: 'read' | 'count' | 'merge' | 'tokenize';
-  readonly done: number;
-  /** Null where nobody knows. */
-  readonly total: number | null;
 }
 
 export interface CorpusOptions {
@@ -68,7 +61,7 @@ export interface CorpusOptions {
   /** The field or column that is the text; null for the usual one, and for standard input that is a text. */
   readonly textField: string | null;
   readonly onSkipped: ReadOptions['onSkipped'];
-  readonly onProgress?: ((progress: CorpusProgress) => void) | undefined;
+  readonly onProgress?: OnProgress | undefined;
 }
 
 /** The field that a text has in nearly all data sets. */
@@ -85,7 +78,11 @@ const USUAL_FIELD = 'text';
  */
 export async function readCorpus(specs: readonly string[], options: CorpusOptions): Promise<Corpus> {
   const { validationShare, onProgress = () => {} } = options;
-  const given = readSpecs(specs);
+  const given: (SourceSpec & { readonly words: readonly string[] })[] = [];
+  for (const spec of readSpecs(specs)) {
+    const { paths, pinned } = await fetchAll(spec.paths, onProgress);
+    given.push({ ...spec, paths, words: absolute({ ...spec, paths: pinned }) });
+  }
   const texts = given.map(source => (source.paths.some(path => path.endsWith('.bin')) ? null : filesIn(source)));
   if (texts.every(files => files !== null)) requireFields(texts.flat(), options.textField);
   const putAside = texts.some(files => files?.includes('-')) ? await putStandardInputAside() : null;
@@ -103,7 +100,7 @@ export async function readCorpus(specs: readonly string[], options: CorpusOption
         : readShards(paths, tokenizer, validationShare);
       sources.push({ ...tokens, name, share: weight / weights });
     }
-    return { paths: given.flatMap(absolute), tokenizer: tokenizer!, ...together(sources), sources };
+    return { paths: given.flatMap(source => source.words), tokenizer: tokenizer!, ...together(sources), sources };
   } finally {
     putAside?.remove();
   }
@@ -139,11 +136,7 @@ function learn(texts: readonly ReadText[], { vocabularySize, onProgress }: Corpu
   });
 }
 
-async function tokenizeOnce(
-  text: ReadText,
-  tokenizer: Tokenizer,
-  onProgress: (progress: CorpusProgress) => void,
-): Promise<SourceTokens> {
+async function tokenizeOnce(text: ReadText, tokenizer: Tokenizer, onProgress: OnProgress): Promise<SourceTokens> {
   const { measured, validationShare, bytes, stamps } = text;
   const hash = tokenizerHash(tokenizer);
   const documents = measured.files.map(file => file.documents);
@@ -188,7 +181,7 @@ async function measureOnce(
   files: readonly string[],
   stamps: readonly Stamp[],
   reading: Reading,
-  onProgress: (progress: CorpusProgress) => void,
+  onProgress: OnProgress,
 ): Promise<Measured> {
   const key = cacheKey(['measured', stamps, reading.textField, reading.asLines]);
   const isKnown = areSettled(stamps) && !files.includes('-');

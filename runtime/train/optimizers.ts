@@ -24,7 +24,7 @@ const usual: Readonly<Record<Optimizer, (hiddenSize: number) => UsualUpdate>> = 
   // 2024.
   muon: hiddenSize => ({ lr: adamwRate(hiddenSize), 'weight-decay': 0.1, beta1: 0.9, beta2: 0.95, momentum: 0.95 }),
   // A rate 3 to 10 times smaller than AdamW's, and a decay as many times larger: Chen et al. 2023, section 5.
-  lion: hiddenSize => ({ lr: adamwRate(hiddenSize) / 5, 'weight-decay': 0.5, beta1: 0.9, beta2: 0.99, momentum: 0 }),
+  lion: hiddenSize => ({ lr: adamwRate(hiddenSize) / 3, 'weight-decay': 0.3, beta1: 0.9, beta2: 0.99, momentum: 0 }),
   // As vision models have it: He et al. 2016, section 3.4.
   sgd: () => ({ lr: 0.1, 'weight-decay': 1e-4, beta1: 0, beta2: 0, momentum: 0.9 }),
 };

@@ -238,6 +238,7 @@ struct malc_consumer {
       if constexpr (brings) {
         mbarrier_wait(brought(slot), brought_parity >> slot & 1);
         brought_parity ^= 1 << slot;
+        if constexpr (Slots::apart > 0) barrier_sync(1 + warpgroup, 128); // the first has waited for what is apart
       } else if constexpr (passes) {
         if (first && chunk == 0) bulk_wait_read<0>();
         if (first && chunk >= Slots::count) bulk_wait_read<Slots::count - 1>();
@@ -245,7 +246,7 @@ struct malc_consumer {
       }
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        (tensors.take(slot_at(slot * Slots::bytes), half), ...);
+        (tensors.take(slot_at(Slots::template start<Tensors>(slot)), half), ...);
         if constexpr (brings) __syncwarp(); // before any of the warp writes to the same boxes
 #pragma unroll
         for (int n = 0; n < 8; n++) {
@@ -254,7 +255,7 @@ struct malc_consumer {
           finish(two, r < at.row_end ? r : at.row, c < at.column_end ? c : at.column,
                  r < at.row_end && c < at.column_end, tensors.pairs[n]...);
         }
-        (tensors.leave(slot_at(slot * Slots::bytes), half,
+        (tensors.leave(slot_at(Slots::template start<Tensors>(slot)), half,
                        malc_place{own_row() + warp * 16, at.row_end, column + half * 32, at.column_end}),
          ...);
       }
@@ -262,8 +263,7 @@ struct malc_consumer {
         fence_async();
         barrier_sync(1 + warpgroup, 128);
         if (first) {
-          const uint32_t shared = stages.shared + slot_at(slot * Slots::bytes);
-          (tensors.send(shared, column, own_row()), ...);
+          (tensors.send(stages.shared + slot_at(Slots::template start<Tensors>(slot)), column, own_row()), ...);
           bulk_commit();
           if constexpr (brings) {
             bulk_wait_read<0>();
@@ -338,12 +338,13 @@ private:
     const int slot = chunk % Slots::count, column = at.column + chunk * 64;
     if (chunk >= Shape::columns / Parts / 64 || column >= at.column_end) return;
     mbarrier_arrive_expect(brought(slot), Slots::brought_bytes);
-    (tensors.bring(stages.shared + slot_at(slot * Slots::bytes), brought(slot), column, own_row()), ...);
+    const auto start = [&](int offset) { return stages.shared + slot_at(offset); };
+    (tensors.bring(start(Slots::template start<Tensors>(slot)), brought(slot), column, own_row()), ...);
   }
 };
 
-/* How a kernel of jobs begins: barriers, and the tensor maps are fetched. Then it waits for earlier launches, which this
- * one may overlap: until here no thread has touched what another kernel reads or writes. */
+/* How a kernel of jobs begins: barriers, and the tensor maps are fetched. Then it waits for earlier launches, which it
+ * may overlap: until here no thread has touched what another kernel reads or writes. */
 template <class Shape, class Producer = malc_producer<Shape>, class... Maps>
 DEVICE void malc_begin_jobs(const Maps *...maps) {
 #if defined(MALC_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)

@@ -4,7 +4,8 @@
 // read where the result lies (a residual, an activation's input) TMA brings, the first columns before the product is
 // begun, so that nobody waits for memory element by element; and what is stored there leaves by TMA. Both pass through
 // boxes of 64 rows of 128 bytes in shared memory, in TMA's swizzle: 64 columns of bfloat16 are one box, of float32 two.
-// A slot has the boxes of 64 columns; a tensor that is read and one that is stored may share theirs.
+// A slot has the boxes of 64 columns; a tensor that is read and one that is stored may share theirs. Where two slots fit
+// only without the boxes of what is stored and has nobody to share with, all slots have these in common: they come first.
 //
 // Order: ordinary writes to boxes, fence_async by each thread, the warpgroup's barrier, then the store by its first
 // thread, which waits until a slot's stores have been read before anything else comes to the slot.
@@ -69,15 +70,17 @@ constexpr int malc_box_rows = 64, malc_box_bytes = 8192;
 /* Where a lane's 16 bytes of a box are: of a row, the n-th. */
 DEVICE uint32_t malc_place_in_box(int row, int n) { return row * 128 + ((n ^ row % 8) << 4); }
 
-enum class malc_way { brought, left };
+enum class malc_way { brought, left, apart };
 
-/* A tensor that is brought or left, from box number `Box` of a slot on, and what a thread has at hand of it: of 32
- * columns, a half of a slot's, two elements of rows r and r + 8 for each 8 columns. More would leave too few
- * registers. */
+/* A tensor that is brought or left, from box number `Box` of a slot on, or of those that are apart, and what a thread
+ * has at hand of it: of 32 columns, a half of a slot's, two elements of rows r and r + 8 for each 8 columns. More would
+ * leave too few registers. */
 template <malc_way Way, class T, int Box>
 struct malc_passing {
   static constexpr int boxes = sizeof(T) / 2, box_columns = 64 / boxes;
-  static constexpr int end = Box + boxes; /* boxes of a slot that has it */
+  static constexpr bool is_apart = Way == malc_way::apart, is_left = is_apart || Way == malc_way::left;
+  static constexpr int end = is_apart ? 0 : Box + boxes; /* boxes of a slot that has it */
+  static constexpr int apart_end = is_apart ? Box + boxes : 0;
   static constexpr int brought_bytes = Way == malc_way::brought ? boxes * malc_box_bytes : 0;
   const CUtensorMap *map;
   malc_two<T> pairs[8];
@@ -92,7 +95,7 @@ struct malc_passing {
         tma_load_2d(slot + (Box + n) * malc_box_bytes, map, barrier, column + n * box_columns, row);
   }
   DEVICE void send(uint32_t slot, int column, int row) const {
-    if constexpr (Way == malc_way::left)
+    if constexpr (is_left)
 #pragma unroll
       for (int n = 0; n < boxes; n++)
         tma_store_2d(map, slot + (Box + n) * malc_box_bytes, column + n * box_columns, row);
@@ -103,7 +106,7 @@ struct malc_passing {
     if constexpr (Way == malc_way::brought) pass(slot, half);
   }
   DEVICE void leave(int slot, int half, const malc_place &) {
-    if constexpr (Way == malc_way::left) pass(slot, half);
+    if constexpr (is_left) pass(slot, half);
   }
   DEVICE void conclude(const malc_place &) const {}
 
@@ -117,7 +120,7 @@ private:
       for (int n = 0; n < 2; n++) { // 16 columns
         const uint32_t place = shared_address(box) + malc_place_in_box(row, 4 * half + 2 * n + lane / 16);
         uint32_t four[4];
-        if constexpr (Way == malc_way::left) {
+        if constexpr (is_left) {
 #pragma unroll
           for (int i = 0; i < 4; i++) four[i] = pairs[4 * n + i].packed;
           stmatrix(place, four);
@@ -132,7 +135,7 @@ private:
       for (int n = 0; n < 8; n++) {
         const int row = first_row + n % 2 * 8 + lane / 4, of_box = n / 2 * 2 + lane % 4 / 2;
         float *const place = reinterpret_cast<float *>(box + half * malc_box_bytes + malc_place_in_box(row, of_box));
-        if constexpr (Way == malc_way::left) malc_store_2(place + lane % 2 * 2, pairs[n].values);
+        if constexpr (is_left) malc_store_2(place + lane % 2 * 2, pairs[n].values);
         else malc_load_2(pairs[n].values, place + lane % 2 * 2);
       }
     }
@@ -148,7 +151,8 @@ constexpr int malc_summed_rows = 16;
 
 /* Sums over the 16 rows of a warp, [rows / 16][columns], which totals.h adds up. */
 struct malc_summed {
-  static constexpr int end = 0, brought_bytes = 0;
+  static constexpr bool is_apart = false;
+  static constexpr int end = 0, apart_end = 0, brought_bytes = 0;
   float *sums;
   int64_t columns;
   malc_two<float> pairs[8];
@@ -186,8 +190,15 @@ struct malc_slots_of {
   static constexpr int largest(int most, int other, Others... others) {
     return largest(most > other ? most : other, others...);
   }
-  static constexpr int boxes = largest(1, Tensors::end...), bytes = boxes * malc_box_bytes;
-  static constexpr int most = 4, count = Boxes / boxes < most ? Boxes / boxes : most;
+  static constexpr int boxes = largest(1, Tensors::end...), apart = largest(0, Tensors::apart_end...);
+  static constexpr int most = 4, fit = (Boxes - apart) / boxes, count = fit < most ? fit : most;
   static constexpr int brought_bytes = (0 + ... + Tensors::brought_bytes);
   static_assert(count > 0, "what passes together fits the boxes");
+  static_assert(apart == 0 || brought_bytes > 0, "without what is brought, slots have all boxes");
+
+  /* Where a tensor's boxes of a slot are counted from. */
+  template <class Tensor>
+  DEVICE static int start(int slot) {
+    return Tensor::is_apart ? 0 : (apart + slot * boxes) * malc_box_bytes;
+  }
 };

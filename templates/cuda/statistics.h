@@ -60,7 +60,8 @@ struct malc_moments {
  * [rows][tiles across][words]. */
 template <class Statistic>
 struct malc_measured {
-  static constexpr int end = 0, brought_bytes = 0;
+  static constexpr bool is_apart = false;
+  static constexpr int end = 0, apart_end = 0, brought_bytes = 0;
   struct by_turns {
     Statistic rows[2];
     DEVICE Statistic &operator[](int n) { return rows[n % 2]; }

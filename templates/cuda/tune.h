@@ -1,5 +1,5 @@
-// tune.h - times a computation in several ways, by turns, so that `--autotune` can choose: the generated tune.cu has the
-// model's own kernels, and says what each is handed.
+// tune.h - times a computation in several ways, by turns, so that `--autotune` can choose: the generated tune.cu has
+// the model's own kernels, and says what each is handed.
 //
 // The buffers are there several times, more than the second-level cache holds, and launches take one set after another.
 // Launches of a way are a graph, as in a step: none waits for the host. A way that fails is left out, as long as the
@@ -12,8 +12,8 @@
 #include "random.h"
 
 /* What a buffer begins with: numbers from -1 to 1 as float32 or as bfloat16, for it takes more power to multiply them
- * than zeros; or integers, below `count` and about as many of each. */
-enum class malc_filling { floats, narrow, integers };
+ * than zeros; or integers, below `count` and about as many of each; or the bounds of documents of `count` positions. */
+enum class malc_filling { floats, narrow, integers, bounds };
 
 struct malc_buffer {
   int64_t bytes;
@@ -58,6 +58,7 @@ static __global__ void malc_fill(void *to, int64_t elements, malc_filling fillin
   malc_philox(bits, 1, 0);
   const float value = (float)bits[0] / 2147483648.0f - 1.0f;
   if (filling == malc_filling::integers) static_cast<int32_t *>(to)[i] = (int32_t)(bits[0] % count);
+  else if (filling == malc_filling::bounds) static_cast<int32_t *>(to)[i] = (int32_t)(i % 2 * count);
   else if (filling == malc_filling::narrow) static_cast<__nv_bfloat16 *>(to)[i] = __float2bfloat16_rn(value);
   else static_cast<float *>(to)[i] = value;
 }
@@ -181,9 +182,9 @@ private:
 /* Why ways of the computation that was measured last failed; empty where they did not. */
 inline std::vector<std::string> malc_failures;
 
-/* Times every way of a computation whose `took` is not NaN: rounds by turns, each of about so many seconds, of which the
- * quickest counts. Leaves the seconds of a launch in `took`, -1 for a way that cannot be taken here, and NaN for one that
- * fails. Returns null, or what went wrong where the device does not go on. */
+/* Times every way of a computation whose `took` is not NaN: rounds by turns, each of about so many seconds, of which
+ * the quickest counts. Leaves the seconds of a launch in `took`, -1 for a way that cannot be taken here, and NaN for
+ * one that fails. Returns null, or what went wrong where the device does not go on. */
 inline const char *malc_measure(const malc_computation &computation, int64_t batch, int64_t time, int rounds,
                                 double seconds, double *took) {
   constexpr int most = 128; // launches of a graph

@@ -4,8 +4,8 @@
 // K-major: rows of 64 elements, 128 bytes; stride = 1024 bytes, from 8 rows to the next 8; 16 further along k is 32
 // bytes. MN-major (`transposed`): chunks of 64 elements of m or n by all rows of k; stride = 1024 bytes, from 8 k to
 // the next 8, leading = the bytes of a chunk; 16 further along k is 2048 bytes. Tiles start at multiples of 1024 bytes.
-// The order: wgmma_fence, wgmmas, wgmma_commit, wgmma_wait; d, and a in registers, are not touched in between. That goes
-// for reading a too: "accessing" either before the wait is undefined (PTX ISA, wgmma.wait_group).
+// The order: wgmma_fence, wgmmas, wgmma_commit, wgmma_wait; d, and a in registers, are not touched in between, nor even
+// read: "accessing" them before the wait is undefined behavior (PTX ISA, wgmma.wait_group).
 // Thread t's d[4j + {0, 1}] lie in row 16 (t / 32) + t % 32 / 4, columns 8j + 2 (t % 4) + {0, 1}; d[4j + {2, 3}] lie 8
 // rows below.
 #pragma once

@@ -20,26 +20,16 @@ const unwritten = /which nobody has written/;
 const tooEarly = /(before|without) grid_dependency_wait/;
 const tooManyArrivals = /arrivals of this phase have come to/;
 
-/** Every kernel that may overlap the launch before begins so. */
-const overlapping = (file: string, words: string, become: string): PlantedFault => ({
-  title: 'nobody waits for earlier launches',
-  file,
-  words,
-  become,
-  caught: tooEarly,
-});
-
 const product = 'product_sm90.h';
 const finish = 'product_sm90_finish.h';
 /** Products on Hopper GPUs. */
 export const inHopperProducts: readonly PlantedFault[] = [
-  overlapping(product, 'grid_dependency_wait();', ''),
   {
-    title: 'only who copies waits for earlier launches',
+    title: 'who has TMA bring operands does not wait for earlier launches',
     file: product,
     words: 'grid_dependency_wait();',
-    become: 'if (threadIdx.x < 128) grid_dependency_wait();',
-    caught: tooEarly,
+    become: 'if (threadIdx.x > 0) grid_dependency_wait();',
+    caught: /TMA reads global memory before grid_dependency_wait/,
   },
   {
     title: 'a stage is released while the wgmmas of it are under way',
@@ -131,6 +121,13 @@ const statistics = 'statistics.h';
 /** What norms ask of the rows that products make on Hopper GPUs. */
 export const inHopperStatistics: readonly PlantedFault[] = [
   {
+    title: 'what is left from boxes that all slots share is written while TMA stores from there',
+    file: product,
+    words: 'if constexpr (Slots::apart > 0) barrier_sync(1 + warpgroup, 128);',
+    become: '',
+    caught: noBarrier,
+  },
+  {
     title: 'all tiles of a row leave their parts at one place',
     file: statistics,
     words: ' + at.column / tile_columns)',
@@ -198,7 +195,13 @@ export const inHopperExperts: readonly PlantedFault[] = [
 const attention = 'attention_sm90.h';
 /** Attention on Hopper GPUs, forward. */
 export const inHopperAttention: readonly PlantedFault[] = [
-  overlapping(attention, 'grid_dependency_wait();', ''),
+  {
+    title: 'nobody waits for earlier launches',
+    file: attention,
+    words: 'grid_dependency_wait();',
+    become: '',
+    caught: tooEarly,
+  },
   {
     title: 'TMA stores what was written without a fence for it',
     file: attention,
@@ -248,13 +251,6 @@ export const inHopperGradients: readonly PlantedFault[] = [
   },
   {
     title: 'weights are read while the wgmmas with them are under way',
-    file: gradient,
-    words: 'attention_differentiate_sm90<layout>(by_product, by_weight,',
-    become: 'attention_differentiate_sm90<layout>(weights, by_weight,',
-    caught: /writes a register of thread \d+ that a wgmma under way reads/,
-  },
-  {
-    title: 'weights are copied while the wgmmas with them are under way',
     file: gradient,
     words:
       'wgmma_copy(by_product, weights);\n      wgmma_fence();\n      attention_accumulate_sm90(value_sum, weights, memory.outputs[stage]);',

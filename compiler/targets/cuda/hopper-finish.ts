@@ -10,18 +10,23 @@ import { elementType, type Surroundings, type TensorMap } from './kernel-source.
 import type { GroupPlan } from './product-plan.ts';
 import { statisticType } from './statistics.ts';
 
-/** A tensor that lies like the result; one of sums over its rows, which a warp makes of its own; or one whose rows it measures. */
 export interface Passing {
   readonly node: Node;
-  readonly way: 'brought' | 'left' | 'summed' | 'measured';
+  /**
+   * - `brought`, `left`: it lies like the result, and has boxes of each slot
+   * - `apart`: it is left from boxes that all slots have in common
+   * - `summed`: one of sums over its rows, which a warp makes of its own
+   * - `measured`: a warp measures its own rows for statistics
+   */
+  readonly way: 'brought' | 'left' | 'apart' | 'summed' | 'measured';
   readonly storage: ElementStorage;
-  /** Its first box of a slot. One that is left may have those of one that is brought. */
+  /** Its first box of a slot, or of those that are apart. One that is left may have those of one that is brought. */
   readonly box: number;
 }
 
 /** Rows of a box, and its bytes of a row. */
 const [boxRows, boxBytes] = [64, 128];
-/** Boxes of a slot at most: three stages of the largest tiles fit besides. */
+/** Boxes of a slot at most, and of two that bring ahead: three stages of the largest tiles fit besides. */
 const mostBoxes = 5;
 
 const boxesOf = (storage: ElementStorage): number => (storage === 'f32' ? 2 : 1);
@@ -50,13 +55,21 @@ export function passingOf(plan: GroupPlan, surroundings: Surroundings): readonly
     end += boxesOf(storage);
   }
   const free = [...passing];
+  const alone: { node: Node; storage: ElementStorage; boxes: number }[] = [];
   for (const node of outputs.filter(output => !surroundings.accumulates(output) && passes(output))) {
     const storage = surroundings.storageOf(node);
     const place = free.findIndex(other => other.storage === storage);
-    if (place < 0 && end + boxesOf(storage) > mostBoxes) continue;
-    const box = place < 0 ? end : free.splice(place, 1)[0]!.box;
-    if (place < 0) end += boxesOf(storage);
-    passing.push({ node, way: 'left', storage, box });
+    if (place < 0) alone.push({ node, storage, boxes: boxesOf(storage) });
+    else passing.push({ node, way: 'left', storage, box: free.splice(place, 1)[0]!.box });
+  }
+  // Two slots, so that one is brought while the other is finished, may fit if what is only left has no place in them.
+  const further = alone.reduce((sum, { boxes }) => sum + boxes, 0);
+  const areApart = end > 0 && 2 * (end + further) > mostBoxes && 2 * end + further <= mostBoxes;
+  let next = areApart ? 0 : end;
+  for (const { node, storage, boxes } of alone) {
+    if (next + boxes > mostBoxes) continue;
+    passing.push({ node, way: areApart ? 'apart' : 'left', storage, box: next });
+    next += boxes;
   }
   if (finishedAtOnce(group) === 4)
     for (const node of group.totals) passing.push({ node, way: 'summed', storage: 'f32', box: 0 });
@@ -73,13 +86,15 @@ function liesLikeResult(node: Node, { rows, columns }: MatmulGroup, { storageOf 
 }
 
 /** Whether it passes through boxes. */
-export const isBoxed = ({ way }: Passing): boolean => way === 'brought' || way === 'left';
+export const isBoxed = ({ way }: Passing): boolean => way === 'brought' || way === 'left' || way === 'apart';
 
 /** Boxes of a slot that has them all, and of the slots that are worth having: what is brought, is best brought ahead. */
 export function boxesFor(passing: readonly Passing[]): { readonly least: number; readonly best: number } {
-  const boxed = passing.filter(isBoxed);
-  const least = Math.max(0, ...boxed.map(({ box, storage }) => box + boxesOf(storage)));
-  return { least, best: passing.some(({ way }) => way === 'brought') ? 2 * least : least };
+  const boxes = (ways: readonly Passing['way'][]) =>
+    Math.max(0, ...passing.filter(({ way }) => ways.includes(way)).map(({ box, storage }) => box + boxesOf(storage)));
+  const [slot, apart] = [boxes(['brought', 'left']), boxes(['apart'])];
+  const least = slot + apart;
+  return { least, best: passing.some(({ way }) => way === 'brought') ? least + slot : least };
 }
 
 /** The tensor map of one. */

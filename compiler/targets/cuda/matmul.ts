@@ -34,6 +34,7 @@ import {
 } from './product-plan.ts';
 import { copyingThreads, isSmall, roundingThreads } from './product-tiles.ts';
 import { statisticsAt, statisticsExtents, statisticsJobs, statisticsThreads } from './statistics.ts';
+import { leaveSums } from './sums-later.ts';
 import { BlockTiles, blocksHere, blocksOfProduct, type TileText, tilesText } from './tile-text.ts';
 import { sumsAt, sumsExtents, totalJob } from './totals.ts';
 import { copyName } from './weight-copies.ts';
@@ -227,7 +228,7 @@ class MatmulEmitter {
       plan.way === 'later'
         ? plan.products.map((product, n) => ({
             count: blocksOfProduct(plan, product),
-            print: (body: Writer) => this.toWorkspace(body, plans, plan, n, tiles),
+            print: (body: Writer) => leaveSums(body, plans, plan, n, tiles),
           }))
         : [{ count: blocksHere(plan), print: (body: Writer) => this.here(body, plan, tiles) }],
     );
@@ -349,43 +350,6 @@ class MatmulEmitter {
     writer.line(`const malc_tiles tiles(${tilesText(plan)});`);
     for (const line of tiles.begin(plan, first, 'tiles.place(block)')) writer.line(line);
     for (const { operands, inner } of multiplied) writer.line(`tile.multiply(${operands}, 0, ${inner});`);
-    writer.line(tiles.finish(plan));
-  }
-
-  /** What a block does for one product of a group that is finished later. */
-  private toWorkspace(
-    writer: Writer,
-    plans: readonly GroupPlan[],
-    plan: GroupPlan,
-    number: number,
-    tiles: TileText,
-  ): void {
-    const { group, products, tiling } = plan;
-    const product = products[number]!;
-    const inner = countText(product.inner);
-    const columns = columnCount(group);
-    writer.line(tiles.operand('left', [product.left], 1));
-    writer.line(tiles.operand('right', [product.right], 1));
-    writer.line(`const malc_tiles tiles(${tilesText(plan)});`);
-    writer.line(`const malc_part part(${inner}, ${tiling.parts}, block / tiles.count());`);
-    const before = number === 0 ? 'part.number' : `(${number * tiling.parts} + part.number)`;
-    const start = plus([workspaceAt(plans, plan), times(before, countText([...group.rows, ...group.columns]))]);
-    writer.line(`float *const part_sums = workspace + ${start};`);
-    const several = tiles.several(plan);
-    writer.line(`const auto finish = [&](${tiles.finisher(plan, true)}) {`);
-    writer.inner(() => {
-      if (several === 1) writer.line(`part_sums[row * ${columns} + column] = sums(0, row, column);`);
-      else {
-        const word = several === 2 ? 'two' : 'four';
-        writer.line(`float ${word}[${several}];`);
-        writer.line(`sums.${word}(${word}, 0, row, column);`);
-        const condition = several === 2 ? 'if (inside) ' : '';
-        writer.line(`${condition}malc_store_${several}(part_sums + row * ${columns} + column, ${word});`);
-      }
-    });
-    writer.line('};');
-    for (const line of tiles.begin(plan, product, 'tiles.place(block % tiles.count())')) writer.line(line);
-    writer.line('tile.multiply(left, right, part.from, part.to);');
     writer.line(tiles.finish(plan));
   }
 

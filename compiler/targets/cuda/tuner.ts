@@ -1,6 +1,7 @@
 // A program that measures what can be computed in several ways: a model's own kernels, on buffers of the sizes that a step has,
 // which templates/cuda/tune.h runs by turns.
 import { ownName, Writer, withName } from '../../emission/writer.ts';
+import { documentBounds } from '../../ops/attention.ts';
 import { readPackageFile } from '../../package-files.ts';
 import type { Extent } from '../../plan/extent.ts';
 import { storedExtent } from '../../plan/storage.ts';
@@ -115,14 +116,16 @@ function buffersOf({ storageOf, experts }: Tunable, { arguments: list }: QueuedK
   return list.flatMap(argument => {
     if (argument.kind === 'copy') {
       const { rows, stride } = argument.copy;
-      return [{ bytes: String(2 * rows * stride), filling: 'narrow', count: 0 }];
+      return [{ bytes: String(2 * rows * stride), filling: 'narrow', count: '0' }];
     }
     if (argument.kind !== 'input' && argument.kind !== 'output') return [];
     const { node } = argument;
     const storage = storageOf(node);
     const bytes = bytesText([storedExtent(node, storage)]);
-    if (node.dtype === 'i32') return [{ bytes, filling: 'integers', count: experts }];
-    return [{ bytes, filling: storage === 'bf16' ? 'narrow' : 'floats', count: 0 }];
+    if (node.dimensions.at(-1)?.name === documentBounds.name)
+      return [{ bytes, filling: 'bounds', count: '(unsigned)time' }];
+    if (node.dtype === 'i32') return [{ bytes, filling: 'integers', count: String(experts) }];
+    return [{ bytes, filling: storage === 'bf16' ? 'narrow' : 'floats', count: '0' }];
   });
 }
 

@@ -37,9 +37,16 @@ const PIECE = 1 << 20;
 
 /** The format of a file: text, where its name says nothing. */
 export function formatOf(path: string): Format {
+  return knownFormat(path) ?? 'text';
+}
+
+/** Whether a file's name says a format. */
+export const hasKnownFormat = (path: string): boolean => knownFormat(path) !== null;
+
+function knownFormat(path: string): Format | null {
   const name = path.replace(/\.(gz|zst)$/, '');
   const found = Object.entries(formats).find(([, endings]) => endings.some(ending => name.endsWith(ending)));
-  return (found?.[0] as Format | undefined) ?? 'text';
+  return (found?.[0] as Format | undefined) ?? null;
 }
 
 /**
@@ -57,7 +64,7 @@ export function filesOf(path: string): string[] {
   const endings = Object.values(formats).flat();
   const names = readdirSync(path, { recursive: true, encoding: 'utf8' });
   const files = names
-    .filter(name => endings.some(ending => name.replace(/\.(gz|zst)$/, '').endsWith(ending)))
+    .filter(hasKnownFormat)
     .sort()
     .map(name => join(path, name));
   if (files.length > 0) return files;

@@ -1,5 +1,5 @@
-// How far the preparation of a text is: one line on standard error, rewritten in place and cleared at the end.
-import type { CorpusProgress } from '../train/corpus.ts';
+// How far data is: one line on standard error, rewritten in place and cleared at the end.
+import type { DataProgress } from '../data/progress.ts';
 import { describeDuration, describeMemory } from './quantities.ts';
 import type { Screen } from './step-line.ts';
 
@@ -8,15 +8,16 @@ const PATIENCE = 500;
 const INTERVAL = 100;
 
 const doing = {
+  fetch: 'fetching',
   read: 'reading',
   count: 'counting words',
   merge: 'learning tokens',
   tokenize: 'tokenizing',
-} as const satisfies Record<CorpusProgress['phase'], string>;
+} as const satisfies Record<DataProgress['phase'], string>;
 
-export class CorpusLine {
+export class DataLine {
   readonly #screen: Screen;
-  #phase: CorpusProgress['phase'] | null = null;
+  #phase: DataProgress['phase'] | null = null;
   #began = 0;
   #told = 0;
   #isShown = false;
@@ -26,7 +27,7 @@ export class CorpusLine {
     this.#screen = screen;
   }
 
-  readonly tell = ({ phase, done, total }: CorpusProgress): void => {
+  readonly tell = ({ phase, done, total }: DataProgress): void => {
     if (!this.#screen.isTTY) return;
     const now = performance.now();
     if (phase !== this.#phase) [this.#phase, this.#began, this.#told] = [phase, now, now + PATIENCE - INTERVAL];
@@ -41,8 +42,8 @@ export class CorpusLine {
     this.#isShown = true;
   };
 
-  clear(): void {
+  readonly clear = (): void => {
     if (this.#isShown) this.#screen.write('\r\u001b[K');
     this.#isShown = false;
-  }
+  };
 }
