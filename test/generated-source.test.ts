@@ -41,7 +41,9 @@ const models: readonly (readonly [string, Model])[] = [
 /** Loops of one, what is added to 0 or multiplied by 1, double brackets. */
 const needless = /i < 1; i\+\+| \+ 0(?![.\w])|(?<![.\d])1 \* |\* 1(?![.\w])|(?<!__attribute__)\(\(\w+\)\)/;
 
+const frozen = ['model.embed_tokens.weight', 'model.layers.0.mlp.up_proj.weight'];
 const programs = [
+  ['stories, partly frozen', models[0]![1], { frozen }] as const,
   ...models.flatMap(([name, model]) => productTypes.map(dtype => [`${name}, ${dtype}`, model, { dtype }] as const)),
   ...optimizers.map(optimizer => [`experts, ${optimizer}`, models[1]![1], { optimizer }] as const),
 ];

@@ -109,8 +109,8 @@ export function freeze(whole: Program, names: ReadonlySet<string>): { model: Mod
 /** What tells the kinds of a block apart, by the share of it that is frozen, where it hands no gradient on and where it does. */
 const kindWords: Readonly<Record<'none' | 'some' | 'all', readonly [string, string]>> = {
   none: ['lowest', 'trained'],
-  some: ['partly_frozen_lowest', 'partly_frozen'],
-  all: ['frozen', 'passing_on'],
+  some: ['lowest_part', 'part'],
+  all: ['frozen', 'passing'],
 };
 
 function freezingOf(frozen: Iterable<string>, handsOn: boolean): Freezing {

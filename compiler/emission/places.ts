@@ -1,5 +1,5 @@
 // Where the values of a function lie: what comes and goes at the caller's places, the rest where the plan put it.
-import type { Graph, Node } from '../graph/graph.ts';
+import { discarded, type Graph, type Node } from '../graph/graph.ts';
 import { printGraph } from '../graph/print.ts';
 import { outputsInPlace, type Plan } from '../plan/plan.ts';
 import { valueName } from './naming.ts';
@@ -30,6 +30,7 @@ export function placeValues(graph: Graph, homes: Homes): Values {
   const accumulated = new Set<Node>();
   const inPlace = outputsInPlace(graph);
   for (const { name, node, accumulate } of graph.outputs) {
+    if (name.startsWith(discarded)) continue;
     const home = required(homes(name, true), graph, name);
     if (places.has(node) || !inPlace.has(node)) copies.push({ from: node, to: home, accumulate });
     else {

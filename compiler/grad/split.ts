@@ -1,7 +1,7 @@
 // Splits a stage that was differentiated as a whole into its forward and its backward function, and decides which
 // values the forward function keeps for the backward one.
 import type { Builder } from '../graph/builder.ts';
-import { consumers, type Graph, makeGraph, type Node, type Output } from '../graph/graph.ts';
+import { consumers, discarded, type Graph, makeGraph, type Node, type Output } from '../graph/graph.ts';
 import { cut } from './cut.ts';
 import { differentiate } from './differentiate.ts';
 
@@ -30,7 +30,8 @@ export function splitStage({ name, builder, results, wanted, further, accumulate
   const seeds = results.map(({ output, gradient }) => ({ node: output.node, gradient }));
   const outputs = results.map(({ output }) => output);
   const gradients = differentiate(builder, seeds, wanted);
-  const backwardOutputs = [...gradientsAsOutputs(gradients, accumulated), ...further];
+  const wantedOutputs = [...gradientsAsOutputs(gradients, accumulated), ...further];
+  const backwardOutputs = [...wantedOutputs, ...byProducts(builder, wantedOutputs)];
   const whole = makeGraph(name, [...outputs, ...backwardOutputs]);
   const isBackward = dependantsOf(
     whole,
@@ -86,6 +87,30 @@ function recomputable(whole: Graph, kept: ReadonlyMap<Node, string>, isBackward:
 }
 
 const computesFrom = ({ primitive }: Node): boolean => primitive!.kernel === 'row' || primitive!.kernel === 'matmul';
+
+/** What attention's backward kernel makes the gradients of, whichever are wanted. */
+const madeTogether = ['query', 'key', 'value'];
+
+/** The gradients that attention makes besides the wanted ones, where not all are: what is frozen wants none. */
+function byProducts(builder: Builder, wanted: readonly Output[]): Output[] {
+  const { nodes } = makeGraph('', wanted);
+  const others: Output[] = [];
+  const seen: Node[] = [];
+  for (const node of nodes) {
+    const isTwin = (other: Node) =>
+      other.primitive === node.primitive && other.inputs.every((input, n) => input === node.inputs[n]);
+    if (node.primitive?.name !== 'attention-gradient' || seen.some(isTwin)) continue;
+    seen.push(node);
+    const made = nodes.filter(isTwin).map(({ attributes }) => (attributes as { of: string }).of);
+    for (const of of madeTogether.filter(each => !made.includes(each))) {
+      const attributes = { ...(node.attributes as object), of };
+      const label = `${of}_gradient`;
+      const other = builder.within(label, node.origin, () => builder.apply(node.primitive!, node.inputs, attributes));
+      others.push({ name: `${discarded}${label}_${other.id}`, node: other, accumulate: false });
+    }
+  }
+  return others;
+}
 
 /** Gradients as outputs of a graph, called `gradient.<label>`. */
 export const gradientsAsOutputs = (gradients: ReadonlyMap<Node, Node>, accumulated: ReadonlySet<Node>): Output[] =>

@@ -94,6 +94,9 @@ export interface Output {
   readonly accumulate: boolean;
 }
 
+/** What begins the name of an output that a kernel makes beside what is wanted, and that nobody reads. */
+export const discarded = 'discarded.';
+
 /** One function of the program: a block, the embedding, the head; forward, backward or both. */
 export interface Graph {
   readonly name: string;

@@ -1,5 +1,5 @@
 // The memory plan of one function: where each intermediate value lies. Values whose lifetimes do not meet share memory.
-import type { Graph, Node } from '../graph/graph.ts';
+import { discarded, type Graph, type Node } from '../graph/graph.ts';
 import type { Schedule } from '../kernels/kernel.ts';
 import { aligned, growthOf } from './extent.ts';
 import { type Storage, storedAsFloat, storedExtent } from './storage.ts';
@@ -65,7 +65,8 @@ export function planMemory(graph: Graph, schedule: Schedule, storage: Storage = 
  * not: it needs a place of its own, from which both are served in the end.
  */
 export function outputsInPlace({ outputs }: Graph): Set<Node> {
-  const inPlace = outputs.filter(({ node }) => {
+  const inPlace = outputs.filter(({ name, node }) => {
+    if (name.startsWith(discarded)) return false;
     const same = outputs.filter(output => output.node === node);
     return same.length === 1 || same.every(output => !output.accumulate);
   });
@@ -77,7 +78,7 @@ function lifetimesOf(graph: Graph, schedule: Schedule, storage: Storage): Lifeti
   schedule.kernels.forEach((kernel, index) => {
     for (const node of [...kernel.inputs, ...kernel.outputs]) last.set(node, index);
   });
-  for (const { node } of graph.outputs) last.set(node, schedule.kernels.length);
+  for (const { name, node } of graph.outputs) if (!name.startsWith(discarded)) last.set(node, schedule.kernels.length);
   return schedule.kernels.flatMap((kernel, from) =>
     kernel.outputs.map(node => {
       const extent = storedExtent(node, storage(node));

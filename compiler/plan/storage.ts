@@ -2,7 +2,7 @@
 // for each token. Products round their operands anyway, so what only they read loses nothing. The residual stream and its
 // gradient, statistics, routers and whatever is not as wide as a row of a product stay float32.
 import { type Dimension, product, sameDimensions } from '../graph/dimension.ts';
-import type { Graph, Node } from '../graph/graph.ts';
+import { discarded, type Graph, type Node } from '../graph/graph.ts';
 import type { Kernel, Schedule } from '../kernels/kernel.ts';
 import { isExact } from '../ops/contract.ts';
 import { extentOf } from './extent.ts';
@@ -115,7 +115,9 @@ function candidates(graph: Graph, { kernels }: Schedule, { kinds }: StoringKerne
     }
     if (kernel.kind === 'matmul') add(gains, kernel.outputs);
   }
-  const own = graph.outputs.filter(({ name, node }) => !isSaved(name) || isOutputAgain(graph, name, node));
+  const own = graph.outputs.filter(
+    ({ name, node }) => !name.startsWith(discarded) && (!isSaved(name) || isOutputAgain(graph, name, node)),
+  );
   add(refuses, [...own.map(({ node }) => node), ...graph.inputs.filter(node => !isSaved(node.label))]);
   return { gains, refuses };
 }
