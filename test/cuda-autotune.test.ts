@@ -367,7 +367,7 @@ if (await emulatorAvailable()) {
     );
     const sources = programFolder();
     const files = emitTuner(trials);
-    const broken = files['tune.cu']!.replace('return launch_kernel_2_2(', 'return cudaErrorInvalidConfiguration, $&');
+    const broken = files['tune.cu']!.replace('return launch_kernel_2_2(', 'return cudaErrorInvalidConfiguration; $&');
     assert.is.not(broken, files['tune.cu']);
     for (const [name, source] of Object.entries({ ...files, 'tune.cu': broken }))
       writeFileSync(join(sources, name), source);

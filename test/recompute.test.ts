@@ -44,11 +44,8 @@ test('memory falls by a block for each that runs again, down to one', () => {
 /** No optimisation: what is compared are programs of the same kernels. */
 const flags = ['-O0'];
 
-/** Documents end with this token, and are masked. */
-const separator = 3;
-
 async function run(recompute: Recompute, options: Pick<CompileOptions, 'profile' | 'frozen'> = {}, model = every) {
-  const native = await open(model, { fuse: true, recompute, separator, flags, ...options }, stepSize);
+  const native = await open(model, { fuse: true, recompute, flags, ...options }, stepSize);
   const found = { ...(await stepsOf(native, model, 2)), bytes: native.bytes, profile: native.profile() };
   native.close();
   return found;
@@ -62,7 +59,7 @@ test('weights, gradients, moments, losses: the same bits with every block, with 
   }
 
   // A profile counts what runs again as calls of its own, in every micro-batch of both steps.
-  const { launches, plan } = compile(every, { recompute: 0.5, masksDocuments: true, profile: true });
+  const { launches, plan } = compile(every, { recompute: 0.5, profile: true });
   const counted = new Map(half.profile.map(({ name, calls }) => [name, calls]));
   const again = launches.filter(launch => launch.function.endsWith('_again'));
   const recomputed = plan.kept.blocks.slice(0, 5);
@@ -80,7 +77,7 @@ test('frozen layers have nothing to keep: the trained ones above run again', asy
   const frozen = names.filter(name => /embed|layers\.0\./.test(name));
   const [none, block] = [await run('none', { frozen }, few), await run('block', { frozen }, few)];
   assert.equal([block.results, block.parameters], [none.results, none.parameters]);
-  const { kept } = compile(few, { recompute: 'block', masksDocuments: true, frozen }).plan;
+  const { kept } = compile(few, { recompute: 'block', frozen }).plan;
   assert.equal([kept.blocks.length, kept.recomputed], [2, 1]);
   assert.is(none.bytes - block.bytes, bytesKept(kept, stepSize, 0) - bytesKept(kept, stepSize));
 });

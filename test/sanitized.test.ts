@@ -10,9 +10,9 @@ import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Model } from '../compiler/check/model.ts';
-import { compile } from '../compiler/index.ts';
+import { optimizers } from '../compiler/emission/optimizer.ts';
+import { type CompileOptions, compile } from '../compiler/index.ts';
 import { packagePath } from '../compiler/package-files.ts';
-import type { ProductType } from '../compiler/targets/cpu/kernel-source.ts';
 import { findCompiler } from '../compiler/targets/cpu/toolchain.ts';
 import { edgeModel } from './edge-models.ts';
 import { randomModel } from './random-models.ts';
@@ -64,11 +64,11 @@ const random = fc.sample(randomModel, { seed: 6, numRuns: 8 }).map((model, n): N
 const edges = ['alike', 'further'].map((name): NamedModel => [name, edgeModel(name)]);
 const tiles = ['-DMALC_BF16_PATH=2', '-DMALC_AMX_EMULATOR="amx-emulator.h"'];
 
-function held(name: string, model: Model, dtype: ProductType, defined: readonly string[] = []): void {
+function held(name: string, model: Model, options: CompileOptions, defined: readonly string[] = []): void {
   test(name, async () => {
     if (!available) return;
-    const trains = `-DTRAINS=${dtype === 'int8' ? 0 : 1}`;
-    const files = { ...compile(model, { dtype }).files, ...beside };
+    const trains = `-DTRAINS=${options.dtype === 'int8' ? 0 : 1}`;
+    const files = { ...compile(model, options).files, ...beside };
     const program = await build(name, files, ['model.c', 'driver.c'], [...defined, trains]);
     // Waiting threads sleep: there may be more of them than cores.
     const { stdout } = await run(program, { env: { ...process.env, OMP_WAIT_POLICY: 'passive' } });
@@ -76,10 +76,12 @@ function held(name: string, model: Model, dtype: ProductType, defined: readonly 
   });
 }
 
-for (const [name, model] of [...random, ...edges]) held(name, model, 'f32');
-for (const [name, model] of edges) held(`${name}-int8`, model, 'int8');
+// The optimizers by turns.
+for (const [n, [name, model]] of [...random, ...edges].entries())
+  held(name, model, { optimizer: optimizers[n % optimizers.length]! });
+for (const [name, model] of edges) held(`${name}-int8`, model, { dtype: 'int8' });
 const [alike, further] = edges as [NamedModel, NamedModel];
-held('further-bf16', further[1], 'bf16');
-held('alike-tiles', alike[1], 'bf16', tiles);
+held('further-bf16', further[1], { dtype: 'bf16', optimizer: 'muon' });
+held('alike-tiles', alike[1], { dtype: 'bf16' }, tiles);
 
 test.run();

@@ -116,7 +116,7 @@ test('a dry run says what the run would take, and writes nothing', async () => {
   assert.is(status, 0);
   for (const name of ['FLOPs per token', 'speed', 'time', 'peak memory', 'disk'])
     assert.match(stdout, new RegExp(`\\n {2}${name} +\\d`));
-  assert.match(stdout, /\n {2}kept +[\d.]+KiB of it for backward passes\n/);
+  assert.match(stdout, /\n {2}kept +[\d.]+KiB of them for backward passes/);
   assert.match(stdout, /a dry run: nothing was written\n$/);
   assert.not(existsSync(inFolder('dry')));
 });
@@ -158,7 +158,7 @@ const atOnce: readonly (readonly [command: string, args: Arguments, kind: Kind, 
     'train',
     { ...train, data: ['none.txt'], model: 'states.mal', 'mask-documents': true },
     UserError,
-    /^--mask-documents is for attention: the state of block \(states\.mal:1\) goes on/,
+    /^--mask-documents is for attention: the state of `block` \(states\.mal:1\) goes on/,
   ],
   [
     'train',

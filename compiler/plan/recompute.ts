@@ -1,9 +1,9 @@
 // Recompute: blocks whose forward pass runs again just before their backward pass, so that they need not keep what it reads
 // meanwhile (Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016).
 //
-// Of the blocks that have a backward pass those that come first do it. They leave what they keep in one place, each over what the one before left, so that of
-// the last among them it is still there when the backward pass begins: of n such blocks n - 1 run again, and n - 1 fewer
-// places are needed. What a block reads, the residual stream, is kept of every block anyway.
+// Of the blocks that have a backward pass the first n + 1 leave what they keep in one place, each over what the one before
+// left. That of the last among them is still there when its backward pass begins, so that n run again, and n fewer places
+// are needed. What a block reads, the residual stream, is kept of every such block anyway.
 import type { Sizes } from '../graph/dimension.ts';
 import type { Graph } from '../graph/graph.ts';
 import { growthOf } from './extent.ts';
@@ -14,7 +14,7 @@ import { storedExtent } from './storage.ts';
 export type Recompute = 'none' | 'block' | number;
 
 /**
- * How many of the blocks that have a backward pass, the first ones, run again; the one after them shares their place besides.
+ * How many of the blocks that have a backward pass run again: the first of them. The one after shares their place.
  * @throws Error for a share that is not from 0 to 1
  */
 export function recomputedBlocks(recompute: Recompute, blocks: number): number {

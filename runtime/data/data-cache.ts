@@ -86,9 +86,14 @@ function thisHost(): string {
   return hostname().replace(/[^\w.-]/g, '_');
 }
 
+/** Says that something is used. In a cache that is another's to write, that other sees to what is kept. */
 function touch(path: string): void {
   const now = new Date();
-  utimesSync(path, now, now);
+  try {
+    utimesSync(path, now, now);
+  } catch (error) {
+    if (!['EACCES', 'EPERM', 'EROFS'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+  }
 }
 
 function removeStale(): void {
@@ -114,7 +119,8 @@ function isRunning(pid: number): boolean {
 
 /** What could not be written, by the name that it would have had, and how to have it elsewhere. */
 function explained(error: unknown, path: string): unknown {
-  const told = explainWriting((error as Error).cause ?? error, path);
+  const told =
+    error instanceof WriteError && error.cause ? explainWriting(error.cause, path) : explainWriting(error, path);
   if (!(told instanceof WriteError)) return told;
   return new WriteError(`${told.message}. What is made of data lies in the cache; MALC_CACHE chooses another place.`);
 }

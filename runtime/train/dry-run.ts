@@ -74,7 +74,8 @@ export async function forecast(
     tokensPerStep: batch * microBatches * time,
     parts,
     peak: native.options.device ? native.bytes : peak,
-    checkpoint: parts.weights + parts.moments,
+    // Averages are saved as weights are: of what is frozen, too.
+    checkpoint: (parts.averages > 0 ? 2 : 1) * parts.weights + parts.moments,
     secondsPerStep: first + (second === undefined ? 0 : (microBatches - 1) * Math.max(0, second - first)),
     measuredSteps: seconds.flat().length,
   };

@@ -59,8 +59,8 @@ const char *malc_architecture(void); /* the model's name */
 
 /* Bytes of the arena, which malc_create allocates in whole pages of 2 MiB; -1 for options that it refuses. */
 int64_t malc_bytes(const malc_options *options);
-/* Of these, what each part of it takes, and -1 likewise. Forms are weights as products read them besides; caches are those
- * of decoding; activations are all else that calls compute. */
+/* Of these, what each part of it takes, and -1 likewise. Forms are weights as products read them besides; caches are
+ * those of decoding; activations are all else that calls compute. */
 enum {
   MALC_WEIGHTS,
   MALC_GRADIENTS,
