@@ -158,7 +158,7 @@ const atOnce: readonly (readonly [command: string, args: Arguments, kind: Kind, 
     'train',
     { ...train, data: ['none.txt'], model: 'states.mal', 'mask-documents': true },
     UserError,
-    /^--mask-documents is for attention: the state of block \(states\.mal:1\) goes on/,
+    /^--mask-documents is for attention: the state of `block` \(states\.mal:1\) goes on/,
   ],
   [
     'train',

@@ -8,7 +8,7 @@ export function requireMaskable({ blocks }: Model): void {
   if (!carrying) return;
   const { name, origin } = carrying;
   throw new UserError(
-    `--mask-documents is for attention: the state of block${name && ` ${name}`}${origin && ` (${origin})`} goes on from one ` +
+    `--mask-documents is for attention: the state of \`${name}\`${origin && ` (${origin})`} goes on from one ` +
       'document to the next; leave the option out, or train a model without `ssm`',
   );
 }
