@@ -23,6 +23,13 @@ const line = (step: number, more = {}) => {
   return `${JSON.stringify({ ...record, memory_bytes: 1e8, ...more })}\n`;
 };
 
+/** What an evaluation of two sources adds to a line, where averages are kept. */
+const mixed = {
+  validation_loss: 3.25,
+  validation_losses: { 'a.txt': 3, 'b.txt': 3.5 },
+  averaged_validation_loss: 3.375,
+};
+
 /** A run of three steps of the model nano, in a folder of its own. */
 async function makeRun(name: string, options: Readonly<Record<string, unknown>> = {}): Promise<string> {
   const path = join(root, name);
@@ -57,6 +64,15 @@ test('a run is read column by column, with its samples, its model and its kernel
     'none of generation',
   );
   assert.is(kernels.find(({ name }) => name === 'block_query_key_value')!.launches, 2);
+});
+
+test('averages and the sources of a mixture have losses of their own', async () => {
+  const path = await makeRun('mixed');
+  const { next } = readProgress(path, 0);
+  appendFileSync(join(path, 'metrics.jsonl'), line(4) + line(5, mixed));
+  const { columns, losses } = readProgress(path, next);
+  assert.equal(columns.averaged_validation_loss, [null, 3.375]);
+  assert.equal(losses, [null, mixed.validation_losses]);
 });
 
 test('what is being written waits; what was taken back makes all anew', async () => {
@@ -141,6 +157,7 @@ test('a browser shows every run, its curves and its tables, from a file alone', 
   const patient = await makeRun('patient', { steps: 9, patience: 1 });
   appendFileSync(join(patient, 'metrics.jsonl'), line(4, { validation_loss: 3.75 }));
   const stopped = await makeRun('stopped-one', { steps: 9, patience: 2 });
+  appendFileSync(join(stopped, 'metrics.jsonl'), line(4, mixed));
   for (const path of [await makeRun('left'), await makeRun('right'), patient, stopped]) {
     runs.push({ record: readRun(path), progress: readProgress(path, 0) });
   }
@@ -158,7 +175,11 @@ test('a browser shows every run, its curves and its tables, from a file alone', 
   assert.match(text, 'second &lt;b&gt;text&lt;/b&gt;');
   assert.match(text, 'block_query_key_value');
   assert.match(text, '# &lt;/script&gt; is no end of anything');
-  assert.is(text.match(/<canvas/g)?.length, 6, 'a chart for each number that the runs have');
+  assert.is(text.match(/<canvas/g)?.length, 7, 'a chart for each number that the runs have');
+  for (const series of ['validation of averages', 'a.txt', 'b.txt']) {
+    assert.match(text, `>stopped-one, ${series}</div>`);
+    assert.not.match(text, `>left, ${series}</div>`);
+  }
 });
 
 test.run();
