@@ -156,6 +156,7 @@ async function prepare(args: Readonly<Record<string, unknown>>): Promise<void> {
   if (corpus.validation.length > 0) writeTokens(join(folder, 'val.bin'), corpus.validation, source);
   else for (const name of ['val.bin', 'val.json']) rmSync(join(folder, name), { force: true });
   writeTokenizer(join(folder, 'tokenizer.json'), corpus.tokenizer);
-  const [training, validation] = [corpus.training, corpus.validation].map(({ length }) => length.toLocaleString('en'));
-  console.log(`${folder}: ${training} tokens to learn from, ${validation} held out, ${corpus.documents} documents`);
+  const counts = [corpus.training.length, corpus.validation.length, corpus.documents];
+  const [training, validation, documents] = counts.map(count => count.toLocaleString('en'));
+  console.log(`${folder}: ${training} tokens to learn from, ${validation} held out, ${documents} documents`);
 }
