@@ -361,7 +361,8 @@ async function openRun(
   const run = await RunFolder.open(output, { resume: args.resume as boolean, keep });
   try {
     run.writeSources(sourceFolder);
-    run.writeOptions({ ...(from && readOptions(output)), ...optionsOf(args, output, prepared, target) });
+    const former = from ? readOptions(output) : {};
+    run.writeOptions({ ...former, ...optionsOf({ tokenizer: former.tokenizer, ...args }, output, prepared, target) });
     if (!from) {
       run.writeModel(text, model, corpus.tokenizer.endOfText);
       writeTokenizer(join(output, 'tokenizer.json'), corpus.tokenizer);
@@ -373,7 +374,10 @@ async function openRun(
   }
 }
 
-/** What run.json says: with it as --config, and another --output, the run is done again. */
+/**
+ * What run.json says: with it as --config, and another --output, the run is done again. A resumed run says the tokenizer
+ * that it began with, though it reads its own copy.
+ */
 function optionsOf(
   args: Readonly<Record<string, unknown>>,
   output: string,
@@ -387,7 +391,7 @@ function optionsOf(
     ...(args.model !== undefined && { model: placeOf(args.model as string) }),
     ...(weights && { checkpoint: weights.path }),
     data: corpus.paths,
-    tokenizer: resolve(tokenizerPath ?? join(output, 'tokenizer.json')),
+    tokenizer: resolve((args.tokenizer as string | undefined) ?? tokenizerPath ?? join(output, 'tokenizer.json')),
     target,
     ...settings,
     ...Object.fromEntries(Object.entries(cadenceOptions).map(([name, key]) => [name, cadence[key]])),
