@@ -1,5 +1,5 @@
 // malc train: from a model, a text and a few numbers to a trained model in a run folder.
-import { existsSync } from 'node:fs';
+import { existsSync, fstatSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
@@ -78,6 +78,7 @@ export const train = {
     recompute: { ...recomputeOption, advanced: true, whenAbsent: 'none' },
     'any-order': { ...anyOrderOption, advanced: true },
     threads: advanced('threads', 'Threads of the native program', 'all'),
+    'num-gpus': advanced('count', 'GPUs of a run; malc trains on one so far', '1'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
     ...configOptions,
   },
@@ -89,7 +90,9 @@ export const train = {
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
   ],
 
-  async run(given, stage: Stage = terminal) {
+  async run(words, stage: Stage = terminal) {
+    const readsInput = words.data === undefined && !words.resume && isPiped();
+    const given = readsInput ? { ...words, data: ['-'] } : words;
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const { buildModel } = await import('../build.ts');
     const { NativeModel } = await import('../native.ts');
@@ -100,6 +103,7 @@ export const train = {
     const { DataLine } = await import('../show/data-line.ts');
 
     checkTogether(given);
+    if (readsInput) stage.tell('reading the text from standard input, as no --data is given');
     const { openStartingWeights } = await import('../train/starting-weights.ts');
     const weights = given.checkpoint === undefined ? undefined : openStartingWeights(given.checkpoint as string);
     const read =
@@ -191,8 +195,20 @@ function sourceOf({ path, model, text }: StartingWeights): { model: Model; text:
   throw new UsageError(`--model is needed: ${path} has no MAL file of the model whose weights it holds`);
 }
 
+/** Whether somebody gives text to standard input, which then needs no `--data -`. */
+function isPiped(): boolean {
+  const input = fstatSync(0);
+  return input.isFIFO() || input.isFile();
+}
+
 /** Refuses options that are nothing without another, or contradict one. */
 function checkTogether(args: Readonly<Record<string, unknown>>): void {
+  const gpus = (args['num-gpus'] as number | undefined) ?? 1;
+  if (gpus > 1)
+    throw new UsageError(
+      `--num-gpus is ${gpus}, and malc trains on one GPU so far; leave it out, and for as large an update give ` +
+        `--grad-accum ${gpus * ((args['grad-accum'] as number | undefined) ?? 1)}`,
+    );
   const lengths = ['steps', 'epochs', 'tokens'].filter(name => args[name] !== undefined).map(name => `--${name}`);
   if (lengths.length > 1) throw new UsageError(`${lengths.join(' and ')} both say how long to train; give one of them`);
   if (args['grad-accum'] !== undefined && args['tokens-per-step'] !== undefined) {

@@ -9,7 +9,7 @@ import { importFolder } from '../hub/import.ts';
 import { SafetensorsFile } from '../hub/safetensors.ts';
 import type { NativeModel } from '../native.ts';
 import { loadWeights, loadWeightsFile } from './checkpoint.ts';
-import { findCheckpoint } from './run-folder.ts';
+import { findCheckpoint, isRunWeights } from './run-folder.ts';
 import { firstDifference } from './settings.ts';
 
 export interface StartingWeights {
@@ -34,7 +34,7 @@ export function openStartingWeights(given: string): StartingWeights {
   const path = resolve(given);
   const kind = statSync(path, { throwIfNoEntry: false });
   if (!kind) throw new UserError(`--checkpoint ${given} does not exist`);
-  if (kind.isFile() && basename(path).endsWith('.safetensors')) return ofFile(given, path);
+  if (kind.isFile() && basename(path).endsWith('.safetensors') && !isRunWeights(path)) return ofFile(given, path);
   const isRun = kind.isFile() || existsSync(join(path, 'state.json')) || hasOwnConfig(path);
   return isRun ? ofRun(path) : ofFolder(path);
 }
