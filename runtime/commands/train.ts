@@ -104,7 +104,7 @@ export const train = {
 
     checkTogether(given);
     if (readsInput) stage.tell('reading the text from standard input, as no --data is given');
-    const { openStartingWeights } = await import('../train/starting-weights.ts');
+    const { openStartingWeights, warningOfTokenizer } = await import('../train/starting-weights.ts');
     const weights = given.checkpoint === undefined ? undefined : openStartingWeights(given.checkpoint as string);
     const read =
       given.model === undefined ? undefined : readModel(given.model as string, given.name as string | undefined);
@@ -140,6 +140,8 @@ export const train = {
     skipped.report();
     const { model, settings, corpus, frozen } = prepared;
     if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);
+    const otherTokenizer = weights && args.tokenizer ? warningOfTokenizer(weights, prepared.tokenizerHash) : null;
+    if (otherTokenizer !== null) stage.warn(otherTokenizer);
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
     if ((model.embeddings.role_embeddings ?? 1) > 1) stage.warn(rolesUntrained);
