@@ -1,5 +1,5 @@
 // malc train: from a model, a text and a few numbers to a trained model in a run folder.
-import { existsSync } from 'node:fs';
+import { existsSync, fstatSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
@@ -78,6 +78,7 @@ export const train = {
     recompute: { ...recomputeOption, advanced: true, whenAbsent: 'none' },
     'any-order': { ...anyOrderOption, advanced: true },
     threads: advanced('threads', 'Threads of the native program', 'all'),
+    'num-gpus': advanced('count', 'GPUs of a run; malc trains on one so far', '1'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
     ...configOptions,
   },
@@ -89,7 +90,9 @@ export const train = {
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
   ],
 
-  async run(given, stage: Stage = terminal) {
+  async run(words, stage: Stage = terminal) {
+    const readsInput = words.data === undefined && !words.resume && isPiped();
+    const given = readsInput ? { ...words, data: ['-'] } : words;
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const { buildModel } = await import('../build.ts');
     const { NativeModel } = await import('../native.ts');
@@ -100,7 +103,8 @@ export const train = {
     const { DataLine } = await import('../show/data-line.ts');
 
     checkTogether(given);
-    const { openStartingWeights } = await import('../train/starting-weights.ts');
+    if (readsInput) stage.tell('reading the text from standard input, as no --data is given');
+    const { openStartingWeights, warningOfTokenizer } = await import('../train/starting-weights.ts');
     const weights = given.checkpoint === undefined ? undefined : openStartingWeights(given.checkpoint as string);
     const read =
       given.model === undefined ? undefined : readModel(given.model as string, given.name as string | undefined);
@@ -136,6 +140,8 @@ export const train = {
     skipped.report();
     const { model, settings, corpus, frozen } = prepared;
     if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);
+    const otherTokenizer = weights && args.tokenizer ? warningOfTokenizer(weights, prepared.tokenizerHash) : null;
+    if (otherTokenizer !== null) stage.warn(otherTokenizer);
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
     if ((model.embeddings.role_embeddings ?? 1) > 1) stage.warn(rolesUntrained);
@@ -191,8 +197,20 @@ function sourceOf({ path, model, text }: StartingWeights): { model: Model; text:
   throw new UsageError(`--model is needed: ${path} has no MAL file of the model whose weights it holds`);
 }
 
+/** Whether somebody gives text to standard input, which then needs no `--data -`. */
+function isPiped(): boolean {
+  const input = fstatSync(0);
+  return input.isFIFO() || input.isFile();
+}
+
 /** Refuses options that are nothing without another, or contradict one. */
 function checkTogether(args: Readonly<Record<string, unknown>>): void {
+  const gpus = (args['num-gpus'] as number | undefined) ?? 1;
+  if (gpus > 1)
+    throw new UsageError(
+      `--num-gpus is ${gpus}, and malc trains on one GPU so far; leave it out, and for as large an update give ` +
+        `--grad-accum ${gpus * ((args['grad-accum'] as number | undefined) ?? 1)}`,
+    );
   const lengths = ['steps', 'epochs', 'tokens'].filter(name => args[name] !== undefined).map(name => `--${name}`);
   if (lengths.length > 1) throw new UsageError(`${lengths.join(' and ')} both say how long to train; give one of them`);
   if (args['grad-accum'] !== undefined && args['tokens-per-step'] !== undefined) {
@@ -361,7 +379,8 @@ async function openRun(
   const run = await RunFolder.open(output, { resume: args.resume as boolean, keep });
   try {
     run.writeSources(sourceFolder);
-    run.writeOptions({ ...(from && readOptions(output)), ...optionsOf(args, output, prepared, target) });
+    const former = from ? readOptions(output) : {};
+    run.writeOptions({ ...former, ...optionsOf({ tokenizer: former.tokenizer, ...args }, output, prepared, target) });
     if (!from) {
       run.writeModel(text, model, corpus.tokenizer.endOfText);
       writeTokenizer(join(output, 'tokenizer.json'), corpus.tokenizer);
@@ -373,7 +392,10 @@ async function openRun(
   }
 }
 
-/** What run.json says: with it as --config, and another --output, the run is done again. */
+/**
+ * What run.json says: with it as --config, and another --output, the run is done again. A resumed run says the tokenizer
+ * that it began with, though it reads its own copy.
+ */
 function optionsOf(
   args: Readonly<Record<string, unknown>>,
   output: string,
@@ -387,7 +409,7 @@ function optionsOf(
     ...(args.model !== undefined && { model: placeOf(args.model as string) }),
     ...(weights && { checkpoint: weights.path }),
     data: corpus.paths,
-    tokenizer: resolve(tokenizerPath ?? join(output, 'tokenizer.json')),
+    tokenizer: resolve((args.tokenizer as string | undefined) ?? tokenizerPath ?? join(output, 'tokenizer.json')),
     target,
     ...settings,
     ...Object.fromEntries(Object.entries(cadenceOptions).map(([name, key]) => [name, cadence[key]])),
