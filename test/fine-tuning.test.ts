@@ -122,6 +122,12 @@ test('what is to be frozen must be there, and something must be left', () => {
   says(/nothing is left to train: --freeze-layers 2 and --freeze norm and --freeze head freezes all/, () =>
     freeze(['norm', 'head'], 2),
   );
+  // What balances experts moves by their loads, not by what is learned.
+  const moe = 'moe { experts: 2  top_k: 1  balance: aux_free { rate: 0.1 } }';
+  const sparse = check(parse(text.replace('hidden_dim: 24', `hidden_dim: 24  ${moe}`), 'sparse.mal').syntax).model!;
+  says(/nothing is left to train: --freeze weight\$ freezes all/, () =>
+    frozenParameters(sparse, { 'freeze-layers': 0, freeze: ['weight$'] }),
+  );
 });
 
 test.run();
