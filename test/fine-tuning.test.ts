@@ -96,6 +96,10 @@ test('a run begins with the same weights, wherever it has them from', async () =
 test('weights that do not fit are refused before anything is written', async () => {
   const train = `${given} -b 4 --steps 1 -o none`;
   assert.match(await refused(`train --checkpoint nowhere ${train}`), /--checkpoint nowhere does not exist/);
+  assert.match(
+    await refused(`train --checkpoint hf:us/model ${train}`),
+    /fetch one with malc import hf:us\/model -o DIR/,
+  );
   assert.match(await refused(`train --checkpoint run/model.safetensors ${train}`), /--model is needed/);
   writeFileSync(join(folder, 'other.mal'), text.replace('num_heads: 2', 'num_heads: 4'));
   assert.match(
