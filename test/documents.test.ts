@@ -8,9 +8,11 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UserError } from '../compiler/diagnostic.ts';
 import { trainTokenizer } from '../runtime/commands/train-tokenizer.ts';
-import { type Document, filesOf, readDocuments } from '../runtime/data/documents/documents.ts';
+import { documentParts, filesOf, placeOf } from '../runtime/data/documents/documents.ts';
+import { Seen } from '../runtime/data/documents/seen.ts';
 import { Skipped } from '../runtime/data/documents/skipped.ts';
 import { Surveyor } from '../runtime/data/documents/survey.ts';
+import { previewOf } from '../runtime/data/preview.ts';
 import { type TokenStream, writeTokens } from '../runtime/data/tokens.ts';
 import { showTokens } from '../runtime/show/token-colors.ts';
 import { tokenizerHash } from '../runtime/tokenizer/json.ts';
@@ -30,10 +32,13 @@ const table = join(import.meta.dirname, 'fixtures/rows.parquet');
 /** "One text, packed." three times, as `zstd` packs it. */
 const packed = Buffer.from('KLUv/SA2xQAAkE9uZSB0ZXh0LCBwYWNrZWQuCgEAFjnD', 'base64');
 
-async function read(file: string, skipped: string[] | null = [], textField = 'text'): Promise<Document[]> {
-  const documents: Document[] = [];
+async function read(file: string, skipped: string[] | null = [], textField = 'text') {
+  const documents: { text: string; place: string }[] = [];
   const onSkipped = skipped && ((place: string, why: string) => void skipped.push(`${place}: ${why}`));
-  for await (const document of readDocuments(file, { textField, onSkipped })) documents.push(document);
+  for await (const { bytes, begins, number } of documentParts(file, { textField, onSkipped }, false)) {
+    if (begins) documents.push({ text: '', place: placeOf(file, number) });
+    documents.at(-1)!.text += Buffer.from(bytes).toString();
+  }
   return documents;
 }
 
@@ -243,13 +248,60 @@ test('what is no text, and a field that nothing has, are refused by name', async
   );
 });
 
-test('a survey counts, measures and finds what is there twice', () => {
+/** Surveys texts that stand on the lines of a file. */
+function surveyOf(texts: readonly string[]) {
   const surveyor = new Surveyor();
-  ['aa', 'b', 'cccc', 'aa'].forEach((text, n) => void surveyor.add({ text, place: `f:${n + 1}` }));
-  const { documents, characters, lengths, duplicates, firstDuplicate } = surveyor.result();
-  assert.equal([documents, characters, duplicates], [4, 9, 1]);
+  for (const [n, text] of texts.entries())
+    surveyor.add('f.jsonl', { bytes: new Uint8Array(Buffer.from(text)), begins: true, number: n + 1 });
+  return surveyor.result();
+}
+
+test('a survey counts, measures and finds what is there twice', () => {
+  const { documents, characters, lengths, duplicates, firstDuplicate, isExact } = surveyOf(['aa', 'b', 'cccc', 'aa']);
+  assert.equal([documents, characters, duplicates, isExact], [4, 9, 1, true]);
   assert.equal(lengths, [1, 1, 2, 2, 4]);
-  assert.equal(firstDuplicate, ['f:4', 'f:1']);
+  assert.equal(firstDuplicate, ['f.jsonl:4', 'f.jsonl:1']);
+});
+
+test('of more documents than can be remembered a share is, and says about how often all of them come again', () => {
+  const seen = new Seen(100);
+  // Scattered, as hashes are.
+  const hashOf = (n: number) => Number((BigInt(n + 1) * 0x9e3779b97f4a7c15n) & (2n ** 53n - 1n));
+  for (let time = 0; time < 3; time++) for (let n = 0; n < 5000; n++) seen.add(hashOf(n), n);
+  assert.ok(seen.share >= 64 && seen.share <= 128, `${seen.share}`);
+  assert.ok(Math.abs(seen.repeats / 10_000 - 1) < 0.3, `${seen.repeats}`);
+  const spots = Array.from({ length: 5000 }, (_, n) => seen.add(hashOf(n), -1)).filter(spot => spot !== null);
+  assert.ok(spots.length > 30 && spots.length <= 100);
+});
+
+test('a preview is of all files, text piece by piece and lines one by one', async () => {
+  const text = 'one text, für alle\n'.repeat(120_000);
+  writeFileSync(path('large.txt'), text);
+  writeFileSync(path('some.jsonl'), '{"text":"one text"}\n{"text":"another"}\n{"text":"one text"}\n');
+  const { tokenizer } = await corpusOf([path('a.txt')]);
+  const told: string[] = [];
+  const { survey, tokens, shown } = await previewOf([path('large.txt'), path('some.jsonl')], {
+    reading: { textField: 'text', onSkipped: null, asLines: false },
+    tokenizer,
+    most: 2,
+    onFile: file => void told.push(file),
+    onProgress() {},
+  });
+  assert.equal(told, [path('large.txt'), path('some.jsonl')]);
+  assert.equal([survey.documents, survey.characters], [4, text.length + 23]);
+  assert.equal(
+    survey.firstDuplicate,
+    [3, 1].map(line => `${path('some.jsonl')}:${line}`),
+  );
+  const parts = [text, 'one text', 'another', 'one text'];
+  assert.is(
+    tokens,
+    parts.reduce((sum, part) => sum + tokenizer.encode(part).length, 0),
+  );
+  assert.equal(shown, [
+    { place: path('large.txt'), text: text.slice(0, 400) },
+    { place: `${path('some.jsonl')}:1`, text: 'one text' },
+  ]);
 });
 
 test('what is skipped is shown at first, and then counted', () => {

@@ -23,6 +23,13 @@ const line = (step: number, more = {}) => {
   return `${JSON.stringify({ ...record, memory_bytes: 1e8, ...more })}\n`;
 };
 
+/** What an evaluation of two sources adds to a line, where averages are kept. */
+const mixed = {
+  validation_loss: 3.25,
+  validation_losses: { 'a.txt': 3, 'b.txt': 3.5 },
+  averaged_validation_loss: 3.375,
+};
+
 /** A run of three steps of the model nano, in a folder of its own. */
 async function makeRun(name: string, options: Readonly<Record<string, unknown>> = {}): Promise<string> {
   const path = join(root, name);
@@ -31,7 +38,7 @@ async function makeRun(name: string, options: Readonly<Record<string, unknown>> 
   run.writeModel(`${text}# </script> is no end of anything\n`, model, null);
   run.writeOptions({ 'batch-size': 2, 'seq-len': 32, steps: 3, target: 'cpu', dtype: 'f32', ...options });
   run.metrics.append([1, 2].map(step => line(step)).join(''));
-  run.metrics.append(line(3, { validation_loss: 3.5, validation_bits_per_byte: 1.25, averaged_validation_loss: 3.25 }));
+  run.metrics.append(line(3, { validation_loss: 3.5, validation_bits_per_byte: 1.25 }));
   run.samples.append('## step 2\n\nfirst\n\n## step 3\n\nsecond <b>text</b>\n\n');
   run.close();
   return path;
@@ -42,7 +49,6 @@ test('a run is read column by column, with its samples, its model and its kernel
   const { columns, next, samples, training } = readProgress(path, 0);
   assert.equal(columns.step, [1, 2, 3]);
   assert.equal(columns.validation_loss, [null, null, 3.5]);
-  assert.equal(columns.averaged_validation_loss, [null, null, 3.25]);
   assert.equal(samples, [
     { step: 2, text: 'first' },
     { step: 3, text: 'second <b>text</b>' },
@@ -58,6 +64,15 @@ test('a run is read column by column, with its samples, its model and its kernel
     'none of generation',
   );
   assert.is(kernels.find(({ name }) => name === 'block_query_key_value')!.launches, 2);
+});
+
+test('averages and the sources of a mixture have losses of their own', async () => {
+  const path = await makeRun('mixed');
+  const { next } = readProgress(path, 0);
+  appendFileSync(join(path, 'metrics.jsonl'), line(4) + line(5, mixed));
+  const { columns, losses } = readProgress(path, next);
+  assert.equal(columns.averaged_validation_loss, [null, 3.375]);
+  assert.equal(losses, [null, mixed.validation_losses]);
 });
 
 test('what is being written waits; what was taken back makes all anew', async () => {
@@ -142,6 +157,7 @@ test('a browser shows every run, its curves and its tables, from a file alone', 
   const patient = await makeRun('patient', { steps: 9, patience: 1 });
   appendFileSync(join(patient, 'metrics.jsonl'), line(4, { validation_loss: 3.75 }));
   const stopped = await makeRun('stopped-one', { steps: 9, patience: 2 });
+  appendFileSync(join(stopped, 'metrics.jsonl'), line(4, mixed));
   for (const path of [await makeRun('left'), await makeRun('right'), patient, stopped]) {
     runs.push({ record: readRun(path), progress: readProgress(path, 0) });
   }
@@ -160,6 +176,10 @@ test('a browser shows every run, its curves and its tables, from a file alone', 
   assert.match(text, 'block_query_key_value');
   assert.match(text, '# &lt;/script&gt; is no end of anything');
   assert.is(text.match(/<canvas/g)?.length, 7, 'a chart for each number that the runs have');
+  for (const series of ['validation of averages', 'a.txt', 'b.txt']) {
+    assert.match(text, `>stopped-one, ${series}</div>`);
+    assert.not.match(text, `>left, ${series}</div>`);
+  }
 });
 
 test.run();

@@ -1,11 +1,9 @@
 // malc data: what a data set holds (preview), and its tokens as files that train reads at once (prepare).
-import type { Document } from '../data/documents/documents.ts';
+import type { Preview } from '../data/preview.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type Command, type Option, UsageError } from './command.ts';
 
 const actions = ['preview', 'prepare'] as const;
-/** Characters of a document that the preview shows. */
-const SHOWN = 400;
 
 /** What a run learns from. */
 export const dataOption = {
@@ -68,9 +66,9 @@ export const data: Command = {
 };
 
 async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
-  const { filesOf, formatOf, readDocuments, requireFields } = await import('../data/documents/documents.ts');
+  const { filesOf, readAs, requireFields } = await import('../data/documents/documents.ts');
   const { Skipped } = await import('../data/documents/skipped.ts');
-  const { Surveyor } = await import('../data/documents/survey.ts');
+  const { previewOf } = await import('../data/preview.ts');
   const { fetchAll } = await import('../data/specs.ts');
   const { DataLine } = await import('../show/data-line.ts');
   const { describeMemory } = await import('../show/quantities.ts');
@@ -78,40 +76,35 @@ async function preview(args: Readonly<Record<string, unknown>>): Promise<void> {
 
   const tokenizer = args.tokenizer === undefined ? null : readTokenizer(args.tokenizer as string);
   const textField = args['text-field'] as string | undefined;
-  const most = (args.count as number | undefined) ?? 3;
   const skipped = new Skipped(line => console.error(line));
-  const surveyor = new Surveyor();
-  const shown: Document[] = [];
-  let tokens = 0;
   const progress = new DataLine(process.stderr);
   const { paths } = await fetchAll(args.spec as readonly string[], progress.tell).finally(progress.clear);
   const files = paths.flatMap(filesOf);
   requireFields(files, textField ?? null);
-  for (const file of files) {
-    const isLines = textField !== undefined;
-    const options = { textField: textField ?? 'text', onSkipped: args.strict ? null : skipped.tell };
-    console.log(
-      `${file === '-' ? 'standard input' : file}: ${file === '-' && isLines ? 'JSON lines' : formatOf(file)}`,
-    );
-    for await (const document of readDocuments(file, options, isLines)) {
-      surveyor.add(document);
-      if (tokenizer) tokens += tokenizer.encode(document.text).length;
-      if (shown.length < most) shown.push({ ...document, text: document.text.slice(0, SHOWN) });
-    }
-  }
+  const asLines = textField !== undefined;
+  const { survey, tokens, shown } = await previewOf(files, {
+    reading: { textField: textField ?? 'text', onSkipped: args.strict ? null : skipped.tell, asLines },
+    tokenizer,
+    most: (args.count as number | undefined) ?? 3,
+    onFile(file) {
+      progress.clear();
+      console.log(`${file === '-' ? 'standard input' : file}: ${readAs(file, asLines)}`);
+    },
+    onProgress: done => progress.tell({ phase: 'read', done, total: null }),
+  }).finally(progress.clear);
   skipped.report();
-  const { documents, characters, bytes, lengths, duplicates, firstDuplicate } = surveyor.result();
+  const { documents, characters, bytes, lengths, duplicates, firstDuplicate, isExact } = survey;
   const number = (value: number) => value.toLocaleString('en');
   console.log(`\n  documents   ${number(documents)}, ${number(characters)} characters, ${describeMemory(bytes)}`);
   console.log(`  lengths     ${lengths.map(number).join(' / ')} characters: shortest, 10 %, median, 90 %, longest`);
   const [place, before] = firstDuplicate ?? [];
-  const repeats = duplicates === 0 ? '' : `, such as ${place}, which is ${before} again`;
-  console.log(`  duplicates  ${number(duplicates)}${repeats}`);
+  const repeats = firstDuplicate === null ? '' : `, such as ${place}, which is ${before} again`;
+  console.log(`  duplicates  ${isExact ? '' : 'about '}${number(duplicates)}${repeats}`);
   if (tokenizer) console.log(`  tokens      ${number(tokens)}, ${(bytes / tokens).toFixed(2)} bytes each`);
   for (const document of shown) await showDocument(document, tokenizer);
 }
 
-async function showDocument({ text, place }: Document, tokenizer: Tokenizer | null): Promise<void> {
+async function showDocument({ text, place }: Preview['shown'][number], tokenizer: Tokenizer | null): Promise<void> {
   const { hasColor, paint } = await import('../show/color.ts');
   const { showTokens } = await import('../show/token-colors.ts');
 

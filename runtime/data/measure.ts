@@ -27,7 +27,7 @@ export interface Reading extends ReadOptions {
  * Reads all files, a piece at a time.
  *
  * @param onProgress is told the bytes of text read so far
- * @throws UserError as readDocuments does
+ * @throws UserError as documentParts does
  */
 export async function measure(
   files: readonly string[],

@@ -81,7 +81,7 @@ function readSome(buffer: Buffer): number {
 }
 
 /** The error for a text that no string can hold. */
-export function tooLarge(name: string, size: number): UserError {
+function tooLarge(name: string, size: number): UserError {
   return new UserError(
     `${name} has ${size} bytes, and a text is held in memory whole, ${constants.MAX_STRING_LENGTH} at the most; ` +
       'take a part of it (head -c 500M) or split it into several files (split -C 400M)',

@@ -50,7 +50,7 @@ export async function* trainingPieces(texts: readonly DividedText[]): AsyncGener
  *
  * @param hash of the tokenizer, for the side-cars
  * @param onProgress is told the bytes of text that are encoded
- * @throws WriteError where the disk is full; UserError as readDocuments and divide do
+ * @throws WriteError where the disk is full; UserError as documentParts and divide do
  */
 export async function tokenize(
   text: DividedText,

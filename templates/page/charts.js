@@ -3,21 +3,32 @@
 /* global uPlot */
 import { brief, bytes, duration, smoothed } from './numbers.js';
 
-/** What is drawn: of a run's columns, with how numbers are written. `faint` is drawn behind, as it was measured. */
+/**
+ * What is drawn: of a run's columns, with how numbers are written. `points` are what only some steps have, each under a
+ * name of its own where there are several.
+ */
 const CHARTS = [
   {
     title: 'loss',
-    note: 'nats a token; rings: validation',
+    note: 'nats a token; rings: validation; discs: that of the averages of weights',
     wide: true,
     loss: true,
     line: run => run.columns.loss,
-    points: run => run.columns.validation_loss,
+    points: run => [
+      { name: 'validation', values: run.columns.validation_loss },
+      { name: 'validation of averages', values: run.columns.averaged_validation_loss, filled: true },
+    ],
   },
-  { title: 'validation', note: 'bits a byte', points: run => run.columns.validation_bits_per_byte, joined: true },
   {
-    title: 'validation of averages',
-    note: 'nats a token, of the averaged weights',
-    points: run => run.columns.averaged_validation_loss,
+    title: 'validation',
+    note: 'bits a byte',
+    points: run => [{ name: '', values: run.columns.validation_bits_per_byte }],
+    joined: true,
+  },
+  {
+    title: 'validation of each source',
+    note: 'nats a token',
+    points: run => Object.entries(run.sources).map(([name, values]) => ({ name, values })),
     joined: true,
   },
   { title: 'gradient norm', note: 'before clipping', line: run => run.columns.gradient_norm },
@@ -31,6 +42,13 @@ const CHARTS = [
     exact: true,
     write: bytes,
   },
+];
+
+/** Of several lines of a run, which have one colour: how each is drawn, and its mark in the legend. */
+const DASHES = [
+  { dash: [], mark: 'solid' },
+  { dash: [8, 4], mark: 'dashed' },
+  { dash: [2, 3], mark: 'dotted' },
 ];
 
 const colors = ['#2f6fde', '#d9662b', '#1f9d61', '#a24bcf', '#c9a20a', '#d4447e', '#1aa3b8', '#7a6a58'];
@@ -82,12 +100,13 @@ function seriesOf(chart, run, axis, smoothing) {
     ];
   };
   const line = chart.line?.(run);
-  const points = chart.points?.(run);
+  const points = chart.points?.(run) ?? [];
   const isSmoothed = line && !chart.exact && smoothing > 0;
   if (run.isBehind) {
     const look = { stroke: `${run.color}66`, width: 1, points: { show: false }, class: 'faint' };
-    const values = line ?? (chart.joined ? points : null);
-    return chart.exact || values === null ? [] : part('', isSmoothed ? smoothed(values, smoothing) : values, look);
+    if (chart.exact) return [];
+    if (line) return part('', isSmoothed ? smoothed(line, smoothing) : line, look);
+    return chart.joined ? points.flatMap(({ values }) => part('', values, look)) : [];
   }
   return [
     ...(isSmoothed
@@ -100,14 +119,15 @@ function seriesOf(chart, run, axis, smoothing) {
           points: { show: line.length < 3 },
         })
       : []),
-    ...(points
-      ? part(line ? `${run.record.name}, validation` : run.record.name, points, {
-          stroke: run.color,
-          width: chart.joined ? 1.75 : 0,
-          dash: chart.joined ? undefined : [2, 4],
-          points: { show: true, size: 7, width: 1.5, fill: style('--card') },
-        })
-      : []),
+    ...points.flatMap(({ name, values, filled }, n) =>
+      part(name === '' ? run.record.name : `${run.record.name}, ${name}`, values, {
+        stroke: run.color,
+        width: chart.joined ? 1.75 : 0,
+        ...(chart.joined && DASHES[n % DASHES.length]),
+        points: { show: true, size: 7, width: 1.5, fill: filled ? run.color : style('--card') },
+        markFill: filled ? run.color : null,
+      }),
+    ),
   ];
 }
 
@@ -133,7 +153,13 @@ function optionsOf(chart, parts, card, axis, logarithmic) {
       { label: axis === 'elapsed' ? 'time' : axis, value: (_, v) => (v === null ? '' : along(v)) },
       ...parts.map(({ series }) => ({ spanGaps: true, ...series })),
     ],
-    legend: { live: true },
+    legend: {
+      live: true,
+      markers: {
+        dash: (plot, index) => plot.series[index].mark ?? 'solid',
+        fill: (plot, index) => plot.series[index].markFill ?? null,
+      },
+    },
   };
 }
 

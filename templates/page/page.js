@@ -11,12 +11,14 @@ const runs = given.map(({ record, progress }, index) => ({
   color: colorOf(sweep ? variantNames.indexOf(record.variant) : index),
   shown: true,
   columns: Object.fromEntries(Object.keys(progress.columns).map(name => [name, []])),
+  losses: [],
   next: 0,
   samples: [],
   sampleBytes: 0,
   training: false,
   rates: [],
   elapsed: [],
+  sources: {},
 }));
 runs.forEach((run, index) => void take(run, given[index].progress));
 
@@ -24,14 +26,22 @@ const element = id => document.getElementById(id);
 const controls = { axis: element('axis'), smoothing: element('smoothing'), logarithmic: element('logarithmic') };
 
 /** Adds what a run gained. */
-function take(run, { columns, next, anew, samples, sampleBytes, training }) {
+function take(run, { columns, losses, next, anew, samples, sampleBytes, training }) {
   for (const [name, values] of Object.entries(columns))
     run.columns[name] = anew ? values : run.columns[name].concat(values);
+  run.losses = anew ? losses : run.losses.concat(losses);
   Object.assign(run, { next, sampleBytes, training, samples: samples ?? run.samples });
   const { tokens, seconds } = run.columns;
   run.rates = tokens.map((count, n) => (n === 0 ? null : (count - tokens[n - 1]) / seconds[n]));
   let sum = 0;
   run.elapsed = seconds.map(each => (sum += each));
+  run.sources = bySource(run.losses);
+}
+
+/** Columns of the losses of a mixture's sources, by their names. */
+function bySource(losses) {
+  const names = new Set(losses.flatMap(each => Object.keys(each ?? {})));
+  return Object.fromEntries([...names].map(name => [name, losses.map(each => each?.[name] ?? null)]));
 }
 
 function make(name, text, properties = {}) {

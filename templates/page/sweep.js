@@ -21,8 +21,10 @@ function meanOf(seeds) {
       const values = seeds.map(run => pick(run)[n]).filter(value => value !== null && value !== undefined);
       return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
     });
-  const columns = Object.fromEntries(Object.keys(longest.columns).map(name => [name, over(run => run.columns[name])]));
-  return { ...longest, columns, rates: over(run => run.rates), elapsed: over(run => run.elapsed) };
+  const overEach = part =>
+    Object.fromEntries(Object.keys(longest[part]).map(name => [name, over(run => run[part][name] ?? [])]));
+  const [columns, sources] = [overEach('columns'), overEach('sources')];
+  return { ...longest, columns, sources, rates: over(run => run.rates), elapsed: over(run => run.elapsed) };
 }
 
 const HEAD = [

@@ -1,18 +1,18 @@
 // Documents: the texts that a file, a folder of files or standard input holds, one after the other, whatever the format.
-import { constants } from 'node:buffer';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../../../compiler/diagnostic.ts';
-import { explainReading, readText, tooLarge } from '../text.ts';
+import { explainReading } from '../text.ts';
 import { readTextPieces } from '../text-pieces.ts';
 import { readBytes } from './bytes.ts';
-import { readJsonLines } from './json-lines.ts';
-import { readParquet } from './parquet.ts';
+import { lineOf, readJsonLines } from './json-lines.ts';
+import { readParquet, rowOf } from './parquet.ts';
 
+/** A document of several in a file. */
 export interface Document {
   readonly text: string;
-  /** Where it stands: a file, and a line or a row of it. */
-  readonly place: string;
+  /** Its line or row, from 1. */
+  readonly number: number;
 }
 
 export interface ReadOptions {
@@ -82,25 +82,12 @@ export function requireFields(files: readonly string[], textField: string | null
 }
 
 /**
- * The documents of one file, or of standard input (`-`), which is text unless a text field is asked for. A text file is
- * one document.
- *
- * @throws UserError where it cannot be read, holds nothing, or is not what its name says.
- */
-export async function* readDocuments(path: string, options: ReadOptions, asLines = false): AsyncGenerator<Document> {
-  const format = readAs(path, asLines);
-  if (format === 'JSON lines') yield* readJsonLines(path, readBytes(path, options.standardInput), options);
-  else if (format === 'parquet') yield* readParquet(path, options);
-  else if (/\.(gz|zst)$/.test(path)) yield { text: await wholeText(path), place: path };
-  else yield { text: readText(path), place: path };
-}
-
-/**
- * The same documents one after the other, each of which ends a line, in pieces of UTF-8 of about a megabyte: as much as is
+ * The documents of one file, or of standard input (`-`), which is text unless a text field is asked for; a text file is one
+ * document. They come one after the other, each of which ends a line, in pieces of UTF-8 of about a megabyte: as much as is
  * in memory of a text file of any size.
  *
  * @param cut where a text may be cut, as readTextPieces asks it
- * @throws UserError as readDocuments
+ * @throws UserError where it cannot be read, holds nothing, or is not what its name says.
  */
 export async function* documentPieces(
   path: string,
@@ -114,7 +101,7 @@ export async function* documentPieces(
   }
   const encoder = new TextEncoder();
   let gathered = '';
-  for await (const { text } of readDocuments(path, options, asLines)) {
+  for await (const { text } of documentsOf(path, options, asLines)) {
     gathered += `${text}\n`;
     if (gathered.length < PIECE) continue;
     yield encoder.encode(gathered);
@@ -130,27 +117,41 @@ export interface DocumentPart {
   readonly begins: boolean;
 }
 
+/** The same, with where its document stands. */
+export interface PlacedPart extends DocumentPart {
+  /** The line or the row, from 1; 0 for all of a text file. */
+  readonly number: number;
+}
+
 /**
  * The same documents in parts: a text file, of any size, in pieces of about a megabyte, each of the others as it is.
  *
- * @throws UserError as readDocuments
+ * @throws UserError as documentPieces
  */
-export async function* documentParts(
-  path: string,
-  options: ReadOptions,
-  asLines: boolean,
-): AsyncGenerator<DocumentPart> {
+export async function* documentParts(path: string, options: ReadOptions, asLines: boolean): AsyncGenerator<PlacedPart> {
   if (readAs(path, asLines) === 'text') {
     let begins = true;
     for await (const bytes of readTextPieces(path, wholeCharacters, options.standardInput)) {
-      yield { bytes, begins };
+      yield { bytes, begins, number: 0 };
       begins = false;
     }
     return;
   }
   const encoder = new TextEncoder();
-  for await (const { text } of readDocuments(path, options, asLines))
-    yield { bytes: encoder.encode(text), begins: true };
+  for await (const { text, number } of documentsOf(path, options, asLines))
+    yield { bytes: encoder.encode(text), begins: true, number };
+}
+
+/** Where the document of a part stands, as a person looks for it. */
+export function placeOf(path: string, number: number): string {
+  if (number === 0) return path === '-' ? 'standard input' : path;
+  return formatOf(path) === 'parquet' ? rowOf(path, number) : lineOf(path, number);
+}
+
+/** The documents of JSON lines, or of a table. */
+function documentsOf(path: string, options: ReadOptions, asLines: boolean): AsyncGenerator<Document> {
+  if (readAs(path, asLines) === 'parquet') return readParquet(path, options);
+  return readJsonLines(path, readBytes(path, options.standardInput), options);
 }
 
 /** How many of the bytes are whole characters. */
@@ -170,25 +171,4 @@ export function readAs(path: string, asLines: boolean): Format {
   if (path.endsWith('.bin'))
     throw new UserError(`${path} holds tokens, to train from (malc train -d ${path}); a text is needed here`);
   return path === '-' && asLines ? 'JSON lines' : formatOf(path);
-}
-
-async function wholeText(path: string): Promise<string> {
-  const decoder = new TextDecoder('utf-8', { fatal: true });
-  const parts: string[] = [];
-  let size = 0;
-  try {
-    for await (const bytes of readBytes(path)) {
-      size += bytes.length;
-      if (size > constants.MAX_STRING_LENGTH) throw tooLarge(`${path}, unpacked,`, size);
-      parts.push(decoder.decode(bytes, { stream: true }));
-    }
-    parts.push(decoder.decode());
-  } catch (error) {
-    if (error instanceof TypeError)
-      throw new UserError(`${path} is not UTF-8 once it is unpacked; convert it with iconv`);
-    throw error;
-  }
-  const text = parts.join('');
-  if (text === '') throw new UserError(`${path} is empty once it is unpacked`);
-  return text;
 }

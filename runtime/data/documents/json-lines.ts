@@ -3,6 +3,9 @@ import { constants, isUtf8 } from 'node:buffer';
 import { UserError } from '../../../compiler/diagnostic.ts';
 import type { Document, ReadOptions } from './documents.ts';
 
+/** Where a line stands. */
+export const lineOf = (path: string, number: number): string => `${path === '-' ? 'standard input' : path}:${number}`;
+
 /**
  * The documents of a file of JSON lines; empty lines are none.
  *
@@ -13,7 +16,6 @@ export async function* readJsonLines(
   pieces: AsyncIterable<Uint8Array>,
   { textField, onSkipped }: ReadOptions,
 ): AsyncGenerator<Document> {
-  const name = path === '-' ? 'standard input' : path;
   let number = 0;
   let given = 0;
   let firstFault: string | null = null;
@@ -21,17 +23,19 @@ export async function* readJsonLines(
     number += 1;
     const found = readLine(line, textField);
     if (found === null) continue;
-    const place = `${name}:${number}`;
     if ('text' in found) {
       given += 1;
-      yield { text: found.text, place };
+      yield { text: found.text, number };
       continue;
     }
+    const place = lineOf(path, number);
     firstFault ??= `${place}: ${found.fault}`;
     if (!onSkipped) throw new UserError(`${place}: ${found.fault}`);
     onSkipped(place, found.fault);
   }
-  if (given === 0) throw new UserError(firstFault ?? `${name} holds no line with a text in it`);
+  if (given > 0) return;
+  const name = path === '-' ? 'standard input' : path;
+  throw new UserError(firstFault ?? `${name} holds no line with a text in it`);
 }
 
 /** The lines of a text in pieces, without what ends them. */

@@ -3,6 +3,9 @@ import { UserError } from '../../../compiler/diagnostic.ts';
 import { explainReading } from '../text.ts';
 import type { Document, ReadOptions } from './documents.ts';
 
+/** Where a row stands. */
+export const rowOf = (path: string, number: number): string => `${path}: row ${number}`;
+
 /**
  * The documents of a Parquet file, one for each row.
  *
@@ -34,13 +37,13 @@ export async function* readParquet(path: string, { textField, onSkipped }: ReadO
       );
     });
     for (const [index, row] of rows.entries()) {
-      const place = `${path}: row ${rowStart + index + 1}`;
+      const number = rowStart + index + 1;
       const text: unknown = row[textField];
       if (typeof text === 'string' && text !== '') {
         given += 1;
-        yield { text, place };
-      } else if (onSkipped) onSkipped(place, `its '${textField}' is no text`);
-      else throw new UserError(`${place}: its '${textField}' is no text`);
+        yield { text, number };
+      } else if (onSkipped) onSkipped(rowOf(path, number), `its '${textField}' is no text`);
+      else throw new UserError(`${rowOf(path, number)}: its '${textField}' is no text`);
     }
     rowStart = rowEnd;
   }

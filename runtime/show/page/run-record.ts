@@ -12,7 +12,7 @@ import { isTraining } from '../../train/run-mark.ts';
 import { type KernelEntry, kernelsOf } from './kernel-entries.ts';
 
 /** Records as columns of equal length; null where a record has no such number. */
-export type Columns = { readonly [Name in keyof StepRecord]-?: (number | null)[] };
+export type Columns = { readonly [Name in Exclude<keyof StepRecord, 'validation_losses'>]-?: (number | null)[] };
 
 /** What metrics.jsonl holds from one place on. */
 export interface Progress {
@@ -21,6 +21,8 @@ export interface Progress {
   /** Whether the file went back behind the place: all records are here then, and those known before are void. */
   readonly anew: boolean;
   readonly columns: Columns;
+  /** For each record the validation loss of every source of a mixture; null where it has none. */
+  readonly losses: readonly (StepRecord['validation_losses'] | null)[];
   /** All of them; null where there are none that the reader does not have. */
   readonly samples: readonly Sample[] | null;
   /** The length of what they were read from, by which it is told whether there are new ones. */
@@ -69,7 +71,7 @@ const COLUMNS = [
   'tokens',
   'seconds',
   'memory_bytes',
-] as const satisfies readonly (keyof StepRecord)[];
+] as const satisfies readonly (keyof Columns)[];
 
 /**
  * What stands in a run folder besides its numbers.
@@ -143,6 +145,7 @@ export function readProgress(path: string, from: number, sampleBytes = 0): Progr
     next: start + Buffer.byteLength(whole),
     anew,
     columns: columns as unknown as Columns,
+    losses: records.map(record => record.validation_losses ?? null),
     samples: length === sampleBytes && !anew ? null : readSamples(samples),
     sampleBytes: length,
     training: isTraining(path),
