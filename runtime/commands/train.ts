@@ -144,6 +144,11 @@ export const train = {
     if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);
     const otherTokenizer = weights && args.tokenizer ? warningOfTokenizer(weights, prepared.tokenizerHash) : null;
     if (otherTokenizer !== null) stage.warn(otherTokenizer);
+    const isDerived = args.steps === undefined && args['tokens-per-step'] === undefined && !prepared.from;
+    if (args['batch-size'] === 'auto' && isDerived && settings.steps < FEW_STEPS)
+      stage.warn(
+        `warning: the largest batch leaves a run of ${settings.steps} update(s); --tokens-per-step makes them smaller`,
+      );
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
     if ((model.embeddings.role_embeddings ?? 1) > 1) stage.warn(rolesUntrained);
@@ -187,6 +192,9 @@ export const train = {
     }
   },
 } satisfies Command;
+
+/** Fewer updates teach a model little, however large. */
+const FEW_STEPS = 100;
 
 const rolesUntrained =
   'warning: the text says no roles, so that every token has role 0: of `role_embeddings`, only row 0 trains';
