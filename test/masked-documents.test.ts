@@ -143,8 +143,7 @@ test('what is measured of it on a GPU reads documents that are there', () => {
 test('states carry on from one document to the next, which is refused by name', () => {
   assert.throws(
     () => compile(edgeModel('alike'), { masksDocuments: true }),
-    (error: Error) =>
-      error instanceof UserError && /^--mask-documents .* block a_b \(edges.mal:\d+\)/.test(error.message),
+    (error: Error) => error instanceof UserError && /^--mask-documents .* `a_b` \(edges.mal:\d+\)/.test(error.message),
   );
 });
 

@@ -31,7 +31,7 @@ async function makeRun(name: string, options: Readonly<Record<string, unknown>> 
   run.writeModel(`${text}# </script> is no end of anything\n`, model, null);
   run.writeOptions({ 'batch-size': 2, 'seq-len': 32, steps: 3, target: 'cpu', dtype: 'f32', ...options });
   run.metrics.append([1, 2].map(step => line(step)).join(''));
-  run.metrics.append(line(3, { validation_loss: 3.5, validation_bits_per_byte: 1.25 }));
+  run.metrics.append(line(3, { validation_loss: 3.5, validation_bits_per_byte: 1.25, averaged_validation_loss: 3.25 }));
   run.samples.append('## step 2\n\nfirst\n\n## step 3\n\nsecond <b>text</b>\n\n');
   run.close();
   return path;
@@ -42,6 +42,7 @@ test('a run is read column by column, with its samples, its model and its kernel
   const { columns, next, samples, training } = readProgress(path, 0);
   assert.equal(columns.step, [1, 2, 3]);
   assert.equal(columns.validation_loss, [null, null, 3.5]);
+  assert.equal(columns.averaged_validation_loss, [null, null, 3.25]);
   assert.equal(samples, [
     { step: 2, text: 'first' },
     { step: 3, text: 'second <b>text</b>' },
@@ -158,7 +159,7 @@ test('a browser shows every run, its curves and its tables, from a file alone', 
   assert.match(text, 'second &lt;b&gt;text&lt;/b&gt;');
   assert.match(text, 'block_query_key_value');
   assert.match(text, '# &lt;/script&gt; is no end of anything');
-  assert.is(text.match(/<canvas/g)?.length, 6, 'a chart for each number that the runs have');
+  assert.is(text.match(/<canvas/g)?.length, 7, 'a chart for each number that the runs have');
 });
 
 test.run();

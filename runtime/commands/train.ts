@@ -17,7 +17,7 @@ import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
 import { dataOption, documentOptions } from './data.ts';
-import { recomputeOption } from './recompute-option.ts';
+import { readRecompute, recomputeOption } from './recompute-option.ts';
 import { chooseTarget, targetOption } from './target-option.ts';
 import {
   advanced,
@@ -123,6 +123,8 @@ export const train = {
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
     checkAnyOrder(args, target);
+    // Before the text is read, which may take minutes.
+    readRecompute(args.recompute as string | undefined);
     const fit = (run: Unbatched) => {
       stage.tell(`building the native program of ${run.model.name}, which knows what a batch takes ...`);
       return fitBatchOf(run, args, chosen);

@@ -76,8 +76,8 @@ export async function request(
       if (response.status < 500 || isLast) throw refused(response, repository, what, secret !== null);
     } catch (error) {
       if (error instanceof UserError) throw error;
-      if (isLast)
-        throw new UserError(`${endpoint()} cannot be reached for ${what}: ${causeOf(error)}; try again later`);
+      const advice = process.env.HF_ENDPOINT ? 'check HF_ENDPOINT, or try again later' : 'try again later';
+      if (isLast) throw new UserError(`${endpoint()} cannot be reached for ${what}: ${causeOf(error)}; ${advice}`);
     }
     await sleep(PAUSE * 2 ** (attempt - 1));
   }

@@ -66,6 +66,7 @@ export interface CorpusOptions {
 
 /** The field that a text has in nearly all data sets. */
 const USUAL_FIELD = 'text';
+
 /**
  * Files and folders as tokens: read, divided and encoded once, and kept in the cache by their content, so that a text of
  * any size takes little memory, and the next run with it no time. Each file gives its last `validationShare` to

@@ -4,6 +4,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import { HUB } from '../data/hub-data.ts';
 import { readJson, readModelConfig } from '../hub/config.ts';
 import { importFolder } from '../hub/import.ts';
 import { SafetensorsFile } from '../hub/safetensors.ts';
@@ -34,6 +35,8 @@ const EMBEDDING = 'model.embed_tokens.weight';
 export function openStartingWeights(given: string): StartingWeights {
   const path = resolve(given);
   const kind = statSync(path, { throwIfNoEntry: false });
+  if (!kind && given.startsWith(HUB))
+    throw new UserError(`--checkpoint takes a folder; fetch one with malc import ${given} -o DIR, and give that`);
   if (!kind) throw new UserError(`--checkpoint ${given} does not exist`);
   if (kind.isFile() && basename(path).endsWith('.safetensors') && !isRunWeights(path)) return ofFile(given, path);
   const isRun = kind.isFile() || existsSync(join(path, 'state.json')) || hasOwnConfig(path);

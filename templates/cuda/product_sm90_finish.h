@@ -3,10 +3,10 @@
 // A warpgroup finishes its 64 rows by itself, 64 columns at a time, so that the other one multiplies meanwhile. What is
 // read where the result lies (a residual, an activation's input) TMA brings, the first columns before the product is
 // begun, so that nobody waits for memory element by element; and what is stored there leaves by TMA. Both pass through
-// boxes of 64 rows of 128 bytes in shared memory, in TMA's swizzle: 64 columns of bfloat16 are one box, of float32 two.
-// A slot has the boxes of 64 columns; a tensor that is read and one that is stored may share theirs. Where two slots
-// fit only without the boxes of what is stored and has nobody to share with, all slots have these in common: they come
-// first.
+// boxes of 64 rows of 128 bytes in shared memory, in TMA's swizzle: 64 columns of bfloat16 are one box, of float32
+// two. A slot has the boxes of 64 columns; a tensor that is read and one that is stored may share theirs. Where two
+// slots fit only without the boxes of what is stored and has nobody to share with, all slots have these in common:
+// they come first.
 //
 // Order: ordinary writes to boxes, fence_async by each thread, the warpgroup's barrier, then the store by its first
 // thread, which waits until a slot's stores have been read before anything else comes to the slot.

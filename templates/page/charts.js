@@ -14,6 +14,12 @@ const CHARTS = [
     points: run => run.columns.validation_loss,
   },
   { title: 'validation', note: 'bits a byte', points: run => run.columns.validation_bits_per_byte, joined: true },
+  {
+    title: 'validation of averages',
+    note: 'nats a token, of the averaged weights',
+    points: run => run.columns.averaged_validation_loss,
+    joined: true,
+  },
   { title: 'gradient norm', note: 'before clipping', line: run => run.columns.gradient_norm },
   { title: 'learning rate', note: '', line: run => run.columns.learning_rate, exact: true },
   { title: 'tokens a second', note: 'of the step alone', line: run => run.rates },

@@ -63,6 +63,7 @@ const COLUMNS = [
   'auxiliary_loss',
   'validation_loss',
   'validation_bits_per_byte',
+  'averaged_validation_loss',
   'gradient_norm',
   'learning_rate',
   'tokens',
