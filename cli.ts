@@ -94,8 +94,10 @@ function describeCommand(builder: Argv, command: Command): Argv {
   builder
     .version(false)
     .usage(`malc ${[command.name, ...positionalWords(command), '[OPTIONS]'].join(' ')}\n\n${command.describe}`);
-  for (const { name, describe, required } of command.positionals ?? []) {
-    builder.positional(name, { type: 'string', describe, demandOption: required === true });
+  for (const { name, describe, required, array } of command.positionals ?? []) {
+    // yargs gives a list the default [], which is nothing to tell.
+    const asList = array === true && { array, default: undefined };
+    builder.positional(name, { type: 'string', describe, demandOption: required === true, ...asList });
   }
   for (const [name, option] of Object.entries(command.options)) builder.option(name, yargsOption(option));
   for (const [example, does] of command.examples ?? []) builder.example(example, does);

@@ -34,7 +34,7 @@ export const compile: Command = {
       describe: 'The GPU architectures that --target cuda compiles for, as in sm_80,sm_90a',
       whenAbsent: 'sm_80,sm_90a',
     },
-    dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'What products multiply' },
+    dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'The number type of matrix products' },
     optimizer: { type: 'string', default: 'adamw', choices: optimizers, describe: 'How training moves the weights' },
     autotune: {
       ...autotuneOption,

@@ -77,7 +77,7 @@ export const generate: Command = {
       type: 'string',
       default: 'f32',
       choices: productTypes,
-      describe: 'What products multiply: bf16 and int8 read half and a quarter of the memory',
+      describe: 'The number type of matrix products: bf16 and int8 read half and a quarter of the memory',
     },
     target: targetOption,
     'min-p': {
