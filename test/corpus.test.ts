@@ -166,7 +166,7 @@ async function corpusOf(paths: readonly string[], more: object = {}) {
   const [first, last] = [training, validation].map(stream => {
     const ids = new Int32Array(stream.length);
     stream.read(0, ids.length, ids, 0);
-    return tokenizer.decode(ids);
+    return corpus.tokenizer.decode(ids);
   });
   return { ...corpus, first, last, phases: [...phases] };
 }
@@ -194,6 +194,17 @@ making(
     assert.is.not(changed.hash, first.hash);
   },
 );
+
+making('a tokenizer is learned once from the same text', async () => {
+  const file = settle('taught.txt', 'the cat sat on the mat, and the mat sat\n'.repeat(30));
+  const learned = { tokenizer: null, vocabularySize: 270 };
+  const first = await corpusOf([file], learned);
+  assert.equal(first.phases, ['read', 'count', 'merge', 'tokenize']);
+  const again = await corpusOf([file], learned);
+  assert.equal([again.phases, again.tokenizer.json], [[], first.tokenizer.json]);
+  for (const other of [{ vocabularySize: 265 }, { validationShare: 0.5 }])
+    assert.equal((await corpusOf([file], { ...learned, ...other })).phases, ['count', 'merge', 'tokenize']);
+});
 
 making('what holds no text is told each time', async () => {
   const file = settle('some.jsonl', '{"text":"the cat"}\n{}\n{"text":"sat"}\n');

@@ -17,7 +17,7 @@ import {
   VALIDATION,
 } from '../data/tokenize.ts';
 import { joined, TokenFile, type TokenStream } from '../data/tokens.ts';
-import { tokenizerHash } from '../tokenizer/json.ts';
+import { parseTokenizer, tokenizerHash } from '../tokenizer/json.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { trainTokenizerOn } from '../tokenizer/train.ts';
 import { contentHash } from './settings.ts';
@@ -68,10 +68,11 @@ export interface CorpusOptions {
 const USUAL_FIELD = 'text';
 
 /**
- * Files and folders as tokens: read, divided and encoded once, and kept in the cache by their content, so that a text of
- * any size takes little memory, and the next run with it no time. Each file gives its last `validationShare` to
- * validation: of a text its last lines, of several documents the last ones. Documents are kept apart by the tokenizer's
- * end of a text, or by a line where it has none. What has weights is a mixture: each is a source of its own.
+ * Files and folders as tokens: read, divided and encoded once, and kept in the cache by their content, with the tokenizer
+ * that was learned from them, so that a text of any size takes little memory, and the next run with it no time. Each file
+ * gives its last `validationShare` to validation: of a text its last lines, of several documents the last ones. Documents
+ * are kept apart by the tokenizer's end of a text, or by a line where it has none. What has weights is a mixture: each is a
+ * source of its own.
  *
  * @param specs as readSpecs takes them
  * @throws UserError where a file cannot be read, holds no text, or is not what its name says; WriteError where the disk
@@ -91,7 +92,7 @@ export async function readCorpus(specs: readonly string[], options: CorpusOption
     const read: (ReadText | null)[] = [];
     for (const files of texts) read.push(files && (await readText(files, putAside?.path ?? null, options)));
     const readable = read.filter(text => text !== null);
-    const tokenizer = options.tokenizer ?? (readable.length > 0 ? await learn(readable, options) : null);
+    const tokenizer = options.tokenizer ?? (readable.length > 0 ? await learnOnce(readable, options) : null);
     const sources: Source[] = [];
     const weights = given.reduce((sum, { weight }) => sum + weight, 0);
     for (const [index, { name, paths, weight }] of given.entries()) {
@@ -128,20 +129,35 @@ async function readText(
   return { measured, reading, validationShare, stamps, bytes };
 }
 
-/** A tokenizer learned from what texts give to training. */
-function learn(texts: readonly ReadText[], { vocabularySize, onProgress }: CorpusOptions): Promise<Tokenizer> {
+/** What decides which documents a text has, and what of them is learned from. */
+const contentOf = ({ measured, validationShare }: DividedText) => [
+  measured.hash,
+  measured.files.map(file => file.documents),
+  validationShare,
+];
+
+/** A tokenizer learned from what texts give to training, once. */
+async function learnOnce(
+  texts: readonly ReadText[],
+  { vocabularySize, onProgress }: CorpusOptions,
+): Promise<Tokenizer> {
+  const key = cacheKey(['tokenizer', texts.map(contentOf), vocabularySize]);
+  const known = cachedValue(key) as string | null;
+  if (known !== null) return parseTokenizer(known, 'the tokenizer in the cache');
   const bytes = texts.reduce((sum, text) => sum + text.bytes, 0);
-  return trainTokenizerOn(trainingPieces(texts), bytes, {
+  const tokenizer = await trainTokenizerOn(trainingPieces(texts), bytes, {
     vocabSize: vocabularySize,
     ...(onProgress && { onProgress }),
   });
+  requireUnchanged(texts.flatMap(text => text.stamps));
+  cacheValue(key, tokenizer.json);
+  return tokenizer;
 }
 
 async function tokenizeOnce(text: ReadText, tokenizer: Tokenizer, onProgress: OnProgress): Promise<SourceTokens> {
-  const { measured, validationShare, bytes, stamps } = text;
+  const { measured, bytes, stamps } = text;
   const hash = tokenizerHash(tokenizer);
-  const documents = measured.files.map(file => file.documents);
-  const key = cacheKey(['tokens', measured.hash, documents, validationShare, hash]);
+  const key = cacheKey(['tokens', ...contentOf(text), hash]);
   const folder = await cachedFolder(key, async place => {
     let done = 0;
     await tokenize(text, tokenizer, place, hash, more => {
@@ -155,7 +171,7 @@ async function tokenizeOnce(text: ReadText, tokenizer: Tokenizer, onProgress: On
     hash: measured.hash,
     training: new TokenFile(join(folder, TRAINING)),
     validation: new TokenFile(join(folder, VALIDATION)),
-    documents: documents.reduce((sum, count) => sum + count, 0),
+    documents: measured.files.reduce((sum, file) => sum + file.documents, 0),
     ...description,
   };
 }
