@@ -5,6 +5,7 @@ import { formulaLibrary } from './check/standard-library.ts';
 import { UserError } from './diagnostic.ts';
 import type { KernelReport } from './emission/kernel-library.ts';
 import type { Optimizer } from './emission/optimizer.ts';
+import { type TrainingState, trainingState } from './emission/training-state.ts';
 import type { Graph } from './graph/graph.ts';
 import { printGraph } from './graph/print.ts';
 import { verify } from './graph/verify.ts';
@@ -83,6 +84,7 @@ export interface PlanSummary {
     /** Floats of intermediate values, by what they grow with: '' (fixed), time, batch*time. */
     readonly intermediate: Readonly<Record<string, number>>;
   }[];
+  readonly state: TrainingState;
   /** What blocks keep from their forward to their backward pass; of modules for further tokens the blocks alone. */
   readonly kept: Kept;
 }
@@ -186,7 +188,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   };
   return {
     files: source.files,
-    plan: { model: model.name, functions, kept },
+    plan: { model: model.name, functions, state: trainingState(program, { optimizer, momentum }), kept },
     kernels: source.kernels,
     launches: source.launches,
     products: [...products.values()],

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { cacheSize, flopsPerToken, trainingState } from '../compiler/check/cost.ts';
+import { cacheSize, flopsPerToken } from '../compiler/check/cost.ts';
 import { countParameters } from '../compiler/check/count.ts';
 import { checkFormula } from '../compiler/check/formula.ts';
 import { check, checkFile } from '../compiler/check/index.ts';
@@ -323,9 +323,6 @@ models('operations follow 6 N + 12 L H Q T, and a window shortens T', () => {
   assert.is(flopsPerToken(model, 1024), 6 * weights + 12 * 12 * 768 * 1024);
   const { model: windowed } = readModel('mistral-7b');
   assert.is(flopsPerToken(windowed, 32768), flopsPerToken(windowed, 4096));
-  const { total, ...parts } = trainingState(model);
-  assert.is(total, 16 * 124_439_808);
-  assert.equal(parts, { weights: total / 4, gradients: total / 4, moments: total / 2 });
   assert.equal(cacheSize(model), { perToken: 12 * 2 * 768 * 4, constant: 0 });
   assert.equal(cacheSize(windowed), { perToken: 0, constant: 32 * 2 * 1024 * 4096 * 4 });
 });
@@ -415,16 +412,25 @@ commands('check says how large a right file is, and as data what is wrong with a
   assert.is(diagnostics[0].help, 'did you mean `window_size`?');
 });
 
-commands('info prints the counts', async () => {
-  const text = await printed(() => info.run({ model: 'gpt2-small' }));
+commands('info prints the counts, and what training keeps with an optimizer and with recompute', async () => {
+  const usual = { optimizer: 'adamw', recompute: 'block' };
+  const text = await printed(() => info.run({ model: 'gpt2-small', ...usual }));
   assert.match(text, /parameters +124,439,808 +124\.4M\n/);
   // A count's billions and a memory's gigabytes are not to be taken for each other.
-  const large = await printed(() => info.run({ model: 'llama3_8b' }));
+  const large = await printed(() => info.run({ model: 'llama3_8b', ...usual }));
   assert.match(large, /parameters +8,030,261,248 +8\.03B\n/);
   assert.match(large, /weights +32,121,044,992 +29\.9GiB\n/);
-  const { parameters, training_state_bytes } = JSON.parse(await printed(() => info.run({ model: 'nano', json: true })));
+  const told = async (more = {}) =>
+    JSON.parse(await printed(() => info.run({ model: 'nano', json: true, ...usual, ...more })));
+  const { parameters, training_state_bytes, training_state, kept_bytes } = await told();
+  const weights = 4 * 4_227_392;
   assert.is(parameters.total, 4_227_392);
-  assert.is(training_state_bytes, 16 * 4_227_392);
+  assert.is(training_state_bytes, 4 * weights);
+  assert.equal(training_state, { optimizer: 'adamw', weights, gradients: weights, moments: 2 * weights });
+  const lion = await told({ optimizer: 'lion', recompute: 'none' });
+  assert.is(lion.training_state.moments, weights);
+  assert.equal(lion.kept_bytes, { recompute: 'none', none: kept_bytes.none, recomputed: kept_bytes.none });
+  assert.ok(kept_bytes.recompute === 'block' && kept_bytes.recomputed < kept_bytes.none);
 });
 
 models.run();

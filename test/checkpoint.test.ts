@@ -87,6 +87,22 @@ test('weights and moments come back', async () => {
   file.close();
 });
 
+test('moments that older checkpoints have of biases which balance experts are left, and of nothing else', async () => {
+  const path = await folderWith([[7, null]]);
+  const model = await openBigram();
+  const [table, bias] = model.writableParameters();
+  const without = { ...bias!, trained: false, moments: 0, firstMoment: null, secondMoment: null } as const;
+  const holding = (second: typeof bias) =>
+    ({ options: model.options, writableParameters: () => [table, second] }) as unknown as typeof model;
+  table!.data[0] = 0;
+  loadTraining(join(path, 'step-7'), holding(without));
+  assert.is(table!.data[0], 7);
+  const frozen = { ...without, gradient: null };
+  const message = userError(() => loadTraining(join(path, 'step-7'), holding(frozen)));
+  assert.match(message, /holds the tensor 'table\.bias\.first_moment', which the model does not have/);
+  model.close();
+});
+
 test('a torn checkpoint is never picked, and what came after the last whole one is taken back', async () => {
   const path = await folderWith([
     [4, null],

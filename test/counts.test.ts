@@ -193,7 +193,7 @@ published('info prints the parts that a model has', async () => {
     const lines: string[] = [];
     console.log = (line: string) => lines.push(line);
     try {
-      await info.run({ model, json });
+      await info.run({ model, json, optimizer: 'adamw', recompute: 'block' });
     } finally {
       console.log = log;
     }

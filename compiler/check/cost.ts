@@ -1,6 +1,6 @@
-// What a Model costs, from its dimensions alone: floating-point operations of training, bytes that training and generating
-// keep. All numbers are kept in float32.
-import { attentionMatrices, countParameters, feedForwardMatrices, stateSpaceMatrices } from './count.ts';
+// What a Model costs, from its dimensions alone: floating-point operations of training, bytes that generating keeps. All
+// numbers are kept in float32.
+import { attentionMatrices, feedForwardMatrices, stateSpaceMatrices } from './count.ts';
 import type { Attention, Block, Model, StateSpace } from './model.ts';
 
 /**
@@ -37,20 +37,6 @@ function scoreFlops({ num_heads, head_dim, value_head_dim, window_size }: Attent
  */
 function scanFlops({ expand, state_dim, conv_kernel }: StateSpace, hidden: number): number {
   return expand * hidden * (3 * 7 * state_dim + 6 * conv_kernel);
-}
-
-/** Bytes of what training keeps for each parameter. Activations are not in it. */
-export interface TrainingState {
-  readonly weights: number;
-  readonly gradients: number;
-  /** The optimizer's two. */
-  readonly moments: number;
-  readonly total: number;
-}
-
-export function trainingState(model: Model): TrainingState {
-  const weights = countParameters(model).total * bytesPerNumber;
-  return { weights, gradients: weights, moments: 2 * weights, total: 4 * weights };
 }
 
 /** Bytes that one generated text keeps of its tokens. */

@@ -1,8 +1,11 @@
-// `malc info`: what a model is made of and what it costs, from its dimensions alone.
-import type { CacheSize, TrainingState } from '../../compiler/check/cost.ts';
+// `malc info`: what a model is made of and what it costs, before anything is built.
+import type { CacheSize } from '../../compiler/check/cost.ts';
 import type { ParameterCount } from '../../compiler/check/count.ts';
 import type { Model } from '../../compiler/check/model.ts';
+import { type Optimizer, optimizers } from '../../compiler/emission/optimizer.ts';
+import type { TrainingState } from '../../compiler/emission/training-state.ts';
 import type { Command } from './command.ts';
+import { readRecompute, recomputeOption } from './recompute-option.ts';
 
 export const info: Command = {
   name: 'info',
@@ -10,13 +13,18 @@ export const info: Command = {
   options: {
     model: { type: 'string', alias: 'm', describe: 'A .mal file, or the name of a well-known model', required: true },
     name: { type: 'string', describe: 'Which model, where the file has several' },
+    optimizer: { type: 'string', default: 'adamw', choices: optimizers, describe: 'Whose moments are counted' },
+    recompute: { ...recomputeOption, default: 'block' },
     json: { type: 'boolean', describe: 'Print JSON', default: false },
   },
-  examples: [['malc info --model gpt2-small', '124,439,808 parameters, and their parts']],
+  examples: [
+    ['malc info --model gpt2-small', '124,439,808 parameters, and their parts'],
+    ['malc info -m gpt2-small --optimizer lion --recompute 0.5', 'what training then keeps'],
+  ],
   async run(args) {
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const { countParameters } = await import('../../compiler/check/count.ts');
-    const { cacheSize, flopsPerToken, trainingState } = await import('../../compiler/check/cost.ts');
+    const { cacheSize, flopsPerToken } = await import('../../compiler/check/cost.ts');
     const { compile } = await import('../../compiler/index.ts');
     const { bytesKept } = await import('../../compiler/plan/recompute.ts');
     const { describeCount, describeMemory } = await import('../show/quantities.ts');
@@ -25,10 +33,11 @@ export const info: Command = {
     const parameters = countParameters(model);
     const flops = flopsPerToken(model, model.max_seq_len);
     const cache = cacheSize(model);
-    const training = trainingState(model);
-    const { kept } = compile(model).plan;
+    const [optimizer, recompute] = [args.optimizer as Optimizer, args.recompute as string];
+    const { state, kept } = compile(model, { optimizer, recompute: readRecompute(recompute) }).plan;
     const keptOf = (recomputed: number) => bytesKept(kept, { batch: 1, time: model.max_seq_len }, recomputed);
-    const keeps = { none: keptOf(0), block: keptOf(kept.blocks.length - 1) };
+    const training = { ...state, optimizer, total: state.weights + state.gradients + state.moments };
+    const keeps = { none: keptOf(0), recomputed: keptOf(kept.recomputed), recompute };
     if (args.json) {
       console.log(JSON.stringify(asData(model, { parameters, flops, cache, training, keeps, warnings }), null, 2));
       return;
@@ -48,13 +57,13 @@ export const info: Command = {
       ['training state', training.total, `${describeMemory(training.total)} in float32, besides the activations`],
       ['  weights', training.weights, describeMemory(training.weights)],
       ['  gradients', training.gradients, describeMemory(training.gradients)],
-      ['  two moments', training.moments, describeMemory(training.moments)],
+      ['  moments', training.moments, `${describeMemory(training.moments)}, with --optimizer ${optimizer}`],
       [
         'kept for backward',
         keeps.none,
         `${describeMemory(keeps.none)}: what training's blocks keep of ${length} tokens`,
       ],
-      ['  recomputed', keeps.block, `${describeMemory(keeps.block)}, with --recompute block`],
+      ['  recomputed', keeps.recomputed, `${describeMemory(keeps.recomputed)}, with --recompute ${recompute}`],
     ];
     console.log(`${model.name}${model.description && `: ${model.description}`}`);
     console.log(
@@ -113,9 +122,9 @@ interface Numbers {
   readonly parameters: ParameterCount;
   readonly flops: number;
   readonly cache: CacheSize;
-  readonly training: TrainingState;
-  /** Bytes that blocks keep of a text of full length between passes, without recompute and with it in every block. */
-  readonly keeps: { readonly none: number; readonly block: number };
+  readonly training: TrainingState & { readonly optimizer: Optimizer; readonly total: number };
+  /** Bytes that blocks keep of a text of full length between passes, without recompute and with it. */
+  readonly keeps: { readonly none: number; readonly recomputed: number; readonly recompute: string };
   readonly warnings: readonly string[];
 }
 

@@ -1,5 +1,6 @@
 // A checkpoint: a folder step-N with the weights, their averages where these are kept, the optimizer's moments and the state
-// from which a run goes on, bit for bit. It is written beside its place, synced and renamed, so that a folder of that name is always whole.
+// from which a run goes on, bit for bit. It is written beside its place, synced and renamed, so that a folder of that name
+// is always whole.
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -127,9 +128,10 @@ export function loadWeightsFile(path: string, model: NativeModel): void {
  */
 export function loadTraining(folder: string, model: NativeModel): void {
   withRemedy(advice(folder), () => {
-    load(join(folder, WEIGHTS), model.writableParameters());
-    if (model.options.averages) load(join(folder, AVERAGES), model.writableParameters().map(averageOf));
-    load(join(folder, OPTIMIZER), model.writableParameters().flatMap(momentsOf));
+    const parameters = model.writableParameters();
+    load(join(folder, WEIGHTS), parameters);
+    if (model.options.averages) load(join(folder, AVERAGES), parameters.map(averageOf));
+    load(join(folder, OPTIMIZER), parameters.flatMap(momentsOf), parameters.flatMap(formerMoments));
   });
 }
 
@@ -167,6 +169,11 @@ function momentsOf<Floats>({ name, shape, moments, firstMoment, secondMoment }: 
   });
 }
 
+/** Moments that older checkpoints have besides, all zeros: of a bias that balances experts, and that no gradient moves. */
+const formerMoments = (own: NativeParameter): string[] =>
+  // What is frozen is not trained either, and has no gradient.
+  own.trained || own.gradient === null ? [] : [`${own.name}.first_moment`, `${own.name}.second_moment`];
+
 /** What never moves is its own average. */
 const averageOf = <Floats>({ name, shape, average, data }: Kept<Floats>) => ({ name, shape, data: average ?? data });
 
@@ -175,11 +182,11 @@ interface Target extends Tensor {
   readonly data: Float32Array;
 }
 
-/** Reads every target by its name; the file must hold these tensors and no others. */
-function load(path: string, targets: readonly Target[]): void {
+/** Reads every target by its name; the file must hold these tensors, may hold those that are dropped, and no others. */
+function load(path: string, targets: readonly Target[], dropped: readonly string[] = []): void {
   const file = SafetensorsFile.open(path);
   try {
-    const expected = new Set(targets.map(({ name }) => name));
+    const expected = new Set([...targets.map(({ name }) => name), ...dropped]);
     const surplus = [...file.tensors.keys()].find(name => !expected.has(name));
     if (surplus !== undefined)
       throw new UserError(`${path} holds the tensor '${surplus}', which the model does not have.`);
