@@ -11,6 +11,7 @@ import { type Command, type Option, UsageError } from './runtime/commands/comman
 import { withConfigured } from './runtime/commands/config-words.ts';
 import { commands } from './runtime/commands/index.ts';
 import { type NumberKind, numberKinds } from './runtime/commands/number-kinds.ts';
+import { plannedCommands } from './runtime/commands/planned.ts';
 import { hasColor } from './runtime/show/color.ts';
 
 /** The process's exit codes. A command that saved its state on Ctrl-C sets `process.exitCode` to `interrupted` itself. */
@@ -93,8 +94,10 @@ function describeCommand(builder: Argv, command: Command): Argv {
   builder
     .version(false)
     .usage(`malc ${[command.name, ...positionalWords(command), '[OPTIONS]'].join(' ')}\n\n${command.describe}`);
-  for (const { name, describe, required } of command.positionals ?? []) {
-    builder.positional(name, { type: 'string', describe, demandOption: required === true });
+  for (const { name, describe, required, array } of command.positionals ?? []) {
+    // yargs gives a list the default [], which is nothing to tell.
+    const asList = array === true && { array, default: undefined };
+    builder.positional(name, { type: 'string', describe, demandOption: required === true, ...asList });
   }
   for (const [name, option] of Object.entries(command.options)) builder.option(name, yargsOption(option));
   for (const [example, does] of command.examples ?? []) builder.example(example, does);
@@ -189,6 +192,8 @@ function withAdvice(complaint: string, command: Command | undefined): string {
 function unknownCommand(words: readonly string[]): string {
   const word = words[0]!;
   if (word.startsWith('-')) return `a command is needed before ${word}`;
+  const planned = plannedCommands[word];
+  if (planned !== undefined) return `there is no command ${word} yet: ${planned}`;
   const names = commands.map(({ name }) => name);
   return `there is no command ${word}${suggestion(nearest(word, names))}`;
 }

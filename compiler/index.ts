@@ -98,6 +98,7 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     return value;
   };
   const { dtype = 'f32', optimizer = 'adamw', momentum = true, profile = false } = options;
+  if (dtype === 'int8') refuseTraining(options);
   const fused = options.fuse ?? true;
   const library = stage(
     'library',
@@ -136,10 +137,6 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
   if (options.verify) for (const { graph } of scheduled) verify(graph);
   const kinds = blockKinds(program).slice(program.lowest);
   const recomputed = recomputedBlocks(options.recompute ?? 'none', kinds.length);
-  if (recomputed > 0 && dtype === 'int8')
-    throw new UserError(
-      'recompute is for training, and weights of 8 bits (int8) are for inference alone; leave one out',
-    );
   const lowered = stage(
     'plan',
     () => {
@@ -196,6 +193,22 @@ export function compile(model: Model, options: CompileOptions = {}): Compiled {
     launches: source.launches,
     products: [...products.values()],
   };
+}
+
+/**
+ * What programs with weights of 8 bits have no use for.
+ * @throws UserError for an option of training, by its name
+ */
+function refuseTraining({ optimizer = 'adamw', recompute = 'none', frozen = [] }: CompileOptions): void {
+  const [first] = [
+    ...(optimizer === 'adamw' ? [] : [`the optimizer ${optimizer}`]),
+    ...(recompute === 'none' || recompute === 0 ? [] : ['recompute']),
+    ...(frozen.length === 0 ? [] : ['freezing']),
+  ];
+  if (first)
+    throw new UserError(
+      `${first} is for training, and weights of 8 bits (int8) are for inference alone; leave one out`,
+    );
 }
 
 /** What is chosen, held to one order of sums where any will not do. */

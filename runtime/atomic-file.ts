@@ -192,6 +192,12 @@ export function explainWriting(error: unknown, path: string): unknown {
           'free some space, or choose a folder on another disk',
         { cause: error },
       );
+    case 'EFBIG':
+      return new WriteError(
+        `cannot write ${path}: a file may not be so large there, by its file system or by the shell's limit ` +
+          '(ulimit -f); choose a folder on another disk, or raise the limit',
+        { cause: error },
+      );
     default:
       return error;
   }

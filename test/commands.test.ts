@@ -144,12 +144,21 @@ commands('doctor finds what this machine has', async () => {
   const { status, stdout } = await run(['doctor', '--json']);
   const report = JSON.parse(stdout);
   const names = report.findings.map(({ name }: { name: string }) => name);
-  const own = ['Node', 'native calls', 'C compiler', 'processor', 'instructions', 'memory', 'cache'];
+  const own = ['Node', 'native calls', 'C compiler', 'processor', 'instructions', 'memory', 'disk', 'disk of cache'];
+  assert.equal(names.slice(0, own.length), own);
+  if (process.platform === 'linux') own.push('shared memory');
+  own.push('cache', 'hub token');
   assert.equal(names.slice(0, own.length), own);
   assert.match(names.slice(own.length).join(), /^GPU.*,nvcc,cuBLASLt,compute-sanitizer$/);
   assert.is(report.ready, true, stdout);
   assert.is(status, 0);
   assert.match((await run(['doctor'])).stdout, `ok  Node               ${process.version}`);
+});
+
+commands('doctor says where the token of the hub is from, and never what it is', async () => {
+  const { stdout } = await run(['doctor'], { HF_TOKEN: 'hf_secret' });
+  assert.match(stdout, /^ok {2}hub token +from HF_TOKEN$/m);
+  assert.not.match(stdout, /hf_secret/);
 });
 
 commands('doctor names what is missing and how to mend it, and leaves with 3', async () => {

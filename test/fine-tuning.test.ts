@@ -96,6 +96,10 @@ test('a run begins with the same weights, wherever it has them from', async () =
 test('weights that do not fit are refused before anything is written', async () => {
   const train = `${given} -b 4 --steps 1 -o none`;
   assert.match(await refused(`train --checkpoint nowhere ${train}`), /--checkpoint nowhere does not exist/);
+  assert.match(
+    await refused(`train --checkpoint hf:us/model ${train}`),
+    /fetch one with malc import hf:us\/model -o DIR/,
+  );
   assert.match(await refused(`train --checkpoint run/model.safetensors ${train}`), /--model is needed/);
   writeFileSync(join(folder, 'other.mal'), text.replace('num_heads: 2', 'num_heads: 4'));
   assert.match(
@@ -121,6 +125,12 @@ test('what is to be frozen must be there, and something must be left', () => {
   says(/--freeze-layers is 3; small has 2 layers/, () => freeze([], 3));
   says(/nothing is left to train: --freeze-layers 2 and --freeze norm and --freeze head freezes all/, () =>
     freeze(['norm', 'head'], 2),
+  );
+  // What balances experts moves by their loads, not by what is learned.
+  const moe = 'moe { experts: 2  top_k: 1  balance: aux_free { rate: 0.1 } }';
+  const sparse = check(parse(text.replace('hidden_dim: 24', `hidden_dim: 24  ${moe}`), 'sparse.mal').syntax).model!;
+  says(/nothing is left to train: --freeze weight\$ freezes all/, () =>
+    frozenParameters(sparse, { 'freeze-layers': 0, freeze: ['weight$'] }),
   );
 });
 

@@ -6,6 +6,8 @@ import { buildProgram } from '../compiler/build/program.ts';
 import { check } from '../compiler/check/index.ts';
 import type { Model } from '../compiler/check/model.ts';
 import { standardLibrary } from '../compiler/check/standard-library.ts';
+import { UserError } from '../compiler/diagnostic.ts';
+import { type CompileOptions, compile } from '../compiler/index.ts';
 import { parse } from '../compiler/syntax/parse.ts';
 import type { NativeModel } from '../runtime/native.ts';
 import { batchOf, open, scramble } from './held-against-oracle.ts';
@@ -146,6 +148,23 @@ test('8-bit weights are refused for training, by name', async () => {
   });
   assert.match(message, /not created for training/);
   native.close();
+});
+
+test('8-bit weights have no use for what is for training, and say so by name', () => {
+  // Of a single block none would run again.
+  const single = { ...models[0]!, layers: [0] };
+  const cases: readonly (readonly [name: string, options: CompileOptions])[] = [
+    ['the optimizer lion', { optimizer: 'lion' }],
+    ['recompute', { recompute: 'block' }],
+    ['freezing', { frozen: ['model.embed_tokens.weight'] }],
+  ];
+  for (const [name, options] of cases)
+    assert.throws(
+      () => compile(single, { dtype: 'int8', ...options }),
+      (error: Error) =>
+        error instanceof UserError && error.message.startsWith(`${name} is for training, and weights of`),
+    );
+  assert.ok(compile(single, { dtype: 'int8', optimizer: 'adamw', recompute: 'none', frozen: [] }));
 });
 
 test.run();

@@ -191,7 +191,7 @@ test('weights of 8 bits do not train', async () => {
   assert.is(status, 1);
   assert.match(stderr, /--standalone trains, and weights of 8 bits/);
   const other = await run(['compile', 'small.mal', '--optimizer', 'muon', '--dtype', 'int8']);
-  assert.match(other.stderr, /--optimizer is for training, and weights of 8 bits/);
+  assert.match(other.stderr, /the optimizer muon is for training, and weights of 8 bits/);
 });
 
 /** Writes whatever it is asked for, empty: the library is not what is tested here, and takes nvcc long. */

@@ -18,6 +18,7 @@ import { nearestCount } from '../runtime/sweep/solve.ts';
 import { runSweep } from '../runtime/sweep/sweep.ts';
 import { resultTable } from '../runtime/sweep/table.ts';
 import type { Trainer } from '../runtime/sweep/trainer.ts';
+import { startHub } from './fixtures/hub-server.ts';
 
 fc.configureGlobal({ includeErrorInReport: true });
 
@@ -225,6 +226,11 @@ test('a sweep stops where it is asked to, goes on to the same bits, and tells of
   assert.ok(states().includes('wide 1 stopped') && states().includes('wide 2 waiting'), states().join());
   const made = readFileSync(join(runPath(folder, 'narrow', 1), 'run.json'), 'utf8');
 
+  const mark = join(runPath(folder, 'wide', 1), '.training-77-5@elsewhere');
+  writeFileSync(mark, '');
+  assert.match(await refusal(path, folder), /in use by a training on the machine elsewhere .* rm .*wide\/seed-1/);
+  rmSync(mark);
+
   const second = await runFile(path, folder, quickly());
   assert.is(second.ending, 'done');
   assert.not.match(second.output, /narrow {2}seed 1/, 'what is done is not done again');
@@ -264,6 +270,36 @@ test('a changed file says which runs no longer fit; what does not concern them i
   assert.equal(readdirSync(join(folder, 'wide')).sort(), before);
   write('small.mal', `# only a comment\n${model}`);
   assert.is((await runFile(inRoot('changed.sweep'), folder, quickly())).ending, 'done');
+});
+
+test('a sweep keeps to the commit of a data set that it began with', async () => {
+  const [early, late] = ['a', 'b'].map(digit => digit.repeat(40)) as [string, string];
+  const revisions = { main: early };
+  const texts = { [early]: 'The cat sat on the mat.\n', [late]: 'A dog ran into the fog.\n' };
+  const commits = Object.fromEntries(Object.entries(texts).map(([id, line]) => [id, { 'text.txt': line.repeat(80) }]));
+  const hub = await startHub({ 'us/cats': { revisions, commits } });
+  const { HF_ENDPOINT } = process.env;
+  process.env.HF_ENDPOINT = hub.url;
+  try {
+    const text = `model: "small.mal"\ndata: "hf:us/cats"\nseeds: [1, 2, 3]\n${short}variant a { }\n`;
+    const path = write('hub.sweep', text);
+    const folder = inRoot('runs/hub');
+    let steps = 0;
+    const moving = quickly(() => {
+      steps += 1;
+      if (steps === 3) revisions.main = late;
+      if (steps === 9) process.emit('SIGINT');
+    });
+    assert.is((await runFile(path, folder, moving)).ending, 'interrupted');
+    assert.is((await runFile(path, folder, quickly())).ending, 'done');
+    const dataOf = (seed: number) =>
+      JSON.parse(readFileSync(join(runPath(folder, 'a', seed), 'run.json'), 'utf8')).data;
+    for (const seed of [1, 2, 3]) assert.equal(dataOf(seed), [`hf:us/cats@${early}:default:train`]);
+  } finally {
+    hub.close();
+    if (HF_ENDPOINT === undefined) delete process.env.HF_ENDPOINT;
+    else process.env.HF_ENDPOINT = HF_ENDPOINT;
+  }
 });
 
 test('tokens, operations or parameters are equal, and what misses is shown', async () => {

@@ -21,7 +21,7 @@ import { commands } from '../runtime/commands/index.ts';
 import { type Ending, ship } from './fixtures/shipped.ts';
 
 const test = suite('user errors');
-const { folder, run, remove } = ship();
+const { folder, run, start, remove } = ship();
 const inFolder = (name: string) => join(folder, name);
 const write = (name: string, content: string | Uint8Array) => writeFileSync(inFolder(name), content);
 const split = (line: string) => line.split(' ');
@@ -283,6 +283,39 @@ test('a resumed run knows which field of its lines is the text', async () => {
   assert.is(first.status, 0, first.stderr);
   const { status, stderr } = await run(split('train --resume -o lines'));
   assert.equal([status, stderr], [0, '']);
+});
+
+test('a text that is gone, or another one than it was, is named when its run is resumed', async () => {
+  const words = 'own.txt -b 2 --seq-len 8 -o own --steps 2 --no-self-check';
+  const text = readFileSync(inFolder('text.txt'), 'utf8');
+  write('own.txt', text);
+  assert.is((await run(split(`train -m small.mal -d ${words}`))).status, 0);
+  rmSync(inFolder('own.txt'));
+  const gone =
+    /own\.txt, which the run in own learns from, is gone; bring it back, or say with --data where it is now$/;
+  await refused('train', { resume: true, output: 'own' }, UserError, gone);
+  write('own.txt', `${text}one more line\n`);
+  const other =
+    /own\.txt is no longer the text that the run in own was trained on[\s\S]*malc train --checkpoint own --data/;
+  await refused('train', { resume: true, output: 'own' }, UserError, other);
+});
+
+test('another tokenizer than that of the weights is warned of', async () => {
+  const { stderr } = await run(split(`train ${training} --checkpoint run -t other.json -o strange --dry-run`));
+  assert.match(stderr, /^warning: --tokenizer is not the one beside the weights of .*run: /);
+});
+
+test('SIGTERM is as good as Ctrl-C: the run is saved, and goes on', async () => {
+  const child = start(split(`train ${training} -o ended --steps 100000 --log-every 1 --no-self-check`));
+  let printed = '';
+  const isOver = new Promise(resolve => child.on('close', resolve));
+  child.stdout.setEncoding('utf8').on('data', chunk => {
+    if (!printed.includes('\n  9/') && `${printed}${chunk}`.includes('\n  9/')) child.kill('SIGTERM');
+    printed += chunk;
+  });
+  assert.is(await isOver, 130);
+  const [, step] = /\nsaved at step (\d+); go on with: malc train --resume -o ended\n$/.exec(printed)!;
+  assert.is(readFileSync(inFolder('ended/latest'), 'utf8'), `step-${step}\n`);
 });
 
 test('without a C compiler every command that needs one says so', async () => {

@@ -62,10 +62,12 @@ export function buildProgram(model: Model, library: Library, options: ProgramOpt
   const whole = buildStages(commonOf(model, library, freezesNothing(model), masksDocuments));
   if (frozen.length === 0) return whole;
   const names = new Set(frozen);
-  const known = new Set(parametersOf(whole).map(({ name }) => name));
+  const parameters = parametersOf(whole);
+  const known = new Set(parameters.map(({ name }) => name));
   const unknown = frozen.find(name => !known.has(name));
   if (unknown !== undefined) throw new Error(`${model.name} has no parameter ${unknown} that could be frozen`);
-  if (names.size === known.size) throw new Error(`every parameter of ${model.name} is frozen`);
+  if (parameters.every(({ name, balance_rate }) => balance_rate !== null || names.has(name)))
+    throw new Error(`every parameter of ${model.name} that gradients move is frozen`);
   const split = freeze(whole, names);
   return buildStages(commonOf(split.model, library, split.freezing, masksDocuments));
 }

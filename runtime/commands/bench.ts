@@ -82,7 +82,7 @@ export const bench: Command = {
     dtype: {
       type: 'string',
       choices: productTypes,
-      describe: 'What products multiply',
+      describe: 'The number type of matrix products',
       whenAbsent: 'as training, f32 for decode',
     },
     target: {
@@ -102,10 +102,10 @@ export const bench: Command = {
     'any-order': { type: 'boolean', advanced: true, describe: `kernels, step: ${anyOrderOption.describe}` },
     compare: {
       type: 'boolean',
-      describe: 'Shows what moved since this was measured last on this machine',
+      describe: 'Show what moved since this was measured last on this machine',
       default: false,
     },
-    json: { type: 'boolean', describe: 'Prints JSON', default: false },
+    json: { type: 'boolean', describe: 'Print JSON', default: false },
     steps: {
       type: 'number',
       number: 'count',

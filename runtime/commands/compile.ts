@@ -34,7 +34,7 @@ export const compile: Command = {
       describe: 'The GPU architectures that --target cuda compiles for, as in sm_80,sm_90a',
       whenAbsent: 'sm_80,sm_90a',
     },
-    dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'What products multiply' },
+    dtype: { type: 'string', default: 'f32', choices: productTypes, describe: 'The number type of matrix products' },
     optimizer: { type: 'string', default: 'adamw', choices: optimizers, describe: 'How training moves the weights' },
     autotune: {
       ...autotuneOption,
@@ -73,8 +73,6 @@ export const compile: Command = {
     const onCuda = target === 'cuda';
     if (args.standalone && args.dtype === 'int8')
       throw new UserError('--standalone trains, and weights of 8 bits (int8) are for inference alone; leave one out');
-    if (args.optimizer !== 'adamw' && args.dtype === 'int8')
-      throw new UserError('--optimizer is for training, and weights of 8 bits (int8) are not trained; leave one out');
     const architectures = args.arch as string | undefined;
     if (architectures !== undefined && !onCuda)
       throw new UserError('--arch names GPUs, and is for --target cuda; leave it out with --target cpu');

@@ -11,7 +11,8 @@ export const dataOption = {
   alias: 'd',
   array: true,
   describe:
-    'Text, .jsonl, .parquet, .gz, .zst, .bin, folders, hf:OWNER/NAME, -; in a mixture each with a weight, FILE:0.7',
+    'Text, .jsonl, .parquet, .gz, .zst, .bin, folders, hf:OWNER/NAME, - for standard input; in a mixture each has a ' +
+    'weight, FILE:0.7',
 } as const satisfies Option;
 
 /** The options of commands that read documents. */
@@ -22,7 +23,12 @@ export const documentOptions = {
     whenAbsent: 'text',
     advanced: true,
   },
-  strict: { type: 'boolean', default: false, describe: 'Refuse lines that hold no text', advanced: true },
+  strict: {
+    type: 'boolean',
+    default: false,
+    describe: 'Refuse lines that hold no text, which are skipped otherwise',
+    advanced: true,
+  },
 } as const satisfies Record<string, Option>;
 
 export const data: Command = {

@@ -1,11 +1,13 @@
 // `malc doctor`: what malc needs, what this machine has of it, and the command that installs the rest.
-import { accessSync, constants, existsSync, readdirSync, statSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, statfsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { MachineError } from '../../compiler/diagnostic.ts';
 import type { Finding } from '../doctor-cuda.ts';
 import type { Command } from './command.ts';
 
 const OLDEST_NODE = 20;
+/** Bytes of a disk below which a run of a model worth the name may find no room for its checkpoints. */
+const LITTLE_ROOM = 2 ** 30;
 
 export const doctor: Command = {
   name: 'doctor',
@@ -13,8 +15,8 @@ export const doctor: Command = {
   options: { json: { type: 'boolean', describe: 'Print JSON', default: false } },
   async run(args) {
     const { gpu } = await import('../doctor-cuda.ts');
-    const own = [node(), await nativeCalls(), await compiler(), ...(await machine()), await cache()];
-    const findings = [...own, ...(await gpu())];
+    const own = [node(), await nativeCalls(), await compiler(), ...(await machine())];
+    const findings = [...own, ...(await rooms()), await cache(), await hubToken(), ...(await gpu())];
     const missing = findings.filter(({ state }) => state === 'missing');
     if (args.json) console.log(JSON.stringify({ ready: missing.length === 0, findings }, null, 2));
     else console.log(table(findings));
@@ -76,6 +78,60 @@ async function machine(): Promise<Finding[]> {
   ];
 }
 
+/** Where runs are written, where the cache lies, and the memory that processes share. */
+async function rooms(): Promise<Finding[]> {
+  const { cacheFolder } = await import('../cache.ts');
+  const { describeMemory } = await import('../show/quantities.ts');
+  const roomIn = (folder: string): number => {
+    const { bavail, bsize } = statfsSync(nearestThere(folder));
+    return bavail * bsize;
+  };
+  const disk = (name: string, folder: string, remedy: string): Finding => {
+    const free = roomIn(folder);
+    const isLittle = free < LITTLE_ROOM;
+    const found = `${describeMemory(free)} free at ${folder}`;
+    return { name, state: isLittle ? 'limited' : 'ok', found, remedy: isLittle ? remedy : null };
+  };
+  const shared = '/dev/shm';
+  return [
+    disk(
+      'disk',
+      process.cwd(),
+      'runs are written here, twelve bytes a parameter and checkpoint; --output names another',
+    ),
+    disk(
+      'disk of cache',
+      cacheFolder(),
+      'programs and tokens are kept here; set MALC_CACHE to a folder of another disk',
+    ),
+    ...(existsSync(shared)
+      ? [
+          {
+            name: 'shared memory',
+            state: 'ok',
+            found: `${describeMemory(roomIn(shared))} free at ${shared}`,
+            remedy: null,
+          } as const,
+        ]
+      : []),
+  ];
+}
+
+/** The folder, or the nearest above it that exists. */
+function nearestThere(folder: string): string {
+  return existsSync(folder) ? folder : nearestThere(dirname(folder));
+}
+
+async function hubToken(): Promise<Finding> {
+  const { findToken } = await import('../hub/client.ts');
+  const name = 'hub token';
+  const token = findToken();
+  if (token !== null) return { name, state: 'ok', found: `from ${token.from}`, remedy: null };
+  const remedy =
+    'only for private and gated models and data: make one at https://huggingface.co/settings/tokens, then: export HF_TOKEN=...';
+  return { name, state: 'absent', found: 'none', remedy };
+}
+
 async function cache(): Promise<Finding> {
   const { cacheFolder } = await import('../cache.ts');
   const { describeMemory } = await import('../show/quantities.ts');
@@ -93,12 +149,12 @@ async function cache(): Promise<Finding> {
   return { name, state: 'ok', found, remedy: null };
 }
 
-/** Whether a folder can be written, or made: the nearest folder above it that exists decides. */
+/** Whether a folder can be written, or made. */
 function writable(folder: string): boolean {
-  if (!existsSync(folder)) return writable(dirname(folder));
+  const nearest = nearestThere(folder);
   try {
-    accessSync(folder, constants.W_OK);
-    return statSync(folder).isDirectory();
+    accessSync(nearest, constants.W_OK);
+    return statSync(nearest).isDirectory();
   } catch {
     return false;
   }

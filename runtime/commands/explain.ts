@@ -11,10 +11,10 @@ export const explain: Command = {
     kernel: {
       type: 'string',
       alias: 'k',
-      describe: 'Shows this kernel with its source: a name, or a number of the list',
+      describe: 'Show this kernel with its source: a name, or a number of the list',
     },
     name: { type: 'string', describe: 'Which model, where the file has several' },
-    json: { type: 'boolean', describe: 'Prints the list as JSON', default: false },
+    json: { type: 'boolean', describe: 'Print the list as JSON', default: false },
   },
   examples: [
     ['malc explain tiny', 'lists the launches of a training step and of decoding'],

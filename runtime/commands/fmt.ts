@@ -18,10 +18,10 @@ export const fmt: Command = {
   options: {
     check: {
       type: 'boolean',
-      describe: 'Writes nothing, lists the files that would change, exits 1',
+      describe: 'Write nothing, list the files that would change, and exit with 1 where there are any',
       default: false,
     },
-    stdout: { type: 'boolean', describe: 'Prints the result and leaves the files as they are', default: false },
+    stdout: { type: 'boolean', describe: 'Print the result and leave the files as they are', default: false },
   },
   examples: [
     ['malc fmt blocks.mal model.mal', 'rewrites both files and names those that changed'],

@@ -16,7 +16,12 @@ export const generate: Command = {
   name: 'generate',
   describe: 'Continue prompts with a trained model',
   options: {
-    checkpoint: { type: 'string', alias: 'c', required: true, describe: 'A run folder, or one of its step-N folders' },
+    checkpoint: {
+      type: 'string',
+      alias: 'c',
+      required: true,
+      describe: 'A run folder, one of its step-N folders, or a .safetensors file of weights',
+    },
     prompt: {
       type: 'string',
       alias: 'p',
@@ -72,7 +77,7 @@ export const generate: Command = {
       type: 'string',
       default: 'f32',
       choices: productTypes,
-      describe: 'What products multiply: bf16 and int8 read half and a quarter of the memory',
+      describe: 'The number type of matrix products: bf16 and int8 read half and a quarter of the memory',
     },
     target: targetOption,
     'min-p': {
@@ -93,6 +98,19 @@ export const generate: Command = {
       advanced: true,
       describe: 'Stop where a text ends; --no-stop goes on',
     },
+    config: {
+      type: 'string',
+      advanced: true,
+      describe: 'The config.json of the model that the weights are of',
+      whenAbsent: 'the one beside them',
+    },
+    tokenizer: {
+      type: 'string',
+      alias: 't',
+      advanced: true,
+      describe: 'The tokenizer.json that the model was trained with',
+      whenAbsent: 'the one beside the weights',
+    },
     threads: {
       type: 'number',
       number: 'threads',
@@ -109,20 +127,19 @@ export const generate: Command = {
   ],
 
   async run(args) {
-    const { join } = await import('node:path');
     const { buildModel } = await import('../build.ts');
-    const { readModelConfig } = await import('../hub/config.ts');
+    const { openTrainedModel } = await import('../generate/trained-model.ts');
     const { NativeModel } = await import('../native.ts');
-    const { loadWeights, weightsFile } = await import('../train/checkpoint.ts');
-    const { findCheckpoint } = await import('../train/run-folder.ts');
 
     if (args.prompt !== undefined && args['prompts-file'] !== undefined)
       throw new UsageError('give --prompt or --prompts-file, not both');
-    const { folder, run } = findCheckpoint(args.checkpoint as string);
-    const averaged = args.ema === true;
-    weightsFile(folder, averaged); // before anything is compiled
-    const model = readModelConfig(join(run, 'config.json'));
-    const tokenizer = await readRunTokenizer(folder, run);
+    const trained = openTrainedModel({
+      checkpoint: args.checkpoint as string,
+      config: args.config as string | undefined,
+      tokenizer: args.tokenizer as string | undefined,
+      averaged: args.ema === true,
+    });
+    const { model, tokenizer } = trained;
     const prompts = await promptsOf(args);
     const beginnings = await beginningsOf(prompts, tokenizer, args);
     const maxTokens = args['max-tokens'] as number;
@@ -138,7 +155,7 @@ export const generate: Command = {
       device,
     });
     try {
-      loadWeights(folder, native, averaged);
+      trained.load(native);
       await writeTexts(native, {
         prompts,
         beginnings,
@@ -243,24 +260,4 @@ function show(number: number, text: Generated, writing: Writing): void {
 function sayIfFull({ reason }: Generated, name: string, { contextLength }: Writing): void {
   if (reason !== 'context') return;
   console.error(`${name} ends here: the model's context of ${contextLength} tokens is full.`);
-}
-
-/**
- * The run's tokenizer, and no other: with a strange one the model would write, and write nonsense. An imported model was
- * trained elsewhere (`folder` is `run`, without a state), and nothing says what its tokenizer's hash was.
- */
-async function readRunTokenizer(folder: string, run: string): Promise<Tokenizer> {
-  const { existsSync } = await import('node:fs');
-  const { join } = await import('node:path');
-  const { UserError } = await import('../../compiler/diagnostic.ts');
-  const { readTokenizer, tokenizerHash } = await import('../tokenizer/json.ts');
-  const { readState } = await import('../train/checkpoint.ts');
-
-  const path = join(run, 'tokenizer.json');
-  if (!existsSync(path)) throw new UserError(`there is no ${path}: copy the run's tokenizer back, or the whole run`);
-  const tokenizer = readTokenizer(path);
-  if (folder !== run && tokenizerHash(tokenizer) !== readState(folder).tokenizerHash) {
-    throw new UserError(`${path} is not the tokenizer that ${folder} was trained with: copy the run's own back`);
-  }
-  return tokenizer;
 }

@@ -4,7 +4,8 @@ import type { Trainer, TrainOptions } from '../sweep/trainer.ts';
 import type { TrainResult } from '../train/loop.ts';
 import type { Prepared } from '../train/prepare.ts';
 import type { Option } from './command.ts';
-import { type Stage, train } from './train.ts';
+import { train } from './train.ts';
+import type { Stage } from './train-stage.ts';
 
 const options: Readonly<Record<string, Option>> = train.options;
 

@@ -35,8 +35,8 @@ export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
   'decay-share': advanced('share', 'Share of the steps in which --schedule wsd goes down', '0.2'),
   'weight-decay': advanced('zeroOrAbove', 'Decay of tensors of 2 and more dimensions', '0.1; lion 0.3, sgd 0.0001'),
   'grad-clip': advanced('zeroOrAbove', 'Largest gradient norm, 0 for any', '1'),
-  beta1: advanced('shareBelowOne', 'Of AdamW’s first moment, and of Lion’s direction', '0.9'),
-  beta2: advanced('shareBelowOne', 'Of AdamW’s second moment, and of Lion’s only one', '0.95; lion 0.99'),
+  beta1: advanced('shareBelowOne', 'Decay of AdamW’s first moment, and of Lion’s direction', '0.9'),
+  beta2: advanced('shareBelowOne', 'Decay of AdamW’s second moment, and of Lion’s only one', '0.95; lion 0.99'),
   momentum: advanced('shareBelowOne', 'What sgd and muon keep of past gradients', 'sgd 0.9, muon 0.95'),
   ema: advanced('shareBelowOne', 'Keep a moving average of weights, such as 0.999', '0, none'),
   seed: advanced('countOrNone', 'Seed of the first weights and of the text’s order', '1337'),
@@ -54,7 +54,12 @@ export const settingOptions: Readonly<Record<keyof GivenSettings, Option>> = {
     describe: 'Let no token see documents before its own; each ends at the tokenizer’s end of text',
     whenAbsent: 'a sequence is read as one',
   },
-  dtype: { type: 'string', choices: trainingTypes, describe: 'What products multiply', whenAbsent: 'the faster' },
+  dtype: {
+    type: 'string',
+    choices: trainingTypes,
+    describe: 'The number type of matrix products',
+    whenAbsent: 'the faster',
+  },
 };
 
 function setting(

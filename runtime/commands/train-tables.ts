@@ -101,6 +101,7 @@ export async function showOpening(
       row(name, describeSetting(value), automatic.has(name as SettingName)),
     ),
     ...Object.entries(cadenceOptions).map(([name, key]) => row(name, String(cadence[key]), args[name] === undefined)),
+    ...(args.recompute === undefined ? [] : [row('recompute', args.recompute as string)]),
     row('memory', describeMemory(native.bytes)),
     row('program', program),
   ];

@@ -1,50 +1,20 @@
 // malc train: from a model, a text and a few numbers to a trained model in a run folder.
-import { existsSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
-import type { RunTarget } from '../../compiler/targets/names.ts';
 import { anyOrderOption, autotuneOption, checkAnyOrder, requireTunable, tellTuning } from '../autotune-option.ts';
 import { collectGarbage } from '../garbage.ts';
-import type { NativeModel } from '../native.ts';
-import type { StepLine } from '../show/step-line.ts';
-import type { TrainState } from '../train/checkpoint.ts';
-import type { Observer, TrainOptions, TrainResult } from '../train/loop.ts';
-import type { Prepared, Unbatched } from '../train/prepare.ts';
-import type { RunFolder } from '../train/run-folder.ts';
-import type { Sampling } from '../train/samples.ts';
+import type { Unbatched } from '../train/prepare.ts';
 import type { StartingWeights } from '../train/starting-weights.ts';
 import { type Command, UsageError } from './command.ts';
 import { configOptions } from './config-words.ts';
 import { dataOption, documentOptions } from './data.ts';
-import { recomputeOption } from './recompute-option.ts';
+import { readRecompute, recomputeOption } from './recompute-option.ts';
 import { chooseTarget, targetOption } from './target-option.ts';
-import {
-  advanced,
-  cadenceOptions,
-  givenCadence,
-  givenSettings,
-  habits,
-  settingOptions,
-  usuallyKept,
-} from './train-options.ts';
+import { advanced, givenCadence, givenSettings, habits, settingOptions, usuallyKept } from './train-options.ts';
 import { buildOptions, fitBatchOf, openOptions } from './train-program.ts';
-import { showForecast, showOpening } from './train-tables.ts';
-
-/** Where a run tells of itself: the terminal, or the sweep that it is one of. */
-export interface Stage {
-  tell(text: string): void;
-  warn(text: string): void;
-  /** All that the run is, before anything is compiled; false ends it there. */
-  prepared(prepared: Prepared): boolean;
-  /** What it is, before the first step. */
-  readonly opening: typeof showOpening;
-  /** The whole of a dry run, after that. */
-  readonly forecast: typeof showForecast;
-  line(options: ConstructorParameters<typeof StepLine>[1]): Promise<Pick<StepLine, 'step' | 'sample' | 'note'>>;
-  /** How it ended. */
-  report(output: string, prepared: Prepared, result: TrainResult): void;
-}
+import { loadRunModules, trainIn } from './train-run.ts';
+import { type Stage, terminal } from './train-stage.ts';
 
 export const train = {
   name: 'train',
@@ -55,12 +25,19 @@ export const train = {
     ...documentOptions,
     output: { type: 'string', alias: 'o', describe: 'The run folder to write', whenAbsent: 'runs/MODEL' },
     resume: { type: 'boolean', default: false, describe: 'Go on from the last checkpoint in --output' },
-    checkpoint: { type: 'string', describe: 'Weights to begin with: a run, a folder of transformers, a .safetensors' },
+    checkpoint: {
+      type: 'string',
+      describe: 'Weights to begin with: a run, a folder of transformers, a .safetensors file',
+    },
     tokenizer: { type: 'string', alias: 't', describe: 'A tokenizer.json', whenAbsent: 'learned from the text' },
     target: targetOption,
     ...settingOptions,
     'dry-run': { type: 'boolean', default: false, describe: 'Show what the run will take, and write nothing' },
-    'self-check': { type: 'boolean', default: true, describe: 'Try model, tokenizer and disk before the first step' },
+    'self-check': {
+      type: 'boolean',
+      default: true,
+      describe: 'Try model, tokenizer and disk before the first step; --no-self-check does not',
+    },
     prompt: { type: 'string', describe: 'What the samples begin with', whenAbsent: 'nothing' },
     'eval-every': advanced('count', 'Steps between evaluations', 'a tenth of all'),
     'save-every': advanced('count', 'Steps between checkpoints', 'a tenth of all, at least 100'),
@@ -78,6 +55,7 @@ export const train = {
     recompute: { ...recomputeOption, advanced: true, whenAbsent: 'none' },
     'any-order': { ...anyOrderOption, advanced: true },
     threads: advanced('threads', 'Threads of the native program', 'all'),
+    'num-gpus': advanced('count', 'GPUs of a run; malc trains on one so far', '1'),
     name: { type: 'string', advanced: true, describe: 'Which model, where the file has several' },
     ...configOptions,
   },
@@ -89,7 +67,9 @@ export const train = {
     ['malc train -m gpt2-small -d input.txt --target cuda', 'on an NVIDIA GPU, in bfloat16'],
   ],
 
-  async run(given, stage: Stage = terminal) {
+  async run(words, stage: Stage = terminal) {
+    const readsInput = words.data === undefined && !words.resume && isPiped();
+    const given = readsInput ? { ...words, data: ['-'] } : words;
     const { readModel } = await import('../../compiler/check/read-model.ts');
     const { buildModel } = await import('../build.ts');
     const { NativeModel } = await import('../native.ts');
@@ -100,7 +80,8 @@ export const train = {
     const { DataLine } = await import('../show/data-line.ts');
 
     checkTogether(given);
-    const { openStartingWeights } = await import('../train/starting-weights.ts');
+    if (readsInput) stage.tell('reading the text from standard input, as no --data is given');
+    const { openStartingWeights, warningOfTokenizer } = await import('../train/starting-weights.ts');
     const weights = given.checkpoint === undefined ? undefined : openStartingWeights(given.checkpoint as string);
     const read =
       given.model === undefined ? undefined : readModel(given.model as string, given.name as string | undefined);
@@ -112,6 +93,8 @@ export const train = {
     const chosen = await chooseTarget(args, RunFolder.peek(output, args.resume as boolean)?.target);
     const { target, device } = chosen;
     checkAnyOrder(args, target);
+    // Before the text is read, which may take minutes.
+    readRecompute(args.recompute as string | undefined);
     const fit = (run: Unbatched) => {
       stage.tell(`building the native program of ${run.model.name}, which knows what a batch takes ...`);
       return fitBatchOf(run, args, chosen);
@@ -136,6 +119,13 @@ export const train = {
     skipped.report();
     const { model, settings, corpus, frozen } = prepared;
     if (frozen.length > 0 && !weights && !prepared.from) stage.warn(frozenAtRandom);
+    const otherTokenizer = weights && args.tokenizer ? warningOfTokenizer(weights, prepared.tokenizerHash) : null;
+    if (otherTokenizer !== null) stage.warn(otherTokenizer);
+    const isDerived = args.steps === undefined && args['tokens-per-step'] === undefined && !prepared.from;
+    if (args['batch-size'] === 'auto' && isDerived && settings.steps < FEW_STEPS)
+      stage.warn(
+        `warning: the largest batch leaves a run of ${settings.steps} update(s); --tokens-per-step makes them smaller`,
+      );
     if (args.patience !== undefined && prepared.validation === null)
       throw new UsageError('--patience waits for the validation loss, and --validation-share 0 leaves none');
     if ((model.embeddings.role_embeddings ?? 1) > 1) stage.warn(rolesUntrained);
@@ -180,6 +170,9 @@ export const train = {
   },
 } satisfies Command;
 
+/** Fewer updates teach a model little, however large. */
+const FEW_STEPS = 100;
+
 const rolesUntrained =
   'warning: the text says no roles, so that every token has role 0: of `role_embeddings`, only row 0 trains';
 
@@ -191,8 +184,20 @@ function sourceOf({ path, model, text }: StartingWeights): { model: Model; text:
   throw new UsageError(`--model is needed: ${path} has no MAL file of the model whose weights it holds`);
 }
 
+/** Whether somebody gives text to standard input, which then needs no `--data -`. */
+function isPiped(): boolean {
+  const input = fstatSync(0);
+  return input.isFIFO() || input.isFile();
+}
+
 /** Refuses options that are nothing without another, or contradict one. */
 function checkTogether(args: Readonly<Record<string, unknown>>): void {
+  const gpus = (args['num-gpus'] as number | undefined) ?? 1;
+  if (gpus > 1)
+    throw new UsageError(
+      `--num-gpus is ${gpus}, and malc trains on one GPU so far; leave it out, and for as large an update give ` +
+        `--grad-accum ${gpus * ((args['grad-accum'] as number | undefined) ?? 1)}`,
+    );
   const lengths = ['steps', 'epochs', 'tokens'].filter(name => args[name] !== undefined).map(name => `--${name}`);
   if (lengths.length > 1) throw new UsageError(`${lengths.join(' and ')} both say how long to train; give one of them`);
   if (args['grad-accum'] !== undefined && args['tokens-per-step'] !== undefined) {
@@ -213,217 +218,3 @@ function checkTogether(args: Readonly<Record<string, unknown>>): void {
       throw new UsageError(`--${name} is needed: ${what}`);
   }
 }
-
-/** What a run needs of malc, of which the memory is the run's too. */
-async function loadRunModules() {
-  const { StepLine } = await import('../show/step-line.ts');
-  const { writeTokenizer } = await import('../tokenizer/json.ts');
-  const { loadTraining } = await import('../train/checkpoint.ts');
-  const { EventFile } = await import('../train/event-file.ts');
-  const { listenForInterrupts } = await import('../train/interrupt.ts');
-  const loop = await import('../train/loop.ts');
-  const { readOptions, RunFolder } = await import('../train/run-folder.ts');
-  const { selfCheck } = await import('../train/self-check.ts');
-  return {
-    ...{ StepLine, EventFile, listenForInterrupts, loop, selfCheck },
-    ...{ writeTokenizer, loadTraining, readOptions, RunFolder },
-  };
-}
-
-/** Opens the run folder, brings the model to where the run stands, and trains. */
-async function trainIn(
-  args: Readonly<Record<string, unknown>>,
-  output: string,
-  prepared: Prepared,
-  native: NativeModel,
-  sampling: Sampling,
-  target: RunTarget,
-  sourceFolder: string,
-  stage: Stage,
-): Promise<TrainResult> {
-  const { EventFile, listenForInterrupts, loop } = await loadRunModules();
-  const { settings, from, corpus } = prepared;
-  const run = await openRun(args, output, prepared, native, target, sourceFolder);
-  const line = await stage.line({
-    steps: settings.steps,
-    start: from?.step ?? 0,
-    logEvery: (args['log-every'] as number | undefined) ?? Math.max(1, Math.round(settings.steps / 50)),
-    tokensPerStep: settings['batch-size'] * settings['grad-accum'] * settings['seq-len'],
-    averages: settings.ema > 0,
-  });
-  const origin = { target, data: corpus.paths, dataHash: corpus.hash, tokenizerHash: prepared.tokenizerHash };
-  // From here on: what Ctrl-C leaves of a run that is being checked would be in the way of the next.
-  const interrupts = listenForInterrupts(() => line.note('  stopping after this step; once more leaves at once'));
-  try {
-    if (!from && args['self-check']) await checkBefore(output, prepared, native, run, origin, stage);
-    const events = new EventFile(output, (from?.step ?? 0) + 1);
-    const observer: Observer = {
-      step(record) {
-        line.step(record);
-        events.step(record);
-      },
-      sample(step, text) {
-        line.sample(text);
-        events.sample(step, text);
-      },
-      saved() {},
-    };
-    try {
-      if (from) line.note(resumed(from, target));
-      else await begin(prepared, native);
-      return await loop.train({
-        model: native,
-        settings,
-        training: prepared.training,
-        validation: prepared.validation,
-        run,
-        from,
-        origin,
-        cadence: prepared.cadence,
-        patience: (args.patience as number | undefined) ?? null,
-        sample: () => sampling.write(native),
-        observer,
-        stop: interrupts.signal,
-      });
-    } finally {
-      events.close();
-      run.close();
-    }
-  } finally {
-    interrupts.release();
-  }
-}
-
-/** Gives a model the weights that a run begins with. */
-async function begin({ settings, weights }: Prepared, native: NativeModel): Promise<void> {
-  await native.initialize(settings.seed);
-  weights?.load(native);
-  if (weights) for (const { average, data } of native.writableParameters()) average?.set(data);
-}
-
-/** Tries what a run relies on, and shows what was found; a run that fails leaves the folder as it was. */
-async function checkBefore(
-  output: string,
-  prepared: Prepared,
-  native: NativeModel,
-  run: RunFolder,
-  origin: TrainOptions['origin'],
-  stage: Stage,
-): Promise<void> {
-  const { selfCheck } = await loadRunModules();
-  const { model, settings, corpus, training } = prepared;
-  const size = settings['batch-size'] * settings['seq-len'];
-  const [tokens, labels] = [0, 1].map(() => new Int32Array(size * settings['grad-accum'])) as [Int32Array, Int32Array];
-  training.fill(0, tokens, labels);
-  const began = performance.now();
-  try {
-    const findings = await selfCheck({
-      model: native,
-      hiddenSize: model.hidden_size,
-      settings,
-      tokens: tokens.subarray(0, size),
-      labels: labels.subarray(0, size),
-      tokenizer: corpus.tokenizer,
-      lines: corpus.lines,
-      folder: output,
-      begin: () => begin(prepared, native),
-      isFresh: prepared.weights === null && prepared.frozen.length === 0,
-      origin,
-    });
-    for (const { text, warns } of findings) stage.tell(`  ${warns ? 'note ' : 'check'}  ${text}`);
-    stage.tell(`  checked in ${((performance.now() - began) / 1000).toFixed(1)} s\n`);
-  } catch (error) {
-    run.abandon();
-    throw error;
-  }
-}
-
-function resumed({ step, target: before }: TrainState, target: RunTarget): string {
-  const change = `; it was trained on ${before} so far, and from here on ${target} rounds in its own way`;
-  return `resumed after step ${step}${before === target ? '' : change}`;
-}
-
-/** Opens the run folder with all that stands in it before the first step; on resume, reads the last checkpoint. */
-async function openRun(
-  args: Readonly<Record<string, unknown>>,
-  output: string,
-  prepared: Prepared,
-  native: NativeModel,
-  target: RunTarget,
-  sourceFolder: string,
-): Promise<RunFolder> {
-  const { writeTokenizer, loadTraining, readOptions, RunFolder } = await loadRunModules();
-  const { from, weights, text, model, corpus } = prepared;
-  // Read before anything is written: a damaged checkpoint leaves the folder as it was.
-  if (from) loadTraining(join(output, `step-${from.step}`), native);
-  else weights?.load(native);
-  const keep = (args.keep as number | undefined) ?? usuallyKept;
-  const run = await RunFolder.open(output, { resume: args.resume as boolean, keep });
-  try {
-    run.writeSources(sourceFolder);
-    run.writeOptions({ ...(from && readOptions(output)), ...optionsOf(args, output, prepared, target) });
-    if (!from) {
-      run.writeModel(text, model, corpus.tokenizer.endOfText);
-      writeTokenizer(join(output, 'tokenizer.json'), corpus.tokenizer);
-    }
-    return run;
-  } catch (error) {
-    run.abandon();
-    throw error;
-  }
-}
-
-/** What run.json says: with it as --config, and another --output, the run is done again. */
-function optionsOf(
-  args: Readonly<Record<string, unknown>>,
-  output: string,
-  { settings, cadence, corpus, tokenizerPath, weights }: Prepared,
-  target: RunTarget,
-): Record<string, unknown> {
-  const habitual = ['name', 'text-field', 'prompt', 'log-every', 'keep', 'patience', 'threads'];
-  const told = [...habitual, 'autotune', 'any-order', 'recompute'];
-  return {
-    ...Object.fromEntries(told.filter(name => args[name] !== undefined).map(name => [name, args[name]])),
-    ...(args.model !== undefined && { model: placeOf(args.model as string) }),
-    ...(weights && { checkpoint: weights.path }),
-    data: corpus.paths,
-    tokenizer: resolve(tokenizerPath ?? join(output, 'tokenizer.json')),
-    target,
-    ...settings,
-    ...Object.fromEntries(Object.entries(cadenceOptions).map(([name, key]) => [name, cadence[key]])),
-  };
-}
-
-/** A file by its whole path, so that it is found from anywhere; a well-known model by its name. */
-const placeOf = (model: string): string => (existsSync(model) ? resolve(model) : model);
-
-function report(output: string, { validation }: Prepared, result: TrainResult): void {
-  if (result.ending === 'interrupted') {
-    console.log(`\nsaved at step ${result.step}; go on with: malc train --resume -o ${output}`);
-    process.exitCode = 130;
-    return;
-  }
-  const nats = result.validationLoss;
-  const bits =
-    nats === null || validation?.bytesPerToken === undefined
-      ? ''
-      : ` (${(nats / Math.LN2 / validation.bytesPerToken).toFixed(3)} bits a byte)`;
-  const averaged = result.averagedLoss === null ? '' : `, of the averaged weights ${result.averagedLoss.toFixed(4)}`;
-  const loss = nats === null ? '' : `, validation loss ${nats.toFixed(4)}${bits}${averaged}`;
-  const early = result.ending === 'patience' ? ', as the validation loss no longer fell' : '';
-  console.log(`\n${result.step} steps done${early}${loss}; write with it: malc generate -c ${output} -p "..."`);
-}
-
-/** What `malc train` shows. */
-const terminal: Stage = {
-  tell: text => console.log(text),
-  warn: text => console.error(text),
-  prepared: () => true,
-  opening: showOpening,
-  forecast: showForecast,
-  async line(options) {
-    const { StepLine } = await import('../show/step-line.ts');
-    return new StepLine(process.stdout, options);
-  },
-  report,
-};

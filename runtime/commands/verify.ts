@@ -17,8 +17,8 @@ export const verify: Command = {
   ],
   options: {
     target: { ...targetOption, default: 'cpu' },
-    dtype: { type: 'string', default: 'f32', choices: trainingTypes, describe: 'What products multiply' },
-    json: { type: 'boolean', default: false, describe: 'Prints the result as one line of JSON' },
+    dtype: { type: 'string', default: 'f32', choices: trainingTypes, describe: 'The number type of matrix products' },
+    json: { type: 'boolean', default: false, describe: 'Print the result as one line of JSON' },
   },
   examples: [['malc verify reference/llama', 'logits, loss, gradients, a continuation and twelve steps of training']],
 

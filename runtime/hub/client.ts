@@ -38,12 +38,13 @@ export const isOffline = (): boolean => /^(1|true|yes|on)$/i.test(process.env.HF
 export const pageOf = ({ kind, name }: RepositoryName): string =>
   `${endpoint()}/${kind === 'datasets' ? 'datasets/' : ''}${name}`;
 
-/** The token of HF_TOKEN, or of the file where `hf auth login` leaves it; null where there is none. */
-function token(): string | null {
-  if (process.env.HF_TOKEN) return process.env.HF_TOKEN.trim();
+/** The token of HF_TOKEN, or of the file where `hf auth login` leaves it, and which of these; null where there is none. */
+export function findToken(): { readonly secret: string; readonly from: string } | null {
+  if (process.env.HF_TOKEN) return { secret: process.env.HF_TOKEN.trim(), from: 'HF_TOKEN' };
   const home = process.env.HF_HOME || join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'huggingface');
   const path = process.env.HF_TOKEN_PATH || join(home, 'token');
-  return existsSync(path) ? readFileSync(path, 'utf8').trim() || null : null;
+  const secret = existsSync(path) ? readFileSync(path, 'utf8').trim() : '';
+  return secret === '' ? null : { secret, from: path };
 }
 
 /**
@@ -64,7 +65,7 @@ export async function request(
       `HF_HUB_OFFLINE is set, and ${what} is not in malc's cache; unset it to fetch that once`,
       true,
     );
-  const secret = token();
+  const secret = findToken()?.secret ?? null;
   const authorization = secret === null ? {} : { authorization: `Bearer ${secret}` };
   for (let attempt = 1; ; attempt++) {
     const isLast = attempt === ATTEMPTS;
@@ -75,8 +76,8 @@ export async function request(
       if (response.status < 500 || isLast) throw refused(response, repository, what, secret !== null);
     } catch (error) {
       if (error instanceof UserError) throw error;
-      if (isLast)
-        throw new UserError(`${endpoint()} cannot be reached for ${what}: ${causeOf(error)}; try again later`);
+      const advice = process.env.HF_ENDPOINT ? 'check HF_ENDPOINT, or try again later' : 'try again later';
+      if (isLast) throw new UserError(`${endpoint()} cannot be reached for ${what}: ${causeOf(error)}; ${advice}`);
     }
     await sleep(PAUSE * 2 ** (attempt - 1));
   }

@@ -47,6 +47,8 @@ export interface Plan {
   /** How many parameters each variant should have; null where that is not held equal. */
   readonly target: number | null;
   readonly seeds: readonly number[];
+  /** What was asked for, and what stands for the same for good: data sets of the hub with their commit. */
+  readonly named: readonly string[];
   readonly data: readonly string[];
   readonly dataHash: string;
   readonly tokenizer: string;
@@ -58,7 +60,7 @@ export interface PlanOptions {
   readonly sweep: Sweep;
   /** Where the sweep is, or is going to be. */
   readonly folder: string;
-  readonly data: readonly string[];
+  readonly named: readonly string[];
   /** A tokenizer.json; null for one that is learned from the text and put into the folder. */
   readonly tokenizer: string | null;
   readonly trainer: Trainer;
@@ -99,20 +101,25 @@ class Planner {
   readonly #files = new Map<string, ModelFile>();
   readonly #told = new Set<string>();
   #tokenizer: string | null;
+  #data: readonly string[];
 
   constructor(options: PlanOptions, workplace: string) {
+    const { named, before } = options;
     this.#options = options;
     this.#workplace = workplace;
+    // What a sweep began with: a data set of the hub may have another commit by now.
+    this.#data = before && JSON.stringify(before.named) === JSON.stringify(named) ? before.data : named;
     this.#tokenizer = options.tokenizer;
   }
 
   async plan(): Promise<{ plan: Plan; writeTokenizer: () => void }> {
-    const { sweep, folder, data, tokenizer } = this.#options;
+    const { sweep, folder, named, tokenizer } = this.#options;
     for (const variant of sweep.variants) this.#checkConstants(variant);
     const [first] = sweep.variants as [Variant];
     const original = await this.#prepare(first, first.constants);
     const reference = this.#draftOf(first, first.constants, original);
     const { corpus, tokenizerHash, statedVocabulary } = original;
+    this.#data = corpus.paths;
     const isLearned = this.#tokenizer === null;
     if (isLearned) {
       this.#tokenizer = join(this.#workplace, 'tokenizer.json');
@@ -149,7 +156,8 @@ class Planner {
         equal: equal?.kind ?? null,
         target,
         seeds: sweep.seeds,
-        data,
+        named,
+        data: corpus.paths,
         dataHash: corpus.hash,
         tokenizer: isLearned ? place : tokenizer!,
         tokenizerHash,
@@ -269,7 +277,7 @@ class Planner {
     return {
       ...options,
       model: place,
-      data: this.#options.data,
+      data: this.#data,
       ...(this.#tokenizer !== null && { tokenizer: this.#tokenizer }),
       output: join(folder, 'run'),
     };

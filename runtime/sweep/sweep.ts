@@ -56,14 +56,15 @@ export async function runSweep(options: SweepOptions): Promise<'done' | 'interru
   }
   const { plan, writeTokenizer } = await planned(options, folder, progress);
   makeFolder(folder);
-  writeTokenizer();
-  writePlan(folder, plan);
-  for (const { name, text } of plan.variants) {
-    makeFolder(join(folder, name));
-    writeFileAtomic(modelPath(folder, name), text);
-  }
+  // Before anything is written: another sweep may have begun here while this one was planned.
   const unmark = markTraining(folder);
   try {
+    writePlan(folder, plan);
+    writeTokenizer();
+    for (const { name, text } of plan.variants) {
+      makeFolder(join(folder, name));
+      writeFileAtomic(modelPath(folder, name), text);
+    }
     const ending = await trainAll(folder, plan, trainer, progress);
     progress.note(`\n${resultTable(writeAll(folder, plan))}`);
     return ending;
@@ -83,7 +84,7 @@ async function planned(options: SweepOptions, storyFolder: string, progress: Pro
   const made = before === null ? [] : variantsWithRuns(folder, before);
   const own = join(folder, 'tokenizer.json');
   const found = await makePlan({
-    ...{ sweep, folder, trainer, before, data: dataOf(options, storyFolder) },
+    ...{ sweep, folder, trainer, before, named: dataOf(options, storyFolder) },
     // Runs that are there have one, and are held against what was learned then.
     tokenizer: sweep.tokenizer ?? (made.length > 0 && existsSync(own) ? own : null),
     tell: text => progress.note(text),
@@ -171,9 +172,10 @@ async function trainAll(
   progress: Progress,
 ): Promise<'done' | 'interrupted'> {
   const runs = plan.seeds.flatMap(seed => plan.variants.map(variant => ({ variant, seed })));
+  // One that another process trains, or that has its mark, is open too: `malc train` says then what is to be done.
   const isOpen = ({ variant, seed }: (typeof runs)[number]) =>
     variant.failure === null &&
-    ['waiting', 'stopped'].includes(runResult(runPath(folder, variant.name, seed), seed, variant).state);
+    ['waiting', 'stopped', 'training'].includes(runResult(runPath(folder, variant.name, seed), seed, variant).state);
   for (const [index, run] of runs.entries()) {
     if (!isOpen(run)) continue;
     const { variant, seed } = run;

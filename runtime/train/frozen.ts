@@ -17,7 +17,8 @@ export function frozenParameters(model: Model, settings: Pick<Settings, 'freeze-
   if (layers > model.layers.length)
     throw new UserError(`--freeze-layers is ${layers}; ${model.name} has ${model.layers.length} layers`);
   const program = buildProgram(model, formulaLibrary(model));
-  const names = parametersOf(program).map(({ name }) => name);
+  const parameters = parametersOf(program);
+  const names = parameters.map(({ name }) => name);
   const below = new Set(layers > 0 ? program.embedding.parameters.map(({ name }) => name) : []);
   const isBelow = (name: string) => {
     const layer = /^model\.layers\.(\d+)\./.exec(name)?.[1];
@@ -25,8 +26,10 @@ export function frozenParameters(model: Model, settings: Pick<Settings, 'freeze-
   };
   const expressions = patterns.map(pattern => expressionOf(pattern, names));
   const frozen = names.filter(name => isBelow(name) || expressions.some(expression => expression.test(name)));
-  if (frozen.length === names.length)
-    throw new UserError(`nothing is left to train: ${said(settings)} freezes all ${names.length} parameters`);
+  // Biases that balance experts move by what these get: alone, they learn nothing.
+  const learning = parameters.filter(({ balance_rate }) => balance_rate === null);
+  if (learning.every(({ name }) => frozen.includes(name)))
+    throw new UserError(`nothing is left to train: ${said(settings)} freezes all ${learning.length} parameters`);
   return frozen;
 }
 

@@ -5,6 +5,7 @@ import { requireMaskable } from '../../compiler/build/documents.ts';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
 import type { RunTarget } from '../../compiler/targets/names.ts';
+import { HUB } from '../data/hub-data.ts';
 import { Mixture } from '../data/mixture.ts';
 import { readSpecs } from '../data/specs.ts';
 import { readModelConfig } from '../hub/config.ts';
@@ -112,6 +113,7 @@ export async function prepare(request: Request): Promise<Prepared> {
   }
   if (!request.data && readSpecs(files).some(({ paths }) => paths.includes('-')) && process.stdin.isTTY)
     throw new UserError(`the run in ${output} reads standard input; pipe the same text into the command again`);
+  if (!request.data) requirePresent(files, output);
   // Before the text is read, which may take minutes.
   sequenceLength(request.settings, from?.settings ?? null, source.model);
   const frozen = frozenParameters(source.model, { ...formerly, ...from?.settings, ...request.settings });
@@ -157,6 +159,7 @@ export async function prepare(request: Request): Promise<Prepared> {
   const derived = deriveSettings(given, from?.settings ?? null, model, samplesPerEpoch, request.target);
   const { settings } = derived;
   const hash = tokenizerHash(corpus.tokenizer);
+  if (from && !request.data && corpus.hash !== from.dataHash) throw changed(files, output);
   if (from && savedModel) {
     const saved = { ...from, model: savedModel };
     requireSameRun(output, saved, { settings, model, dataHash: corpus.hash, tokenizerHash: hash });
@@ -203,6 +206,26 @@ function separatorOf({ endOfText }: Tokenizer): number {
   throw new UserError(
     '--mask-documents: the tokenizer has no token that ends a text, as <|endoftext|> does, so that nothing says where ' +
       'documents end; leave the option out, or give another --tokenizer',
+  );
+}
+
+/** @throws UserError where a file is gone that a resumed run learns from */
+function requirePresent(data: readonly string[], output: string): void {
+  const paths = readSpecs(data).flatMap(spec => spec.paths);
+  const gone = paths.find(path => path !== '-' && !path.startsWith(HUB) && !existsSync(path));
+  if (gone === undefined) return;
+  throw new UserError(
+    `${gone}, which the run in ${output} learns from, is gone; bring it back, or say with --data where it is now`,
+  );
+}
+
+/** Of a resumed run that was told of no other text. */
+function changed(data: readonly string[], output: string): UserError {
+  const which = data.includes('-') ? 'the text of standard input' : data.join(', ');
+  return new UserError(
+    `${which} is no longer the text that the run in ${output} was trained on, and with another one it would not be the ` +
+      'same run.\nBring the text back as it was, say with --data where it is now, or begin a new run from these weights: ' +
+      `malc train --checkpoint ${output} --data FILE --output FOLDER`,
   );
 }
 

@@ -26,6 +26,7 @@ import { markTraining, requireIdle } from './run-mark.ts';
 const MARKS = ['metrics.jsonl', 'latest', 'config.json'];
 const POINTERS = ['latest', 'best'];
 const OPTIONS = 'run.json';
+const WEIGHTS = 'model.safetensors';
 /** All that stands in the folder of a run before its first step. */
 const BEGINNINGS = ['metrics.jsonl', 'samples.md', 'build', OPTIONS, 'model.mal', 'config.json', 'tokenizer.json'];
 
@@ -155,7 +156,7 @@ export class RunFolder {
   async #settle(): Promise<void> {
     const steps = checkpointSteps(this.path);
     const latest = steps.at(-1)!;
-    replaceByLink(join(this.checkpointPath(latest), 'model.safetensors'), join(this.path, 'model.safetensors'));
+    replaceByLink(join(this.checkpointPath(latest), WEIGHTS), join(this.path, WEIGHTS));
     this.#point('latest', latest);
     const best = this.#bestOf(steps);
     if (best !== null) this.#point('best', best);
@@ -206,16 +207,29 @@ export interface FoundCheckpoint {
   readonly run: string;
 }
 
+/** Whether the path is of the weights that stand in a run or step folder, for which the folder itself can be given. */
+export function isRunWeights(path: string): boolean {
+  if (basename(path) !== WEIGHTS) return false;
+  const folder = dirname(path);
+  return existsSync(join(folder, 'state.json')) || existsSync(join(folder, 'latest'));
+}
+
 /**
- * Finds what `path` means: a run folder (its last checkpoint), a step folder, or a run folder's `latest` or `best`.
+ * Finds what `path` means: a run folder (its last checkpoint), a step folder, the weights in one of these, or a run folder's
+ * `latest` or `best`.
  *
  * @throws UserError where there is no checkpoint.
  */
 export function findCheckpoint(path: string): FoundCheckpoint {
   const kind = statSync(path, { throwIfNoEntry: false });
-  if (!kind)
-    throw new UserError(`${path} does not exist. Give a run folder of malc train, or one of its step-N folders.`);
+  if (!kind) {
+    const near = existsSync(join(dirname(path), 'latest'))
+      ? `${dirname(path)} is a run: give it for its last checkpoint, or one of its step-N folders.`
+      : 'Give a run folder of malc train, or one of its step-N folders.';
+    throw new UserError(`${path} does not exist. ${near}`);
+  }
   if (kind.isFile()) {
+    if (isRunWeights(path)) return findCheckpoint(dirname(path));
     if (!POINTERS.includes(basename(path)))
       throw new UserError(`${path} is a file. Give a run folder or a step-N folder.`);
     const run = dirname(path);

@@ -4,12 +4,14 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Model } from '../../compiler/check/model.ts';
 import { UserError } from '../../compiler/diagnostic.ts';
+import { HUB } from '../data/hub-data.ts';
 import { readJson, readModelConfig } from '../hub/config.ts';
 import { importFolder } from '../hub/import.ts';
 import { SafetensorsFile } from '../hub/safetensors.ts';
 import type { NativeModel } from '../native.ts';
+import { readTokenizer, tokenizerHash } from '../tokenizer/json.ts';
 import { loadWeights, loadWeightsFile } from './checkpoint.ts';
-import { findCheckpoint } from './run-folder.ts';
+import { findCheckpoint, isRunWeights } from './run-folder.ts';
 import { firstDifference } from './settings.ts';
 
 export interface StartingWeights {
@@ -33,8 +35,10 @@ const EMBEDDING = 'model.embed_tokens.weight';
 export function openStartingWeights(given: string): StartingWeights {
   const path = resolve(given);
   const kind = statSync(path, { throwIfNoEntry: false });
+  if (!kind && given.startsWith(HUB))
+    throw new UserError(`--checkpoint takes a folder; fetch one with malc import ${given} -o DIR, and give that`);
   if (!kind) throw new UserError(`--checkpoint ${given} does not exist`);
-  if (kind.isFile() && basename(path).endsWith('.safetensors')) return ofFile(given, path);
+  if (kind.isFile() && basename(path).endsWith('.safetensors') && !isRunWeights(path)) return ofFile(given, path);
   const isRun = kind.isFile() || existsSync(join(path, 'state.json')) || hasOwnConfig(path);
   return isRun ? ofRun(path) : ofFolder(path);
 }
@@ -126,5 +130,14 @@ export function requireSameArchitecture({ path, model: theirs }: StartingWeights
   const { place, before, now } = difference;
   throw new UserError(
     `--model does not fit the weights of ${path}: ${place} is ${JSON.stringify(now)}, and ${JSON.stringify(before)} there`,
+  );
+}
+
+/** What is to be said of a tokenizer that is not the one beside the weights; null where there is nothing to be said. */
+export function warningOfTokenizer({ path, tokenizer }: StartingWeights, hash: string): string | null {
+  if (tokenizer === null || tokenizerHash(readTokenizer(tokenizer)) === hash) return null;
+  return (
+    `warning: --tokenizer is not the one beside the weights of ${path}: what these learned of a token is said of another ` +
+    'now; leave --tokenizer out to keep theirs'
   );
 }

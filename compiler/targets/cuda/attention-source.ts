@@ -186,9 +186,14 @@ const vectorParameters = ({ query, key, value, output }: AttentionStorage): stri
   'float *__restrict__ log_sum_exp',
 ];
 
-/** Inputs of a kernel whose launches overlap the one before: see overlappingParameterList of kernel-source.ts. */
+/**
+ * Parameters of a kernel whose launches overlap the one before: see overlappingParameterList of kernel-source.ts. Some
+ * write the workspace, and others read it.
+ */
 const overlapping = (parameter: string): string =>
-  parameter.startsWith('const ') ? parameter.replace('__restrict__ ', '') : parameter;
+  parameter.startsWith('const ') || parameter.endsWith(' workspace')
+    ? parameter.replace('__restrict__ ', '')
+    : parameter;
 
 const forwardTypes = ({ query, key, value, output }: AttentionStorage) => [query, key, value, output].join(', ');
 const forwardGiven = ['query', 'key', 'value', 'output', 'log_sum_exp'];

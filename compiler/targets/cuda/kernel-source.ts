@@ -148,13 +148,18 @@ export const parameterList = (list: readonly Argument[], storageOf: Storage = st
 
 /**
  * That of a kernel whose launches overlap the one before, which may still write its inputs when it begins: nvcc must not
- * read them as what never changes while a kernel runs (ld.global.nc), as it does what is const and __restrict__.
+ * read them as what never changes while a kernel runs (ld.global.nc), as it does what is __restrict__ and not written.
+ * @param readsOutputs whether it reads what is an output of the launches before it, and so leaves some as they are
  */
-export const overlappingParameterList = (list: readonly Argument[], storageOf: Storage = storedAsFloat): string =>
+export const overlappingParameterList = (
+  list: readonly Argument[],
+  storageOf: Storage = storedAsFloat,
+  readsOutputs = false,
+): string =>
   list
     .map(argument => {
       const text = declaration(argument, storageOf);
-      return argument.kind === 'output' ? text : text.replace('__restrict__ ', '');
+      return argument.kind === 'output' && !readsOutputs ? text : text.replace('__restrict__ ', '');
     })
     .join(', ');
 

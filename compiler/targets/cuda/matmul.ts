@@ -209,7 +209,7 @@ class MatmulEmitter {
       body.inner(() => printJobs(body, jobs));
       body.line('});');
     };
-    this.kernelFunction(writer, name, '384, 1', '', print, own);
+    this.kernelFunction(writer, name, '384, 1', '', print, { maps: own });
     const grid = `malc_hopper_grid<${shape}>(${countOf(jobs)})`;
     const shared = `${shape}::shared_bytes`;
     const others = this.completing(writer, plans, name, '').map(launch => ({ ...launch, maps: [] }));
@@ -268,7 +268,7 @@ class MatmulEmitter {
         if (plan !== later.at(-1)) body.line(`thread -= ${threadsOfSecond(plan)};`);
       }
     };
-    this.kernelFunction(writer, name, secondBounds, condition, print, []);
+    this.kernelFunction(writer, name, secondBounds, condition, print, {});
     const grid = `malc_ceil_divide(${later.map(threadsOfSecond).join(' + ')}, ${secondThreads})`;
     return [{ kernel: name, grid, block: String(secondThreads), shared: '0', overlaps: true }];
   }
@@ -282,7 +282,7 @@ class MatmulEmitter {
       body.line(`${jobs.length > 1 ? '' : 'const '}int block = blockIdx.x;`);
       printJobs(body, jobs);
     };
-    this.kernelFunction(writer, name, threads, condition, print, []);
+    this.kernelFunction(writer, name, threads, condition, print, { readsOutputs: true });
     return [{ kernel: name, grid: countOf(jobs), block: threads, shared: '0', overlaps: true }];
   }
 
@@ -297,8 +297,8 @@ class MatmulEmitter {
   /**
    * A __global__ function. All launches have the same parameters, of which one may not need all.
    * @param condition what of the code's architecture decides whether it does anything; empty where it always does
-   * @param maps declarations of tensor maps, which come before them, of one whose launches may overlap the one before; null
-   * where they may not
+   * @param overlapping of one whose launches may overlap the one before: declarations of tensor maps, which come before
+   * them, and whether it reads outputs; null where they may not
    */
   private kernelFunction(
     writer: Writer,
@@ -306,10 +306,13 @@ class MatmulEmitter {
     bounds: string,
     condition: string,
     print: (body: Writer) => void,
-    maps: readonly string[] | null = null,
+    overlapping: { readonly maps?: readonly string[]; readonly readsOutputs?: boolean } | null = null,
   ): void {
-    const declare = maps ? overlappingParameterList : parameterList;
-    const list = [...(maps ?? []), declare(this.parameters, this.surroundings.storageOf)].join(', ');
+    const { storageOf } = this.surroundings;
+    const declared = overlapping
+      ? overlappingParameterList(this.parameters, storageOf, overlapping.readsOutputs)
+      : parameterList(this.parameters, storageOf);
+    const list = [...(overlapping?.maps ?? []), declared].join(', ');
     writer.block(`static __global__ void __launch_bounds__(${bounds}) ${name}(${list})`, () => {
       const body = writer.inside();
       if (condition === '') print(body);
