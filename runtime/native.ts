@@ -60,12 +60,15 @@ export interface NativeParameter {
   readonly shape: readonly number[];
   /** True where weight decay applies. */
   readonly decays: boolean;
-  /** False for a bias that balances experts: no gradient moves it, and `gradient` holds the experts' loads. */
+  /**
+   * False where no gradient moves it: of what is frozen, and for a bias that balances experts, of which `gradient` holds
+   * the experts' loads.
+   */
   readonly trained: boolean;
   readonly data: NativeFloats;
   /** How many moments training keeps of it, as the program's optimizer needs them. */
   readonly moments: 0 | 1 | 2;
-  /** Null where the model was not opened for training. */
+  /** Null where the model was not opened for training, and of what is frozen. */
   readonly gradient: NativeFloats | null;
   /** Null likewise, and where the optimizer has no such moment of it. */
   readonly firstMoment: NativeFloats | null;

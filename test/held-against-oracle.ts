@@ -97,7 +97,7 @@ export function batchOf(model: Model, batch: number, time: number, seed: number)
 const describe = (model: Model) => JSON.stringify(model);
 
 /** Relative L2 that logits, with which goes the loss, and gradients may be away from the oracle (DESIGN, sections 4 and 7). */
-const tolerances = { f32: { logits: 1e-5, gradients: 1e-4 }, bf16: { logits: 2e-2, gradients: 8e-2 } } as const;
+export const tolerances = { f32: { logits: 1e-5, gradients: 1e-4 }, bf16: { logits: 2e-2, gradients: 8e-2 } } as const;
 
 /**
  * A batch of one size through evaluation and a training step of a model that was opened.

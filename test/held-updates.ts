@@ -57,7 +57,7 @@ export const update: Update = {
 };
 
 const doubles = (values: ArrayLike<number>) => Float64Array.from(values);
-const stateOf = ({ shape, decays, data, firstMoment, secondMoment }: NativeParameter): Tensor => ({
+export const stateOf = ({ shape, decays, data, firstMoment, secondMoment }: NativeParameter): Tensor => ({
   shape,
   decays,
   weights: doubles(data),
@@ -66,6 +66,18 @@ const stateOf = ({ shape, decays, data, firstMoment, secondMoment }: NativeParam
 });
 
 const difference = (after: Float64Array, before: Float64Array) => after.map((value, i) => value - before[i]!);
+
+/** Holds what an update made of a parameter against what its rule does. */
+export function holdRule(what: string, before: Tensor, after: Tensor, expected: Tensor): void {
+  const error = Math.hypot(...difference(after.weights, expected.weights));
+  const moved = Math.hypot(...difference(expected.weights, before.weights));
+  // What no float32 can tell of the weights themselves is no error of the update.
+  const least = 6e-8 * Math.hypot(...before.weights);
+  assert.ok(error < 2e-5 * moved + least, `${what}: ${error} of ${moved}`);
+  for (const moment of ['first', 'second'] as const)
+    if (expected[moment])
+      assert.ok(relativeError(after[moment]!, expected[moment]) < 1e-6, `${moment} moment of ${what}`);
+}
 
 /** Three updates of a program with averages, each held against its rule, from what the program itself has before it. */
 export async function holdUpdates(native: NativeModel, model: Model, { ruleOf, moments }: Rules): Promise<void> {
@@ -93,15 +105,7 @@ export async function holdUpdates(native: NativeModel, model: Model, { ruleOf, m
       const averaged = average.map((value, i) => 0.75 * value + 0.25 * after.weights[i]!);
       assert.ok(relativeError(own.average!, averaged) < 1e-6, `average of ${own.name}`);
       if (!own.trained) continue;
-      const expected = ruleOf(own)(state, gradient, given);
-      const error = Math.hypot(...difference(after.weights, expected.weights));
-      const moved = Math.hypot(...difference(expected.weights, state.weights));
-      // What no float32 can tell of the weights themselves is no error of the update.
-      const least = 6e-8 * Math.hypot(...state.weights);
-      assert.ok(error < 2e-5 * moved + least, `${own.name}, update ${n}: ${error} of ${moved}`);
-      for (const moment of ['first', 'second'] as const)
-        if (expected[moment])
-          assert.ok(relativeError(after[moment]!, expected[moment]) < 1e-6, `${moment} moment of ${own.name}`);
+      holdRule(`${own.name}, update ${n}`, state, after, ruleOf(own)(state, gradient, given));
     }
   }
 }
