@@ -2,10 +2,10 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { explainWriting, makeFolder, WriteError, writeFileAtomic } from '../atomic-file.ts';
 import { cacheFolder } from '../cache.ts';
+import { startOf, thisHost } from '../processes.ts';
 
 /** Days after which what was not used is removed. */
 const DAYS_KEPT = 30;
@@ -82,10 +82,6 @@ export function temporaryName(path: string): string {
   return `${path}.${process.pid}@${thisHost()}.tmp`;
 }
 
-function thisHost(): string {
-  return hostname().replace(/[^\w.-]/g, '_');
-}
-
 /** Says that something is used. In a cache that is another's to write, that other sees to what is kept. */
 function touch(path: string): void {
   const now = new Date();
@@ -102,18 +98,9 @@ function removeStale(): void {
   for (const name of readdirSync(folder)) {
     const path = join(folder, name);
     const [, pid, host] = /\.(\d+)@(.*)\.tmp$/.exec(name) ?? [];
-    const isLeft = host === thisHost() && !isRunning(Number(pid));
+    const isLeft = host === thisHost() && startOf(Number(pid)) === null;
     const modified = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? oldest;
     if (isLeft || modified < oldest) rmSync(path, { recursive: true, force: true });
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    // EPERM: it is there, and another user's.
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 

@@ -1,11 +1,11 @@
 // One training at a time in a run folder. Whoever trains there leaves an empty file whose name says who it is, and then
 // looks for the marks of others: of two that begin at the same instant, at least one sees the other. A mark that a killed
 // process left behind means nothing and is removed, so that nobody has to clean up after a crash.
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { hostname } from 'node:os';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../../compiler/diagnostic.ts';
 import { explainWriting } from '../atomic-file.ts';
+import { startOf, thisHost } from '../processes.ts';
 
 /**
  * Marks this process as the one that trains in `folder`. Returns what removes the mark.
@@ -76,28 +76,4 @@ function marksIn(folder: string): Mark[] {
 
 function markOf(pid: number): string {
   return `.training-${pid}-${startOf(pid)}@${thisHost()}`;
-}
-
-function thisHost(): string {
-  return hostname().replace(/[^\w.-]/g, '_');
-}
-
-/** When a process began, in the system's own count, '0' where that cannot be told; null where there is no such process. */
-function startOf(pid: number): string | null {
-  try {
-    process.kill(pid, 0);
-  } catch (error) {
-    // EPERM: it is there, and another user's.
-    if ((error as NodeJS.ErrnoException).code !== 'EPERM') return null;
-  }
-  if (process.platform !== 'linux') return '0';
-  try {
-    // proc(5): the name, in brackets, may hold anything; the state is the first field after it, the start the twentieth.
-    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-      .replace(/^.*\) /s, '')
-      .split(' ');
-    return fields[0] === 'Z' || fields[0] === 'X' ? null : fields[19]!;
-  } catch {
-    return '0';
-  }
 }
